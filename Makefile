@@ -1,0 +1,43 @@
+# Every target sets up what it needs and is quick the second time.
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install -q -c constraints.txt
+
+.PHONY: setup setup-dev demo run test check test-gpu containers-test clean
+
+setup: $(VENV)/.ready
+setup-dev: $(VENV)/.ready-dev
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(PY) || python3 -m venv $(VENV)
+	$(PIP) -e '.[gateway,vl,video,demo]'
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) -e '.[dev]'
+	touch $@
+
+# make demo IMAGE=cat.jpg PROMPT="slow zoom out"
+demo: setup
+	$(VENV)/bin/stillmotion demo --output out/demo.mp4 $(if $(IMAGE),--image "$(IMAGE)") $(if $(PROMPT),--prompt "$(PROMPT)")
+
+run: setup
+	exec $(VENV)/bin/stillmotion serve
+
+check: setup-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports
+
+test: check
+	$(PY) -m pytest -m 'not gpu and not slow' --cov --cov-report=
+	$(PY) -m pytest -m 'slow and not gpu' --cov --cov-append --cov-report=term
+
+test-gpu: setup-dev
+	$(PY) -m pytest -m gpu
+
+containers-test: setup-dev
+	$(PY) -m pytest -m containers tests/containers
+
+clean:
+	rm -rf $(VENV) out data .pytest_cache .ruff_cache .coverage*

@@ -1,0 +1,67 @@
+"""Internal wire to the vision-language service: `POST /v1/describe`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from contracts.models import FrozenModel
+
+MAX_IMAGE_BASE64_CHARS = 28_000_000  # 20 MiB of bytes in base64
+MAX_TEXT_CHARS = 4000
+
+Language = Literal["en", "zh"]
+TaskKind = Literal["caption", "prompt", "edit_suggestion", "question"]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+
+
+class DescribeTask(FrozenModel):
+    """One thing to say about the picture."""
+
+    kind: TaskKind
+    question: Text | None = Field(default=None, description="Required for `question`, refused elsewhere.")
+    user_prompt: Text | None = Field(
+        default=None, description="For `prompt`: the user's own words, kept and enhanced by what is seen."
+    )
+    instruction: Text | None = Field(default=None, description="For `prompt`: how to write, such as 'dramatic'.")
+
+    @model_validator(mode="after")
+    def _fields_fit_the_kind(self) -> Self:
+        if (self.kind == "question") != (self.question is not None):
+            raise ValueError("a question task needs `question`, and no other task takes it")
+        if self.kind != "prompt" and (self.user_prompt is not None or self.instruction is not None):
+            raise ValueError("`user_prompt` and `instruction` go with a prompt task only")
+        return self
+
+
+class DescribeRequest(FrozenModel):
+    """A picture (or none, to enhance words alone) and up to 8 tasks answered in order."""
+
+    image: str | None = Field(
+        default=None, max_length=MAX_IMAGE_BASE64_CHARS, description="Base64 of a PNG, JPEG or WebP, no data: prefix."
+    )
+    tasks: list[DescribeTask] = Field(min_length=1, max_length=8)
+    language: Language = "en"
+    profile: str = Field(default="embedded", max_length=64, description="Prompt style of the video model.")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    max_new_tokens: int = Field(default=256, ge=1, le=1024, description="Per task.")
+
+
+class TaskResult(FrozenModel):
+    """The answer to one task."""
+
+    kind: TaskKind
+    text: str = Field(description="For `edit_suggestion`, one suggestion a line.")
+    confidence: float | None = Field(default=None, ge=0, le=1, description="Of what the text names, if measured.")
+
+
+class DescribeResponse(BaseModel):
+    """Answers in the order of the tasks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    results: list[TaskResult]
+    model: str
+    revision: str
+    engine: str
+    seconds: float = Field(ge=0)
+    facts: dict[str, str] = Field(default_factory=dict, description="Measured picture facts, where the engine has any.")

@@ -1,0 +1,130 @@
+"""The public wire: `POST /generate` and the jobs it makes."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.describe import MAX_IMAGE_BASE64_CHARS, Language, Text
+from contracts.errors import Problem
+from contracts.models import FrozenModel, Sampler
+
+JobState = Literal["queued", "running", "completed", "failed", "canceled"]
+JobStage = Literal["describing", "rendering", "saving"]
+Enhance = Literal["auto", "always", "never"]
+TERMINAL_JOB_STATES: frozenset[JobState] = frozenset({"completed", "failed", "canceled"})
+
+Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+                     Field(max_length=16)]
+
+
+class GenerateOptions(FrozenModel):
+    """Everything a caller may set beside the picture; `None` asks for the model's default."""
+
+    prompt: Text | None = Field(default=None, description="What should happen. Left out: written from the picture.")
+    instruction: Text | None = Field(default=None, description="How the prompt should be written.")
+    enhance: Enhance = Field(default="auto", description="Whether the prompt is enhanced by what is seen.")
+    negative_prompt: Text | None = None
+    model: str | None = Field(default=None, max_length=200)
+    size: str | None = Field(default=None, pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$", description="WIDTHxHEIGHT.")
+    width: int | None = Field(default=None, ge=1, le=100_000, description="Pixels; goes with `height`.")
+    height: int | None = Field(default=None, ge=1, le=100_000, description="Pixels; goes with `width`.")
+    seconds: float | None = Field(default=None, gt=0, le=60, allow_inf_nan=False, description="Instead of num_frames.")
+    num_frames: int | None = Field(default=None, ge=1, le=100_000, description="4k+1 frames.")
+    fps: int | None = Field(default=None, ge=1, le=60)
+    steps: int | None = Field(default=None, ge=1, le=100, description="Denoising steps.")
+    sampler: Sampler | None = None
+    guidance_scale: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
+    seed: int | None = Field(default=None, ge=0, lt=2**63, description="Left out: drawn, and shown on the job.")
+    language: Language = "en"
+    profile: str | None = Field(default=None, max_length=64, description="Prompt style; default: the model's own.")
+    metadata: Metadata = Field(default_factory=dict, description="Yours; returned unchanged.")
+
+
+class GenerateRequest(GenerateOptions):
+    """JSON body of `POST /generate`; a multipart body has the same fields, with `image` as a file."""
+
+    image: str | None = Field(
+        default=None, max_length=MAX_IMAGE_BASE64_CHARS, description="Data URI or bare base64 of PNG, JPEG or WebP."
+    )
+
+
+class JobUrls(BaseModel):
+    """Where to go next."""
+
+    self: str
+    events: str
+    cancel: str
+    content: str | None = Field(default=None, description="Set once the job is completed.")
+
+
+class JobProgress(BaseModel):
+    """How far a job is."""
+
+    stage: JobStage | None = None
+    queue_position: int | None = Field(default=None, ge=0)
+    step: int = 0
+    num_steps: int = 0
+    fraction: float = Field(default=0.0, ge=0, le=1)
+    eta_s: float | None = None
+
+
+class EffectiveParameters(BaseModel):
+    """What was, or will be, really used."""
+
+    model: str
+    revision: str | None = None
+    engine: str | None = None
+    profile: str
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    steps: int | None = None
+    sampler: Sampler | None = None
+    guidance_scale: float | None = None
+    seed: int
+    language: Language
+
+
+class VideoFile(BaseModel):
+    """The finished MP4."""
+
+    num_bytes: int
+    sha256: str
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    duration_s: float
+
+
+class Job(BaseModel):
+    """One request and all that became of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    object: Literal["job"] = "job"
+    state: JobState
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    progress: JobProgress = Field(default_factory=JobProgress)
+    original_prompt: str | None = None
+    actual_prompt: str | None = None
+    caption: str | None = None
+    parameters: EffectiveParameters
+    warnings: list[str] = Field(default_factory=list)
+    timings: dict[str, float] = Field(default_factory=dict, description="Seconds by stage.")
+    video: VideoFile | None = None
+    error: Problem | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    urls: JobUrls
+
+
+class JobPage(BaseModel):
+    """A page of jobs, newest first."""
+
+    data: list[Job]
+    next_cursor: str | None = Field(default=None, description="Pass as `cursor` for the next page.")

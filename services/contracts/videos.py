@@ -1,0 +1,81 @@
+"""Internal wire to the video service: `PUT /v1/videos/{id}` and its status, events and content."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from contracts.describe import MAX_IMAGE_BASE64_CHARS, MAX_TEXT_CHARS
+from contracts.errors import Problem
+from contracts.models import FrozenModel, Sampler
+
+RENDER_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+
+RenderState = Literal["queued", "running", "completed", "failed", "canceled"]
+RenderStage = Literal["text", "condition", "denoise", "decode", "write"]
+TERMINAL_RENDER_STATES: frozenset[RenderState] = frozenset({"completed", "failed", "canceled"})
+
+
+class VideoRequest(FrozenModel):
+    """A render in full: two equal bodies give equal latents on the same machine, model revision and engine.
+
+    `None` asks for the model's default; the effective value is in the status.
+    """
+
+    prompt: str = Field(min_length=1, max_length=MAX_TEXT_CHARS)
+    negative_prompt: str = Field(default="", max_length=MAX_TEXT_CHARS)
+    image: str | None = Field(
+        default=None,
+        max_length=MAX_IMAGE_BASE64_CHARS,
+        description="Base64 of the first frame (PNG, JPEG or WebP); scaled and centre-cropped to width x height.",
+    )
+    model: str | None = Field(default=None, max_length=200)
+    width: int = Field(ge=64, le=4096, description="Pixels.")
+    height: int = Field(ge=64, le=4096, description="Pixels.")
+    num_frames: int = Field(ge=1, le=1001)
+    fps: int = Field(ge=1, le=60)
+    steps: int | None = Field(default=None, ge=1, le=100)
+    sampler: Sampler | None = None
+    guidance_scale: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
+    seed: int = Field(ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _frames_fit_the_causal_vae(self) -> Self:
+        if self.num_frames % 4 != 1:  # causal VAE: 4k+1 frames; the extra one is the still
+            below = max(1, (self.num_frames - 1) // 4 * 4 + 1)
+            raise ValueError(f"num_frames must be 4k+1: use {below} or {below + 4}")
+        return self
+
+
+class RenderResult(FrozenModel):
+    """What a completed render made, and every parameter that was in force."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    steps: int
+    sampler: Sampler
+    guidance_scale: float
+    seed: int
+    model: str
+    revision: str
+    engine: str
+    dtype: str
+    num_bytes: int
+    sha256: str
+    timings: dict[str, float] = Field(description="Seconds by stage, and `total`.")
+
+
+class RenderStatus(FrozenModel):
+    """Where a render stands."""
+
+    id: str = Field(pattern=RENDER_ID_PATTERN)
+    state: RenderState
+    stage: RenderStage | None = Field(default=None, description="Set while running.")
+    queue_position: int | None = Field(default=None, ge=0, description="Renders before this one, while queued.")
+    step: int = Field(default=0, ge=0, description="Finished denoising steps.")
+    num_steps: int = Field(default=0, ge=0)
+    progress: float = Field(default=0.0, ge=0, le=1)
+    eta_s: float | None = Field(default=None, ge=0, description="Estimated seconds to the end, once measured.")
+    error: Problem | None = None
+    result: RenderResult | None = None
