@@ -1,0 +1,146 @@
+"""Which model this deployment renders with, and which requests it takes.
+
+Imports no model library: the HTTP process answers `/v1/models` and refuses bad requests from a checkpoint's JSON files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.models import Sampler, VideoModelInfo
+from contracts.videos import VideoRequest
+from video_service.checkpoint_folder import CheckpointFolder, ModelUnavailable, open_checkpoint
+from video_service.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
+from video_service.model_card import ModelCard, read_card
+from video_service.settings import VideoSettings
+
+RCM_SAMPLERS: frozenset[Sampler] = frozenset({"ode", "sde"})
+MAX_RCM_STEPS = 4
+
+
+class RequestRefused(ValueError):
+    """A request that this model cannot serve: `field` is the culprit, `message` says what to use instead."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """Where a model's weights are and all that is known of it before loading them. Picklable."""
+
+    id: str
+    folder: Path
+    """Folder with the JSON files; of a hub id, the local snapshot (its weights come with `load_model`)."""
+    hub_id: str | None
+    revision: str
+    device: Device
+    dtype: Dtype
+    flow_shift: float
+    max_sequence_length: int
+    info: VideoModelInfo
+
+
+def find_model(settings: VideoSettings) -> ModelSource:
+    """The one model that `settings.model` names.
+
+    Raises:
+        ModelUnavailable: no such checkpoint, an incomplete one, one of a kind that is not supported here, or no such
+            device. The message says what to do.
+    """
+    try:
+        device = pick_device(settings.device)
+    except DeviceUnavailable as error:
+        raise ModelUnavailable(str(error)) from error
+    dtype = pick_dtype(settings.dtype, device)
+    folder = open_checkpoint(settings.model, settings.models_dir)
+    card = read_card(folder)
+    return ModelSource(
+        id=card.id, folder=folder.path, hub_id=folder.hub_id, revision=folder.revision, device=device, dtype=dtype,
+        flow_shift=card.flow_shift, max_sequence_length=card.max_sequence_length,
+        info=_model_info(folder, card, device, dtype),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the latents are denoised."""
+
+    sampler: Sampler
+    steps: int
+    guidance_scale: float
+
+
+def resolve_sampling(request: VideoRequest, info: VideoModelInfo) -> Sampling:
+    """The request's sampling fields, with the model's default for each that is `None`."""
+    sampler = request.sampler or info.samplers[0]
+    rcm = sampler in RCM_SAMPLERS
+    steps, guidance_scale = request.steps, request.guidance_scale
+    if steps is None:
+        steps = min(info.steps.default, MAX_RCM_STEPS) if rcm else info.steps.default
+    if guidance_scale is None:
+        guidance_scale = 1.0 if rcm else info.guidance_scale.default
+    return Sampling(sampler=sampler, steps=steps, guidance_scale=guidance_scale)
+
+
+def check_request(request: VideoRequest, info: VideoModelInfo) -> None:
+    """Raise `RequestRefused` for the first field that the model cannot serve."""
+    if request.model not in (None, info.id):
+        raise RequestRefused("model", f"there is no model {request.model!r} here; use {info.id!r} or leave it out")
+    _check_task(request, info)
+    _check_size(request, info)
+    _check_range("num_frames", request.num_frames, info.num_frames.minimum, info.num_frames.maximum)
+    _check_range("fps", request.fps, info.fps.minimum, info.fps.maximum)
+    _check_sampling(request, info)
+
+
+def _check_task(request: VideoRequest, info: VideoModelInfo) -> None:
+    if request.image is None and "t2v" not in info.tasks:
+        raise RequestRefused("image", f"{info.id} animates a picture: send one")
+    if request.image is not None and "i2v" not in info.tasks:
+        raise RequestRefused("image", f"{info.id} works from words alone: leave the picture out")
+
+
+def _check_size(request: VideoRequest, info: VideoModelInfo) -> None:
+    advice = f"recommended sizes are {', '.join(info.sizes)}"
+    for field, side in (("width", request.width), ("height", request.height)):
+        if side % info.size_multiple:
+            below = max(info.size_multiple, side // info.size_multiple * info.size_multiple)
+            above = below + info.size_multiple
+            raise RequestRefused(field, f"must be a multiple of {info.size_multiple}: use {below} or {above}; {advice}")
+        if side < info.min_side:
+            raise RequestRefused(field, f"must be at least {info.min_side} pixels; {advice}")
+    if request.width * request.height > info.max_pixels:
+        raise RequestRefused(
+            "width", f"{request.width}x{request.height} is above this model's {info.max_pixels} pixels; {advice}"
+        )
+
+
+def _check_sampling(request: VideoRequest, info: VideoModelInfo) -> None:
+    if request.sampler is not None and request.sampler not in info.samplers:
+        raise RequestRefused("sampler", f"{info.id} takes {', '.join(info.samplers)}")
+    sampling = resolve_sampling(request, info)
+    _check_range("steps", sampling.steps, info.steps.minimum, info.steps.maximum)
+    _check_range("guidance_scale", sampling.guidance_scale, info.guidance_scale.minimum, info.guidance_scale.maximum)
+    if sampling.sampler in RCM_SAMPLERS:
+        if sampling.steps > MAX_RCM_STEPS:
+            raise RequestRefused("steps", f"the {sampling.sampler} sampler takes 1 to {MAX_RCM_STEPS} steps")
+        if sampling.guidance_scale > 1:
+            raise RequestRefused(
+                "guidance_scale", f"the {sampling.sampler} sampler takes no guidance: use 1 or leave it out"
+            )
+
+
+def _check_range(field: str, value: float, minimum: float, maximum: float) -> None:
+    if not minimum <= value <= maximum:
+        raise RequestRefused(field, f"must be from {minimum:g} to {maximum:g}, not {value:g}")
+
+
+def _model_info(folder: CheckpointFolder, card: ModelCard, device: Device, dtype: Dtype) -> VideoModelInfo:
+    return VideoModelInfo(
+        id=card.id, revision=folder.revision, engine=f"torch-{device}", dtype=dtype, profile=card.profile,
+        tasks=card.tasks, sizes=card.sizes, size_multiple=card.size_multiple, min_side=card.min_side,
+        max_pixels=card.max_pixels, num_frames=card.num_frames, fps=card.fps, steps=card.steps,
+        guidance_scale=card.guidance_scale, samplers=card.samplers,
+    )

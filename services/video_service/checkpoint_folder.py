@@ -1,0 +1,113 @@
+"""A checkpoint in the hub layout of Wan: where it is, its JSON files, and a revision that names its content."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+EMBEDDED = "embedded"
+CARD_NAME = "stillmotion.json"
+CONFIG_NAMES = (
+    "model_index.json", "transformer/config.json", "vae/config.json", "text_encoder/config.json",
+    "scheduler/scheduler_config.json",
+)
+WEIGHT_FOLDERS = ("transformer", "vae", "text_encoder")
+
+_HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_SNAPSHOT = re.compile(r"[0-9a-f]{40}")
+_HASHED_WHOLE_BYTES = 512 * 2**20
+_SAMPLE_BYTES = 2**16
+_SAMPLES = 256
+
+
+class ModelUnavailable(Exception):
+    """The configured model cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFolder:
+    """A checkpoint whose JSON files are on disk."""
+
+    name: str
+    """Hub id, or the folder's name."""
+    path: Path
+    hub_id: str | None
+    revision: str
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The JSON object in the file `name`; raises `ModelUnavailable` if there is none."""
+        return _read_json(self.path / name)
+
+
+def open_checkpoint(model: str, models_dir: Path) -> CheckpointFolder:
+    """Find the checkpoint that `model` names: `embedded`, a folder, or a hub id with an optional `@revision`.
+
+    Raises `ModelUnavailable`.
+    """
+    path = models_dir / "video" if model == EMBEDDED else Path(model).expanduser()
+    if path.is_dir():
+        return _local(path.resolve())
+    match = _HUB_ID.fullmatch(model)
+    if match is None:
+        raise ModelUnavailable(
+            f"There is no checkpoint folder at {path}; set VIDEO_MODEL to a folder that holds model_index.json, or to "
+            "a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
+        )
+    return _from_hub(match["id"], match["revision"])
+
+
+def _local(path: Path) -> CheckpointFolder:
+    missing = [name for name in CONFIG_NAMES if not (path / name).is_file()]
+    missing += [f"{name}/*.safetensors" for name in WEIGHT_FOLDERS if not any((path / name).glob("*.safetensors"))]
+    if missing:
+        raise ModelUnavailable(f"The checkpoint at {path} lacks {', '.join(missing)}; it needs the Wan hub layout.")
+    # A folder of the hub's cache is named by its commit.
+    revision = path.name if _SNAPSHOT.fullmatch(path.name) else _content_hash(path)
+    return CheckpointFolder(name=path.name, path=path, hub_id=None, revision=revision)
+
+
+def _from_hub(hub_id: str, revision: str | None) -> CheckpointFolder:
+    try:
+        path = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*CONFIG_NAMES, CARD_NAME]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelUnavailable(
+            f"{hub_id} is neither a folder here nor readable from the model hub ({type(error).__name__}); check the "
+            "id and the network, or download it and set VIDEO_MODEL to the folder."
+        ) from error
+    missing = [name for name in CONFIG_NAMES if not (path / name).is_file()]
+    if missing:
+        raise ModelUnavailable(f"{hub_id} lacks {', '.join(missing)}; it needs the Wan hub layout of diffusers.")
+    return CheckpointFolder(name=hub_id, path=path, hub_id=hub_id, revision=path.name)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelUnavailable(f"{path} does not hold a JSON object.")
+    return value
+
+
+def _content_hash(path: Path) -> str:
+    """First 16 hex digits of SHA-256 over names, sizes and content of every file that decides the output."""
+    digest = hashlib.sha256()
+    files = [file for file in path.rglob("*") if file.is_file() and file.suffix in {".json", ".safetensors", ".model"}]
+    for file in sorted(files, key=lambda file: file.relative_to(path).as_posix()):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            if size <= _HASHED_WHOLE_BYTES:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+                continue
+            # Tens of gigabytes would take a minute to read: evenly spread samples tell two trainings apart.
+            for index in range(_SAMPLES):
+                stream.seek(index * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]

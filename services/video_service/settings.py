@@ -1,0 +1,48 @@
+"""The environment of the video service, read once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+DtypeChoice = Literal["auto", "float32", "bfloat16"]
+
+
+class VideoSettings(BaseSettings):
+    """Every setting of the process. An empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore", env_ignore_empty=True)
+
+    host: Annotated[str, Field(validation_alias="VIDEO_HOST")] = "127.0.0.1"
+    port: Annotated[int, Field(validation_alias="VIDEO_PORT", ge=0, le=65535)] = 8002
+    model: Annotated[
+        str,
+        Field(
+            validation_alias="VIDEO_MODEL",
+            min_length=1,
+            description="`embedded`, a checkpoint folder, or a hub id with an optional @revision.",
+        ),
+    ] = "embedded"
+    models_dir: Annotated[Path, Field(validation_alias="STILLMOTION_MODELS")] = REPOSITORY / "models"
+    data_dir: Annotated[Path, Field(validation_alias="STILLMOTION_DATA")] = Path("data")
+    device: Annotated[DeviceChoice, Field(validation_alias="VIDEO_DEVICE")] = "auto"
+    dtype: Annotated[
+        DtypeChoice,
+        Field(
+            validation_alias="VIDEO_DTYPE",
+            description="auto: bfloat16 where the hardware computes it natively, else float32.",
+        ),
+    ] = "auto"
+    threads: Annotated[int, Field(validation_alias="VIDEO_THREADS", ge=0, description="CPU threads; 0: all.")] = 0
+    max_queue: Annotated[
+        int, Field(validation_alias="VIDEO_MAX_QUEUE", ge=1, le=1000, description="Renders waiting for their turn.")
+    ] = 16
+    render_timeout_s: Annotated[float, Field(validation_alias="VIDEO_RENDER_TIMEOUT_S", gt=0)] = 1800.0
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="STILLMOTION_LOG_LEVEL")
+    ] = "INFO"
+    internal_token: Annotated[SecretStr | None, Field(validation_alias="STILLMOTION_INTERNAL_TOKEN")] = None
