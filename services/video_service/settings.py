@@ -42,6 +42,22 @@ class VideoSettings(BaseSettings):
         int, Field(validation_alias="VIDEO_MAX_QUEUE", ge=1, le=1000, description="Renders waiting for their turn.")
     ] = 16
     render_timeout_s: Annotated[float, Field(validation_alias="VIDEO_RENDER_TIMEOUT_S", gt=0)] = 1800.0
+    cancel_grace_s: Annotated[
+        float,
+        Field(
+            validation_alias="VIDEO_CANCEL_GRACE_S", gt=0,
+            description="What a canceled render has to stop by itself (one step); then its worker is killed.",
+        ),
+    ] = 60.0
+    load_timeout_s: Annotated[
+        float, Field(validation_alias="VIDEO_LOAD_TIMEOUT_S", gt=0, description="For loading, a download included.")
+    ] = 3600.0
+    keep_finished_s: Annotated[
+        float, Field(validation_alias="VIDEO_KEEP_FINISHED_S", gt=0, description="Then an ended render is removed.")
+    ] = 86400.0
+    max_finished: Annotated[
+        int, Field(validation_alias="VIDEO_MAX_FINISHED", ge=1, description="Ended renders kept; the oldest go first.")
+    ] = 500
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="STILLMOTION_LOG_LEVEL")
     ] = "INFO"
