@@ -30,8 +30,8 @@ check: setup-dev
 	$(VENV)/bin/lint-imports
 
 test: check
-	$(PY) -m pytest -m 'not gpu and not slow' --cov --cov-report=
-	$(PY) -m pytest -m 'slow and not gpu' --cov --cov-append --cov-report=term
+	$(PY) -m pytest -m 'not gpu and not slow and not containers' --cov --cov-report=
+	$(PY) -m pytest -m 'slow and not gpu and not containers' --cov --cov-append --cov-report=term
 
 test-gpu: setup-dev
 	$(PY) -m pytest -m gpu
