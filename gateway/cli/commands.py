@@ -1,0 +1,142 @@
+"""The commands and their options; each hands over to the module of its name."""
+
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.text import Text
+
+from contracts.describe import Language
+from contracts.jobs import Enhance, GenerateOptions
+from contracts.models import Sampler
+from gateway.cli.demo import default_picture, demo
+from gateway.cli.generate import generate
+from gateway.cli.interrupts import Interrupted, run_interruptible
+from gateway.cli.job_client import GatewayFailure
+from gateway.cli.serve import LogFormat, serve
+from gateway.cli.stack import SERVICE_NAMES, ServiceName, StackError, read_settings, service_specs
+
+app = typer.Typer(
+    name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
+    help="Any picture in, a moving one out.",
+)
+
+PromptOption = Annotated[str | None, typer.Option(help="What should happen; left out, it is written from the picture.")]
+SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, such as 256x192.")]
+SecondsOption = Annotated[float | None, typer.Option(help="Length of the video.")]
+StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
+SeedOption = Annotated[int | None, typer.Option(help="Same seed, same video.")]
+
+
+def main() -> None:
+    """Entry point of the `stillmotion` command."""
+    app()
+
+
+@app.command("serve")
+def serve_command(
+    service: Annotated[ServiceName | None, typer.Argument(help="Only this one; left out, all three.")] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="auto: readable on a terminal, else JSON lines.")] = "auto",
+) -> None:
+    """Run the services in the foreground; Ctrl-C ends them."""
+    console = Console(stderr=True)
+    names = (service,) if service else SERVICE_NAMES
+    try:
+        _run(lambda: serve(console, read_settings(), names, log_format))
+    except Interrupted:
+        console.print("Stopped.")
+
+
+@app.command("generate")
+def generate_command(
+    image: Annotated[Path | None, typer.Argument(help="Picture to move; left out, the prompt alone is used.")] = None,
+    prompt: PromptOption = None,
+    instruction: Annotated[str | None, typer.Option(help="How the prompt should be written.")] = None,
+    enhance: Annotated[Enhance | None, typer.Option(help="Whether what is seen enriches the prompt.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
+    model: Annotated[str | None, typer.Option(help="One of `GET /v1/models`.")] = None,
+    size: SizeOption = None,
+    seconds: SecondsOption = None,
+    num_frames: Annotated[int | None, typer.Option(help="Instead of --seconds; 4k+1.")] = None,
+    fps: Annotated[int | None, typer.Option(help="Frames per second.")] = None,
+    steps: StepsOption = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="How to denoise.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="How strictly to follow the prompt.")] = None,
+    seed: SeedOption = None,
+    language: Annotated[Language | None, typer.Option(help="Of what is written.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the MP4 goes.")] = Path("out/video.mp4"),
+    url: Annotated[str | None, typer.Option(help="Gateway; default: this machine's, on GATEWAY_PORT.")] = None,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for the video.")] = 3600.0,
+) -> None:
+    """Make a video through a running gateway; Ctrl-C cancels the job."""
+    console = Console()
+    options = _options(
+        prompt=prompt, instruction=instruction, enhance=enhance, negative_prompt=negative_prompt, model=model,
+        size=size, seconds=seconds, num_frames=num_frames, fps=fps, steps=steps, sampler=sampler,
+        guidance_scale=guidance_scale, seed=seed, language=language,
+    )
+    _refuse_missing(image)
+
+    async def work() -> None:
+        where = url or service_specs(read_settings(), ("gateway",))[0].url
+        await generate(console, where.rstrip("/"), options, image, output, timeout)
+        console.print(Text.assemble("Wrote ", (str(output), "bold green")))
+
+    _end_with_signal(work)
+
+
+@app.command("demo")
+def demo_command(
+    image: Annotated[Path | None, typer.Option(help="Picture to move; left out, a photograph of a cat.")] = None,
+    prompt: PromptOption = None,
+    size: SizeOption = None,
+    seconds: SecondsOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the MP4 goes.")] = Path("out/demo.mp4"),
+) -> None:
+    """From nothing to a video: start what is not running, send a picture, save the MP4, stop what was started."""
+    console = Console()
+    options = _options(prompt=prompt, size=size, seconds=seconds, steps=steps, seed=seed)
+    _refuse_missing(image)
+    _end_with_signal(lambda: demo(console, read_settings(), options, image or default_picture(), output))
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        run_interruptible(work)
+    except (StackError, GatewayFailure) as failure:
+        _fail(str(failure))
+
+
+def _end_with_signal(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        _run(work)
+    except Interrupted as interrupted:
+        raise typer.Exit(interrupted.exit_code) from None
+
+
+def _options(**given: object) -> GenerateOptions:
+    try:
+        return GenerateOptions.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the options"
+        _fail(f"{option} {first['input']!r} is not usable: {first['msg']}.")
+
+
+def _refuse_missing(image: Path | None) -> None:
+    if image is not None and not image.is_file():
+        what = "is a folder, not a picture" if image.is_dir() else "does not exist"
+        _fail(f"{image} {what}. Name a PNG, JPEG or WebP file.")
+    if image is not None and not os.access(image, os.R_OK):
+        _fail(f"{image} cannot be read: permission denied.")
+
+
+def _fail(sentence: str) -> NoReturn:
+    Console(stderr=True).print(Text(sentence, style="red"), soft_wrap=True)
+    raise typer.Exit(1)

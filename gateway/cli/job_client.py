@@ -1,0 +1,147 @@
+"""The command line's side of the public API: submit a picture, follow its job, fetch the video, cancel."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+from httpx_sse import EventSource, SSEError
+from pydantic import ValidationError
+
+from contracts.errors import Problem
+from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, Job
+from gateway.cli.whole_file import whole_file
+
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+_QUIET_S = 30.0  # the server says something at least this often, if only a comment
+_RETRY_PAUSE_S = 1.0
+_MAX_RETRIES = 10
+
+
+class GatewayFailure(Exception):
+    """The gateway refused, failed or cannot be reached; the message is one sentence for a person."""
+
+
+class JobClient:
+    """Talks to one gateway; make it with `job_client`."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+        self._http = http
+        self._url = url
+
+    async def submit(self, options: GenerateOptions, image: Path | None) -> Job:
+        """Start a job.
+
+        Raises:
+            GatewayFailure: refused or unreachable.
+        """
+        fields = options.model_dump(mode="json", exclude_unset=True)
+        if image is None:
+            request = self._http.build_request("POST", "/generate", json=fields)
+        else:
+            files = {"image": (image.name, await asyncio.to_thread(image.read_bytes), "application/octet-stream")}
+            form = {name: str(value) for name, value in fields.items()}
+            request = self._http.build_request("POST", "/generate", data=form, files=files)
+        return _job(await self._send(request))
+
+    async def follow(self, job: Job) -> AsyncIterator[Job]:
+        """Yield the job each time it changes, the finished one last; reconnects when the stream breaks.
+
+        Raises:
+            GatewayFailure: the gateway went away for good.
+        """
+        last_event_id = ""
+        failures = 0
+        while job.state not in TERMINAL_JOB_STATES:
+            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+            try:
+                async with self._http.stream("GET", job.urls.events, headers=headers, timeout=_QUIET_S) as response:
+                    await _refuse_problem(response)
+                    async for event in EventSource(response).aiter_sse():
+                        last_event_id, failures = event.id or last_event_id, 0
+                        job = await self.look(job)
+                        yield job
+                job = await self.look(job)  # the stream's end is no proof of the job's
+            except (httpx.TransportError, SSEError) as error:
+                failures += 1
+                if failures > _MAX_RETRIES:
+                    raise _unreachable(self._url, error) from error
+                await asyncio.sleep(_RETRY_PAUSE_S)
+        yield job
+
+    async def look(self, job: Job) -> Job:
+        """The job as it stands now."""
+        return _job(await self._send(self._http.build_request("GET", job.urls.self)))
+
+    async def cancel(self, job: Job) -> None:
+        """Ask the gateway to give the job up."""
+        await self._send(self._http.build_request("POST", job.urls.cancel))
+
+    async def download(self, job: Job, output: Path) -> None:
+        """Fetch the finished video; `output` appears complete or not at all.
+
+        Raises:
+            GatewayFailure: the transfer broke, or the bytes are not those the job names.
+        """
+        assert job.urls.content is not None
+        assert job.video is not None
+        digest = hashlib.sha256()
+        with whole_file(output) as part:
+            try:
+                async with self._http.stream("GET", job.urls.content) as response:
+                    await _refuse_problem(response)
+                    async for chunk in response.aiter_bytes():
+                        digest.update(chunk)
+                        part.write(chunk)
+            except httpx.TransportError as error:
+                raise _unreachable(self._url, error) from error
+            if digest.hexdigest() != job.video.sha256:
+                raise GatewayFailure("The video arrived damaged; try again.")
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await self._http.send(request)
+        except httpx.TransportError as error:
+            raise _unreachable(self._url, error) from error
+        await _refuse_problem(response)
+        return response
+
+
+@asynccontextmanager
+async def job_client(url: str) -> AsyncIterator[JobClient]:
+    """Open a client for the gateway at `url`; a proxy of the environment is used for other machines only."""
+    local = (urlsplit(url).hostname or "") in _LOCAL
+    async with httpx.AsyncClient(base_url=url, timeout=60.0, trust_env=not local) as http:
+        yield JobClient(http, url.rstrip("/"))
+
+
+def problem_sentence(problem: Problem) -> str:
+    """A problem as one sentence for a person: what happened and what to do."""
+    detail = problem.detail.rstrip()
+    return detail if detail.endswith((".", "!", "?")) else f"{detail}."
+
+
+def _job(response: httpx.Response) -> Job:
+    try:
+        return Job.model_validate_json(response.content)
+    except ValidationError as error:
+        raise GatewayFailure(f"{response.url} answered something that is not a Stillmotion job.") from error
+
+
+async def _refuse_problem(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    try:
+        problem = Problem.model_validate_json(await response.aread())
+    except ValidationError:
+        raise GatewayFailure(f"{response.url} answered {response.status_code}, and not as Stillmotion does.") from None
+    raise GatewayFailure(problem_sentence(problem))
+
+
+def _unreachable(url: str, error: Exception) -> GatewayFailure:
+    if isinstance(error, httpx.ConnectError):
+        return GatewayFailure(f"Nothing answers at {url}. Start it with `stillmotion serve`, or name another --url.")
+    return GatewayFailure(f"The connection to {url} broke ({type(error).__name__}); see the server's log.")

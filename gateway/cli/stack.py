@@ -1,0 +1,143 @@
+"""Which processes make up Stillmotion on one machine, and where each listens."""
+
+import errno
+import ipaddress
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings
+
+ServiceName = Literal["gateway", "vl", "video"]
+SERVICE_NAMES: tuple[ServiceName, ...] = ("gateway", "vl", "video")
+_MODULES: dict[ServiceName, str] = {"gateway": "gateway", "vl": "vl_service", "video": "video_service"}
+
+
+class StackError(Exception):
+    """The stack cannot start or go on; the message says which part, why, and what to do."""
+
+
+class StackSettings(BaseSettings):
+    """The fixed environment names that choose where the three services listen."""
+
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(default=8000, ge=1, le=65535)
+    vl_host: str = "127.0.0.1"
+    vl_port: int = Field(default=8001, ge=1, le=65535)
+    video_host: str = "127.0.0.1"
+    video_port: int = Field(default=8002, ge=1, le=65535)
+    stillmotion_data: str = "./data"
+
+
+def read_settings() -> StackSettings:
+    """Read the environment once.
+
+    Raises:
+        StackError: a value is not usable; names the variable.
+    """
+    try:
+        return StackSettings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).upper()
+        raise StackError(f"{name}={first['input']} is not usable: {first['msg']}.") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """One process: how to start it and where it will listen."""
+
+    name: str
+    command: tuple[str, ...]
+    host: str
+    port: int
+    port_variable: str
+
+    @property
+    def url(self) -> str:
+        """Base URL at which this machine reaches the service."""
+        return f"http://{_reachable(self.host)}:{self.port}"
+
+
+def service_specs(settings: StackSettings, names: Iterable[ServiceName] = SERVICE_NAMES) -> list[ServiceSpec]:
+    """Describe the named services as this machine would run them."""
+    where = {
+        "gateway": (settings.gateway_host, settings.gateway_port),
+        "vl": (settings.vl_host, settings.vl_port),
+        "video": (settings.video_host, settings.video_port),
+    }
+    return [
+        ServiceSpec(
+            name=name, command=(sys.executable, "-m", _MODULES[name]), host=where[name][0], port=where[name][1],
+            port_variable=f"{name.upper()}_PORT",
+        )
+        for name in names
+    ]
+
+
+def stack_environment(specs: Iterable[ServiceSpec], inherited: Mapping[str, str]) -> dict[str, str]:
+    """Environment of the children: the inherited one, the services' addresses and a token for this session.
+
+    A service that runs alone gets no fresh token: its partners could not know it.
+    """
+    urls = {spec.name: spec.url for spec in specs}
+    added = {"PYTHONUNBUFFERED": "1"}
+    if len(urls) == len(SERVICE_NAMES):
+        added |= {
+            "STILLMOTION_INTERNAL_TOKEN": secrets.token_urlsafe(32),
+            "GATEWAY_VL_URL": urls["vl"], "GATEWAY_VIDEO_URL": urls["video"],
+        }
+    given = {key: value for key, value in inherited.items() if value or key not in added}
+    return added | given
+
+
+def refuse_taken_ports(specs: Iterable[ServiceSpec]) -> None:
+    """Fail before anything starts when a port is not free.
+
+    Raises:
+        StackError: names the port, its environment variable and a way out.
+    """
+    seen: dict[int, str] = {}
+    for spec in specs:
+        if spec.port in seen:
+            raise StackError(f"{seen[spec.port]} and {spec.port_variable} are both {spec.port}; give each its own.")
+        seen[spec.port] = spec.port_variable
+        problem = _bind_problem(spec)
+        if problem:
+            raise StackError(
+                f"{spec.name} cannot listen on {spec.host} port {spec.port}: {problem}. "
+                f"Stop what uses the port, or choose another one: {spec.port_variable}={_free_port()}"
+            )
+
+
+def _bind_problem(spec: ServiceSpec) -> str | None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(spec.host, spec.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            # As uvicorn does: connections in TIME_WAIT from the last run are no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return "the port is already in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
+    return None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _reachable(host: str) -> str:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:  # "listen everywhere" is no address to call
+        return "127.0.0.1" if address.version == 4 else "[::1]"
+    return f"[{address}]" if address.version == 6 else str(address)
