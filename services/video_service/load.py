@@ -1,14 +1,22 @@
 """Weights into memory: a checkpoint in the hub layout of Wan becomes one frozen object."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from video_service.catalog import ModelSource
+from video_service.checkpoint_folder import WEIGHT_FOLDERS, ModelUnavailable
 from video_service.settings import VideoSettings
+
+_TIED_KEYS = {"encoder.embed_tokens.weight", "shared.weight"}  # one tensor, stored under either name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +30,7 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
-    """Of the transformer's big matrices; `vae_dtype` and the text encoder's may differ."""
+    """Of the transformer's big matrices and of its inputs."""
     vae_dtype: torch.dtype
 
 
@@ -32,4 +40,39 @@ def load_model(source: ModelSource, settings: VideoSettings) -> LoadedModel:
     Raises:
         ModelUnavailable: weights are missing, damaged or do not fit the configs.
     """
-    raise NotImplementedError
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    folder, device, dtype = _weights(source), torch.device(source.device), getattr(torch, source.dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        text_encoder = _read(UMT5EncoderModel, folder / "text_encoder", dtype=dtype)
+        transformer = _read(WanTransformer3DModel, folder / "transformer", torch_dtype=dtype)
+        vae = _read(AutoencoderKLWan, folder / "vae", torch_dtype=dtype)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelUnavailable(f"the weights of {source.id} at {folder} cannot be loaded: {error}") from error
+    return LoadedModel(
+        source=source, transformer=transformer.to(device), vae=vae.to(device), text_encoder=text_encoder.to(device),
+        tokenizer=tokenizer, device=device, dtype=dtype, vae_dtype=dtype,
+    )
+
+
+def _weights(source: ModelSource) -> Path:
+    if source.hub_id is None:
+        return source.folder
+    patterns = ["*.json", "tokenizer/*", *(f"{name}/*.safetensors" for name in WEIGHT_FOLDERS)]
+    try:
+        return Path(snapshot_download(source.hub_id, revision=source.revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelUnavailable(f"the weights of {source.hub_id} cannot be downloaded: {error}") from error
+
+
+def _read(kind: Any, folder: Path, **dtype: torch.dtype) -> Any:
+    """Load one part strictly: the libraries only warn about weights they had to make up."""
+    part, facts = kind.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **dtype
+    )
+    made_up = set(facts["missing_keys"]) - _TIED_KEYS
+    made_up |= {str(item[0]) for item in facts["mismatched_keys"]}
+    if made_up:
+        raise ValueError(f"{folder.name} lacks {len(made_up)} weights, such as {min(made_up)}")
+    return part.eval().requires_grad_(False)

@@ -1,0 +1,34 @@
+"""Latents to frames, a chunk at a time, so that writing starts while later frames are still latents."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from video_service.conditioning import latent_statistics
+from video_service.load import LoadedModel
+
+
+def decode_frames(model: LoadedModel, latents_BCTHW: torch.Tensor, chunk: int = 1) -> Iterator[np.ndarray]:
+    """Decode normalised latents [1, z_dim, k + 1, h, w] and yield uint8 frames [T, H, W, 3] in order.
+
+    The first yield has one frame (the still), each later one 4 for each of up to `chunk` latent frames. The decoder is
+    causal and carries its history from chunk to chunk, so the chunk length changes speed and memory, not the frames.
+    """
+    for frames_BCTHW in decode_chunks(model, latents_BCTHW, chunk):
+        levels = ((frames_BCTHW[0].float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+        yield levels.permute(1, 2, 3, 0).cpu().numpy()
+
+
+def decode_chunks(model: LoadedModel, latents_BCTHW: torch.Tensor, chunk: int = 1) -> Iterator[torch.Tensor]:
+    """As `decode_frames`, but unclamped floats [1, 3, T, H, W], about -1 to 1, in the VAE's dtype."""
+    vae = model.vae
+    mean, std = latent_statistics(model)
+    latents = (latents_BCTHW.float() * std + mean).to(model.vae_dtype)
+    x_BCTHW = vae.post_quant_conv(latents)
+    # The first latent frame stands alone: it has no temporal upsampling and is absent from that layer's history.
+    starts = [0, *range(1, x_BCTHW.shape[2], chunk)]
+    history: list[torch.Tensor | str | None] = [None] * vae._cached_conv_counts["decoder"]
+    for start in starts:
+        end = 1 if start == 0 else start + chunk
+        yield vae.decoder(x_BCTHW[:, :, start:end], feat_cache=history, feat_idx=[0], first_chunk=start == 0)

@@ -1,0 +1,147 @@
+"""Frames to H.264 in MP4, encoded in a thread while later frames are still being decoded."""
+
+import hashlib
+import os
+import queue
+import threading
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+CRF = "17"  # visually close to lossless
+MAX_WAITING_CHUNKS = 2
+_POLL_S = 0.1
+
+
+class VideoWriteFailed(Exception):
+    """The encoder or the disk failed; no file is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenVideo:
+    """A finished file."""
+
+    num_frames: int
+    num_bytes: int
+    sha256: str
+
+
+class Mp4Writer:
+    """Writes one video; use as a context manager, `put` chunks of frames, then `finish`.
+
+    The file appears under its name only in `finish`, whole and flushed to disk. Leaving the block in any other way
+    leaves nothing. H.264 in yuv420p (what browsers play), BT.709 limited range, index first (faststart).
+    """
+
+    def __init__(self, output: Path, *, width: int, height: int, fps: int) -> None:
+        self._output = output
+        self._part = output.with_name(f".{output.name}.{os.getpid()}.part")
+        self._size = (height, width)
+        self._fps = fps
+        self._chunks: queue.Queue[np.ndarray | None] = queue.Queue(MAX_WAITING_CHUNKS)
+        self._abandoned = threading.Event()
+        self._error: Exception | None = None
+        self._num_frames = 0
+        self._thread = threading.Thread(target=self._run, name="mp4-writer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._abandoned.set()
+        self._thread.join()
+        self._part.unlink(missing_ok=True)
+
+    def put(self, frames_THWC: np.ndarray) -> None:
+        """Hand over uint8 frames; waits while two chunks are waiting already. Raises `VideoWriteFailed`."""
+        if frames_THWC.dtype != np.uint8 or frames_THWC.shape[1:] != (*self._size, 3):
+            raise ValueError(f"expected uint8 [T, {self._size[0]}, {self._size[1]}, 3], got {frames_THWC.shape}")
+        self._hand_over(frames_THWC)
+
+    def finish(self) -> WrittenVideo:
+        """Encode what is left, flush to disk and give the file its name. Raises `VideoWriteFailed`."""
+        self._hand_over(None)
+        self._thread.join()
+        self._raise_error()
+        try:
+            with self._part.open("rb+") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                os.fsync(stream.fileno())
+                num_bytes = stream.seek(0, os.SEEK_END)
+            self._part.replace(self._output)
+            _sync_folder(self._output.parent)
+        except OSError as error:
+            raise VideoWriteFailed(f"the video could not be stored: {error}") from error
+        return WrittenVideo(num_frames=self._num_frames, num_bytes=num_bytes, sha256=digest)
+
+    def _hand_over(self, item: np.ndarray | None) -> None:
+        while True:
+            self._raise_error()
+            try:
+                return self._chunks.put(item, timeout=_POLL_S)
+            except queue.Full:
+                continue
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise VideoWriteFailed(f"the video could not be encoded: {self._error}") from self._error
+
+    def _run(self) -> None:
+        try:
+            self._encode()
+        except Exception as error:  # handed to the rendering thread, which raises it
+            self._error = error
+
+    def _encode(self) -> None:
+        with av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream("libx264", rate=self._fps, options={"crf": CRF, "preset": "medium"})
+            stream.height, stream.width = self._size
+            stream.pix_fmt = "yuv420p"
+            stream.time_base = Fraction(1, self._fps)
+            context = stream.codec_context
+            context.color_range = ColorRange.MPEG
+            context.colorspace = Colorspace.ITU709
+            context.color_primaries = ColorPrimaries.BT709
+            context.color_trc = ColorTrc.BT709
+            while (chunk := self._next()) is not None:
+                for frame_HWC in chunk:
+                    container.mux(stream.encode(self._to_yuv(frame_HWC)))
+                    self._num_frames += 1
+            if not self._abandoned.is_set():
+                container.mux(stream.encode(None))
+
+    def _next(self) -> np.ndarray | None:
+        while not self._abandoned.is_set():
+            try:
+                return self._chunks.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+        return None
+
+    def _to_yuv(self, frame_HWC: np.ndarray) -> av.VideoFrame:
+        rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
+        yuv = rgb.reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+        )
+        yuv.pts = self._num_frames
+        yuv.time_base = Fraction(1, self._fps)
+        return yuv
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
