@@ -1,0 +1,58 @@
+"""`python -m video_service`: the HTTP process, which starts and supervises the worker."""
+
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from video_service.app import create_app
+from video_service.settings import VideoSettings
+from video_service.store import FolderInUse, RenderStore
+from wire.logs import configure_logging
+
+log = logging.getLogger(__name__)
+
+_DRAIN_S = 5
+
+
+class Server(uvicorn.Server):
+    """Tells the app at once that it must stop: event streams would hold the orderly shutdown up."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
+
+
+def main() -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit status."""
+    settings = VideoSettings()
+    configure_logging("video_service", settings.log_level)
+    store = RenderStore(settings.data_dir.resolve() / "video")
+    try:
+        with store.held():
+            return _serve(settings, store)
+    except FolderInUse as error:
+        log.error(str(error))
+        return 1
+
+
+def _serve(settings: VideoSettings, store: RenderStore) -> int:
+    app = create_app(settings, store)
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=_DRAIN_S
+    )
+    server = Server(config, on_stop=app.state.service.renders.end_followers)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down
+        server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

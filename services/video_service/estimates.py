@@ -1,0 +1,123 @@
+"""How long renders take, learnt from those that were measured: progress, time to the end, and when to try again."""
+
+import math
+from dataclasses import dataclass, field
+
+from contracts.videos import RenderResult, RenderStage
+
+# Share of a render at which each stage begins; the next stage's begin is its end.
+_STAGE_SPANS: dict[RenderStage, tuple[float, float]] = {
+    "text": (0.0, 0.03), "condition": (0.03, 0.06), "denoise": (0.06, 0.80), "decode": (0.80, 0.98),
+    "write": (0.80, 0.99),  # frames are written while later ones decode
+}
+_NEWEST_WEIGHT = 0.5
+MIN_RETRY_S = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The size of a render: `voxels` = width x height x frames, and passes through the network for each of them."""
+
+    voxels: int
+    passes: int
+
+
+class Pace:
+    """Measured speed of this machine and model, as a moving average over completed renders."""
+
+    def __init__(self) -> None:
+        self._denoise_s: float | None = None  # per voxel and pass
+        self._other_s: float | None = None  # per voxel
+
+    def learn(self, work: Work, result: RenderResult) -> None:
+        """Take in the timings of a completed render."""
+        total_s, denoise_s = result.timings.get("total"), result.timings.get("denoise")
+        if total_s is None or denoise_s is None:
+            return
+        self._denoise_s = _average(self._denoise_s, denoise_s / (work.voxels * work.passes))
+        self._other_s = _average(self._other_s, max(0.0, total_s - denoise_s) / work.voxels)
+
+    def denoise_s(self, work: Work) -> float | None:
+        """Seconds of denoising, or None before anything was measured."""
+        return None if self._denoise_s is None else self._denoise_s * work.voxels * work.passes
+
+    def other_s(self, work: Work) -> float | None:
+        """Seconds of everything but denoising, or None before anything was measured."""
+        return None if self._other_s is None else self._other_s * work.voxels
+
+    def total_s(self, work: Work) -> float | None:
+        """Seconds of a whole render, or None before anything was measured."""
+        denoise_s, other_s = self.denoise_s(work), self.other_s(work)
+        return None if denoise_s is None or other_s is None else denoise_s + other_s
+
+
+@dataclass(slots=True, kw_only=True)
+class Clock:
+    """What has been seen of the running render. Times are monotonic seconds."""
+
+    work: Work
+    started_s: float
+    stage: RenderStage | None = None
+    step: int = 0
+    num_steps: int = 0
+    progress: float = 0.0
+    _stage_started_s: dict[RenderStage, float] = field(init=False, default_factory=dict)
+    _last_report_s: float = field(init=False)
+    _last_step_s: float = field(init=False, default=0.0)
+    _decoded: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._last_report_s = self.started_s
+
+    def advance(self, stage: RenderStage, done: int, total: int, now_s: float) -> None:
+        """Take in one report of the worker."""
+        # A stage that first reports finished work began when the one before it last reported.
+        self._stage_started_s.setdefault(stage, now_s if done == 0 else self._last_report_s)
+        self._last_report_s = now_s
+        self.stage = stage
+        if stage == "denoise":
+            self.step, self.num_steps, self._last_step_s = done, total, now_s
+        if stage == "decode":
+            self._decoded = done / total if total else 0.0
+        begin, end = _STAGE_SPANS[stage]
+        # Stages overlap, progress never goes back.
+        self.progress = max(self.progress, begin + (end - begin) * (done / total if total else 0.0))
+
+    def remaining_s(self, pace: Pace, now_s: float) -> float | None:
+        """Seconds to the end; None before a step was measured, in this render or an earlier one.
+
+        Until a first render has completed, the time after denoising is not known and not counted.
+        """
+        other_s = pace.other_s(self.work)
+        if "decode" in self._stage_started_s:
+            elapsed_s = now_s - self._stage_started_s["decode"]
+            if self._decoded > 0:
+                return elapsed_s / self._decoded * (1 - self._decoded)
+            return None if other_s is None else max(0.0, other_s - elapsed_s)
+        denoise_s = self._denoise_remaining_s(pace, now_s)
+        return None if denoise_s is None else denoise_s + (other_s or 0.0)
+
+    def _denoise_remaining_s(self, pace: Pace, now_s: float) -> float | None:
+        if self.step == 0:
+            expected_s = pace.denoise_s(self.work)
+            started_s = self._stage_started_s.get("denoise", now_s)
+            return None if expected_s is None else max(0.0, expected_s - (now_s - started_s))
+        step_s = (self._last_step_s - self._stage_started_s["denoise"]) / self.step
+        return max(0.0, step_s * (self.num_steps - self.step) - (now_s - self._last_step_s))
+
+
+def retry_after_s(clock: Clock | None, pace: Pace, now_s: float) -> int:
+    """Whole seconds until a place in the queue is free: when the running render ends.
+
+    With nothing measured yet, as long again as it has already taken.
+    """
+    if clock is None:
+        return MIN_RETRY_S
+    remaining_s = clock.remaining_s(pace, now_s)
+    if remaining_s is None:
+        remaining_s = now_s - clock.started_s
+    return max(MIN_RETRY_S, math.ceil(remaining_s))
+
+
+def _average(old: float | None, new: float) -> float:
+    return new if old is None else old + _NEWEST_WEIGHT * (new - old)

@@ -1,0 +1,121 @@
+"""A render as the HTTP process knows it: its states, what is remembered of it, and how asking for it can go wrong."""
+
+import asyncio
+import hashlib
+from datetime import UTC, datetime
+
+from contracts.models import FrozenModel, VideoModelInfo
+from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, VideoRequest
+from video_service.catalog import resolve_sampling
+from video_service.estimates import Clock, Work
+from video_service.events import StatusHistory
+
+LEGAL_TRANSITIONS: dict[RenderState, frozenset[RenderState]] = {
+    "queued": frozenset({"running", "failed", "canceled"}),
+    "running": frozenset({"completed", "failed", "canceled", "queued"}),  # queued: the service died and came back
+    "completed": frozenset({"failed"}),  # its file was lost
+    "failed": frozenset({"queued"}),  # put again: a retry
+    "canceled": frozenset({"queued"}),
+}
+
+
+class RenderError(Exception):
+    """Something asked of the renders that cannot be done; `app.py` maps each kind to a problem."""
+
+
+class RenderNotFound(RenderError):
+    """There is no render of this id, or it was removed."""
+
+
+class RenderConflict(RenderError):
+    """The id belongs to a render of another body."""
+
+
+class RenderStopping(RenderError):
+    """The render is being canceled; it can be put again once it has stopped."""
+
+
+class RenderNotFinished(RenderError):
+    """The render has no content (yet)."""
+
+    def __init__(self, status: RenderStatus) -> None:
+        super().__init__(f"The render is {status.state}.")
+        self.status = status
+
+
+class QueueFull(RenderError):
+    """No place is free; one is expected in `retry_after_s` seconds."""
+
+    def __init__(self, waiting: int, retry_after_s: int) -> None:
+        super().__init__(f"{waiting} renders are waiting, which is all that this service takes.")
+        self.retry_after_s = retry_after_s
+
+
+class RenderRecord(FrozenModel):
+    """What is kept on disk of a render, beside its request and its video."""
+
+    status: RenderStatus
+    digest: str
+    """SHA-256 of the request: the same id with another digest is a conflict."""
+    voxels: int
+    passes: int
+    created_at: datetime
+    finished_at: datetime | None = None
+    attempts: int = 0
+    """How often rendering was begun; bounds what is begun again after the service died."""
+    cancel_requested: bool = False
+
+    def moved(self, state: RenderState, **changes: object) -> RenderStatus:
+        """The status after a legal step to `state`; raises `ValueError` for an illegal one."""
+        if state not in LEGAL_TRANSITIONS[self.status.state]:
+            raise ValueError(f"render {self.status.id} cannot go from {self.status.state} to {state}")
+        return RenderStatus.model_validate({"id": self.status.id, "state": state, **changes})
+
+
+def encode(request: VideoRequest) -> tuple[bytes, str]:
+    """The request as the bytes that are kept, and their SHA-256: equal for equal fields, however they were written."""
+    body = request.model_dump_json().encode()
+    return body, hashlib.sha256(body).hexdigest()
+
+
+def new_record(render_id: str, request: VideoRequest, info: VideoModelInfo, digest: str) -> RenderRecord:
+    """The record of a render that is queued now."""
+    sampling = resolve_sampling(request, info)
+    return RenderRecord(
+        status=RenderStatus(id=render_id, state="queued"), digest=digest,
+        voxels=request.width * request.height * request.num_frames,
+        # Guidance runs the network twice a step: with and without the prompt.
+        passes=sampling.steps * (2 if sampling.guidance_scale > 1 else 1), created_at=datetime.now(UTC),
+    )
+
+
+class Render:
+    """One render in memory: its record, who follows it, and the wish to stop it. Used on one event loop."""
+
+    def __init__(self, record: RenderRecord) -> None:
+        self.record = record
+        self.history = StatusHistory(record.status)
+        self.stop_requested = asyncio.Event()
+        self.clock: Clock | None = None
+        """Set while running."""
+
+    @property
+    def id(self) -> str:
+        return self.record.status.id
+
+    @property
+    def state(self) -> RenderState:
+        return self.record.status.state
+
+    @property
+    def work(self) -> Work:
+        return Work(voxels=self.record.voxels, passes=self.record.passes)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.state in TERMINAL_RENDER_STATES
+
+    def remember(self, record: RenderRecord) -> None:
+        """Replace the record and tell the followers."""
+        self.record = record
+        self.history.append(record.status)
