@@ -1,0 +1,1 @@
+"""How the embedded checkpoints were made; nothing here is needed to serve them."""

