@@ -1,0 +1,61 @@
+"""Live progress of the jobs at work in this process, and who waits for news of a job. Used on one event loop."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from contracts.jobs import JobProgress
+
+
+class LiveJobs:
+    """The latest progress by job id, and an event per watcher that is set on every change."""
+
+    def __init__(self) -> None:
+        self._progress: dict[str, JobProgress] = {}
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._in_queue: set[str] = set()
+
+    def progress(self, job_id: str) -> JobProgress | None:
+        """What the running stage last reported; `None` when it reported nothing yet."""
+        return self._progress.get(job_id)
+
+    def report(self, job_id: str, progress: JobProgress) -> None:
+        """Keep the progress in memory and wake the watchers."""
+        self._progress[job_id] = progress
+        self.changed(job_id)
+
+    def forget(self, job_id: str) -> None:
+        """Drop the progress of a stage that ended, or of a job that did, and wake the watchers."""
+        self._progress.pop(job_id, None)
+        self.changed(job_id)
+
+    def changed(self, job_id: str) -> None:
+        """Wake the watchers of a job whose record changed."""
+        for event in self._watchers.get(job_id, ()):
+            event.set()
+
+    def waits_in_queue(self, job_id: str, waits: bool) -> None:
+        """Remember whether a watched job's news include its place in the queue."""
+        if waits:
+            self._in_queue.add(job_id)
+        else:
+            self._in_queue.discard(job_id)
+
+    def queue_moved(self) -> None:
+        """Wake the watchers of every waiting job: one left the queue."""
+        for job_id in tuple(self._in_queue):
+            self.changed(job_id)
+
+    @contextmanager
+    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set on every change of the job; clear it before reading the job's state."""
+        event = asyncio.Event()
+        watchers = self._watchers.setdefault(job_id, set())
+        watchers.add(event)
+        try:
+            yield event
+        finally:
+            watchers.discard(event)
+            if not watchers:
+                self._watchers.pop(job_id, None)
+                self._in_queue.discard(job_id)

@@ -1,0 +1,111 @@
+"""What a job is: its states as a table of legal transitions, and the record of one job."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from contracts.errors import Problem
+from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
+    "queued": frozenset({"running", "failed", "canceled"}),
+    "running": frozenset({"completed", "failed", "canceled"}),
+    "completed": frozenset(),
+    "failed": frozenset(),
+    "canceled": frozenset(),
+})
+
+DEFAULT_PRIORITY = 10
+"""Lower runs first. Always set: the engine runs a job without a priority before all others."""
+
+
+class JobNotFound(LookupError):
+    """There is no job with this id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {job_id!r}.")
+        self.job_id = job_id
+
+
+class IllegalTransition(Exception):
+    """The table does not lead from the job's present state to the wanted one; nothing was changed."""
+
+    def __init__(self, job_id: str, present: JobState, wanted: str) -> None:
+        super().__init__(f"Job {job_id} is {present}; it cannot become {wanted}.")
+        self.job_id = job_id
+        self.present: JobState = present
+        self.wanted = wanted
+
+
+class QueueFull(Exception):
+    """As many jobs wait as may wait; nothing was added."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} jobs wait already.")
+        self.limit = limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPicture:
+    """The checked picture of a job, on disk."""
+
+    file: str
+    media_type: str
+    num_bytes: int
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job as it is accepted; `request` is what the caller asked, `parameters` what will be done."""
+
+    id: str
+    request: GenerateOptions
+    parameters: EffectiveParameters
+    picture: StoredPicture | None
+    warnings: tuple[str, ...]
+    request_id: str
+    priority: int = DEFAULT_PRIORITY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A job as it is stored. Times are seconds since the epoch; `sequence` orders jobs by arrival."""
+
+    sequence: int
+    id: str
+    state: JobState
+    stage: JobStage | None
+    priority: int
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    request_id: str
+    request: GenerateOptions
+    parameters: EffectiveParameters
+    picture: StoredPicture | None
+    actual_prompt: str | None
+    caption: str | None
+    warnings: tuple[str, ...]
+    timings: Mapping[str, float]
+    render_attempt: int
+    video: VideoFile | None
+    error: Problem | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether no transition leads out of the present state."""
+        return not TRANSITIONS[self.state]
+
+
+def new_job_id() -> str:
+    """An id that cannot be guessed and that the video service takes as a render id."""
+    return f"job_{secrets.token_hex(12)}"
+
+
+def sources_of(state: JobState) -> frozenset[JobState]:
+    """The states from which `state` may be entered."""
+    return frozenset(source for source, targets in TRANSITIONS.items() if state in targets)

@@ -1,0 +1,84 @@
+"""The jobs table from the event loop: every call runs in a thread, every change wakes who waits for the job."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from anyio import to_thread
+
+from contracts.errors import Problem
+from contracts.jobs import EffectiveParameters, JobStage, JobState, VideoFile
+from gateway.events import LiveJobs
+from gateway.jobs import JobRecord, NewJob
+from gateway.store import JobStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def off_loop(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run blocking `work` in a thread. anyio's threads, for the engine replaces the loop's own pool."""
+    return await to_thread.run_sync(partial(work, *args, **kwargs))
+
+
+class Ledger:
+    """What `JobStore` does, without blocking the loop; raises what it raises."""
+
+    def __init__(self, store: JobStore, live: LiveJobs) -> None:
+        self._store = store
+        self.live = live
+
+    async def add(self, job: NewJob, max_queued: int) -> JobRecord:
+        """Store a new job."""
+        return await off_loop(self._store.add, job, max_queued)
+
+    async def get(self, job_id: str) -> JobRecord:
+        """The job, or `JobNotFound`."""
+        return await off_loop(self._store.get, job_id)
+
+    async def page(self, limit: int, before: int | None) -> list[JobRecord]:
+        """Jobs, newest first."""
+        return await off_loop(self._store.page, limit, before)
+
+    async def unfinished(self) -> list[JobRecord]:
+        """Every job that has not ended."""
+        return await off_loop(self._store.unfinished)
+
+    async def queue_position(self, job: JobRecord) -> int | None:
+        """How many queued jobs will start before this one."""
+        return None if job.state != "queued" else await off_loop(self._store.queue_position, job)
+
+    async def move(
+        self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
+        error: Problem | None = None, timings: Mapping[str, float] | None = None,
+    ) -> JobRecord:
+        """Bring the job into another state."""
+        job = await off_loop(self._store.move, job_id, to, stage=stage, video=video, error=error, timings=timings)
+        self.live.forget(job_id)
+        self.live.queue_moved()
+        return job
+
+    async def note(
+        self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
+        warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
+        caption: str | None = None, render_attempt: int | None = None,
+    ) -> JobRecord:
+        """Write down what became known of a running job."""
+        job = await off_loop(
+            self._store.note, job_id, stage=stage, timings=timings, warning=warning, parameters=parameters,
+            actual_prompt=actual_prompt, caption=caption, render_attempt=render_attempt,
+        )
+        if stage is not None:
+            self.live.forget(job_id)  # what the stage before reported
+        self.live.changed(job_id)
+        return job
+
+    async def remove(self, job_id: str) -> None:
+        """Forget the job."""
+        await off_loop(self._store.remove, job_id)
+        self.live.forget(job_id)
+        self.live.queue_moved()
+
+    async def check_writable(self) -> None:
+        """Raise where a write would fail."""
+        await off_loop(self._store.check_writable)

@@ -1,0 +1,110 @@
+"""Everything one gateway process works with, opened and closed together."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+from anyio import CapacityLimiter
+
+from gateway.catalog import Catalog
+from gateway.clients import RetryPolicy, VideoClient, VLClient, connect
+from gateway.engine import DbosEngine
+from gateway.events import LiveJobs
+from gateway.failures import unexpected_problem
+from gateway.files import LocalFiles
+from gateway.jobs import IllegalTransition, JobNotFound
+from gateway.ledger import Ledger, off_loop
+from gateway.pipeline import Parts, run_job
+from gateway.settings import GatewaySettings
+from gateway.store import JobStore
+from gateway.uploads import PictureLimits, harden_pillow
+
+log = logging.getLogger(__name__)
+
+_RECOVER_EVERY_S = 30.0
+_DECODES_AT_ONCE = 2  # a 50-megapixel PNG takes some 200 MB while it is decoded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """The open parts of the process."""
+
+    settings: GatewaySettings
+    ledger: Ledger
+    files: LocalFiles
+    vl: VLClient
+    video: VideoClient
+    catalog: Catalog
+    engine: DbosEngine
+    picture_limits: PictureLimits
+    decodes: CapacityLimiter
+
+
+@asynccontextmanager
+async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """Open the databases and connections, take up unfinished jobs, and close everything again.
+
+    Raises:
+        gateway.engine.StateInUse: another gateway works in this data folder.
+    """
+    harden_pillow(settings.max_image_pixels)
+    retries = RetryPolicy(attempts=settings.retry_attempts, for_s=settings.retry_for_s)
+    token = settings.internal_token.get_secret_value() if settings.internal_token else None
+    join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
+    vl = VLClient(join(settings.vl_url), retries, describe_timeout_s=settings.describe_timeout_s)
+    video = VideoClient(join(settings.video_url), retries)
+    store = await off_loop(JobStore, settings.state_dir / "jobs.sqlite")
+    files = LocalFiles(settings.state_dir / "files")
+    ledger = Ledger(store, LiveJobs())
+    parts = Parts(
+        ledger=ledger, files=files, vl=vl, video=video, retries=retries, render_timeout_s=settings.render_timeout_s
+    )
+    engine = DbosEngine(
+        settings.state_dir, lambda job_id, step: run_job(job_id, parts, step), executor_id=settings.executor_id,
+        concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
+    )
+    gateway = Gateway(
+        settings=settings, ledger=ledger, files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine,
+        picture_limits=PictureLimits(
+            max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels,
+            stored_long_side=settings.stored_long_side,
+        ),
+        decodes=CapacityLimiter(_DECODES_AT_ONCE),
+    )
+    try:
+        await engine.launch()
+        await off_loop(lambda: files.sweep(store.ids()))  # after the lock is held: nobody else writes here
+        await recover(gateway)
+        watch = asyncio.create_task(_keep_recovering(gateway))
+        try:
+            yield gateway
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
+    finally:
+        await engine.shutdown()
+        await vl.aclose()
+        await video.aclose()
+        await off_loop(store.close)
+
+
+async def recover(gateway: Gateway) -> None:
+    """Bring the jobs table and the engine together: nothing accepted is forgotten, nothing hangs."""
+    for job_id in await gateway.engine.recover(await gateway.ledger.unfinished()):
+        problem = unexpected_problem().model_copy(update={"job_id": job_id})
+        with suppress(IllegalTransition, JobNotFound):  # it ended between the two looks
+            await gateway.ledger.move(job_id, "failed", error=problem)
+            log.error("the engine gave job %s up", job_id, extra={"job_id": job_id})
+
+
+async def _keep_recovering(gateway: Gateway) -> None:
+    while True:
+        await asyncio.sleep(_RECOVER_EVERY_S)
+        try:
+            await recover(gateway)
+        except Exception:
+            log.exception("looking after unfinished jobs failed; it is tried again in %g s", _RECOVER_EVERY_S)

@@ -1,0 +1,83 @@
+"""The environment of the gateway, read once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class GatewaySettings(BaseSettings):
+    """Every setting of the process. An empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore", env_ignore_empty=True)
+
+    host: Annotated[str, Field(validation_alias="GATEWAY_HOST")] = "127.0.0.1"
+    port: Annotated[int, Field(validation_alias="GATEWAY_PORT", ge=0, le=65535)] = 8000
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="STILLMOTION_LOG_LEVEL")
+    ] = "INFO"
+    data_dir: Annotated[Path, Field(validation_alias="STILLMOTION_DATA")] = Path("data")
+    internal_token: Annotated[SecretStr | None, Field(validation_alias="STILLMOTION_INTERNAL_TOKEN")] = None
+
+    vl_port: Annotated[int, Field(validation_alias="VL_PORT", ge=0, le=65535)] = 8001
+    video_port: Annotated[int, Field(validation_alias="VIDEO_PORT", ge=0, le=65535)] = 8002
+    vl_url_given: Annotated[str | None, Field(validation_alias="GATEWAY_VL_URL")] = None
+    video_url_given: Annotated[str | None, Field(validation_alias="GATEWAY_VIDEO_URL")] = None
+
+    max_image_bytes: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_BYTES", ge=1024, le=20 * MIB)] = 20 * MIB
+    max_image_pixels: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_PIXELS", ge=4096)] = 50_000_000
+    stored_long_side: Annotated[
+        int,
+        Field(validation_alias="GATEWAY_STORED_LONG_SIDE", ge=256, le=4096, description="Larger pictures are reduced."),
+    ] = 2048
+
+    max_queued_jobs: Annotated[int, Field(validation_alias="GATEWAY_MAX_QUEUE", ge=1)] = 1000
+    concurrency: Annotated[
+        int, Field(validation_alias="GATEWAY_CONCURRENCY", ge=1, le=64, description="Jobs carried on at once.")
+    ] = 4
+    executor_id: Annotated[
+        str,
+        Field(
+            validation_alias="GATEWAY_EXECUTOR_ID",
+            min_length=1,
+            description="Must stay the same over restarts: a killed process's jobs resume under its id only.",
+        ),
+    ] = "gateway-1"
+    engine_poll_s: Annotated[float, Field(validation_alias="GATEWAY_ENGINE_POLL_S", ge=0.01, le=5)] = 0.1
+
+    max_wait_s: Annotated[
+        int, Field(validation_alias="GATEWAY_MAX_WAIT_S", ge=0, description="Cap of `Prefer: wait` and `?wait=`.")
+    ] = 300
+    max_bytes_wait_s: Annotated[
+        int, Field(validation_alias="GATEWAY_MAX_BYTES_WAIT_S", ge=0, description="Cap of `Accept: video/mp4`.")
+    ] = 900
+    heartbeat_s: Annotated[float, Field(validation_alias="GATEWAY_HEARTBEAT_S", gt=0, le=60)] = 15.0
+
+    connect_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_CONNECT_TIMEOUT_S", gt=0)] = 3.0
+    describe_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_DESCRIBE_TIMEOUT_S", gt=0)] = 150.0
+    render_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_RENDER_TIMEOUT_S", gt=0)] = 3600.0
+    retry_attempts: Annotated[int, Field(validation_alias="GATEWAY_RETRY_ATTEMPTS", ge=1, le=20)] = 5
+    retry_for_s: Annotated[
+        float, Field(validation_alias="GATEWAY_RETRY_FOR_S", gt=0, description="No retry starts after this long.")
+    ] = 30.0
+    min_free_bytes: Annotated[
+        int, Field(validation_alias="GATEWAY_MIN_FREE_BYTES", ge=0, description="Not ready below this free disk space.")
+    ] = 256 * MIB
+
+    @property
+    def state_dir(self) -> Path:
+        """Folder of the two databases, the lock and the jobs' files."""
+        return self.data_dir / "gateway"
+
+    @property
+    def vl_url(self) -> str:
+        """Base URL of the vision-language service."""
+        return self.vl_url_given or f"http://127.0.0.1:{self.vl_port}"
+
+    @property
+    def video_url(self) -> str:
+        """Base URL of the video service."""
+        return self.video_url_given or f"http://127.0.0.1:{self.video_port}"

@@ -1,0 +1,232 @@
+"""The jobs table: every change of a job is one transaction, guarded by the table of transitions."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from contracts.errors import Problem
+from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
+from gateway.jobs import (
+    TRANSITIONS,
+    IllegalTransition,
+    JobNotFound,
+    JobRecord,
+    NewJob,
+    QueueFull,
+    StoredPicture,
+    sources_of,
+)
+
+_metadata = sa.MetaData()
+_jobs = sa.Table(
+    "jobs", _metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("stage", sa.String(16)),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("request_id", sa.String(128), nullable=False),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("parameters", sa.JSON, nullable=False),
+    sa.Column("picture", sa.JSON(none_as_null=True)),
+    sa.Column("actual_prompt", sa.Text),
+    sa.Column("caption", sa.Text),
+    sa.Column("warnings", sa.JSON, nullable=False),
+    sa.Column("timings", sa.JSON, nullable=False),
+    sa.Column("render_attempt", sa.Integer, nullable=False),
+    sa.Column("video", sa.JSON(none_as_null=True)),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.Index("jobs_waiting", "state", "priority", "sequence"),
+    sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
+)
+_UNFINISHED = [state for state, targets in TRANSITIONS.items() if targets]
+
+
+class JobStore:
+    """Jobs in SQLite (WAL). Methods block for a millisecond or so: call them off the event loop."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        event.listen(self._engine, "connect", _prepare_connection)
+        event.listen(self._engine, "begin", _begin)
+        with self._writing() as connection:
+            _metadata.create_all(connection)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def add(self, job: NewJob, max_queued: int) -> JobRecord:
+        """Store `job` as queued.
+
+        Raises:
+            QueueFull: `max_queued` jobs wait already; nothing was stored.
+        """
+        with self._writing() as connection:
+            waiting = connection.scalar(sa.select(sa.func.count()).where(_jobs.c.state == "queued")) or 0
+            if waiting >= max_queued:
+                raise QueueFull(max_queued)
+            connection.execute(_jobs.insert().values(
+                id=job.id, state="queued", priority=job.priority, created_at=time.time(), request_id=job.request_id,
+                request=job.request.model_dump(mode="json"), parameters=job.parameters.model_dump(mode="json"),
+                picture=asdict(job.picture) if job.picture else None, warnings=list(job.warnings), timings={},
+                render_attempt=0,
+            ))
+            return self._one(connection, job.id)
+
+    def get(self, job_id: str) -> JobRecord:
+        """The job, or `JobNotFound`."""
+        with self._reading() as connection:
+            return self._one(connection, job_id)
+
+    def page(self, limit: int, before: int | None = None) -> list[JobRecord]:
+        """Up to `limit` jobs, newest first, that came before the sequence number `before`."""
+        query = sa.select(_jobs).order_by(_jobs.c.sequence.desc()).limit(limit)
+        if before is not None:
+            query = query.where(_jobs.c.sequence < before)
+        with self._reading() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    def unfinished(self) -> list[JobRecord]:
+        """Every job that has not ended, oldest first."""
+        query = sa.select(_jobs).where(_jobs.c.state.in_(_UNFINISHED)).order_by(_jobs.c.sequence)
+        with self._reading() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    def ids(self) -> set[str]:
+        """The id of every job."""
+        with self._reading() as connection:
+            return set(connection.scalars(sa.select(_jobs.c.id)))
+
+    def queue_position(self, job: JobRecord) -> int | None:
+        """How many queued jobs will start before this one; `None` when it does not wait."""
+        if job.state != "queued":
+            return None
+        before = sa.or_(
+            _jobs.c.priority < job.priority,
+            sa.and_(_jobs.c.priority == job.priority, _jobs.c.sequence < job.sequence),
+        )
+        query = sa.select(sa.func.count()).where(_jobs.c.state == "queued", before)
+        with self._reading() as connection:
+            return connection.scalar(query) or 0
+
+    def move(
+        self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
+        error: Problem | None = None, timings: Mapping[str, float] | None = None,
+    ) -> JobRecord:
+        """Bring the job into another state, stamping its times.
+
+        Raises:
+            IllegalTransition: the table does not lead there from the present state; nothing changed.
+            JobNotFound: there is no such job.
+        """
+        with self._writing() as connection:
+            job = self._one(connection, job_id)
+            if job.state not in sources_of(to):
+                raise IllegalTransition(job_id, job.state, to)
+            changes: dict[str, Any] = {"state": to, "stage": stage, "timings": {**job.timings, **(timings or {})}}
+            if to == "running":
+                changes["started_at"] = time.time()
+                changes["timings"]["queued"] = round(changes["started_at"] - job.created_at, 3)
+            if not TRANSITIONS[to]:
+                changes["finished_at"] = time.time()
+                changes["timings"] |= _closing_timings(job, changes["finished_at"])
+            if video is not None:
+                changes["video"] = video.model_dump(mode="json")
+            if error is not None:
+                changes["error"] = error.model_dump(mode="json")
+            connection.execute(_jobs.update().where(_jobs.c.id == job_id).values(**changes))
+            return self._one(connection, job_id)
+
+    def note(
+        self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
+        warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
+        caption: str | None = None, render_attempt: int | None = None,
+    ) -> JobRecord:
+        """Write down what became known of a running job; what is `None` stays as it is.
+
+        Raises:
+            IllegalTransition: the job does not run (any more): nothing changed, and its work should stop.
+            JobNotFound: there is no such job.
+        """
+        with self._writing() as connection:
+            job = self._one(connection, job_id)
+            if job.state != "running":
+                raise IllegalTransition(job_id, job.state, f"running ({stage or 'unchanged'})")
+            changes: dict[str, Any] = {
+                "stage": stage, "actual_prompt": actual_prompt, "caption": caption, "render_attempt": render_attempt,
+                "timings": {**job.timings, **timings} if timings else None,
+                "parameters": parameters.model_dump(mode="json") if parameters else None,
+                "warnings": [*job.warnings, warning] if warning and warning not in job.warnings else None,
+            }
+            known = {name: value for name, value in changes.items() if value is not None}
+            if known:
+                connection.execute(_jobs.update().where(_jobs.c.id == job_id).values(**known))
+            return self._one(connection, job_id)
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job; removing one that is not there changes nothing."""
+        with self._writing() as connection:
+            connection.execute(_jobs.delete().where(_jobs.c.id == job_id))
+
+    def check_writable(self) -> None:
+        """Raise `sqlalchemy.exc.SQLAlchemyError` where a write would fail."""
+        with self._writing() as connection:  # changes no row, but takes the write lock and touches the file
+            connection.execute(_jobs.update().where(_jobs.c.sequence == -1).values(priority=0))
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with self._engine.connect().execution_options(reads_only=True) as connection, connection.begin():
+            yield connection
+
+    @staticmethod
+    def _one(connection: sa.Connection, job_id: str) -> JobRecord:
+        row = connection.execute(sa.select(_jobs).where(_jobs.c.id == job_id)).one_or_none()
+        if row is None:
+            raise JobNotFound(job_id)
+        return _record(row)
+
+
+def _closing_timings(job: JobRecord, finished_at: float) -> dict[str, float]:
+    closing = {"total": round(finished_at - job.created_at, 3)}
+    if job.started_at is None:
+        closing["queued"] = closing["total"]
+    return closing
+
+
+def _prepare_connection(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin by itself: `_begin` does
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    # A writer takes the lock before it reads, so that what it read still holds when it writes.
+    reads_only = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+def _record(row: sa.Row[Any]) -> JobRecord:
+    values = row._asdict()
+    values["request"] = GenerateOptions.model_validate(values["request"])
+    values["parameters"] = EffectiveParameters.model_validate(values["parameters"])
+    values["picture"] = StoredPicture(**values["picture"]) if values["picture"] else None
+    values["warnings"] = tuple(values["warnings"])
+    values["video"] = VideoFile.model_validate(values["video"]) if values["video"] else None
+    values["error"] = Problem.model_validate(values["error"]) if values["error"] else None
+    return JobRecord(**values)

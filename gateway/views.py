@@ -1,0 +1,58 @@
+"""A stored job as its owner sees it."""
+
+from datetime import UTC, datetime
+
+from contracts.jobs import Job, JobPage, JobProgress, JobUrls
+from gateway.jobs import JobRecord
+from gateway.ledger import Ledger
+
+# Where each stage begins on the way from 0 to 1; rendering takes nearly all of the time.
+_DESCRIBING, _RENDERING, _SAVING = 0.01, 0.05, 0.97
+
+
+async def view(job: JobRecord, ledger: Ledger) -> Job:
+    """The job with its place in the queue, or its live progress."""
+    position = await ledger.queue_position(job)
+    return present(job, ledger.live.progress(job.id), position)
+
+
+async def view_page(jobs: list[JobRecord], limit: int, ledger: Ledger) -> JobPage:
+    """A page of jobs; a full page names where the next one begins."""
+    following = str(jobs[-1].sequence) if len(jobs) == limit else None
+    return JobPage(data=[await view(job, ledger) for job in jobs], next_cursor=following)
+
+
+def present(job: JobRecord, live: JobProgress | None, queue_position: int | None) -> Job:
+    """The wire form of a stored job."""
+    base = f"/v1/jobs/{job.id}"
+    return Job(
+        id=job.id, state=job.state, created_at=_time(job.created_at),
+        started_at=None if job.started_at is None else _time(job.started_at),
+        finished_at=None if job.finished_at is None else _time(job.finished_at),
+        progress=_progress(job, live, queue_position), original_prompt=job.request.prompt,
+        actual_prompt=job.actual_prompt, caption=job.caption, parameters=job.parameters, warnings=list(job.warnings),
+        timings=dict(job.timings), video=job.video, error=job.error, metadata=job.request.metadata,
+        urls=JobUrls(
+            self=base, events=f"{base}/events", cancel=f"{base}/cancel",
+            content=f"{base}/content" if job.state == "completed" else None,
+        ),
+    )
+
+
+def _progress(job: JobRecord, live: JobProgress | None, queue_position: int | None) -> JobProgress:
+    if job.state == "completed":
+        steps = job.parameters.steps or 0
+        return JobProgress(step=steps, num_steps=steps, fraction=1.0, eta_s=0.0)
+    if job.state == "queued":
+        return JobProgress(queue_position=queue_position)
+    if job.state != "running":
+        return JobProgress()
+    if job.stage == "rendering":
+        reported = live or JobProgress(stage="rendering")
+        fraction = round(_RENDERING + (_SAVING - _RENDERING) * reported.fraction, 4)
+        return reported.model_copy(update={"fraction": fraction})
+    return JobProgress(stage=job.stage, fraction=_SAVING if job.stage == "saving" else _DESCRIBING)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
