@@ -1,0 +1,45 @@
+# The public API. No model library inside.
+#   docker build -f deploy/gateway.Dockerfile -t stillmotion/gateway .
+ARG BASE_IMAGE=python:3.12-slim-bookworm
+
+# Packages: changes only when pyproject.toml or constraints.txt do.
+FROM ${BASE_IMAGE} AS packages
+# For networks with a certificate, an index or a folder of wheels of their own (mount the folder with --volume).
+ARG PIP_CERT
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python3 -m venv --without-pip /opt/venv
+WORKDIR /build
+COPY deploy/requirements.py pyproject.toml constraints.txt ./
+RUN python3 requirements.py gateway > requirements.txt \
+    && python3 -m pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt
+
+FROM ${BASE_IMAGE} AS code
+COPY deploy/healthcheck.py /app/
+COPY services/contracts /app/contracts
+COPY services/wire /app/wire
+COPY gateway /app/gateway
+# The root file system is read-only at run time, so Python could not keep its compiled files then.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+
+FROM ${BASE_IMAGE} AS system
+COPY deploy/strip_system.sh /tmp/
+RUN sh /tmp/strip_system.sh
+
+# Into an empty image: what was removed from the base would otherwise stay in its layers.
+FROM scratch
+COPY --from=system / /
+COPY --from=packages /opt/venv /opt/venv
+COPY --from=code /app /app
+RUN mkdir /data && chown 10001:10001 /data
+ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    LANG=C.UTF-8 HOME=/tmp PYTHONUNBUFFERED=1 \
+    GATEWAY_HOST=0.0.0.0 STILLMOTION_DATA=/data
+USER 10001:10001
+WORKDIR /app
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=5s --timeout=6s --start-period=60s --retries=3 CMD ["python", "healthcheck.py", "8000"]
+CMD ["python", "-m", "gateway"]

@@ -1,0 +1,148 @@
+"""Laws of the container files that can be checked without building anything."""
+
+import re
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import AliasChoices, AliasPath
+from pydantic_settings import BaseSettings
+
+from gateway.settings import GatewaySettings
+from video_service.settings import VideoSettings
+from vl_service.settings import Settings as VLSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+SETTINGS: dict[str, type[BaseSettings]] = {
+    "gateway": GatewaySettings, "vl_service": VLSettings, "video_service": VideoSettings,
+}
+DOCKERFILES = {"gateway": "gateway", "vl_service": "vl", "video_service": "video"}
+OF_THE_SYSTEM = {"PATH", "LANG", "HOME", "PYTHONUNBUFFERED", "HF_HOME"}
+
+
+def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def environment_names(settings: type[BaseSettings]) -> set[str]:
+    """Every variable that a settings class reads."""
+    names = set()
+    for name, field in settings.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias or name]
+        names |= {str(choice).upper() for choice in choices if not isinstance(choice, AliasPath)}
+    return names
+
+
+def instructions(kind: str) -> list[tuple[str, str]]:
+    """(instruction, rest) of a Dockerfile, continued lines joined."""
+    text = (ROOT / "deploy" / f"{kind}.Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def copied_from_the_checkout(kind: str) -> list[str]:
+    sources = []
+    for instruction, rest in instructions(kind):
+        if instruction == "COPY" and not rest.startswith("--from="):
+            sources += rest.split()[:-1]
+    return sources
+
+
+def final_stage(kind: str) -> list[tuple[str, str]]:
+    steps = instructions(kind)
+    last_from = max(index for index, (instruction, _) in enumerate(steps) if instruction == "FROM")
+    return steps[last_from:]
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_every_variable_that_compose_sets_is_a_setting_of_that_service(service: str) -> None:
+    names = set(compose()["services"][service]["environment"])
+    assert names <= environment_names(SETTINGS[service])
+
+
+@pytest.mark.parametrize("service", ["vl_service", "video_service"])
+def test_every_variable_of_the_gpu_file_is_a_setting_of_that_service(service: str) -> None:
+    names = set(compose("deploy/compose.gpu.yml")["services"][service]["environment"])
+    assert names <= environment_names(SETTINGS[service])
+
+
+@pytest.mark.parametrize(("service", "kind"), DOCKERFILES.items())
+def test_every_variable_that_an_image_sets_is_a_setting_of_that_service(service: str, kind: str) -> None:
+    given = " ".join(rest for instruction, rest in final_stage(kind) if instruction == "ENV")
+    names = set(re.findall(r"(\w+)=", given))
+    assert names - OF_THE_SYSTEM <= environment_names(SETTINGS[service])
+    assert names - OF_THE_SYSTEM, "an image must at least listen on more than loopback"
+
+
+@pytest.mark.parametrize("kind", DOCKERFILES.values())
+def test_every_copied_path_is_in_the_checkout_and_in_the_build_context(kind: str) -> None:
+    ignore = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    admitted = [line.removeprefix("!") for line in ignore if line.startswith("!")]
+    for source in copied_from_the_checkout(kind):
+        listed = subprocess.run(["git", "ls-files", "--", source], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert listed.stdout, f"{source} is not in the checkout"
+        parts = [source, *map(str, Path(source).parents)]
+        assert any(fnmatch(part, pattern) for part in parts for pattern in admitted), f"{source} is ignored"
+
+
+@pytest.mark.parametrize("kind", DOCKERFILES.values())
+def test_an_image_runs_unprivileged_and_its_last_stage_installs_nothing(kind: str) -> None:
+    steps = final_stage(kind)
+    users = [rest for instruction, rest in steps if instruction == "USER"]
+    assert users == ["10001:10001"]
+    assert not any(re.search(r"\bpip\b|apt", rest) for instruction, rest in steps if instruction == "RUN")
+    assert any(instruction == "HEALTHCHECK" for instruction, _ in steps)
+
+
+@pytest.mark.parametrize("kind", DOCKERFILES.values())
+def test_code_is_copied_after_the_packages_so_that_a_change_of_code_installs_nothing(kind: str) -> None:
+    steps = instructions(kind)
+    install = next(index for index, (_, rest) in enumerate(steps) if "pip" in rest and "install" in rest)
+    before = [rest for instruction, rest in steps[:install] if instruction == "COPY"]
+    assert before == ["deploy/requirements.py pyproject.toml constraints.txt ./"]
+
+
+def test_models_are_only_in_the_image_that_renders() -> None:
+    holding = {kind for kind in DOCKERFILES.values() if any("models" in s for s in copied_from_the_checkout(kind))}
+    assert holding == {"video"}
+
+
+def test_only_the_gateway_is_published_and_the_services_network_leads_nowhere() -> None:
+    stack = compose()
+    assert [name for name, service in stack["services"].items() if "ports" in service] == ["gateway"]
+    assert stack["networks"]["services"]["internal"] is True
+    assert all(stack["services"][name]["networks"] == ["services"] for name in ("vl_service", "video_service"))
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_a_container_has_no_more_rights_than_it_needs(service: str) -> None:
+    given = compose()["services"][service]
+    assert given["read_only"] is True
+    assert given["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in given["security_opt"]
+    assert given["restart"] == "unless-stopped"
+    assert "healthcheck" in given
+
+
+@pytest.mark.parametrize(("service", "kind"), DOCKERFILES.items())
+def test_compose_the_image_and_the_settings_agree_on_the_port(service: str, kind: str) -> None:
+    port = str(SETTINGS[service].model_fields["port"].default)
+    assert [rest for instruction, rest in final_stage(kind) if instruction == "EXPOSE"] == [port]
+    assert compose()["services"][service]["healthcheck"]["test"][-1] == port
+
+
+@pytest.mark.parametrize("kind", DOCKERFILES.values())
+def test_an_image_installs_the_extra_of_its_service_and_the_gateway_no_model_library(kind: str, tmp_path: Path) -> None:
+    assert any(f"requirements.py {kind} >" in rest for _, rest in instructions(kind))
+    for source in (ROOT / "deploy" / "requirements.py", ROOT / "pyproject.toml"):
+        shutil.copy(source, tmp_path)
+    command = [sys.executable, str(tmp_path / "requirements.py"), kind]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "fastapi" in printed
+    assert ("torch" in printed) == (kind != "gateway")
