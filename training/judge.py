@@ -6,6 +6,7 @@ A camera term is named as a person filming would: `pan_left` turns the camera le
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ NO_CAMERA_MOTION = "other"  # it moves, but no camera motion explains it
 PAIRS = 8
 GRID_PX = 3
 BORDER_SHARE = 0.03  # DIS is unreliable at the rim
-HOLD_PATH = 0.02  # travelled over the whole clip, as a share of the frame's side: 0.16 px a frame at 256 px and 33 frames
+HOLD_PATH = 0.02  # way over the whole clip, as a share of the side: 0.16 px a frame at 256 px and 33 frames
 FIT_ROUNDS = 6
 OUTLIER_PX = 0.7
 TEXTURE_NOISE = 8.0  # Sobel units that noise alone reaches: the flow of a dark sky is invented
@@ -59,7 +60,9 @@ class _Pair:
 
 def dense_flow(before: Frames, after: Frames) -> Floats:
     """[H, W, 2] displacement in pixels of each pixel of `before`; both are grey [H, W]."""
-    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(before, after, np.zeros(0, np.float32))
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    before, after = np.ascontiguousarray(before), np.ascontiguousarray(after)
+    return np.asarray(estimator.calc(before, after, np.zeros(0, np.float32)), dtype=np.float32)
 
 
 def grey(frames_THWC: Frames) -> list[Frames]:
@@ -111,7 +114,7 @@ def judge(frames_THWC: Frames) -> Verdict:
     # Wide steps: a slow motion of a tenth of a pixel a frame drowns in the flow's own error.
     moments = np.unique(np.linspace(0, len(frames_THWC) - 1, PAIRS + 1).round().astype(int))
     pictures = grey(frames_THWC[moments])
-    pairs = [_fit(before, after) for before, after in zip(pictures, pictures[1:], strict=False)]
+    pairs = [_fit(before, after) for before, after in pairwise(pictures)]
     height, width = pictures[0].shape
     side = float(np.sqrt(height * width))
     way_px = sum(pair.flow_px for pair in pairs)
@@ -147,7 +150,7 @@ def flicker(frames_THWC: Frames) -> float:
     height, width = pictures[0].shape
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     errors: list[float] = []
-    for before, after in zip(pictures, pictures[1:], strict=False):
+    for before, after in pairwise(pictures):
         flow = dense_flow(before, after)
         to_x, to_y = columns + flow[..., 0], rows + flow[..., 1]
         inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)

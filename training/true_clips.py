@@ -1,4 +1,4 @@
-"""Clips whose camera motion is known because each frame is cut out of a larger photograph: what the judge is held to."""
+"""Clips whose camera motion is known, each frame cut out of a larger photograph: what the judge is held to."""
 
 import cv2
 import numpy as np
@@ -36,6 +36,7 @@ def true_clip(
         origin = np.array([middle_x + camera_x, middle_y + camera_y]) - turned @ np.full(2, (size - 1) / 2)
         matrix = np.concatenate([turned, origin[:, None]], axis=1)
         clip.append(cv2.warpAffine(
-            source, matrix, (size, size), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
+            source, matrix, (size, size), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
         ))
     return np.stack(clip).astype(np.uint8)
