@@ -16,7 +16,7 @@ from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, Job
 from gateway.cli.whole_file import whole_file
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
-_QUIET_S = 30.0  # the server says something at least this often, if only a comment
+_QUIET_S = 90.0  # the server says something at least every 60 s, if only a comment
 _RETRY_PAUSE_S = 1.0
 _MAX_RETRIES = 10
 
@@ -45,7 +45,8 @@ class JobClient:
             files = {"image": (image.name, await asyncio.to_thread(image.read_bytes), "application/octet-stream")}
             form = {name: str(value) for name, value in fields.items()}
             request = self._http.build_request("POST", "/generate", data=form, files=files)
-        return _job(await self._send(request))
+        response = await self._send(request)
+        return _job(response.content, response.url)
 
     async def follow(self, job: Job) -> AsyncIterator[Job]:
         """Yield the job each time it changes, the finished one last; reconnects when the stream breaks.
@@ -60,10 +61,11 @@ class JobClient:
             try:
                 async with self._http.stream("GET", job.urls.events, headers=headers, timeout=_QUIET_S) as response:
                     await _refuse_problem(response)
-                    async for event in EventSource(response).aiter_sse():
-                        last_event_id, failures = event.id or last_event_id, 0
-                        job = await self.look(job)
-                        yield job
+                    if response.status_code != httpx.codes.NO_CONTENT:  # 204: nothing after the last event
+                        async for event in EventSource(response).aiter_sse():
+                            last_event_id, failures = event.id or last_event_id, 0
+                            job = _job(event.data, job.urls.events)
+                            yield job
                 job = await self.look(job)  # the stream's end is no proof of the job's
             except (httpx.TransportError, SSEError) as error:
                 failures += 1
@@ -74,7 +76,8 @@ class JobClient:
 
     async def look(self, job: Job) -> Job:
         """The job as it stands now."""
-        return _job(await self._send(self._http.build_request("GET", job.urls.self)))
+        response = await self._send(self._http.build_request("GET", job.urls.self))
+        return _job(response.content, response.url)
 
     async def cancel(self, job: Job) -> None:
         """Ask the gateway to give the job up."""
@@ -124,11 +127,11 @@ def problem_sentence(problem: Problem) -> str:
     return detail if detail.endswith((".", "!", "?")) else f"{detail}."
 
 
-def _job(response: httpx.Response) -> Job:
+def _job(body: str | bytes, where: object) -> Job:
     try:
-        return Job.model_validate_json(response.content)
+        return Job.model_validate_json(body)
     except ValidationError as error:
-        raise GatewayFailure(f"{response.url} answered something that is not a Stillmotion job.") from error
+        raise GatewayFailure(f"{where} answered something that is not a Stillmotion job.") from error
 
 
 async def _refuse_problem(response: httpx.Response) -> None:

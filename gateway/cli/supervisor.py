@@ -276,4 +276,5 @@ def _how_it_ended(code: int) -> str:
 def _last_words(child: _Child) -> str:
     if not child.tail:
         return ""
-    return " Its last words:\n" + "\n".join(f"  {plain_line(line)}" for line in child.tail)
+    lines = "\n".join(plain_line(line) for line in child.tail).splitlines()
+    return " Its last words:\n" + "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])

@@ -31,3 +31,10 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").addFilter(_is_no_health_check)
+
+
+def _is_no_health_check(record: logging.LogRecord) -> bool:
+    """Health checks come every few seconds for ever and would bury everything else."""
+    path = record.args[2] if isinstance(record.args, tuple) and len(record.args) > 2 else ""
+    return path not in ("/livez", "/readyz")
