@@ -1,0 +1,138 @@
+"""The HTTP application: routes, lifespan, and the one place where exceptions become answers."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from contracts.describe import DescribeRequest
+from contracts.errors import FieldProblem, Problem
+from gateway.bodies import BodyRefused, BodyTooLarge
+from gateway.clients import ServiceError
+from gateway.failures import service_problem
+from gateway.jobs import IllegalTransition, JobNotFound, QueueFull
+from gateway.parameters import ParameterRefused
+from gateway.request_ids import RequestIdMiddleware
+from gateway.routes import describe, docs, generate, health, jobs, models
+from gateway.routes.openapi import DESCRIPTION, with_problem
+from gateway.runtime import open_gateway
+from gateway.settings import GatewaySettings
+from gateway.uploads import PictureRefused
+from wire.problems import install_problem_handlers, problem_response
+
+_QUEUE_RETRY_AFTER_S = 10
+_STATUS_OF_CODE = {
+    "image_too_many_bytes": 413, "image_format_unsupported": 415, "unsupported_media_type": 415,
+}
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The gateway as an ASGI app; its lifespan opens and closes everything it works with."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_gateway(settings) as gateway:
+            app.state.gateway = gateway
+            yield
+
+    app = FastAPI(
+        title="Stillmotion", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    for part in (generate, jobs, models, describe, health, docs):
+        app.include_router(part.router)
+    app.add_middleware(RequestIdMiddleware)
+    install_problem_handlers(app)
+    for kind, explain in _EXPLANATIONS.items():
+        app.add_exception_handler(kind, _answer(explain))
+    _describe_fully(app)
+    return app
+
+
+def _answer(explain: Callable[[Any], Problem]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handle(_: Request, error: Exception) -> Response:
+        return problem_response(explain(error))
+
+    return handle
+
+
+def _job_not_found(error: JobNotFound) -> Problem:
+    return Problem(
+        status=404, code="job_not_found", title="No such job", job_id=error.job_id,
+        detail=f"There is no job {error.job_id}; GET /v1/jobs lists those that there are.",
+    )
+
+
+def _illegal_transition(error: IllegalTransition) -> Problem:
+    if error.wanted == "removed":
+        detail = f"The job is {error.present}: cancel it (POST /v1/jobs/{error.job_id}/cancel), then delete it."
+    else:
+        detail = f"The job is already {error.present}; nothing was changed."
+    return Problem(
+        status=409, code="job_state_conflict", title="The job's state does not allow it", job_id=error.job_id,
+        detail=detail,
+    )
+
+
+def _queue_full(error: QueueFull) -> Problem:
+    return Problem(
+        status=429, code="queue_full", title="The queue is full", retry_after_s=_QUEUE_RETRY_AFTER_S,
+        detail=f"{error.limit} jobs wait, which is all that may: send the request again in {_QUEUE_RETRY_AFTER_S} s.",
+    )
+
+
+def _picture_refused(error: PictureRefused) -> Problem:
+    return Problem(
+        status=_STATUS_OF_CODE.get(error.code, 422), code=error.code, title="The picture is not taken",
+        detail=error.detail, errors=[FieldProblem(field="body.image", message=error.detail)],
+    )
+
+
+def _parameter_refused(error: ParameterRefused) -> Problem:
+    return Problem(
+        status=422, code=error.code, title="The request cannot be served", detail=error.message,
+        errors=[FieldProblem(field=f"body.{error.field}", message=error.message)],
+    )
+
+
+def _body_refused(error: BodyRefused) -> Problem:
+    return Problem(
+        status=_STATUS_OF_CODE.get(error.code, 422), code=error.code, title="The request is not valid",
+        detail=error.detail,
+    )
+
+
+def _body_too_large(error: BodyTooLarge) -> Problem:
+    return Problem(
+        status=413, code="body_too_large", title="The request is too large",
+        detail=f"A request has at most {error.limit / 2**20:.0f} MiB: send a smaller picture.",
+    )
+
+
+_EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
+    JobNotFound: _job_not_found,
+    IllegalTransition: _illegal_transition,
+    QueueFull: _queue_full,
+    PictureRefused: _picture_refused,
+    ParameterRefused: _parameter_refused,
+    BodyRefused: _body_refused,
+    BodyTooLarge: _body_too_large,
+    ServiceError: service_problem,
+}
+
+
+def _describe_fully(app: FastAPI) -> None:
+    generate_schema = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = with_problem(generate_schema())
+            # `POST /v1/describe` reads its body by itself, so its type is named here.
+            described = DescribeRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+            schema["components"]["schemas"] |= described.pop("$defs", {}) | {"DescribeRequest": described}
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi

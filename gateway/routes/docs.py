@@ -1,0 +1,42 @@
+"""`/docs` from files of this machine: no page of ours loads anything from elsewhere."""
+
+from importlib import resources
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+
+from wire.problems import ProblemError
+
+router = APIRouter(include_in_schema=False)
+
+# Only the files of this package are used: the current Swagger UI, which reads OpenAPI 3.1.
+_ASSETS = Path(str(resources.files("fastapi_swagger"))) / "resources"
+_MEDIA_TYPES = {
+    "swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png",
+}
+
+
+@router.get("/")
+async def root() -> RedirectResponse:
+    """Whoever opens the address in a browser wants to know what it can do."""
+    return RedirectResponse("/docs")
+
+
+@router.get("/docs")
+async def docs() -> HTMLResponse:
+    """The interactive description of the API."""
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json", title="Stillmotion", swagger_js_url="/docs/swagger-ui-bundle.js",
+        swagger_css_url="/docs/swagger-ui.css", swagger_favicon_url="/docs/favicon-32x32.png",
+        swagger_ui_parameters={"validatorUrl": None, "defaultModelsExpandDepth": 0},
+    )
+
+
+@router.get("/docs/{name}")
+async def asset(name: str) -> FileResponse:
+    """One of the page's own files."""
+    if name not in _MEDIA_TYPES:
+        raise ProblemError(404, "not_found", "Not found", f"There is no {name} among the files of /docs.")
+    return FileResponse(_ASSETS / name, media_type=_MEDIA_TYPES[name], headers={"Cache-Control": "max-age=86400"})

@@ -1,0 +1,130 @@
+"""`POST /generate`: the one call that matters."""
+
+import re
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from pydantic import ValidationError
+
+from contracts.errors import Problem
+from contracts.jobs import Job
+from gateway.bodies import read_submission
+from gateway.clients import ServiceError
+from gateway.files import VIDEO_FILE
+from gateway.follow import wait_until_ended
+from gateway.intake import accept
+from gateway.jobs import JobRecord
+from gateway.parameters import advice
+from gateway.routes.access import OpenGateway
+from gateway.routes.openapi import generate_body, problems
+from gateway.runtime import Gateway
+from gateway.views import view
+from wire.problems import problem_response, validation_problem
+
+router = APIRouter(tags=["generate"])
+
+POLL_AFTER_S = 2
+_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})"?', re.IGNORECASE)
+_Form = Literal["job", "video"]
+
+
+@router.post(
+    "/generate", response_model=Job, openapi_extra=generate_body(),
+    summary="A picture, words or both in; a video out",
+    responses={
+        200: {"model": Job, "description": "The job ended while `Prefer: wait` lasted, or the MP4 itself.",
+              "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}},
+        202: {"model": Job, "description": "Accepted; `Location` is the job, `Retry-After` when to look."},
+        **problems(413, 415, 422, 429, 502, 503),
+    },
+)
+async def generate(request: Request, gateway: OpenGateway) -> Response:
+    """Animate a picture (the prompt is written from it), render words alone, or both.
+
+    With both, `enhance` = `auto` or `always` rewrites your words by what is seen in the picture, `never` keeps them as
+    they are. Left out, size, length, steps, sampler and guidance are the model's own; `GET /v1/models` names every
+    bound. The seed is drawn and shown where you send none.
+
+    Headers: `Prefer: wait=N` answers when the job has ended or N seconds have passed, whichever is first;
+    `Accept: video/mp4` waits and answers with the bytes, or with the problem of the job that failed.
+    """
+    try:
+        submission = await read_submission(request, gateway.settings.max_image_bytes)
+    except ValidationError as error:
+        return problem_response(await _with_advice(error, gateway))
+    job = await accept(submission, gateway)
+    if wanted_form(request.headers.get("accept", "")) == "video":
+        return await _answer_with_video(job, gateway)
+    return await _answer_with_job(job, request.headers.get("prefer", ""), gateway)
+
+
+def wanted_form(accept_header: str) -> _Form:
+    """`video` where the caller ranks `video/mp4` above JSON; without a wish, the job."""
+    quality: dict[str, float] = {}
+    for part in accept_header.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        weights = [p[2:] for p in parameters if p.startswith("q=")]
+        try:
+            quality[kind] = float(weights[0]) if weights else 1.0
+        except ValueError:
+            quality[kind] = 0.0
+    video = max(quality.get("video/mp4", 0.0), quality.get("video/*", 0.0))
+    return "video" if video > quality.get("application/json", 0.0) else "job"
+
+
+def preferred_wait_s(prefer_header: str) -> int | None:
+    """The N of `Prefer: wait=N` (RFC 7240), `None` where there is none."""
+    found = _WAIT.search(prefer_header)
+    return int(found[1]) if found else None
+
+
+async def _answer_with_job(job: JobRecord, prefer: str, gateway: Gateway) -> Response:
+    headers = {"Location": f"/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    wait_s = preferred_wait_s(prefer)
+    if wait_s is not None:
+        wait_s = min(wait_s, gateway.settings.max_wait_s)
+        headers["Preference-Applied"] = f"wait={wait_s}"
+        job = await wait_until_ended(job.id, gateway.ledger, wait_s)
+    if not job.finished:
+        headers["Retry-After"] = str(POLL_AFTER_S)
+    shown = await view(job, gateway.ledger)
+    return JSONResponse(shown.model_dump(mode="json"), 200 if job.finished else 202, headers)
+
+
+async def _answer_with_video(job: JobRecord, gateway: Gateway) -> Response:
+    job = await wait_until_ended(job.id, gateway.ledger, gateway.settings.max_bytes_wait_s)
+    location = {"Location": f"/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    if job.video is not None:
+        location |= {"ETag": f'"{job.video.sha256}"', "Content-Location": f"/v1/jobs/{job.id}/content"}
+        return FileResponse(
+            gateway.files.path(job.id, VIDEO_FILE), headers=location, media_type="video/mp4",
+            filename=f"{job.id}.mp4", content_disposition_type="inline",
+        )
+    if job.error is not None:
+        return problem_response(job.error, location)
+    if job.finished:
+        canceled = Problem(
+            status=409, code="job_canceled", title="The job was canceled", job_id=job.id,
+            detail="Somebody canceled this job while you waited; send the request again.",
+        )
+        return problem_response(canceled, location)
+    shown = await view(job, gateway.ledger)
+    return JSONResponse(shown.model_dump(mode="json"), 202, {**location, "Retry-After": str(POLL_AFTER_S)})
+
+
+async def _with_advice(error: ValidationError, gateway: Gateway) -> Problem:
+    """The refused fields, each with what the model takes where that is known."""
+    problem = validation_problem(error.errors(include_url=False, include_input=False))
+    try:
+        model = (await gateway.catalog.video_models())[0]
+    except ServiceError:
+        return problem
+    fields = [
+        field.model_copy(update={
+            "field": f"body.{field.field}", "message": f"{field.message}. {advice(field.field, model)}".rstrip(" ."),
+        })
+        for field in problem.errors or []
+    ]
+    detail = "; ".join(f"{field.field}: {field.message}" for field in fields[:5])
+    return problem.model_copy(update={"errors": fields, "detail": detail})

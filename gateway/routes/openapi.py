@@ -1,0 +1,87 @@
+"""What the routes say about themselves in /openapi.json."""
+
+from typing import Any
+
+from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
+from contracts.jobs import GenerateOptions, GenerateRequest
+
+DESCRIPTION = """\
+**Any picture in, a moving one out.** Post a picture, words, or both to `POST /generate`; follow the job that comes
+back; fetch the MP4 from its `content`.
+
+* Errors are `application/problem+json` with a stable `code` and a sentence that says what to do.
+* `Prefer: wait=60` keeps the request open until the job ends; `Accept: video/mp4` returns the bytes themselves.
+* `GET /v1/jobs/{id}/events` streams progress: place in the queue, stage, step k of n, time left.
+"""
+
+_EXPLANATIONS = {
+    404: "No such job, or nothing of that kind.",
+    406: "Not available in the wanted form.",
+    409: "The job's state does not allow it.",
+    413: "More bytes than are taken.",
+    415: "Neither multipart/form-data nor application/json, or not a PNG, JPEG or WebP picture.",
+    416: "The range lies outside the file.",
+    422: "Something in the request cannot be served; `errors` names the fields.",
+    429: "The queue is full; `Retry-After` says when to try again.",
+    502: "A service failed this job.",
+    503: "A service is not available.",
+}
+
+_EXAMPLE_PROMPT = "The cat turns its head slowly, whiskers trembling, slow zoom in, warm evening light"
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that can answer with these problems."""
+    return {
+        status: {
+            "description": _EXPLANATIONS[status],
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def generate_body() -> dict[str, Any]:
+    """`openapi_extra` of `POST /generate`: one request in two encodings."""
+    form = _inline(GenerateOptions.model_json_schema())
+    form["properties"] = {
+        "image": {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP; 64 px a side or more."},
+        **form["properties"],
+    }
+    form["properties"]["metadata"] = {"type": "string", "description": "A JSON object of strings; returned unchanged."}
+    return {"requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": form},
+            "application/json": {
+                "schema": _inline(GenerateRequest.model_json_schema()),
+                "examples": {
+                    "words": {"summary": "Words only", "value": {"prompt": _EXAMPLE_PROMPT, "seed": 7}},
+                    "picture": {
+                        "summary": "A picture; the prompt is written from it",
+                        "value": {"image": "data:image/png;base64,iVBORw0KGgo…", "seconds": 2},
+                    },
+                    "both": {
+                        "summary": "A picture and words, enhanced by what is seen",
+                        "value": {"image": "iVBORw0KGgo…", "prompt": "slow zoom out", "enhance": "auto"},
+                    },
+                },
+            },
+        },
+    }}
+
+
+def with_problem(schema: dict[str, Any]) -> dict[str, Any]:
+    """Add what only `$ref`s name to a whole OpenAPI document."""
+    definitions = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+    for name, definition in definitions.pop("$defs", {}).items():
+        schemas.setdefault(name, definition)
+    schemas["Problem"] = definitions
+    return schema
+
+
+def _inline(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without `$defs`: these types refer to none that is worth a name."""
+    assert "$defs" not in schema, "a named type entered GenerateOptions: give it a place in components"
+    return schema
