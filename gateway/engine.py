@@ -63,7 +63,11 @@ class DbosEngine:
         await to_thread.run_sync(_use_wal, database)
         DBOS(config=self._config(database))
         _log_as_everything_else()
-        self._workflow = DBOS.workflow(name="run_job", max_recovery_attempts=MAX_RECOVERY_ATTEMPTS)(self._carry)
+
+        async def carry(job_id: str) -> None:  # DBOS marks the function itself, which a bound method does not allow
+            await self._carry(job_id)
+
+        self._workflow = DBOS.workflow(name="run_job", max_recovery_attempts=MAX_RECOVERY_ATTEMPTS)(carry)
         DBOS.launch()  # on the loop, which it adopts for the jobs; a tenth of a second, before anything is served
         await DBOS.register_queue_async(
             QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=self._poll_s, on_conflict="always_update"
