@@ -1,0 +1,21 @@
+"""`python -m vl_service`: serve on VL_HOST:VL_PORT."""
+
+import uvicorn
+
+from vl_service.app import create_app
+from vl_service.settings import Settings
+from wire.logs import configure_logging
+
+
+def main() -> None:
+    """Read the environment and serve until told to stop."""
+    settings = Settings()
+    configure_logging("vl_service", settings.log_level)
+    uvicorn.run(
+        create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The story of one request: resolve the tasks, look at the picture, let the engine speak, polish what it says."""
+
+import time
+
+from contracts.describe import DescribeRequest, DescribeResponse, DescribeTask, TaskResult
+from vl_service.engine import Answer, Deadline, Engine, Task
+from vl_service.engine_thread import EngineThread
+from vl_service.motion import quoted_parts
+from vl_service.pictures import Picture, decode_picture
+from vl_service.polish import clean, lines, polish_prompt, polish_text
+from vl_service.profiles import Profile, profile_named
+
+MAX_CAPTION = {"en": 120, "zh": 240}  # words, characters
+MAX_ANSWER = {"en": 160, "zh": 320}
+SUGGESTIONS = 3
+
+
+class NothingToDescribeError(Exception):
+    """The tasks need a picture or words that the request does not have; the message says which."""
+
+
+async def describe(engine: EngineThread, request: DescribeRequest, *, max_image_pixels: int) -> DescribeResponse:
+    """Answer every task of a request, in order.
+
+    Raises:
+        UnknownProfileError, NothingToDescribeError, PictureRefusedError: the request cannot be answered.
+        ModelNotReadyError, ModelFailedError, QueueFullError, DeadlineExceededError: not now.
+    """
+    started = time.monotonic()
+    tasks = resolve_tasks(request)
+    return await engine.call(
+        prepare=lambda: look_at(request, max_image_pixels),
+        work=lambda loaded, picture, deadline: answer(loaded, picture, tasks, deadline, started),
+    )
+
+
+def resolve_tasks(request: DescribeRequest) -> list[Task]:
+    """Tasks with their profile and the language to answer in; refuses what cannot be answered."""
+    profile = profile_named(request.profile)
+    for task in request.tasks:
+        if request.image is None and task.kind != "prompt":
+            raise NothingToDescribeError(f"the task `{task.kind}` needs `image`; only `prompt` works from words alone")
+        if request.image is None and task.user_prompt is None:
+            raise NothingToDescribeError("a `prompt` task needs `image`, `user_prompt` or both")
+    return [_resolve(task, request, profile) for task in request.tasks]
+
+
+def _resolve(task: DescribeTask, request: DescribeRequest, profile: Profile) -> Task:
+    language = profile.language_for(request.language) if task.kind == "prompt" else request.language
+    return Task(
+        kind=task.kind, language=language, profile=profile, seed=request.seed, max_new_tokens=request.max_new_tokens,
+        question=task.question, user_prompt=task.user_prompt, instruction=task.instruction,
+    )
+
+
+def look_at(request: DescribeRequest, max_image_pixels: int) -> Picture | None:
+    """Decode the request's picture, if it has one."""
+    return None if request.image is None else decode_picture(request.image, max_pixels=max_image_pixels)
+
+
+def answer(
+    engine: Engine, picture: Picture | None, tasks: list[Task], deadline: Deadline, started: float
+) -> DescribeResponse:
+    """Let the engine speak and polish what it says; runs on the engine's thread. `started` is of `time.monotonic`."""
+    description = engine.describe(picture, tasks, deadline)
+    return DescribeResponse(
+        results=[_polished(task, said) for task, said in zip(tasks, description.answers, strict=True)],
+        model=engine.info.id, revision=engine.info.revision, engine=engine.info.engine,
+        seconds=time.monotonic() - started,
+        facts=dict(description.facts),
+    )
+
+
+def _polished(task: Task, said: Answer) -> TaskResult:
+    return TaskResult(kind=task.kind, text=_polish(task, said.text), confidence=said.confidence)
+
+
+def _polish(task: Task, text: str) -> str:
+    if task.kind == "prompt":
+        limit = task.profile.max_chars if task.language == "zh" else task.profile.max_words
+        return polish_prompt(text, language=task.language, limit=limit, user_prompt=task.user_prompt,
+                             keep=quoted_parts(task.user_prompt or ""))
+    if task.kind == "edit_suggestion":
+        return lines(clean(text), SUGGESTIONS)
+    limits = MAX_CAPTION if task.kind == "caption" else MAX_ANSWER
+    return polish_text(text, language=task.language, limit=limits[task.language])

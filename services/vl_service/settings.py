@@ -1,0 +1,34 @@
+"""Everything the environment may say to this service, read once."""
+
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of the vision-language service; times in seconds, sizes in bytes or pixels."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, populate_by_name=True, extra="ignore")
+
+    host: str = Field(default="127.0.0.1", validation_alias="VL_HOST")
+    port: int = Field(default=8001, ge=0, le=65535, validation_alias="VL_PORT")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", validation_alias="STILLMOTION_LOG_LEVEL")
+    internal_token: SecretStr | None = Field(default=None, validation_alias="STILLMOTION_INTERNAL_TOKEN")
+    model: str = Field(
+        default="embedded", validation_alias="VL_MODEL",
+        description="`embedded`, or the hub id or folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint.",
+    )
+    revision: str | None = Field(default=None, validation_alias="VL_REVISION", description="Hub revision to pin.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", validation_alias="VL_DEVICE")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", validation_alias="VL_DTYPE")
+    greedy: bool = Field(default=False, validation_alias="VL_GREEDY", description="Most likely token, no sampling.")
+    image_tokens: int = Field(
+        default=1280, ge=16, le=16384, validation_alias="VL_IMAGE_TOKENS",
+        description="Most vision tokens that one picture may cost a Qwen checkpoint.",
+    )
+    threads: int = Field(default=0, ge=0, validation_alias="VL_THREADS", description="CPU threads; 0: torch's choice.")
+    queue_limit: int = Field(default=8, ge=1, le=1000, validation_alias="VL_QUEUE_LIMIT")
+    deadline_s: float = Field(default=120.0, gt=0, le=3600, validation_alias="VL_DEADLINE_S")
+    max_image_pixels: int = Field(default=40_000_000, ge=4096, validation_alias="VL_MAX_IMAGE_PIXELS")
