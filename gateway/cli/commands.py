@@ -117,6 +117,7 @@ def _end_with_signal(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
         _run(work)
     except Interrupted as interrupted:
+        Console(stderr=True).print("Interrupted.")
         raise typer.Exit(interrupted.exit_code) from None
 
 

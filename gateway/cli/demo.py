@@ -48,13 +48,13 @@ async def demo(
     began = time.monotonic()
     specs = service_specs(settings)
     async with _served(console, settings, specs) as url:
-        console.print(f"Sending {image} to {url}/generate", highlight=False)
+        console.print(Text(f"Sending {image.name} to {url}/generate"))
         asked = time.monotonic()
         await generate(console, url, options, image, output, _JOB_S)
         rendered_s = time.monotonic() - asked
     total_s = time.monotonic() - began
     console.print(Text.assemble(
-        ("Wrote ", ""), (str(output), "bold green"), f" in {total_s:.1f} s, {rendered_s:.1f} s of them for the video."
+        "Wrote ", (str(output), "bold green"), f" in {total_s:.1f} s, {rendered_s:.1f} s of them for the video."
     ))
 
 

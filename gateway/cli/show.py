@@ -74,7 +74,7 @@ def start_view(console: Console) -> Iterator[Callable[[Mapping[str, Sequence[str
         elif console.is_terminal:
             status.update(Text(f"Waiting for {waiting}"))
         else:
-            console.print(f"Waiting for {waiting}", highlight=False, markup=False)
+            console.print(f"Waiting for {waiting}", highlight=False, markup=False, soft_wrap=True)
 
     with status:
         yield on_change
@@ -82,7 +82,10 @@ def start_view(console: Console) -> Iterator[Callable[[Mapping[str, Sequence[str
 
 def waiting_for(lacks: Mapping[str, Sequence[str]]) -> str:
     """Which services are not ready, each with its reasons; empty when all are."""
-    return "; ".join(f"{name} ({', '.join(reasons)})" for name, reasons in lacks.items() if reasons)
+    named = {name: reasons for name, reasons in lacks.items() if reasons}
+    if named.get("gateway") and len(named) > 1:
+        named["gateway"] = ["for the others"]  # its own reasons would only repeat theirs
+    return "; ".join(f"{name} ({', '.join(reasons)})" for name, reasons in named.items())
 
 
 def show_outcome(console: Console, job: Job) -> None:
