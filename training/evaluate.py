@@ -1,0 +1,168 @@
+"""Evaluates a checkpoint on photographs that training never saw.
+
+    python -m training.evaluate --model models/video --out out/evaluation --photos 4 --motions zoom_in,hold
+
+renders every photograph with every motion through the video service's own `generate`, then measures the MP4s: first
+frame against the fitted input, the motion by optical flow, flicker, sharpness. It writes report.json, report.md and a
+contact sheet per picture. `--judge-only` measures again what an earlier run rendered, on another machine if need be;
+`--engine diffusers` renders with diffusers' own pipeline, which needs neither PyAV nor the service.
+"""
+
+import argparse
+import base64
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from training.evaluation_set import MOTIONS, Case, load_photographs, make_cases
+
+Frames = NDArray[np.uint8]
+Render = Callable[[Case, Image.Image, Path], None]
+FPS = 16
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/video", help="checkpoint folder")
+    parser.add_argument("--out", type=Path, default=Path("out/evaluation"))
+    parser.add_argument("--pictures", type=Path, help="folder of photographs in place of scikit-image's")
+    parser.add_argument("--names", help="photographs by name, separated by commas")
+    parser.add_argument("--photos", type=int, help="only the first N photographs")
+    parser.add_argument("--motions", default="all", help=f"all, or some of {','.join(MOTIONS)}")
+    parser.add_argument("--wordings", type=int, default=1, help="prompts per photograph and motion")
+    parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT")
+    parser.add_argument("--frames", type=int, default=33)
+    parser.add_argument("--steps", type=int, help="default: the model's own")
+    parser.add_argument("--sampler", help="service engine only; default: the model's own")
+    parser.add_argument("--guidance", type=float, help="default: the model's own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--engine", choices=("service", "diffusers"), default="service")
+    parser.add_argument("--render-only", action="store_true")
+    parser.add_argument("--judge-only", action="store_true")
+    return parser.parse_args()
+
+
+def _service(options: argparse.Namespace, width: int, height: int) -> Render:
+    from contracts.videos import VideoRequest
+    from video_service.catalog import find_model
+    from video_service.generate import generate
+    from video_service.load import load_model
+    from video_service.settings import VideoSettings
+
+    settings = VideoSettings(model=str(Path(options.model).resolve()), device=options.device)
+    model = load_model(find_model(settings), settings)
+
+    def render(case: Case, fitted: Image.Image, output: Path) -> None:
+        png = io.BytesIO()
+        fitted.save(png, "PNG")
+        request = VideoRequest(
+            prompt=case.prompt, image=base64.b64encode(png.getvalue()).decode(), width=width, height=height,
+            num_frames=options.frames, fps=FPS, steps=options.steps, sampler=options.sampler,
+            guidance_scale=options.guidance, seed=case.seed,
+        )
+        generate(model, request, output.with_suffix(".mp4"), lambda stage, done, total: None)
+
+    return render
+
+
+def _diffusers(options: argparse.Namespace, width: int, height: int) -> Render:
+    import torch
+    from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
+
+    cuda = options.device != "cpu" and torch.cuda.is_available()
+    loaded: Any = WanImageToVideoPipeline.from_pretrained(options.model, image_encoder=None, image_processor=None)
+    pipeline = loaded.to("cuda" if cuda else "cpu")
+    pipeline.set_progress_bar_config(disable=True)
+
+    def render(case: Case, fitted: Image.Image, output: Path) -> None:
+        frames = pipeline(
+            image=fitted, prompt=case.prompt, width=width, height=height, num_frames=options.frames,
+            num_inference_steps=options.steps or 4, guidance_scale=options.guidance or 1.0, output_type="np",
+            generator=torch.Generator("cpu").manual_seed(case.seed),
+        ).frames[0]
+        np.savez_compressed(output.with_suffix(".npz"), frames=(frames * 255).round().clip(0, 255).astype(np.uint8))
+
+    return render
+
+
+def read_clip(stem: Path) -> Frames:
+    """Frames [F, H, W, 3] of `stem`.mp4 or, where diffusers rendered it, `stem`.npz."""
+    arrays = stem.with_suffix(".npz")
+    if arrays.exists():
+        return np.load(arrays)["frames"]
+    import av  # a machine that only renders with diffusers may lack it
+
+    with av.open(str(stem.with_suffix(".mp4"))) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(np.uint8)
+
+
+def render_all(options: argparse.Namespace) -> None:
+    """Renders every case into `out/clips`, the fitted inputs into `out/inputs`, and lists them in `out/cases.json`."""
+    width, height = (int(side) for side in options.size.split("x"))
+    photographs = load_photographs(options.pictures, options.names and options.names.split(","), options.photos)
+    motions: list[str] = [*MOTIONS] if options.motions == "all" else options.motions.split(",")
+    cases = make_cases(list(photographs), motions, options.wordings, options.seed)
+    for folder in ("clips", "inputs"):
+        (options.out / folder).mkdir(parents=True, exist_ok=True)
+    fitted = {name: ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+              for name, picture in photographs.items()}
+    for name, picture in fitted.items():
+        picture.save(options.out / "inputs" / f"{name}.png")
+    render = (_service if options.engine == "service" else _diffusers)(options, width, height)
+    done: list[dict[str, object]] = []
+    for number, case in enumerate(cases, 1):
+        start = time.perf_counter()
+        render(case, fitted[case.picture], options.out / "clips" / case.name)
+        seconds = time.perf_counter() - start
+        done.append({"case": asdict(case), "seconds": seconds})
+        print(f"{number}/{len(cases)} {case.name}: {case.prompt} ({seconds:.1f} s)", flush=True)
+    told = ("model", "engine", "size", "frames", "steps", "sampler", "guidance")
+    setup = {key: getattr(options, key) or "default" for key in told}
+    (options.out / "cases.json").write_text(
+        json.dumps({"setup": setup, "cases": done}, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
+
+
+def judge_all(out: Path) -> None:
+    """Measures what `out/cases.json` lists, writes the report and the contact sheets, and prints the report."""
+    from training.evaluation_report import contact_sheet, markdown, measure, summarise, write_report
+
+    listed = json.loads((out / "cases.json").read_text(encoding="utf-8"))
+    results, rows = [], {}
+    for row in listed["cases"]:
+        case = Case(**row["case"])
+        fitted = np.asarray(Image.open(out / "inputs" / f"{case.picture}.png"))
+        frames = read_clip(out / "clips" / case.name)
+        result = measure(case, fitted, frames, row["seconds"])
+        results.append(result)
+        label = f"{case.picture}, asked {case.motion}, seen {result.seen}, {result.psnr_db:.1f} dB"
+        rows.setdefault(case.picture, []).append((label, fitted, frames))
+    for name, picture_rows in rows.items():
+        contact_sheet(picture_rows).save(out / f"sheet-{name}.png")
+    # one row a picture, each with another motion: short enough for a README
+    contact_sheet([some[at % len(some)] for at, some in enumerate(rows.values())]).save(out / "sheet.png")
+    summary = summarise(results, listed["setup"])
+    write_report(summary, out)
+    print(markdown(summary))
+
+
+def main() -> None:
+    """Renders, then judges."""
+    options = _arguments()
+    if not options.judge_only:
+        render_all(options)
+    if not options.render_only:
+        judge_all(options.out)
+
+
+if __name__ == "__main__":
+    main()
