@@ -83,7 +83,6 @@ def nearest_size(width: int, height: int, model: VideoModelInfo) -> tuple[int, i
     multiple = model.size_multiple
     smallest = math.ceil(model.min_side / multiple) * multiple
     scale = min(1.0, math.sqrt(model.max_pixels / (width * height)))
-    scale = max(scale, smallest / min(width, height)) if min(width, height) * scale < smallest else scale
     fitted_w, fitted_h = (max(smallest, round(side * scale / multiple) * multiple) for side in (width, height))
     while fitted_w * fitted_h > model.max_pixels and max(fitted_w, fitted_h) > smallest:
         if fitted_w >= fitted_h:

@@ -200,6 +200,8 @@ def _too_many_pixels(limits: PictureLimits, width: int = 0, height: int = 0) -> 
 
 
 def _unknown_format(data: bytes) -> PictureRefused:
+    if data.startswith((b"\x89PNG", b"\xff\xd8\xff")) or data[8:12] == b"WEBP":
+        return _unreadable()
     start = data[:64].lstrip()
     for offset, magic, name in _KNOWN_STRANGERS:
         if start[offset : offset + len(magic)] == magic:

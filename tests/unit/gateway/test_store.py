@@ -1,0 +1,143 @@
+"""The jobs table and its law of transitions."""
+
+import threading
+from pathlib import Path
+from typing import Literal, get_args
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from contracts.errors import Problem
+from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, JobState
+from gateway.jobs import TRANSITIONS, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
+from gateway.parameters import resolve
+from gateway.store import JobStore
+from tests.unit.gateway.services import VIDEO_MODEL
+
+
+def new_job(job_id: str | None = None, priority: int = 10) -> NewJob:
+    options = GenerateOptions(prompt="a kite", metadata={"a": "b"})
+    return NewJob(
+        id=job_id or new_job_id(), request=options, parameters=resolve(options, [VIDEO_MODEL], [], None), picture=None,
+        warnings=("w",), request_id="r", priority=priority,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> JobStore:
+    return JobStore(tmp_path / "jobs.sqlite")
+
+
+def test_the_table_of_transitions_names_every_state_and_ends_in_the_terminal_ones() -> None:
+    assert set(TRANSITIONS) == set(get_args(JobState))
+    assert {state for state, targets in TRANSITIONS.items() if not targets} == TERMINAL_JOB_STATES
+
+
+class JobLife(RuleBasedStateMachine):
+    """Whatever is tried in whatever order, a job is only ever where the table leads, and nothing else moves."""
+
+    jobs = Bundle("jobs")
+    folder: Path
+
+    @initialize()
+    def open(self) -> None:
+        self.store = JobStore(self.folder / f"{new_job_id()}.sqlite")
+        self.model: dict[str, JobState] = {}
+
+    @rule(target=jobs)
+    def add(self) -> str:
+        job = self.store.add(new_job(), max_queued=1000)
+        self.model[job.id] = "queued"
+        return job.id
+
+    @rule(job=jobs, to=st.sampled_from(sorted(TRANSITIONS)))
+    def move(self, job: str, to: JobState) -> None:
+        if job not in self.model:
+            with pytest.raises(JobNotFound):
+                self.store.move(job, to)
+        elif to in TRANSITIONS[self.model[job]]:
+            moved = self.store.move(job, to)
+            self.model[job] = to
+            assert (moved.finished_at is not None) == moved.finished == ("total" in moved.timings)
+        else:
+            with pytest.raises(IllegalTransition):
+                self.store.move(job, to)
+
+    @rule(job=jobs, stage=st.sampled_from(["describing", "rendering", "saving"]))
+    def note(self, job: str, stage: Literal["describing", "rendering", "saving"]) -> None:
+        if self.model.get(job) == "running":
+            assert self.store.note(job, stage=stage).stage == stage
+        else:
+            with pytest.raises((IllegalTransition, JobNotFound)):
+                self.store.note(job, stage=stage)
+
+    @rule(job=jobs)
+    def remove(self, job: str) -> None:
+        self.store.remove(job)
+        self.model.pop(job, None)
+
+    @invariant()
+    def the_table_agrees(self) -> None:
+        assert {job.id: job.state for job in self.store.page(1000)} == self.model
+        assert {job.id for job in self.store.unfinished()} == {
+            job for job, state in self.model.items() if state not in TERMINAL_JOB_STATES
+        }
+
+    def teardown(self) -> None:
+        self.store.close()
+
+
+def test_a_job_only_ever_goes_where_the_table_leads(tmp_path: Path) -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    JobLife.folder = tmp_path
+    run_state_machine_as_test(JobLife, settings=hypothesis_settings(max_examples=15, stateful_step_count=20,
+                                                                   deadline=None))
+
+
+def test_what_was_stored_comes_back_equal_from_another_process(store: JobStore, tmp_path: Path) -> None:
+    job = store.add(new_job(), 10)
+    store.move(job.id, "running", stage="describing")
+    store.note(job.id, actual_prompt="p", caption="c", timings={"describing": 0.5}, warning="careful")
+    failed = store.move(job.id, "failed", error=Problem(status=500, code="oops", title="t", detail="d"))
+    assert failed.warnings == ("w", "careful")
+    assert failed.timings["describing"] == 0.5
+    assert JobStore(tmp_path / "jobs.sqlite").get(job.id) == failed
+
+
+def test_the_queue_position_counts_who_starts_earlier(store: JobStore) -> None:
+    jobs = [store.add(new_job(priority=priority), 10) for priority in (10, 10, 5, 10)]
+    assert [store.queue_position(job) for job in jobs] == [1, 2, 0, 3]
+    store.move(jobs[2].id, "running")
+    assert store.queue_position(jobs[3]) == 2
+    assert store.queue_position(store.get(jobs[2].id)) is None
+
+
+def test_pages_are_newest_first_and_a_removed_number_is_not_given_again(store: JobStore) -> None:
+    jobs = [store.add(new_job(), 10) for _ in range(5)]
+    first = store.page(2)
+    assert [job.id for job in first] == [jobs[4].id, jobs[3].id]
+    store.remove(jobs[4].id)
+    late = store.add(new_job(), 10)
+    assert late.sequence > jobs[4].sequence
+    assert [job.id for job in store.page(2, before=first[-1].sequence)] == [jobs[2].id, jobs[1].id]
+
+
+def test_many_at_once_never_exceed_the_queue(store: JobStore) -> None:
+    outcomes: list[str] = []
+
+    def add() -> None:
+        try:
+            store.add(new_job(), max_queued=5)
+            outcomes.append("added")
+        except QueueFull:
+            outcomes.append("full")
+
+    threads = [threading.Thread(target=add) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["added"] * 5 + ["full"] * 7
