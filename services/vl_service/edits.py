@@ -22,7 +22,9 @@ def suggest_edits(scene: Scene, language: Language, seed: int) -> str:
     if scene.subject is not None or scene.group_is_sure:
         lines.append(rng.choice(scene.group_words.edits[language]))
     else:
-        lines.append(motions[1].sentence(language, it).rstrip(".。"))
+        family = motions[0].name.split("_")[0]
+        other = next(motion for motion in motions if motion.name.split("_")[0] != family)
+        lines.append(other.sentence(language, it).rstrip(".。"))
     lines.append(_LIGHT[language][_light_change(scene)])
     return "\n".join(lines)
 

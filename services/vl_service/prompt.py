@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from contracts.describe import Language
 from vl_service import tones
+from vl_service.colours import colour_name
 from vl_service.engine import Task
 from vl_service.fitting import fitting_motions
 from vl_service.kinds import vocabulary
@@ -14,6 +15,8 @@ from vl_service.motion import Motion, Request, read_request, speed_asked
 from vl_service.profiles import Part
 from vl_service.scene import Scene
 
+_SPEAKS_OF_LIGHT = re.compile(
+    r"light|lit\b|sun|moon|night|dark|bright|dusk|dawn|evening|morning|glow|shadow|neon|光|夜|阳|暗|亮|黄昏|清晨|影")
 _POINTS_BACK = re.compile(r"\b(?:it|its|they|them|their|this|everything|subject|he|she|him|her|his)\b|它|他|她|主体|这")
 
 
@@ -129,13 +132,13 @@ def _shot(scene: Scene | None, task: Task, wish: Wish) -> str:
     facts, language = scene.facts, task.language
     size = 0 if scene.extent > 0.5 else 1 if scene.extent > 0.15 else 2
     grey = tones.is_grey(facts)
-    noun = scene.subject.in_language(language) if scene.subject else None
+    if scene.subject is None:
+        return _photo_by_colour(scene, language)
+    noun = scene.subject.in_language(language)
     if language == "zh":
         tone = "黑白" if grey else f"{tones.colours(facts, 'zh', at_most=2)}调"
-        return f"{('近景', '中景', '远景')[size]}，{noun or '画面主体'}，{tone}画面。"
+        return f"{('近景', '中景', '远景')[size]}，{noun}，{tone}画面。"
     tone = "in black and white" if grey else f"in {tones.colours(facts, 'en', at_most=2)}"
-    if noun is None:
-        return f"A photograph {tone}, {tones.tone(facts, 'brightness', 'en')}."
     return f"{('Close-up', 'Medium shot', 'Wide shot')[size]} of {noun} {tone}."
 
 
@@ -190,26 +193,40 @@ def _ambience(scene: Scene | None, task: Task, wish: Wish) -> str:
 
 
 def _setting(scene: Scene | None, task: Task, wish: Wish) -> str:
+    """Where it is, in a prompt's plain words: a video model has no use for a "perhaps"."""
     if scene is None:
         return ""
-    return ("" if task.language == "zh" else " ").join(tones.surroundings(scene, task.language)[:2])
+    layout, chinese = scene.facts.layout, task.language == "zh"
+    found: list[str] = []
+    if layout.backdrop is not None:
+        name = colour_name(layout.backdrop, task.language)
+        found.append(f"纯净的{name}背景" if chinese else f"a plain {name} background")
+    if layout.sky >= 0.12:
+        found.append("上方是开阔的天空" if chinese else "open sky above")
+    if layout.water >= 0.12:
+        found.append("下方是水面" if chinese else "water below")
+    if layout.greenery >= 0.25 and scene.setting == "outdoors":
+        found.append("四周绿意盎然" if chinese else "green all around")
+    text = "，".join(found) if chinese else tones.listed(found, "en")
+    return f"{text[0].upper()}{text[1:]}{'。' if chinese else '.'}" if text else ""
 
 
 def _light(scene: Scene | None, task: Task, wish: Wish) -> str:
-    """The mood that was asked for, else the light as measured."""
+    """The mood that was asked for, else the light as measured, unless the user's words speak of it."""
     if mood := tones.mood_sentence(wish.instruction, task.language):
         return mood
-    if scene is None:
+    if scene is None or _SPEAKS_OF_LIGHT.search(wish.words.lower()):
         return ""
     facts = scene.facts
-    dim = facts.brightness < 0.33
-    hard = facts.contrast > 0.72
-    warm = tones.tone(facts, "warmth", "en")
+    state = 0 if facts.brightness < 0.33 else 1 if facts.contrast > 0.72 else 2
+    warmth = tones.tone(facts, "warmth", "en")
     if task.language == "zh":
-        tint = {"warm": "温暖的", "cool": "清冷的", "neutral": ""}[warm]
-        return f"{tint}{'昏暗' if dim else '明暗分明' if hard else '柔和'}的光线。"
-    tint = "" if warm == "neutral" else f"{warm} "
-    return f"{'Dim' if dim else 'Contrasty' if hard else 'Soft'}, {tint}light.".replace(", light", " light")
+        tint = {"warm": "温暖而", "cool": "清冷而", "neutral": ""}[warmth]
+        return f"光线{tint}{('昏暗', '明暗分明', '柔和')[state]}。"
+    tint = "" if warmth == "neutral" else warmth
+    text = (f"dim {tint} light", f"{tint} light with deep contrast", f"soft {tint} light")[state]
+    text = " ".join(text.split())
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _camera(scene: Scene | None, task: Task, wish: Wish) -> str:

@@ -65,7 +65,10 @@ def is_grey(facts: PictureFacts) -> bool:
 
 def colours(facts: PictureFacts, language: Language, *, at_most: int = 3) -> str:
     """The main colours: "brown and beige"."""
-    return listed([colour_name(colour.name, language) for colour in facts.palette[:at_most]], language)
+    families: dict[str, str] = {}  # "dark blue and blue" says little more than the larger of the two
+    for colour in facts.palette:
+        families.setdefault(colour.name.split()[-1], colour.name)
+    return listed([colour_name(name, language) for name in list(families.values())[:at_most]], language)
 
 
 def place(scene: Scene, language: Language) -> str:
@@ -77,7 +80,7 @@ def place(scene: Scene, language: Language) -> str:
 
 
 def surroundings(scene: Scene, language: Language) -> list[str]:
-    """Sentences on backdrop, sky, water, green and horizon, where there are any."""
+    """Sentences on backdrop, sky, water, green and horizon, where there are any; no surer than a measurement is."""
     layout, chinese = scene.facts.layout, language == "zh"
     found: list[str] = []
     if layout.backdrop is not None:

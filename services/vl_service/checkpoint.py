@@ -1,0 +1,100 @@
+"""Loading a Qwen-VL checkpoint from the hub or a folder: model, tokenizer, image processor, revision."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers.utils.hub import cached_file
+
+from vl_service.settings import Settings
+
+FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen3_vl_moe": "Qwen3-VL MoE"}
+
+
+class UnsupportedCheckpointError(Exception):
+    """The checkpoint is not one that this service can run; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A loaded checkpoint; model, tokenizer and image processor are what transformers' Auto classes found."""
+
+    model: Any
+    tokenizer: Any
+    image_processor: Any
+    id: str
+    family: str
+    revision: str
+    device: torch.device
+    dtype: torch.dtype
+    image_token_id: int
+
+
+def load_checkpoint(settings: Settings) -> Checkpoint:
+    """Load what `VL_MODEL` names.
+
+    Raises:
+        UnsupportedCheckpointError: another architecture, or CUDA asked for where there is none.
+        OSError: not found, from transformers.
+    """
+    config = AutoConfig.from_pretrained(settings.model, revision=settings.revision)
+    if config.model_type not in FAMILIES:
+        raise UnsupportedCheckpointError(
+            f"{settings.model} is a {config.model_type} checkpoint; VL_MODEL takes {', '.join(FAMILIES.values())} or "
+            "`embedded`")
+    device, dtype = _device_and_dtype(settings)
+    model = AutoModelForImageTextToText.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = _chat_template(settings)
+    # Pillow's resampling is what the checkpoints were trained with, and needs no torchvision
+    image_processor = AutoImageProcessor.from_pretrained(settings.model, revision=settings.revision, backend="pil")
+    return Checkpoint(
+        model=model.to(device).eval().requires_grad_(False), tokenizer=tokenizer, image_processor=image_processor,
+        id=_public_id(settings.model), family=FAMILIES[config.model_type], revision=_revision(settings, config),
+        device=device, dtype=dtype, image_token_id=config.image_token_id,
+    )
+
+
+def _public_id(model: str) -> str:
+    # a path is this machine's business; its last folder is a name
+    path = Path(model)
+    return path.resolve().name if path.is_dir() else model
+
+
+def _device_and_dtype(settings: Settings) -> tuple[torch.device, torch.dtype]:
+    cuda = torch.cuda.is_available()
+    if settings.device == "cuda" and not cuda:
+        raise UnsupportedCheckpointError("VL_DEVICE=cuda, but torch sees no CUDA device; use auto or cpu")
+    device = torch.device("cuda" if cuda and settings.device != "cpu" else "cpu")
+    if settings.dtype != "auto":
+        return device, getattr(torch, settings.dtype)
+    # most CPUs compute bfloat16 by emulation, slower than float32
+    return device, torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _chat_template(settings: Settings) -> str:
+    """Older repositories keep the template in a file of its own that only the processor classes read."""
+    path = cached_file(settings.model, "chat_template.json", revision=settings.revision,
+                       _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        raise UnsupportedCheckpointError(f"{settings.model} has no chat template; use an Instruct checkpoint")
+    return str(json.loads(Path(path).read_text("utf-8"))["chat_template"])
+
+
+def _revision(settings: Settings, config: Any) -> str:
+    """The hub's commit, or a hash over the configuration and the weight files' headers of a folder."""
+    commit = getattr(config, "_commit_hash", None)
+    if commit:
+        return str(commit)
+    digest = hashlib.sha256()
+    for path in sorted(Path(settings.model).glob("*")):
+        if path.suffix in (".json", ".safetensors", ".jinja"):
+            digest.update(f"{path.name}:{path.stat().st_size}:".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(1 << 20))  # all of a small file; the header and first weights of a large one
+    return f"folder-{digest.hexdigest()[:16]}"
