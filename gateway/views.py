@@ -40,18 +40,20 @@ def present(job: JobRecord, live: JobProgress | None, queue_position: int | None
 
 
 def _progress(job: JobRecord, live: JobProgress | None, queue_position: int | None) -> JobProgress:
+    steps = job.parameters.steps or 0
     if job.state == "completed":
-        steps = job.parameters.steps or 0
         return JobProgress(step=steps, num_steps=steps, fraction=1.0, eta_s=0.0)
     if job.state == "queued":
         return JobProgress(queue_position=queue_position)
     if job.state != "running":
         return JobProgress()
     if job.stage == "rendering":
-        reported = live or JobProgress(stage="rendering")
+        reported = live or JobProgress(stage="rendering", num_steps=steps)
         fraction = round(_RENDERING + (_SAVING - _RENDERING) * reported.fraction, 4)
         return reported.model_copy(update={"fraction": fraction})
-    return JobProgress(stage=job.stage, fraction=_SAVING if job.stage == "saving" else _DESCRIBING)
+    if job.stage == "saving":
+        return JobProgress(stage="saving", step=steps, num_steps=steps, fraction=_SAVING)
+    return JobProgress(stage=job.stage, num_steps=steps, fraction=_DESCRIBING)
 
 
 def _time(seconds: float) -> datetime:

@@ -1,0 +1,79 @@
+"""Following a job: server-sent events over a real socket."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import aconnect_sse
+
+from tests.unit.gateway.conftest import gateway_settings, open_socket_client
+from tests.unit.gateway.services import Services
+
+
+async def followed(client: httpx.AsyncClient, path: str, **headers: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Every event of a stream until it ends: (id, event, job)."""
+    async with aconnect_sse(client, "GET", path, headers=headers) as source:
+        return [(event.id, event.event, json.loads(event.data)) async for event in source.aiter_sse()]
+
+
+async def test_events_tell_every_step_and_end_with_the_job(tmp_path: Path, services: Services) -> None:
+    services.script.step_s = 0.05
+    async with open_socket_client(gateway_settings(tmp_path, services)) as client:
+        job = (await client.post("/generate", json={"prompt": "a kite", "steps": 6})).json()
+        events = await followed(client, job["urls"]["events"])
+        states = [event for _, event, _ in events]
+        assert states == sorted(states, key=["queued", "running", "completed"].index)
+        assert states[-1] == "completed"
+        steps = [job["progress"]["step"] for _, event, job in events if event == "running"]
+        assert set(range(6)) <= set(steps)
+        assert steps == sorted(steps)
+        fractions = [job["progress"]["fraction"] for _, _, job in events]
+        assert fractions == sorted(fractions)
+        assert any(job["progress"].get("eta_s") for _, _, job in events)
+        assert {job["progress"].get("stage") for _, _, job in events} >= {"rendering"}
+
+        again = await followed(client, job["urls"]["events"])
+        assert again == events[-1:], "who comes late is told the end"
+        knows = await client.get(job["urls"]["events"], headers={"Last-Event-ID": events[-1][0]})
+        assert (knows.status_code, knows.content) == (204, b""), "who knows the end may stop asking"
+        missed = await followed(client, job["urls"]["events"], **{"Last-Event-ID": events[1][0]})
+        assert missed == events[-1:]
+
+
+async def test_a_silent_stream_sends_heartbeats_and_a_queued_job_its_place(tmp_path: Path, services: Services) -> None:
+    services.script.may_go_on.clear()
+    settings = gateway_settings(tmp_path, services, heartbeat_s=0.05, concurrency=1)
+    async with open_socket_client(settings) as client:
+        jobs = [(await client.post("/generate", json={"prompt": f"kite {n}"})).json() for n in range(3)]
+        lines: list[str] = []
+        places: list[int] = []
+        async with asyncio.timeout(10), client.stream("GET", jobs[2]["urls"]["events"]) as stream:
+            async for line in stream.aiter_lines():
+                lines.append(line)
+                if line.startswith("data: "):
+                    place = json.loads(line[6:])["progress"].get("queue_position")
+                    places += [] if place is None else [place]
+                if line == ": ping":
+                    services.script.may_go_on.set()
+        assert ": ping" in lines
+        assert places == sorted(places, reverse=True)
+        assert {1, 0} <= set(places), "it moved up as the others left the queue"
+
+
+@pytest.mark.slow
+async def test_hundreds_of_watchers_all_see_the_end(tmp_path: Path, services: Services) -> None:
+    services.script.may_go_on.clear()
+    async with open_socket_client(gateway_settings(tmp_path, services)) as client:
+        job = (await client.post("/generate", json={"prompt": "a kite"})).json()
+        async with httpx.AsyncClient(
+            base_url=client.base_url, timeout=60, trust_env=False,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        ) as watchers:
+            watching = [asyncio.create_task(followed(watchers, job["urls"]["events"])) for _ in range(200)]
+            await asyncio.sleep(2)
+            services.script.may_go_on.set()
+            seen = await asyncio.gather(*watching)
+        assert [events[-1][1] for events in seen] == ["completed"] * 200

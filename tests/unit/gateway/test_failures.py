@@ -1,0 +1,166 @@
+"""What goes wrong behind the gateway: which service, what it says, what is tried again and how often."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from contracts.errors import Problem
+from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
+from tests.unit.gateway.services import Services
+
+WAIT = {"Prefer": "wait=20"}
+MakePicture = Callable[..., bytes]
+
+
+def failure(code: str) -> Problem:
+    return Problem(status=500, code=code, title="The render failed", detail="The worker was killed by signal 9.")
+
+
+def nobody() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+async def ended(client: httpx.AsyncClient, **request: Any) -> dict[str, Any]:
+    answer = await client.post("/generate", headers=WAIT, **request)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_a_vl_service_that_is_down_fails_the_job_by_name_after_bounded_retries(
+    tmp_path: Path, services: Services, picture: MakePicture
+) -> None:
+    settings = gateway_settings(tmp_path, services, vl_url_given=nobody(), retry_attempts=2)
+    async with open_client(settings) as client:
+        job = await ended(client, files={"image": ("a.png", picture())})
+        assert job["state"] == "failed"
+        assert job["error"]["code"] == "vl_service_unavailable"
+        assert job["error"]["job_id"] == job["id"]
+        assert "vl_service cannot be reached" in job["error"]["detail"]
+        assert "send the request again" in job["error"]["detail"]
+        assert services.script.begun == []
+        stands = await ended(client, files={"image": ("a.png", picture())}, data={"prompt": "x", "enhance": "never"})
+        assert stands["state"] == "completed", "words that stand need no description"
+        assert "Not captioned" in stands["warnings"][-1]
+        words = await ended(client, json={"prompt": "a kite"})
+        assert words["state"] == "completed"
+        assert "vl_service: cannot be reached" in (await client.get("/readyz")).json()["reasons"][0]
+
+
+async def test_an_answer_of_503_is_asked_again_and_one_of_500_is_not(
+    tmp_path: Path, services: Services, picture: MakePicture
+) -> None:
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        for status, calls, code in ((503, 3, "vl_service_unavailable"), (500, 1, "vl_service_failed")):
+            services.script.describe_calls.clear()
+            services.script.describe_status = status
+            job = await ended(client, files={"image": ("a.png", picture())})
+            assert (job["state"], job["error"]["code"]) == ("failed", code)
+            assert len(services.script.describe_calls) == calls
+            assert "the script says no" in job["error"]["detail"]
+
+
+async def test_a_render_that_died_with_its_worker_is_begun_once_more(tmp_path: Path, services: Services) -> None:
+    services.script.failures = [failure("worker_died")]
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        job = await ended(client, json={"prompt": "a kite"})
+        assert job["state"] == "completed"
+        assert "begun again" in job["warnings"][0]
+        assert services.script.begun == [job["id"]] * 2
+        services.script.failures = [failure("worker_died"), failure("worker_died")]
+        job = await ended(client, json={"prompt": "a kite"})
+        assert (job["state"], job["error"]["code"]) == ("failed", "worker_died")
+        assert "killed by signal 9" in job["error"]["detail"]
+        assert "video_service" in job["error"]["detail"]
+        assert services.script.begun.count(job["id"]) == 2
+
+
+async def test_a_render_that_would_fail_the_same_way_is_not_begun_again(tmp_path: Path, services: Services) -> None:
+    services.script.failures = [failure("out_of_memory")]
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        job = await ended(client, json={"prompt": "a kite"})
+        assert (job["state"], job["error"]["code"]) == ("failed", "out_of_memory")
+        assert services.script.begun == [job["id"]]
+
+
+async def test_a_busy_video_service_is_waited_for(tmp_path: Path, services: Services) -> None:
+    services.script.busy_answers = 5
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        job = await ended(client, json={"prompt": "a kite"})
+        assert job["state"] == "completed"
+        assert len(services.script.begun) == 1
+
+
+async def test_a_render_that_the_video_service_forgot_is_put_again(tmp_path: Path, services: Services) -> None:
+    services.script.forget_on_put = True
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        job = await ended(client, json={"prompt": "a kite"})
+        assert job["state"] == "completed", job
+        assert services.script.puts == [job["id"]] * 2
+
+
+async def test_a_damaged_download_is_never_kept(tmp_path: Path, services: Services) -> None:
+    services.script.damaged_downloads = 1
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        job = await ended(client, json={"prompt": "a kite"})
+        assert job["state"] == "completed"
+        services.script.damaged_downloads = 100
+        job = await ended(client, json={"prompt": "a kite"})
+        assert job["state"] == "failed"
+        assert "checksum" in job["error"]["detail"]
+        assert left_behind(tmp_path, job["id"]) == []
+
+
+async def test_a_render_without_end_is_stopped_at_its_deadline(tmp_path: Path, services: Services) -> None:
+    services.script.may_go_on.clear()
+    async with open_client(gateway_settings(tmp_path, services, render_timeout_s=0.3)) as client:
+        job = await ended(client, json={"prompt": "a kite"})
+        assert (job["state"], job["error"]["code"]) == ("failed", "render_timeout")
+        assert services.script.deleted == [job["id"]]
+    services.script.may_go_on.set()
+
+
+async def test_without_the_video_service_nothing_is_accepted_and_the_answer_says_so(
+    tmp_path: Path, services: Services, picture: MakePicture
+) -> None:
+    async with open_client(gateway_settings(tmp_path, services, video_url_given=nobody())) as client:
+        answer = await client.post("/generate", files={"image": ("a.png", picture())})
+        assert (answer.status_code, answer.json()["code"]) == (503, "video_service_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert left_behind(tmp_path) == []
+        models = (await client.get("/v1/models")).json()["data"]
+        assert [model["id"] for model in models] == ["tiny-vl"]
+
+
+async def test_an_error_nobody_foresaw_fails_the_job_and_not_the_gateway(
+    tmp_path: Path, services: Services, picture: MakePicture, caplog: pytest.LogCaptureFixture
+) -> None:
+    services.script.describe_delay_s = 0.3
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        answer = await client.post("/generate", files={"image": ("a.png", picture())})
+        job = answer.json()
+        await until(client, job["id"], lambda job: job["state"] == "running")
+        (tmp_path / "gateway" / "files" / job["id"] / "input.png").unlink()
+        job = await until(client, job["id"], lambda job: job["state"] == "failed")
+        assert job["error"]["code"] == "internal_error"
+        assert "FileNotFoundError" in caplog.text
+        assert (await ended(client, json={"prompt": "a kite"}))["state"] == "completed"
+
+
+async def test_the_token_is_on_every_internal_call(tmp_path: Path, services: Services, picture: MakePicture) -> None:
+    async with open_client(gateway_settings(tmp_path, services, internal_token="s3cret")) as client:
+        await ended(client, files={"image": ("a.png", picture())})
+    assert [headers["authorization"] for headers in services.script.headers] == ["Bearer s3cret"] * 2
+
+
+async def test_a_disk_without_room_makes_the_gateway_unready(tmp_path: Path, services: Services) -> None:
+    async with open_client(gateway_settings(tmp_path, services, min_free_bytes=2**60)) as client:
+        answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        assert "MiB free on disk" in answer.json()["reasons"][0]
