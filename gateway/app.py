@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from contracts.describe import DescribeRequest
 from contracts.errors import FieldProblem, Problem
-from gateway.bodies import BodyRefused, BodyTooLarge
+from gateway.bodies import BodyRefused, BodyTooLarge, LingeringResponse
 from gateway.clients import ServiceError
 from gateway.failures import service_problem
 from gateway.jobs import IllegalTransition, JobNotFound, QueueFull
@@ -47,6 +47,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     install_problem_handlers(app)
     for kind, explain in _EXPLANATIONS.items():
         app.add_exception_handler(kind, _answer(explain))
+    app.add_exception_handler(BodyTooLarge, _answer_and_linger)
     _describe_fully(app)
     return app
 
@@ -56,6 +57,12 @@ def _answer(explain: Callable[[Any], Problem]) -> Callable[[Request, Exception],
         return problem_response(explain(error))
 
     return handle
+
+
+async def _answer_and_linger(_: Request, error: Exception) -> Response:
+    assert isinstance(error, BodyTooLarge)
+    response = problem_response(_body_too_large(error))
+    return LingeringResponse(response.body, response.status_code, dict(response.headers))
 
 
 def _job_not_found(error: JobNotFound) -> Problem:
@@ -118,7 +125,6 @@ _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     PictureRefused: _picture_refused,
     ParameterRefused: _parameter_refused,
     BodyRefused: _body_refused,
-    BodyTooLarge: _body_too_large,
     ServiceError: service_problem,
 }
 

@@ -1,7 +1,9 @@
 """The bodies of `POST /generate`: multipart or JSON, read with a limit, never more than one picture."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,8 @@ from python_multipart.exceptions import MultipartParseError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from contracts.describe import MAX_IMAGE_BASE64_CHARS
 from contracts.jobs import GenerateOptions, GenerateRequest
@@ -17,6 +21,8 @@ from gateway.uploads import decode_text, too_many_bytes
 
 _FIELDS_ROOM = 1024 * 1024  # what the other fields and the multipart framing may take beside the picture
 _MAX_FIELDS = 40
+_LINGER_BYTES = 128 * 1024 * 1024
+_LINGER_S = 10.0
 
 
 class BodyTooLarge(Exception):
@@ -87,6 +93,27 @@ async def read_limited(request: Request, limit: int = MAX_IMAGE_BASE64_CHARS + _
     async for chunk in limited_stream(request, limit):
         body += chunk
     return bytes(body)
+
+
+class LingeringResponse(Response):
+    """Answers at once, then reads on and throws away what the client still sends, within bounds.
+
+    Many clients look at the answer only after they have sent everything: closed on earlier, they report a broken pipe
+    in place of the refusal.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        left = _LINGER_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    if message["type"] != "http.request" or not message.get("more_body", False):
+                        break
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _read_json(request: Request, max_image_bytes: int) -> Submission:
