@@ -47,7 +47,7 @@ def load_checkpoint(settings: Settings) -> Checkpoint:
             f"{settings.model} is a {config.model_type} checkpoint; VL_MODEL takes {', '.join(FAMILIES.values())} or "
             "`embedded`")
     device, dtype = _device_and_dtype(settings)
-    model = AutoModelForImageTextToText.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)
+    model: Any = AutoModelForImageTextToText.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)
     tokenizer = AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _chat_template(settings)

@@ -72,7 +72,8 @@ def answer(
 
 
 def _polished(task: Task, said: Answer) -> TaskResult:
-    return TaskResult(kind=task.kind, text=_polish(task, said.text), confidence=None if said.confidence is None else round(said.confidence, 3))
+    confidence = None if said.confidence is None else round(said.confidence, 3)
+    return TaskResult(kind=task.kind, text=_polish(task, said.text), confidence=confidence)
 
 
 def _polish(task: Task, text: str) -> str:

@@ -46,7 +46,7 @@ class _StopAtDeadline(StoppingCriteria):
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.BoolTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: Any, **_: Any) -> torch.BoolTensor:
         stop = torch.full((input_ids.shape[0],), self.deadline.passed(), device=input_ids.device)
         return cast(torch.BoolTensor, stop)
 

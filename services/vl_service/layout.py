@@ -121,7 +121,7 @@ def _water_share(lab_HW3: FloatArray, horizon: float | None) -> float:
     if len(lower) < 4:
         return 0.0
     lightness, a, b = np.moveaxis(lower, -1, 0)
-    wet = (b < -4) & (a < 6) & (lightness > 8) & (lightness < 88)
+    wet = (b < -4) & (a < 10) & (lightness > 8) & (lightness < 88)
     if wet.mean() < 0.3:
         return 0.0
     vertical, horizontal = (np.abs(part) for part in np.gradient(lightness))

@@ -126,12 +126,21 @@ def read_request(text: str) -> Request:
                 refused.add(name)
             else:
                 found.append((match.start(), Motion(name=name, speed=_speed_near(plain, match.span()))))
-    motions = tuple(dict.fromkeys(motion for _, motion in sorted(found, key=lambda pair: pair[0])))
+    motions = _each_once([motion for _, motion in sorted(found, key=lambda pair: pair[0])])
     return Request(
         motions=motions, refused=frozenset(refused),
         says_motion=bool(motions) or bool(table.moving.search(rest)),
         only_motion=bool(motions or refused) and not _content(rest),
     )
+
+
+def _each_once(found: list[Motion]) -> tuple[Motion, ...]:
+    """Each motion once, in order, at the speed that any of its mentions gives it."""
+    speeds: dict[str, Speed] = {}
+    for motion in found:
+        if speeds.get(motion.name, "normal") == "normal":
+            speeds[motion.name] = motion.speed
+    return tuple(Motion(name=name, speed=speed) for name, speed in speeds.items())
 
 
 def speed_asked(text: str) -> Speed:

@@ -1,0 +1,69 @@
+"""Scenes with known content: real measurement and naming, with probabilities that the test sets."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contracts.describe import Language, TaskKind
+from vl_service.engine import Task
+from vl_service.facts import measure_facts
+from vl_service.profiles import profile_named
+from vl_service.scene import Scene, build_scene
+from vl_service.tower import HEAT_PIXELS, Sighting
+
+TABBY, ESPRESSO, SHIP, LIGHTHOUSE, CANDLE, BEACH, ROCKET, TOY_DOGS = 281, 967, 510, 437, 470, 978, 657, (151, 152, 153)
+
+
+def plain(width: int = 192, height: int = 128, colour: tuple[int, int, int] = (120, 90, 60)) -> Image.Image:
+    """A picture of one colour."""
+    return Image.new("RGB", (width, height), colour)
+
+
+def landscape(width: int = 240, height: int = 160, horizon: float = 0.5) -> Image.Image:
+    """Blue sky over green land with a level horizon."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    row = round(height * horizon)
+    pixels[:row] = (120, 180, 235)
+    pixels[row:] = (60, 120, 50)
+    return Image.fromarray(pixels)
+
+
+def spotted(x: float, y: float, size: int = 200) -> Image.Image:
+    """A fine chequered patch around (x, y), both 0..1, on even grey."""
+    pixels = np.full((size, size, 3), 128, dtype=np.uint8)
+    rows, columns = np.mgrid[:size, :size]
+    near = (abs(rows - y * size) < size * 0.12) & (abs(columns - x * size) < size * 0.12)
+    pixels[near & ((rows // 4 + columns // 4) % 2 == 0)] = (255, 255, 255)
+    pixels[near & ((rows // 4 + columns // 4) % 2 == 1)] = (0, 0, 0)
+    return Image.fromarray(pixels)
+
+
+def sighting(probabilities: dict[int, float], *, cell: tuple[int, int] = (4, 4)) -> Sighting:
+    """Class probabilities as given, the rest spread evenly; all evidence in one cell (row, column)."""
+    rest = (1 - sum(probabilities.values())) / (1000 - len(probabilities))
+    values: NDArray[np.float32] = np.full(1000, rest, dtype=np.float32)
+    for number, probability in probabilities.items():
+        values[number] = probability
+    evidence = np.zeros((1000, HEAT_PIXELS, HEAT_PIXELS), dtype=np.float32)
+    evidence[:, cell[0], cell[1]] = 1
+    return Sighting(probabilities=values, evidence=evidence)
+
+
+def scene_of(
+    probabilities: dict[int, float], picture: Image.Image | None = None, *, cell: tuple[int, int] = (4, 4)
+) -> Scene:
+    """A scene as the engine would settle it, from a picture and what the tower is said to see."""
+    picture = picture or plain()
+    facts = measure_facts(picture, width=picture.width, height=picture.height)
+    return build_scene(facts, sighting(probabilities, cell=cell))
+
+
+def prompt_task(
+    user_prompt: str | None = None, *, language: Language = "en", profile: str = "embedded", seed: int = 0,
+    instruction: str | None = None, kind: TaskKind = "prompt", max_new_tokens: int = 64, question: str | None = None,
+) -> Task:
+    """A task as `resolve_tasks` would make it."""
+    style = profile_named(profile)
+    return Task(kind=kind, language=style.language_for(language) if kind == "prompt" else language, profile=style,
+                seed=seed, max_new_tokens=max_new_tokens, user_prompt=user_prompt, instruction=instruction,
+                question=question)
