@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderMode
 from video_service.catalog import ModelSource
 from video_service.checkpoint_folder import WEIGHT_FOLDERS, ModelUnavailable
 from video_service.settings import VideoSettings
+from video_service.vae_layers import make_lean
 
 _TIED_KEYS = {"encoder.embed_tokens.weight", "shared.weight"}  # one tensor, stored under either name
 
@@ -51,8 +52,8 @@ def load_model(source: ModelSource, settings: VideoSettings) -> LoadedModel:
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(f"the weights of {source.id} at {folder} cannot be loaded: {error}") from error
     return LoadedModel(
-        source=source, transformer=transformer.to(device), vae=vae.to(device), text_encoder=text_encoder.to(device),
-        tokenizer=tokenizer, device=device, dtype=dtype, vae_dtype=dtype,
+        source=source, transformer=transformer.to(device), vae=make_lean(vae.to(device)),
+        text_encoder=text_encoder.to(device), tokenizer=tokenizer, device=device, dtype=dtype, vae_dtype=dtype,
     )
 
 

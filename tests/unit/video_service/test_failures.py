@@ -1,0 +1,61 @@
+"""Laws of what an exception in a render means."""
+
+import errno
+
+import pytest
+import torch
+
+from video_service.catalog import RequestRefused
+from video_service.failures import explain
+from video_service.mp4 import VideoWriteFailed
+from video_service.picture import PictureUnreadable
+
+
+def cpu_allocation_failure() -> Exception:
+    try:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    except RuntimeError as error:
+        return error
+    raise AssertionError("an exbibyte was allocated")
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), cpu_allocation_failure(),
+    RuntimeError("CUDA error: out of memory"), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"), caused(VideoWriteFailed("encoder"), MemoryError()),
+])
+def test_every_way_to_run_out_of_memory_is_named_and_survived(error: Exception):
+    failure = explain(error)
+    assert failure.problem.code == "out_of_memory"
+    assert not failure.fatal
+
+
+def test_a_broken_cuda_context_costs_the_process():
+    failure = explain(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert (failure.problem.code, failure.fatal) == ("render_failed", True)
+
+
+def test_a_full_disk_is_named_also_behind_the_encoder():
+    for error in (OSError(errno.ENOSPC, "No space"), caused(VideoWriteFailed("x"), OSError(errno.ENOSPC, "No space"))):
+        assert explain(error).problem.code == "disk_full"
+
+
+def test_refusals_name_their_field():
+    refused, unreadable = explain(RequestRefused("steps", "use 4")), explain(PictureUnreadable("no PNG"))
+    assert refused.problem.errors is not None
+    assert unreadable.problem.errors is not None
+    assert (refused.problem.status, refused.problem.errors[0].field) == (422, "body.steps")
+    assert (unreadable.problem.code, unreadable.problem.errors[0].field) == ("unreadable_image", "body.image")
+
+
+def test_anything_else_is_a_failed_render_with_its_cause_in_one_line():
+    failure = explain(KeyError("a\nb"))
+    assert failure.problem.code == "render_failed"
+    assert "KeyError" in failure.problem.detail
+    assert "\n" not in failure.problem.detail
+    assert not failure.fatal
