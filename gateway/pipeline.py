@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 MAX_RENDER_ATTEMPTS = 2
 # The same request would fail the same way: rendering it again only makes its owner wait longer.
-_FAILS_AGAIN = frozenset({"invalid_request", "unreadable_image", "out_of_memory", "disk_full", "render_failed"})
+_FAILS_AGAIN = frozenset({
+    "invalid_request", "unreadable_image", "out_of_memory", "disk_full", "render_failed", "deadline_exceeded",
+})
 
 Answer = dict[str, Any]
 Step = Callable[[str, Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
@@ -110,7 +112,7 @@ async def render(job_id: str, parts: Parts) -> dict[str, Any]:
     await parts.ledger.note(
         job_id,
         timings={"rendering": round(time.monotonic() - started, 3)}
-        | {f"render.{stage}": seconds for stage, seconds in result.timings.items() if stage != "total"},
+        | {f"render.{stage}": round(seconds, 3) for stage, seconds in result.timings.items() if stage != "total"},
         # Only what is not part of the render's body, so that this part, run again, still finds its render.
         parameters=job.parameters.model_copy(update={"revision": result.revision, "engine": result.engine}),
     )

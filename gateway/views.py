@@ -50,7 +50,7 @@ def _progress(job: JobRecord, live: JobProgress | None, queue_position: int | No
     if job.stage == "rendering":
         reported = live or JobProgress(stage="rendering", num_steps=steps)
         fraction = round(_RENDERING + (_SAVING - _RENDERING) * reported.fraction, 4)
-        return reported.model_copy(update={"fraction": fraction})
+        return reported.model_copy(update={"fraction": fraction, "num_steps": reported.num_steps or steps})
     if job.stage == "saving":
         return JobProgress(stage="saving", step=steps, num_steps=steps, fraction=_SAVING)
     return JobProgress(stage=job.stage, num_steps=steps, fraction=_DESCRIBING)
