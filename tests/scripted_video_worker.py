@@ -1,7 +1,7 @@
 """A real worker process whose engine does as the prompt says: for what a model does not do on demand.
 
-`steps` denoising steps of 20 ms each; words in the prompt: `die` (SIGKILL at step 2), `exhaust` (asks for more memory
-than there is), `break` (an unforeseen error), `hang` (never reports again).
+`steps` denoising steps of 20 ms each (`slow`: 100 ms); at step 2 the words in the prompt take effect: `die` (SIGKILL),
+`exhaust` (asks for more memory than there is), `break` (an unforeseen error), `hang` (never reports again).
 """
 
 import hashlib
@@ -26,7 +26,7 @@ def open_scripted_engine(start: StartCommand) -> Engine:
         report("text", 1, 1)
         report("denoise", 0, sampling.steps)
         for step in range(1, sampling.steps + 1):
-            time.sleep(STEP_S)
+            time.sleep(5 * STEP_S if "slow" in request.prompt else STEP_S)
             if step == 2:
                 misbehave(request.prompt)
             report("denoise", step, sampling.steps)

@@ -4,13 +4,14 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
 from video_service.app import create_app
 from video_service.settings import VideoSettings
 from video_service.store import FolderInUse, RenderStore
+from video_service.supervisor import WORKER_COMMAND
 from wire.logs import configure_logging
 
 log = logging.getLogger(__name__)
@@ -30,21 +31,21 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def main() -> int:
+def main(worker_command: Sequence[str] = WORKER_COMMAND) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status."""
     settings = VideoSettings()
     configure_logging("video_service", settings.log_level)
     store = RenderStore(settings.data_dir.resolve() / "video")
     try:
         with store.held():
-            return _serve(settings, store)
+            return _serve(settings, store, worker_command)
     except FolderInUse as error:
         log.error(str(error))
         return 1
 
 
-def _serve(settings: VideoSettings, store: RenderStore) -> int:
-    app = create_app(settings, store)
+def _serve(settings: VideoSettings, store: RenderStore, worker_command: Sequence[str]) -> int:
+    app = create_app(settings, store, worker_command=worker_command)
     config = uvicorn.Config(
         app, host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=_DRAIN_S
     )

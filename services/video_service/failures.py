@@ -23,15 +23,16 @@ class Failure:
 
 def explain(error: Exception) -> Failure:
     """Classify `error` for the render that raised it."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # such as VideoWriteFailed's
     if isinstance(error, RequestRefused | PictureUnreadable):
         problem = refusal(error)
-    elif _is_out_of_memory(error):
+    elif _is_out_of_memory(error) or _is_out_of_memory(cause):
         problem = Problem(
             status=500, code="out_of_memory", title="Out of memory",
             detail="The machine has too little memory for this render; use a smaller size or fewer frames. "
             + _one_line(error),
         )
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    elif isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         problem = Problem(
             status=500, code="disk_full", title="Disk full",
             detail="There is no room for the video; free space under STILLMOTION_DATA and render again.",

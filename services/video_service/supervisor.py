@@ -81,7 +81,9 @@ class Supervisor:
             self.not_ready = f"{source.id} is loading."
         worker.send(StartCommand(settings=self._settings, source=source))
         try:
-            message = await asyncio.wait_for(worker.receive(), self._settings.load_timeout_s)
+            # Not wait_for: on Python 3.11 it loses a cancellation that meets the worker's death.
+            async with asyncio.timeout(self._settings.load_timeout_s):
+                message = await worker.receive()
         except TimeoutError:
             raise ModelUnavailable(
                 f"{source.id} did not load within {self._settings.load_timeout_s:g} s (VIDEO_LOAD_TIMEOUT_S)."

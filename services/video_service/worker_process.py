@@ -38,10 +38,10 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:  # closed here once the child has it, so that its death is the end of our stream
             try:
-                # A process group of its own: Ctrl-C in a terminal reaches the HTTP process alone, which ends this one.
+                # A session of its own: Ctrl-C in a terminal reaches the HTTP process alone, which ends this one.
                 process = await asyncio.create_subprocess_exec(
                     *command, str(theirs.fileno()), stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()],
-                    process_group=0,
+                    start_new_session=True,
                 )
             except BaseException:
                 ours.close()
@@ -77,15 +77,18 @@ class WorkerProcess:
         """End the process in bounded time and close the socket; nothing of it is left."""
         self._writer.close()  # the worker ends itself when its socket does
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
+            async with asyncio.timeout(STOP_GRACE_S):
+                await self._process.wait()
         except TimeoutError:
             self.kill()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), _KILL_WAIT_S)
+                async with asyncio.timeout(_KILL_WAIT_S):
+                    await self._process.wait()
 
     async def _cause_of_death(self) -> str:
         try:
-            status = await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
+            async with asyncio.timeout(STOP_GRACE_S):
+                status = await self._process.wait()
         except TimeoutError:
             self.kill()
             return "It closed its connection and did not end."

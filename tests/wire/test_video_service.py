@@ -1,0 +1,120 @@
+"""The whole video service as it is run, `python -m video_service`, rendering with a tiny real Wan checkpoint."""
+
+import base64
+import hashlib
+import io
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from PIL import Image
+
+from tests.tiny_wan import save_tiny_wan
+from tests.video_process import MODULE, VideoProcess, running
+
+pytestmark = pytest.mark.slow
+
+
+def body(*, steps: int = 2, seed: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "prompt": "zoom in", "width": 64, "height": 64, "num_frames": 9, "fps": 16, "seed": seed, "steps": steps,
+        "sampler": "euler", **more,
+    }
+
+
+def long_body(**more: Any) -> dict[str, Any]:
+    """Some seconds of denoising, in short steps."""
+    return body(steps=50, **more) | {"width": 128, "height": 128, "num_frames": 33}
+
+
+def picture() -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (96, 64), "orange").save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_wan(tmp_path_factory.mktemp("model") / "wan")
+
+
+@pytest.fixture(scope="module")
+def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoProcess]:
+    with running(MODULE, tmp_path_factory.mktemp("service") / "data", model) as service:
+        yield service.wait_ready()
+
+
+@pytest.mark.parametrize("image", [None, picture()], ids=["words", "picture"])
+def test_words_or_a_picture_become_the_video_that_the_result_describes(service: VideoProcess, image: str | None):
+    render_id = "words" if image is None else "picture"
+    assert service.http.put(f"/v1/videos/{render_id}", json=body(image=image)).status_code == 202
+    status = service.wait_ended(render_id)
+    result = status["result"]
+    assert status["state"] == "completed", status["error"]
+    content = service.http.get(f"/v1/videos/{render_id}/content").content
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (result["num_bytes"], result["sha256"])
+    assert {"text", "denoise", "decode", "total"} <= result["timings"].keys()
+    with av.open(io.BytesIO(content)) as container:
+        frames = list(container.decode(video=0))
+    assert [(frame.width, frame.height) for frame in frames] == [(64, 64)] * 9
+
+
+def test_a_running_render_stops_within_a_denoising_step(service: VideoProcess):
+    worker = service.worker().pid
+    service.http.put("/v1/videos/cancel", json=long_body())
+    service.until(lambda: service.http.get("/v1/videos/cancel").json()["step"] >= 3)
+    at_cancel = service.http.get("/v1/videos/cancel").json()["step"]
+    assert service.http.delete("/v1/videos/cancel").status_code == 202
+    ended = service.wait_ended("cancel")
+    assert ended["state"] == "canceled"
+    assert ended["step"] <= at_cancel + 2  # one may have ended while the two calls were under way
+    assert service.worker().pid == worker
+
+
+def test_a_worker_killed_in_a_render_fails_it_and_the_next_one_completes(service: VideoProcess):
+    service.http.put("/v1/videos/killed", json=long_body())
+    service.http.put("/v1/videos/next", json=body(seed=2))
+    service.until(lambda: service.http.get("/v1/videos/killed").json()["step"] >= 2)
+    service.worker().send_signal(signal.SIGKILL)
+    error = service.wait_ended("killed")["error"]
+    assert (error["code"], "SIGKILL" in error["detail"]) == ("worker_died", True)
+    assert service.wait_ended("next", timeout_s=60)["state"] == "completed"
+
+
+def test_a_restart_finds_the_finished_render_and_completes_the_interrupted_one(model: Path, tmp_path: Path):
+    with running(MODULE, tmp_path / "data", model) as service:
+        service.wait_ready().http.put("/v1/videos/finished", json=body())
+        service.wait_ended("finished")
+        content = service.http.get("/v1/videos/finished/content").content
+        service.http.put("/v1/videos/interrupted", json=long_body())
+        service.until(lambda: service.http.get("/v1/videos/interrupted").json()["step"] >= 1)
+        service.process.kill()
+        service.process.wait(5)
+    with running(MODULE, tmp_path / "data", model) as service:
+        service.wait_alive()
+        service.until(lambda: service.http.get("/v1/models").status_code == 200)
+        assert service.http.put("/v1/videos/finished", json=body()).status_code == 200
+        assert service.http.get("/v1/videos/finished/content").content == content
+        assert service.wait_ended("interrupted", timeout_s=90)["state"] == "completed"
+
+
+def test_weights_that_cannot_be_loaded_are_named_and_the_service_lives(model: Path, tmp_path: Path):
+    damaged = tmp_path / "damaged"
+    for path in model.rglob("*"):
+        target = damaged / path.relative_to(model)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    weights = next((damaged / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with running(MODULE, tmp_path / "data", damaged) as service:
+        service.wait_alive()
+        service.until(lambda: "Next start in" in service.http.get("/readyz").text, timeout_s=60)
+        answer = service.http.get("/readyz")
+        assert answer.status_code == 503
+        assert service.http.get("/livez").status_code == 200
