@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from anyio import to_thread
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
 
 from gateway.jobs import JobRecord
 from gateway.pipeline import Answer, Step
 
 log = logging.getLogger(__name__)
 
+APPLICATION = "stillmotion"
 QUEUE = "jobs"
 # Jobs in flight are taken up by any later build: it stays the same until `run_job` changes the order of its parts.
 APPLICATION_VERSION = "1"
@@ -60,7 +61,7 @@ class DbosEngine:
         """
         self._lock = await to_thread.run_sync(_hold, self._state_dir / f"{self._executor_id}.lock")
         database = self._state_dir / "dbos.sqlite"
-        await to_thread.run_sync(_use_wal, database)
+        await to_thread.run_sync(self._prepare, database)
         DBOS(config=self._config(database))
         _log_as_everything_else()
 
@@ -69,9 +70,6 @@ class DbosEngine:
 
         self._workflow = DBOS.workflow(name="run_job", max_recovery_attempts=MAX_RECOVERY_ATTEMPTS)(carry)
         DBOS.launch()  # on the loop, which it adopts for the jobs; a tenth of a second, before anything is served
-        await DBOS.register_queue_async(
-            QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=self._poll_s, on_conflict="always_update"
-        )
 
     async def submit(self, job_id: str, priority: int) -> None:
         """Have the job run when its turn comes. Submitting it again changes nothing."""
@@ -122,10 +120,25 @@ class DbosEngine:
 
     def _config(self, database: Path) -> DBOSConfig:
         return DBOSConfig(
-            name="stillmotion", system_database_url=f"sqlite:///{database.absolute()}", executor_id=self._executor_id,
+            name=APPLICATION, system_database_url=_url(database), executor_id=self._executor_id,
             application_version=APPLICATION_VERSION, serializer=DBOSPortableJSONSerializer(), enable_otlp=False,
             log_level="WARNING", notification_listener_polling_interval_sec=0.2,
         )
+
+    def _prepare(self, database: Path) -> None:
+        """Make the database and the queue. A queue that is there at launch is polled from the first moment on."""
+        _use_wal(database)
+        DBOS.migrate(_url(database))
+        client = DBOSClient(
+            system_database_url=_url(database), serializer=DBOSPortableJSONSerializer(), application_name=APPLICATION
+        )
+        try:
+            client.register_queue(
+                QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=self._poll_s,
+                on_conflict="always_update", application_name=APPLICATION,
+            )
+        finally:
+            client.destroy()
 
 
 async def _step(name: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -151,6 +164,10 @@ def _hold(path: Path) -> TextIO:
                     f"Another gateway works in {path.parent}: stop it, or set STILLMOTION_DATA to another folder."
                 ) from None
             time.sleep(0.1)
+
+
+def _url(database: Path) -> str:
+    return f"sqlite:///{database.absolute()}"
 
 
 def _use_wal(database: Path) -> None:
