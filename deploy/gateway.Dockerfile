@@ -21,8 +21,8 @@ COPY deploy/healthcheck.py /app/
 COPY services/contracts /app/contracts
 COPY services/wire /app/wire
 COPY gateway /app/gateway
-# The root file system is read-only at run time, so Python could not keep its compiled files then.
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+# Readable to the user of the image whatever the checkout's umask was; compiled here, for at run time nothing is writable.
+RUN chmod -R a+rX /app && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE_IMAGE} AS system
 COPY deploy/strip_system.sh /tmp/

@@ -21,8 +21,12 @@ COPY deploy/healthcheck.py /app/
 COPY services/contracts /app/contracts
 COPY services/wire /app/wire
 COPY services/video_service /app/video_service
-# The root file system is read-only at run time, so Python could not keep its compiled files then.
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+# Readable to the user of the image whatever the checkout's umask was; compiled here, for at run time nothing is writable.
+RUN chmod -R a+rX /app && python3 -m compileall -q --invalidation-mode unchecked-hash /app
+
+FROM ${BASE_IMAGE} AS models
+COPY models/video /models/embedded/video
+RUN chmod -R a+rX /models
 
 FROM ${BASE_IMAGE} AS system
 COPY deploy/strip_system.sh /tmp/
@@ -32,7 +36,7 @@ RUN sh /tmp/strip_system.sh
 FROM scratch
 COPY --from=system / /
 COPY --from=packages /opt/venv /opt/venv
-COPY models/video /models/embedded/video
+COPY --from=models /models /models
 COPY --from=code /app /app
 RUN mkdir /data && chown 10001:10001 /data
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
