@@ -59,6 +59,8 @@ async def test_a_silent_stream_sends_heartbeats_and_a_queued_job_its_place(tmp_p
                 if line == ": ping":
                     services.script.may_go_on.set()
         assert ": ping" in lines
+        told = [line for line in lines if line.startswith("id: ")]
+        assert len(told) == len(set(told)), "only changes are told"
         assert places == sorted(places, reverse=True)
         assert {1, 0} <= set(places), "it moved up as the others left the queue"
 

@@ -25,3 +25,30 @@ async def test_a_full_queue_refuses_at_once_and_changes_nothing(tmp_path: Path, 
         assert len((await client.get("/v1/jobs")).json()["data"]) == 2
         services.script.may_go_on.set()
         await until(client, second["id"], lambda job: job["state"] == "completed")
+
+
+async def test_a_canceled_job_gives_its_place_to_the_next_at_once(
+    tmp_path: Path, services: Services, picture: Callable[..., bytes]
+) -> None:
+    services.script.describe_delay_s = 20
+    async with open_client(gateway_settings(tmp_path, services, concurrency=1)) as client:
+        slow = (await client.post("/generate", files={"image": ("a.png", picture())})).json()
+        await until(client, slow["id"], lambda job: job["progress"]["stage"] == "describing")
+        next_one = (await client.post("/generate", json={"prompt": "two"})).json()
+        assert next_one["progress"]["queue_position"] == 0
+        await client.post(slow["urls"]["cancel"])
+        await until(client, next_one["id"], lambda job: job["state"] == "completed", seconds=5)
+
+
+async def test_a_job_canceled_in_the_queue_never_starts(tmp_path: Path, services: Services) -> None:
+    services.script.may_go_on.clear()
+    async with open_client(gateway_settings(tmp_path, services, concurrency=1)) as client:
+        first = (await client.post("/generate", json={"prompt": "one"})).json()
+        waiting = (await client.post("/generate", json={"prompt": "two"})).json()
+        canceled = (await client.post(waiting["urls"]["cancel"])).json()
+        assert (canceled["state"], canceled["started_at"]) == ("canceled", None)
+        services.script.may_go_on.set()
+        await until(client, first["id"], lambda job: job["state"] == "completed")
+        last = (await client.post("/generate", json={"prompt": "three"})).json()
+        await until(client, last["id"], lambda job: job["state"] == "completed")
+        assert services.script.begun == [first["id"], last["id"]]

@@ -35,6 +35,11 @@ def test_the_table_of_transitions_names_every_state_and_ends_in_the_terminal_one
     assert {state for state, targets in TRANSITIONS.items() if not targets} == TERMINAL_JOB_STATES
 
 
+def test_no_transition_leads_back() -> None:
+    rank = {"queued": 0, "running": 1, "completed": 2, "failed": 2, "canceled": 2}
+    assert all(rank[target] > rank[state] for state, targets in TRANSITIONS.items() for target in targets)
+
+
 class JobLife(RuleBasedStateMachine):
     """Whatever is tried in whatever order, a job is only ever where the table leads, and nothing else moves."""
 
