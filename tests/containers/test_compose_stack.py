@@ -1,0 +1,157 @@
+"""Laws of the built images and of the running compose stack. `make containers-test` runs them; they take minutes.
+
+`BASE_IMAGE` names another base than the Dockerfiles', `CONTAINER_BUILD_FLAGS` goes to every build.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import httpx
+import pytest
+
+from gateway.cli.demo import default_picture
+from tests.containers.engine import Engine, find_engine
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
+
+KINDS = ("gateway", "vl", "video")
+READY_S = 300
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def engine(port: int) -> Engine:
+    """The engine, with the three images built."""
+    found = find_engine({"GATEWAY_PORT": str(port), "STILLMOTION_INTERNAL_TOKEN": "a-token-for-the-tests"})
+    if found is None:
+        pytest.skip("neither a Docker daemon nor podman with podman-compose is on this machine")
+    for kind in KINDS:
+        found.build(kind)
+    return found
+
+
+@pytest.fixture(scope="module")
+def gateway(engine: Engine, port: int) -> Iterator[httpx.Client]:
+    """A client of the running stack."""
+    try:
+        engine.compose_run("up", "-d", "--no-build")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+            wait_until_ready(client)
+            yield client
+    finally:
+        engine.compose_run("down", "-v")
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    """podman ignores `depends_on: service_healthy`, so readiness is waited for here."""
+    until = time.monotonic() + READY_S
+    said = "nothing"
+    while time.monotonic() < until:
+        try:
+            answer = client.get("/readyz")
+            said = answer.text
+            if answer.status_code == 200:
+                return
+        except httpx.TransportError as error:
+            said = repr(error)
+        time.sleep(0.5)
+    pytest.fail(f"not ready after {READY_S} s: {said}")
+
+
+def render(client: httpx.Client, **fields: str) -> dict:
+    """Post the cat and return the ended job."""
+    picture = default_picture()
+    answer = client.post("/generate", files={"image": (picture.name, picture.read_bytes())}, data=fields)
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    until = time.monotonic() + 600
+    while job["state"] in ("queued", "running") and time.monotonic() < until:
+        job = client.get(f"/v1/jobs/{job['id']}", params={"wait": 30}).json()
+    return job
+
+
+def number_of_frames(mp4: bytes, path: Path) -> int:
+    path.write_bytes(mp4)
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_the_gateway_image_is_small_and_holds_no_model_library(engine: Engine) -> None:
+    sizes = {kind: engine.image_mb(kind) for kind in KINDS}
+    print("image sizes:", ", ".join(f"{kind} {size:.0f} MB" for kind, size in sizes.items()))
+    assert sizes["gateway"] <= 350
+    program = "from importlib.util import find_spec as f; print(f('torch'), f('transformers'), f('diffusers'))"
+    assert engine.run("run", "--rm", "stillmotion/gateway", "python", "-c", program) == "None None None"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_has_no_build_tools_and_no_root(engine: Engine, kind: str) -> None:
+    script = "id -u; command -v pip gcc cc make git || true"
+    listed = engine.run("run", "--rm", f"stillmotion/{kind}", "sh", "-c", script)
+    assert listed.split() == ["10001"]
+
+
+def test_a_picture_posted_to_the_stack_comes_back_as_a_video(gateway: httpx.Client, tmp_path: Path) -> None:
+    job = render(gateway)
+    assert job["state"] == "completed", job["error"]
+    assert "cat" in job["caption"].lower()
+    mp4 = gateway.get(job["urls"]["content"]).content
+    assert number_of_frames(mp4, tmp_path / "video.mp4") == job["video"]["num_frames"]
+
+
+def test_a_model_service_reaches_nothing_outside_and_writes_nowhere_but_its_volumes(
+    gateway: httpx.Client, engine: Engine
+) -> None:
+    # The kernel's own table: a destination of all zeros is the way to everywhere else.
+    routes = "print([line.split()[1] for line in open('/proc/net/route')][1:].count('00000000'), 'ways out')"
+    write = "import pathlib; pathlib.Path('/app/x').touch()"
+    for service in ("vl_service", "video_service"):
+        container = engine.container(service)
+        assert engine.run("exec", container, "python", "-c", routes) == "0 ways out"
+        with pytest.raises(AssertionError, match="Read-only file system"):
+            engine.run("exec", container, "python", "-c", write)
+    assert engine.run("exec", engine.container("gateway"), "python", "-c", routes) == "1 ways out"
+
+
+@pytest.mark.parametrize("service", ["video_service", "vl_service", "gateway"])
+def test_a_container_that_dies_comes_back_and_the_next_picture_is_served(
+    gateway: httpx.Client, engine: Engine, service: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to kill the process as a crash would: the engine's own kill counts as a wish to stop")
+    before = int(engine.run("inspect", "-f", "{{.State.Pid}}", engine.container(service)))
+    os.kill(before, signal.SIGKILL)
+    until = time.monotonic() + 30
+    while time.monotonic() < until and _pid(engine, service) in (0, before):
+        time.sleep(0.2)
+    assert _pid(engine, service) not in (0, before)
+    wait_until_ready(gateway)
+    assert render(gateway)["state"] == "completed"
+
+
+def _pid(engine: Engine, service: str) -> int:
+    try:
+        return int(engine.run("inspect", "-f", "{{.State.Pid}}", engine.container(service)))
+    except (IndexError, AssertionError):  # between its death and its return
+        return 0
+
+
+def test_jobs_survive_down_and_up_and_down_leaves_no_container(gateway: httpx.Client, engine: Engine) -> None:
+    job = render(gateway)
+    engine.compose_run("down")
+    assert engine.containers() == []
+    engine.compose_run("up", "-d", "--no-build")
+    wait_until_ready(gateway)
+    assert gateway.get(f"/v1/jobs/{job['id']}").json()["state"] == "completed"
+    assert gateway.get(job["urls"]["content"]).status_code == 200
