@@ -1,0 +1,94 @@
+"""One running stack for all tests here that do not end it."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.cli.demo import default_picture
+from tests.e2e.stack import Stack, served, stack_environment
+from tests.tiny_wan import TINY_CARD, save_tiny_wan
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the Wan layout; allows renders that last some seconds, to have a middle to be killed in."""
+    card = TINY_CARD | {"max_pixels": 256 * 256}
+    return save_tiny_wan(tmp_path_factory.mktemp("models") / "tiny", card=card)
+
+
+@pytest.fixture(scope="session")
+def stack(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Three real processes under `stillmotion serve`; retries end soon, so that a dead service is noticed soon."""
+    folder = tmp_path_factory.mktemp("stack")
+    quick = {"GATEWAY_RETRY_ATTEMPTS": "2", "GATEWAY_RETRY_FOR_S": "2", "GATEWAY_CONNECT_TIMEOUT_S": "1"}
+    with served(stack_environment(tiny_checkpoint, folder / "data", **quick), folder) as running:
+        running.wait_ready()
+        yield running
+
+
+@pytest.fixture
+def gateway(stack: Stack) -> Iterator["Gateway"]:
+    """A client of the shared stack, which is ready when the test begins."""
+    stack.wait_ready()
+    with httpx.Client(base_url=stack.url, timeout=60, trust_env=False) as http:
+        yield Gateway(http)
+
+
+@pytest.fixture(scope="session")
+def cat() -> Path:
+    """A real photograph."""
+    return default_picture()
+
+
+class Gateway:
+    """The public API in the verbs of these tests."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self.http = http
+
+    def submit(self, picture: Path | None, **fields: str) -> dict[str, Any]:
+        """Post a picture; the accepted job."""
+        files = {"image": (picture.name, picture.read_bytes())} if picture else None
+        answer = self.http.post("/generate", data=fields, files=files) if files else self.http.post(
+            "/generate", json=fields)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    def look(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The job as it is now."""
+        return self.http.get(job["urls"]["self"]).json()
+
+    def wait_for_step(self, job: dict[str, Any], step: int, limit_s: float = 60) -> dict[str, Any]:
+        """The job once it has done `step` denoising steps and still renders."""
+        until = time.monotonic() + limit_s
+        while time.monotonic() < until:
+            job = self.look(job)
+            assert job["state"] in ("queued", "running"), job
+            if job["progress"]["stage"] == "rendering" and job["progress"]["step"] >= step:
+                return job
+            time.sleep(0.02)
+        raise AssertionError(f"no step {step} within {limit_s} s: {job}")
+
+    def wait_for_end(self, job: dict[str, Any], limit_s: float = 90) -> dict[str, Any]:
+        """The job once it has ended."""
+        until = time.monotonic() + limit_s
+        while time.monotonic() < until:
+            job = self.http.get(job["urls"]["self"], params={"wait": 10}).json()
+            if job["state"] not in ("queued", "running"):
+                return job
+        raise AssertionError(f"not ended within {limit_s} s: {job}")
+
+    def render(self, picture: Path | None, **fields: str) -> dict[str, Any]:
+        """Submit and wait; the ended job."""
+        return self.wait_for_end(self.submit(picture, **fields))
+
+    def video(self, job: dict[str, Any]) -> bytes:
+        """The bytes of a completed job's MP4."""
+        answer = self.http.get(job["urls"]["content"])
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "video/mp4"
+        return answer.content

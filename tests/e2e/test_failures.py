@@ -1,0 +1,77 @@
+"""Processes die in the middle of the work: the job says so or completes, and the next one works."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Gateway
+from tests.e2e.stack import Stack
+
+pytestmark = pytest.mark.slow
+
+LONG = {"size": "256x256", "num_frames": "33", "steps": "50", "guidance_scale": "5"}
+
+
+def kill(stack: Stack, module: str) -> int:
+    pid = stack.pid_of(module)
+    assert pid is not None, f"nothing runs {module}"
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def wait_for_another(stack: Stack, module: str, than: int) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and stack.pid_of(module) in (None, than):
+        time.sleep(0.1)
+    assert stack.pid_of(module) not in (None, than)
+
+
+def test_a_killed_video_worker_fails_its_job_with_the_reason_or_the_job_completes_and_the_next_one_works(
+    gateway: Gateway, stack: Stack, cat: Path
+) -> None:
+    job = gateway.wait_for_step(gateway.submit(cat, **LONG), step=2)
+    pid = kill(stack, "video_service.worker")
+    ended = gateway.wait_for_end(job)
+    if ended["state"] == "failed":
+        assert "worker" in ended["error"]["detail"].lower()
+        assert "SIGKILL" in ended["error"]["detail"]
+    else:
+        assert ended["state"] == "completed"
+    wait_for_another(stack, "video_service.worker", pid)
+    assert gateway.render(cat)["state"] == "completed"
+
+
+def test_a_job_whose_vl_service_is_gone_names_it_after_bounded_retries_and_the_next_one_works(
+    gateway: Gateway, stack: Stack, cat: Path
+) -> None:
+    pid = kill(stack, "vl_service")
+    began = time.monotonic()
+    ended = gateway.render(cat)
+    assert time.monotonic() - began < 30
+    assert ended["state"] == "failed"
+    assert "vl_service" in ended["error"]["detail"]
+    wait_for_another(stack, "vl_service", pid)
+    stack.wait_ready()
+    assert gateway.render(cat)["state"] == "completed"
+
+
+def test_a_killed_gateway_comes_back_and_finishes_the_job_it_had(gateway: Gateway, stack: Stack, cat: Path) -> None:
+    job = gateway.wait_for_step(gateway.submit(cat, **LONG), step=2)
+    pid = kill(stack, "gateway")
+    wait_for_another(stack, "gateway", pid)
+    stack.wait_ready()
+    assert gateway.wait_for_end(job)["state"] == "completed"
+
+
+def test_canceling_a_running_job_takes_effect_within_seconds_and_the_next_one_works(
+    gateway: Gateway, cat: Path
+) -> None:
+    job = gateway.wait_for_step(gateway.submit(cat, **LONG), step=1)
+    began = time.monotonic()
+    assert gateway.http.post(job["urls"]["cancel"]).status_code == 200
+    assert gateway.wait_for_end(job)["state"] == "canceled"
+    assert gateway.render(cat)["state"] == "completed"
+    assert time.monotonic() - began < 20
