@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from contracts.errors import Problem
 from contracts.models import VideoModelInfo
-from contracts.videos import RenderResult, RenderStage, RenderState, RenderStatus, VideoRequest
+from contracts.videos import RenderResult, RenderStage, RenderState, RenderStatus
 from video_service.estimates import Clock, Pace, retry_after_s
 from video_service.renders import (
     QueueFull,
@@ -17,7 +17,7 @@ from video_service.renders import (
     RenderNotFound,
     RenderRecord,
     RenderStopping,
-    encode,
+    Submission,
     new_record,
 )
 from video_service.store import RenderStore
@@ -82,21 +82,33 @@ class RenderQueue:
         """The status with the time to the end as of now."""
         return render.record.status.model_copy(update={"eta_s": self._eta_s(render)})
 
-    async def put(self, render_id: str, request: VideoRequest, info: VideoModelInfo) -> tuple[Render, bool]:
+    def attach(self, submission: Submission) -> Render | None:
+        """The render of this id and body that waits, runs or is completed.
+
+        Raises `RenderConflict` where the id has another body, `RenderStopping` while it is being canceled.
+        """
+        render = self._renders.get(submission.render_id)
+        if render is None:
+            return None
+        if render.record.digest != submission.digest:
+            raise RenderConflict(f"The id {render.id} belongs to a render of another body; use a new id.")
+        if render.stop_requested.is_set():
+            raise RenderStopping(f"The render {render.id} is being canceled; put it again once it has stopped.")
+        return render if render.state in ("queued", "running", "completed") else None
+
+    async def put(self, submission: Submission, info: VideoModelInfo) -> tuple[Render, bool]:
         """Find the render of this id and body, or queue it; true if it was queued now.
 
-        A failed or canceled one is queued again. Raises `RenderConflict`, `RenderStopping`, `QueueFull`; then nothing
-        has changed.
+        A failed or canceled one is queued again. Raises `QueueFull` and what `attach` raises; then nothing has changed.
         """
-        body, digest = await asyncio.to_thread(encode, request)
-        if existing := self._attachable(render_id, digest):
+        if existing := self.attach(submission):
             return existing, False
         self._refuse_when_full()
         async with self._admission:
-            if existing := self._attachable(render_id, digest):  # another call was first
+            if existing := self.attach(submission):  # another call was first
                 return existing, False
             self._refuse_when_full()
-            return await self._admit(new_record(render_id, request, info, digest), body), True
+            return await self._admit(new_record(submission, info), submission.body), True
 
     async def stop(self, render_id: str) -> Render | None:
         """Cancel a queued or running render and return it; remove an ended one and return None.
@@ -177,16 +189,6 @@ class RenderQueue:
                 async with self._admission:
                     if render.is_terminal:  # it may have been put again meanwhile
                         await self._forget(render)
-
-    def _attachable(self, render_id: str, digest: str) -> Render | None:
-        render = self._renders.get(render_id)
-        if render is None:
-            return None
-        if render.record.digest != digest:
-            raise RenderConflict(f"The id {render_id} belongs to a render of another body; use a new id.")
-        if render.stop_requested.is_set():
-            raise RenderStopping(f"The render {render_id} is being canceled; put it again once it has stopped.")
-        return render if render.state in ("queued", "running", "completed") else None
 
     def _refuse_when_full(self) -> None:
         if len(self._waiting) >= self._max_waiting:

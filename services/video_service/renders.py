@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Self
 
 from contracts.models import FrozenModel, VideoModelInfo
 from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, VideoRequest
@@ -72,17 +74,29 @@ class RenderRecord(FrozenModel):
         return RenderStatus.model_validate({"id": self.status.id, "state": state, **changes})
 
 
-def encode(request: VideoRequest) -> tuple[bytes, str]:
-    """The request as the bytes that are kept, and their SHA-256: equal for equal fields, however they were written."""
-    body = request.model_dump_json().encode()
-    return body, hashlib.sha256(body).hexdigest()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A request under its id, as the bytes that are kept and their SHA-256."""
+
+    render_id: str
+    request: VideoRequest
+    body: bytes
+    digest: str
+    """Equal for equal fields, however they were written."""
+
+    @classmethod
+    def of(cls, render_id: str, request: VideoRequest) -> Self:
+        """Encode and hash the request: some milliseconds for a large picture, so call it off the event loop."""
+        body = request.model_dump_json().encode()
+        return cls(render_id=render_id, request=request, body=body, digest=hashlib.sha256(body).hexdigest())
 
 
-def new_record(render_id: str, request: VideoRequest, info: VideoModelInfo, digest: str) -> RenderRecord:
+def new_record(submission: Submission, info: VideoModelInfo) -> RenderRecord:
     """The record of a render that is queued now."""
+    request = submission.request
     sampling = resolve_sampling(request, info)
     return RenderRecord(
-        status=RenderStatus(id=render_id, state="queued"), digest=digest,
+        status=RenderStatus(id=submission.render_id, state="queued"), digest=submission.digest,
         voxels=request.width * request.height * request.num_frames,
         # Guidance runs the network twice a step: with and without the prompt.
         passes=sampling.steps * (2 if sampling.guidance_scale > 1 else 1), created_at=datetime.now(UTC),

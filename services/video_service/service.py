@@ -8,7 +8,7 @@ from contracts.videos import VideoRequest
 from video_service.catalog import check_request
 from video_service.picture import read_picture
 from video_service.render_queue import RenderQueue
-from video_service.renders import Render
+from video_service.renders import Render, Submission
 from video_service.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -50,15 +50,18 @@ class VideoService:
         await self.renders.close()
 
     async def put(self, render_id: str, request: VideoRequest) -> tuple[Render, bool]:
-        """Check the request against the model, then find or queue its render; true if it was queued now.
+        """Find the render, or check the request against the model and queue it; true if it was queued now.
 
         Raises `ServiceUnavailable`, `RequestRefused`, `PictureUnreadable` and what `RenderQueue.put` raises.
         """
+        submission = await asyncio.to_thread(Submission.of, render_id, request)
+        if existing := self.renders.attach(submission):  # also while no model is there: what is done is done
+            return existing, False
         info = self._usable_model()
         check_request(request, info)
         if request.image is not None:
             await asyncio.to_thread(read_picture, request.image)
-        return await self.renders.put(render_id, request, info)
+        return await self.renders.put(submission, info)
 
     def health(self) -> Health:
         """Ready while a render that comes now would be rendered."""

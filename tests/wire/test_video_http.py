@@ -165,6 +165,22 @@ async def test_a_model_that_is_not_there_leaves_the_service_alive_and_saying_why
         assert int(refused.headers["retry-after"]) >= 1
 
 
+@pytest.mark.slow
+async def test_when_no_worker_starts_what_waits_fails_with_the_reason_and_new_renders_are_refused(
+    model: Path, tmp_path: Path
+):
+    settings = VideoSettings(model=str(model), data_dir=tmp_path / "data")
+    async for http in connect(settings, ("false",)):
+        assert (await http.put("/v1/videos/a", json=BODY)).status_code == 202
+        async with asyncio.timeout(20):
+            await http.get("/v1/videos/a/events")
+        status = (await http.get("/v1/videos/a")).json()
+        assert (status["state"], status["error"]["code"]) == ("failed", "model_unavailable")
+        assert "exit status 1" in status["error"]["detail"]
+        refused = await http.put("/v1/videos/b", json=BODY)
+        assert (refused.status_code, problem(refused).code) == (503, "model_unavailable")
+
+
 async def test_stopping_is_prompt_also_while_workers_keep_dying_at_their_start(model: Path, tmp_path: Path):
     settings = VideoSettings(model=str(model), data_dir=tmp_path / "data")
     for delay_s in (0.0, 0.002, 0.004, 0.006, 0.008, 0.01):

@@ -128,15 +128,6 @@ def test_a_running_render_is_canceled_within_a_step_by_the_same_worker(service: 
     assert service.wait_ended("after-cancel")["state"] == "completed"
 
 
-def test_canceling_too_late_does_not_cancel_the_retry(service: VideoProcess):
-    for _ in range(3):
-        put(service, "late", "break", steps=50)
-        service.http.delete("/v1/videos/late")
-        service.wait_ended("late")
-    put(service, "late", "break", steps=50)
-    assert service.wait_ended("late")["error"]["code"] == "render_failed"
-
-
 def test_a_killed_worker_fails_its_render_by_name_and_the_next_one_completes(service: VideoProcess):
     put(service, "killed", "go", steps=50)
     put(service, "survivor", "go")

@@ -9,7 +9,7 @@ from contracts.errors import Problem
 from contracts.models import FloatRange, IntRange, VideoModelInfo
 from contracts.videos import VideoRequest
 from video_service.render_queue import MAX_ATTEMPTS, RenderQueue
-from video_service.renders import QueueFull, Render, RenderConflict, RenderNotFound, RenderStopping
+from video_service.renders import QueueFull, Render, RenderConflict, RenderNotFound, RenderStopping, Submission
 from video_service.store import RenderStore
 
 INFO = VideoModelInfo(
@@ -35,8 +35,12 @@ def queue(tmp_path: Path) -> RenderQueue:
     return make_queue(tmp_path)
 
 
+async def submit(queue: RenderQueue, render_id: str, prompt: str = "zoom in") -> tuple[Render, bool]:
+    return await queue.put(Submission.of(render_id, words(prompt)), INFO)
+
+
 async def put(queue: RenderQueue, render_id: str, prompt: str = "zoom in") -> Render:
-    render, _ = await queue.put(render_id, words(prompt), INFO)
+    render, _ = await submit(queue, render_id, prompt)
     return render
 
 
@@ -60,18 +64,18 @@ def names(folder: Path) -> set[str]:
 
 
 async def test_the_same_id_and_body_is_one_render_in_every_living_state(queue: RenderQueue):
-    render, created = await queue.put("a", words(), INFO)
+    render, created = await submit(queue, "a")
     assert created
-    assert await queue.put("a", words(), INFO) == (render, False)
+    assert await submit(queue, "a") == (render, False)
     await begin(queue)
-    assert await queue.put("a", words(), INFO) == (render, False)
+    assert await submit(queue, "a") == (render, False)
     await complete(queue, render)
-    assert await queue.put("a", words(), INFO) == (render, False)
+    assert await submit(queue, "a") == (render, False)
     assert await queue.next() is None
 
 
 async def test_many_puts_at_once_make_one_render(queue: RenderQueue):
-    answers = await asyncio.gather(*(queue.put("a", words(), INFO) for _ in range(8)))
+    answers = await asyncio.gather(*(submit(queue, "a") for _ in range(8)))
     assert sum(created for _, created in answers) == 1
     assert len({id(render) for render, _ in answers}) == 1
 
@@ -134,7 +138,7 @@ async def test_canceling_a_running_render_asks_and_waits_for_its_end(queue: Rend
         await put(queue, "a")
     await queue.finish(render, "canceled")
     assert render.state == "canceled"
-    assert (await queue.put("a", words(), INFO))[1]
+    assert (await submit(queue, "a"))[1]
 
 
 async def test_removing_an_ended_render_leaves_no_file_and_frees_the_id(queue: RenderQueue, tmp_path: Path):
@@ -163,7 +167,7 @@ async def test_a_failed_or_canceled_render_put_again_is_rendered_again(queue: Re
     await begin(queue)
     error = Problem(status=500, code="render_failed", title="t", detail="d") if state == "failed" else None
     await queue.finish(render, state, error=error)
-    again, created = await queue.put("a", words(), INFO)
+    again, created = await submit(queue, "a")
     assert (again, created, again.state, again.record.status.error) == (render, True, "queued", None)
     with pytest.raises(RenderConflict):
         await put(queue, "a", "zoom out")
@@ -188,7 +192,7 @@ async def test_a_restart_finds_the_finished_and_queues_the_others_in_their_order
     assert reborn.find("a").state == "completed"
     assert reborn.store.video_path("a").read_bytes() == b"mp4"
     assert [(await begin(reborn)).id for _ in "bcd"] == ["b", "c", "d"]
-    assert not (await reborn.put("a", words(), INFO))[1]
+    assert not (await submit(reborn, "a"))[1]
 
 
 async def test_a_render_that_keeps_taking_the_service_down_is_given_up(queue: RenderQueue, tmp_path: Path):
@@ -233,7 +237,7 @@ async def test_a_completed_render_whose_file_is_lost_says_so_and_can_be_rendered
     error = reborn.find("a").record.status.error
     assert error is not None
     assert error.code == "file_lost"
-    assert (await reborn.put("a", words(), INFO))[1]
+    assert (await submit(reborn, "a"))[1]
 
 
 async def test_only_so_many_ended_renders_are_kept_and_the_oldest_go_first(tmp_path: Path):
