@@ -160,13 +160,16 @@ def _what(scene: Scene, asked: str, language: Language) -> Reply | None:
 
 _RULES: tuple[tuple[re.Pattern[str], Callable[[Scene, str, Language], Reply | None]], ...] = tuple(
     (re.compile(pattern), rule) for pattern, rule in (
-        (r"how many|\bcount\b|number of|多少|几(?:个|只|条|辆|人)",
+        (r"how many|\bcount\b|number of|多少(?:个|只|条|辆|人|张)|几(?:个|只|条|辆|人|张)",
          _not_measured("I name the main subject but do not count things", "我能说出主体，但不会数数量")),
         (r"\btext\b|\bwritten\b|\bread\b|\bwords?\b|\bsays?\b|文字|写着|写了|字样",
          _not_measured("I do not read text in pictures", "我不识别图片中的文字")),
         (r"\bwho\b|\bname of\b|\bfeel|emotion|mood of|\bage\b|how old|是谁|叫什么|情绪|几岁|年龄",
          _not_measured("I do not recognise people, feelings or ages", "我不识别人物身份、情绪或年龄")),
         (r"\bwhy\b|为什么", _not_measured("reasons are not in the picture", "原因无法从画面看出")),
+        (r"weather|season|time\b|\byear\b|\bdate\b|price|\bcost|brand|\bmodel\b|heavy|weigh|"
+         r"how (?:big|large|tall|far|long)|天气|季节|几点|时间|哪年|价格|品牌|型号|多重|多大|多高|多远",
+         _not_measured("I measure the picture, not the world behind it", "我只测量画面本身，不了解画面之外的事")),
         (r"colou?r|颜色|什么色|色调", _colour),
         (r"\bindoors?\b|\boutdoors?\b|\binside\b|\boutside\b|室内|室外|户外", _setting),
         (r"bright|\bdark|\blight(?:ing)?\b|contrast|exposure|亮|暗|光线|反差|对比", _brightness),
@@ -176,7 +179,8 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Scene, str, Language], Reply | No
          _nature),
         (r"\bwhere\b|position|哪里|哪儿|位置|哪边", _where),
         (r"^(?:is|are|does|do|can you see|has|have)\b|\bany\b|是不是|有没有|吗|是否", _is_there),
-        (r"\bwhat\b|\bwhich\b|describe|subject|什么|哪种|描述|主体", _what),
-        (r".", _is_there),
+        (r"^what(?:'s| is| are| do| does| did| can| kind| type| sort| animal| object| thing)\b.*"
+         r"(?:\bthis|\bthat|\bit\b|\bthese|\bin\b|picture|image|photo|\bsee|subject|show|object|animal|thing)|"
+         r"^which (?:animal|object|thing|kind)|describe|subject|什么|哪种|描述|主体", _what),
     )
 )

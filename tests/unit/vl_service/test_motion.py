@@ -8,7 +8,8 @@ from contracts.describe import Language
 from vl_service.motion import Motion, Speed, motion_names, quoted_parts, read_request
 
 FIXED_SPEED = {"hold_still", "handheld"}
-ALL = [(name, speed, language) for name in motion_names() for speed in get_args(Speed) for language in get_args(Language)
+ALL = [(name, speed, language)
+       for name in motion_names() for speed in get_args(Speed) for language in get_args(Language)
        if speed == "normal" or name not in FIXED_SPEED]
 
 
@@ -24,8 +25,9 @@ def test_every_canonical_sentence_is_read_back_as_the_motion_it_says(
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    ("slow zoom out", [("zoom_out", "slow")]), ("zoom in", [("zoom_in", "normal")]), ("pan left", [("pan_left", "normal")]),
-    ("pan right", [("pan_right", "normal")]), ("pan up", [("tilt_up", "normal")]), ("pan down", [("tilt_down", "normal")]),
+    ("slow zoom out", [("zoom_out", "slow")]), ("zoom in", [("zoom_in", "normal")]),
+    ("pan left", [("pan_left", "normal")]), ("pan right", [("pan_right", "normal")]),
+    ("pan up", [("tilt_up", "normal")]), ("pan down", [("tilt_down", "normal")]),
     ("rotate", [("rotate_clockwise", "normal")]), ("hold still", [("hold_still", "normal")]),
     ("Slowly rotate counter-clockwise", [("rotate_counterclockwise", "slow")]),
     ("no camera movement", [("hold_still", "normal")]), ("static shot", [("hold_still", "normal")]),
@@ -34,7 +36,8 @@ def test_every_canonical_sentence_is_read_back_as_the_motion_it_says(
     ("make it bounce", [("bounces", "normal")]), ("the boat drifts gently to the right", [("drifts_right", "slow")]),
     ("the leaves are falling", [("falls", "normal")]), ("the water ripples", [("ripples", "normal")]),
     ("make the boat drift left and zoom in", [("drifts_left", "normal"), ("zoom_in", "normal")]),
-    ("镜头缓缓推近", [("zoom_in", "slow")]), ("镜头拉远", [("zoom_out", "normal")]), ("镜头向左平移", [("pan_left", "normal")]),
+    ("镜头缓缓推近", [("zoom_in", "slow")]), ("镜头拉远", [("zoom_out", "normal")]),
+    ("镜头向左平移", [("pan_left", "normal")]),
     ("画面快速顺时针旋转", [("rotate_clockwise", "quick")]), ("让它缓缓向左移动", [("drifts_left", "slow")]),
     ("镜头固定不动", [("hold_still", "normal")]), ("水面泛起涟漪", [("ripples", "normal")]),
 ])

@@ -1,0 +1,89 @@
+"""The process as it is run: its settings from the environment, a checkpoint by hub id from a local cache, its end."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.unit.vl_service.tiny_qwen import save_tiny_checkpoint
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def running(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vl_service"], env={**os.environ, **environment, "VL_PORT": str(port)})
+    try:
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def wait_until(url: str, status: int) -> httpx.Response:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            response = httpx.get(url, timeout=5)
+            if response.status_code == status:
+                return response
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(f"{url} was not {status} in time")
+
+
+@pytest.mark.slow
+def test_the_default_process_describes_a_picture_and_ends_on_sigterm(photograph_base64: Callable[[str], str]) -> None:
+    with running({}) as (process, url):
+        wait_until(f"{url}/readyz", 200)
+        response = httpx.post(f"{url}/v1/describe", timeout=60, json={
+            "image": photograph_base64("chelsea"), "tasks": [{"kind": "caption"}]})
+        assert "tabby cat" in response.json()["results"][0]["text"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_a_hub_id_is_loaded_from_the_cache_with_its_revision(
+    tmp_path: Path, photograph_base64: Callable[[str], str]
+) -> None:
+    saved = save_tiny_checkpoint("qwen2_5_vl", tmp_path / "saved")
+    cached = tmp_path / "hub" / "hub" / "models--stillmotion--tiny"
+    shutil.copytree(saved, cached / "snapshots" / REVISION)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(REVISION)
+    environment = {"VL_MODEL": "stillmotion/tiny", "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1",
+                   "VL_DEVICE": "cpu"}
+    with running(environment) as (_, url):
+        wait_until(f"{url}/readyz", 200)
+        info = httpx.get(f"{url}/v1/models").json()["data"][0]
+        assert (info["id"], info["revision"]) == ("stillmotion/tiny", REVISION)
+        response = httpx.post(f"{url}/v1/describe", timeout=60, json={
+            "image": photograph_base64("chelsea"), "tasks": [{"kind": "caption"}], "max_new_tokens": 8})
+        assert response.status_code == 200, response.text
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_not_there_is_a_reason_not_a_crash() -> None:
+    with running({"VL_MODEL": "stillmotion/nowhere", "HF_HUB_OFFLINE": "1"}) as (process, url):
+        wait_until(f"{url}/livez", 200)
+        deadline = time.monotonic() + 60
+        while "loaded" not in (reason := wait_until(f"{url}/readyz", 503).json()["reasons"][0]):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert "stillmotion/nowhere" in reason
+        assert process.poll() is None
