@@ -44,11 +44,12 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def generate_body() -> dict[str, Any]:
     """`openapi_extra` of `POST /generate`: one request in two encodings."""
     form = _inline(GenerateOptions.model_json_schema())
+    metadata = {"type": "string", "description": "A JSON object of strings; returned unchanged.", "example": ""}
     form["properties"] = {
         "image": {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP; 64 px a side or more."},
-        **form["properties"],
+        **{name: _form_field(field) for name, field in form["properties"].items()},
+        "metadata": metadata,
     }
-    form["properties"]["metadata"] = {"type": "string", "description": "A JSON object of strings; returned unchanged."}
     return {"requestBody": {
         "required": True,
         "content": {
@@ -79,6 +80,14 @@ def with_problem(schema: dict[str, Any]) -> dict[str, Any]:
         schemas.setdefault(name, definition)
     schemas["Problem"] = definitions
     return schema
+
+
+def _form_field(field: dict[str, Any]) -> dict[str, Any]:
+    """A field of a form: left empty instead of null, and empty in the form of /docs unless it has a default."""
+    kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+    flat = {name: value for name, value in field.items() if name not in ("anyOf", "default", "title")}
+    flat |= kinds[0] if kinds else {}
+    return flat | ({"default": field["default"]} if field.get("default") is not None else {"example": ""})
 
 
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:
