@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from contracts.videos import VideoRequest
@@ -19,6 +20,12 @@ def load_tiny(folder: Path) -> LoadedModel:
     """Load a checkpoint folder in float32 on the CPU."""
     settings = VideoSettings(model=str(folder), device="cpu", dtype="float32")
     return load_model(find_model(settings), settings)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from a second thread and lose much when the other cores are busy."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,123 @@
+"""Samplers against independent arithmetic."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+from contracts.models import Sampler
+from contracts.videos import RenderStage
+from video_service.catalog import Sampling
+from video_service.denoise import Solver, denoise, draw_noise, make_solver
+from video_service.load import LoadedModel
+from video_service.progress import RenderCanceled, silent
+from video_service.schedule import euler_sigmas, rcm_times, shift_sigma
+from video_service.text import encode_text
+
+SHAPE = (1, 16, 2, 16, 16)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 50])
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0])
+def test_euler_visits_the_noise_levels_of_the_diffusers_scheduler(steps: int, shift: float) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    np.testing.assert_allclose(euler_sigmas(steps, shift), np.asarray(scheduler.sigmas), atol=1e-6)
+
+
+def test_a_shift_moves_levels_up_and_keeps_the_ends() -> None:
+    assert shift_sigma(0.0, 3.0) == 0.0
+    assert shift_sigma(1.0, 3.0) == 1.0
+    assert shift_sigma(0.5, 3.0) == pytest.approx(0.75)
+    assert shift_sigma(0.3, 1.0) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("sigma_max", [80.0, 200.0])
+def test_rcm_starts_at_sigma_max_and_ends_clean(sigma_max: float) -> None:
+    """On the straight path, noise to data at time t is t / (1 - t): the first time stands for sigma_max."""
+    times = rcm_times(4, sigma_max)
+    assert times[0] / (1 - times[0]) == pytest.approx(sigma_max)
+    assert times[1:] == pytest.approx([math.tan(a) / (1 + math.tan(a)) for a in (1.5, 1.4, 1.0)] + [0.0])
+    assert times == sorted(times, reverse=True)
+    for refused in (0, 5):
+        with pytest.raises(ValueError, match="1 to 4 steps"):
+            rcm_times(refused, sigma_max)
+
+
+def rcm_reference(
+    model: LoadedModel, prompt_BLC: torch.Tensor, condition: torch.Tensor, steps: int, sigma_max: float, seed: int,
+    stochastic: bool,
+) -> torch.Tensor:
+    """The formulas of rCM in a few lines, on their own."""
+    generator = torch.Generator().manual_seed(seed)
+    angles = [*[math.atan(sigma_max), 1.5, 1.4, 1.0][:steps], 0.0]
+    t = [math.sin(a) / (math.sin(a) + math.cos(a)) for a in angles]
+    x = torch.randn(SHAPE, generator=generator).double() * t[0]
+    for now, then in itertools.pairwise(t):
+        inputs = torch.cat([x.float(), condition], dim=1)
+        v = model.transformer(inputs, torch.tensor([1000 * now]), prompt_BLC, return_dict=False)[0].double()
+        if stochastic:
+            x = (1 - then) * (x - now * v) + then * torch.randn(SHAPE, generator=generator).double()
+        else:
+            x = x - (now - then) * v
+    return x.float()
+
+
+@pytest.mark.parametrize("sampler", ["ode", "sde"])
+@pytest.mark.parametrize(("has_picture", "sigma_max"), [(True, 200.0), (False, 80.0)])
+@pytest.mark.parametrize("steps", [1, 4])
+@torch.inference_mode()
+def test_rcm_follows_its_formulas(
+    tiny_model: LoadedModel, sampler: Sampler, has_picture: bool, sigma_max: float, steps: int
+) -> None:
+    text = encode_text(tiny_model, "zoom in", None)
+    condition = torch.randn(1, 20, *SHAPE[2:], generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(5)
+    noise = draw_noise(SHAPE, generator)
+    solver = make_solver(
+        Sampling(sampler=sampler, steps=steps, guidance_scale=1.0), shift=3.0, has_picture=has_picture,
+        generator=generator,
+    )
+    mine = denoise(tiny_model, text, condition, solver, noise, 1.0, silent)
+    theirs = rcm_reference(tiny_model, text.prompt_BLC, condition, steps, sigma_max, 5, sampler == "sde")
+    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+
+
+def euler(steps: int) -> Solver:
+    sampling = Sampling(sampler="euler", steps=steps, guidance_scale=1.0)
+    return make_solver(sampling, shift=3.0, has_picture=False, generator=torch.Generator())
+
+
+@torch.inference_mode()
+def test_a_cancel_stops_before_the_next_step(tiny_model: LoadedModel) -> None:
+    """The network runs no more once the report has said stop."""
+    runs: list[int] = []
+    hook = tiny_model.transformer.register_forward_pre_hook(lambda *_: runs.append(1))
+
+    def stop_after_two(stage: RenderStage, done: int, total: int) -> None:
+        if done == 2:
+            raise RenderCanceled
+
+    noise, condition = draw_noise(SHAPE, torch.Generator()), torch.zeros(1, 20, *SHAPE[2:])
+    text = encode_text(tiny_model, "zoom in", None)
+    try:
+        with pytest.raises(RenderCanceled):
+            denoise(tiny_model, text, condition, euler(8), noise, 1.0, stop_after_two)
+    finally:
+        hook.remove()
+    assert len(runs) == 2
+
+
+@torch.inference_mode()
+def test_each_step_is_reported_once(tiny_model: LoadedModel) -> None:
+    seen: list[tuple[str, int, int]] = []
+    noise, condition = draw_noise(SHAPE, torch.Generator()), torch.zeros(1, 20, *SHAPE[2:])
+    text = encode_text(tiny_model, "zoom in", None)
+    denoise(
+        tiny_model, text, condition, euler(3), noise, 1.0,
+        lambda stage, done, total: seen.append((stage, done, total)),
+    )
+    assert seen == [("denoise", done, 3) for done in range(4)]
