@@ -16,6 +16,7 @@ from vl_service.load import load_engine
 from vl_service.pictures import PictureRefusedError
 from vl_service.profiles import UnknownProfileError
 from vl_service.settings import Settings
+from wire.body_limit import BodyLimitMiddleware
 from wire.problems import install_problem_handlers, problem_response
 from wire.token import InternalTokenMiddleware
 
@@ -25,7 +26,7 @@ MAX_BODY_BYTES = MAX_IMAGE_BASE64_CHARS + 1_000_000  # the picture and eight tas
 def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_engine) -> FastAPI:
     """The app; its model loads in the background from the moment it starts."""
     engine = EngineThread(
-        lambda: load(settings), queue_limit=settings.queue_limit, deadline_s=settings.deadline_s)
+        settings.model, lambda: load(settings), queue_limit=settings.queue_limit, deadline_s=settings.deadline_s)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -33,9 +34,9 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
         yield
         engine.stop()
 
-    app = FastAPI(title="Stillmotion vision-language service", lifespan=lifespan, max_body_size=MAX_BODY_BYTES,
-                  docs_url=None, redoc_url=None)
+    app = FastAPI(title="Stillmotion vision-language service", lifespan=lifespan, docs_url=None, redoc_url=None)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
+    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(InternalTokenMiddleware, token=token)
     install_problem_handlers(app)
     for error_type, to_problem in _PROBLEMS.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from vl_service.settings import Settings
 
@@ -55,7 +55,7 @@ def load_checkpoint(settings: Settings) -> Checkpoint:
     image_processor = AutoImageProcessor.from_pretrained(settings.model, revision=settings.revision, backend="pil")
     return Checkpoint(
         model=model.to(device).eval().requires_grad_(False), tokenizer=tokenizer, image_processor=image_processor,
-        id=_public_id(settings.model), family=FAMILIES[config.model_type], revision=_revision(settings, config),
+        id=_public_id(settings.model), family=FAMILIES[config.model_type], revision=_revision(settings),
         device=device, dtype=dtype, image_token_id=config.image_token_id,
     )
 
@@ -77,20 +77,23 @@ def _device_and_dtype(settings: Settings) -> tuple[torch.device, torch.dtype]:
     return device, torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
+def _cached(settings: Settings, name: str) -> str | None:
+    return cached_file(settings.model, name, revision=settings.revision, _raise_exceptions_for_missing_entries=False)
+
+
 def _chat_template(settings: Settings) -> str:
     """Older repositories keep the template in a file of its own that only the processor classes read."""
-    path = cached_file(settings.model, "chat_template.json", revision=settings.revision,
-                       _raise_exceptions_for_missing_entries=False)
+    path = _cached(settings, "chat_template.json")
     if path is None:
         raise UnsupportedCheckpointError(f"{settings.model} has no chat template; use an Instruct checkpoint")
     return str(json.loads(Path(path).read_text("utf-8"))["chat_template"])
 
 
-def _revision(settings: Settings, config: Any) -> str:
+def _revision(settings: Settings) -> str:
     """The hub's commit, or a hash over the configuration and the weight files' headers of a folder."""
-    commit = getattr(config, "_commit_hash", None)
-    if commit:
-        return str(commit)
+    commit = extract_commit_hash(_cached(settings, "config.json"), None)
+    if commit is not None:
+        return commit
     digest = hashlib.sha256()
     for path in sorted(Path(settings.model).glob("*")):
         if path.suffix in (".json", ".safetensors", ".jinja"):

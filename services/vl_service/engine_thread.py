@@ -33,7 +33,8 @@ class QueueFullError(Exception):
 class EngineThread:
     """Owns an engine on a thread of its own. Its methods are called on the event loop and never block it."""
 
-    def __init__(self, load: Callable[[], Engine], *, queue_limit: int, deadline_s: float) -> None:
+    def __init__(self, name: str, load: Callable[[], Engine], *, queue_limit: int, deadline_s: float) -> None:
+        self._name = name
         self._load = load
         self._queue_limit = queue_limit
         self._deadline_s = deadline_s
@@ -53,8 +54,8 @@ class EngineThread:
         try:
             engine = self._load()
         except Exception as error:  # job boundary of the load: any reason ends up in /readyz
-            log.exception("the model could not be loaded")
-            self._failure = f"the model could not be loaded: {type(error).__name__}: {error}"
+            log.exception("the model could not be loaded", extra={"model": self._name})
+            self._failure = f"the model {self._name} could not be loaded: {type(error).__name__}: {error}"
             return
         self._engine = engine
         log.info("model loaded", extra={"model": engine.info.id, "seconds": round(time.monotonic() - started, 2)})

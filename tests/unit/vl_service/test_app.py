@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from contracts.models import Health, VLModelInfo, VLModelList
 from vl_service.app import create_app
 from vl_service.embedded import EmbeddedEngine
 from vl_service.engine import Answer, Deadline, Description, Engine, Task
+from vl_service.load import load_engine
 from vl_service.pictures import Picture
 from vl_service.settings import Settings
 
@@ -34,6 +36,7 @@ class HeldEngine:
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
+        self.stopped = threading.Event()
         self.running = 0
         self.most_at_once = 0
         self.deadlines: list[Deadline] = []
@@ -51,6 +54,7 @@ class HeldEngine:
                 deadline.check()
         finally:
             self.running -= 1
+            self.stopped.set()
         return Description(answers=[Answer(text="Held. Held.")] * len(tasks), facts={})
 
 
@@ -58,10 +62,19 @@ class HeldEngine:
 async def serving(load: Callable[[Settings], Engine], *, wait: bool = True, **settings: Any) -> AsyncIterator[Client]:
     app = create_app(Settings(**settings), load)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with app.router.lifespan_context(app), Client(transport=transport, base_url="http://vl", timeout=60) as client:
-        while wait and (await client.get("/readyz")).status_code != 200:
-            await asyncio.sleep(0.01)
+    opened = Client(transport=transport, base_url="http://vl", timeout=60)
+    async with app.router.lifespan_context(app), opened as client:
+        if wait:
+            await until_ready(client)
         yield client
+
+
+async def until_ready(client: Client) -> None:
+    async with asyncio.timeout(10):
+        ready = False
+        while not ready:
+            await asyncio.sleep(0.01)
+            ready = (await client.get("/readyz")).status_code == 200
 
 
 @pytest.fixture
@@ -123,9 +136,15 @@ async def test_a_bad_request_is_a_problem_that_says_what_to_do(
     assert part in problem(await client.post("/v1/describe", json={**CAPTION, **change}), 422, code).detail
 
 
-async def test_a_body_too_large_is_refused(client: Client) -> None:
-    response = await client.post("/v1/describe", json={**CAPTION, "image": "A" * 30_000_000})
-    problem(response, 413, "body_too_large")
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_too_large_is_refused_whether_it_says_its_size_or_not(client: Client, declared: bool) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(30):
+            yield b"A" * 1_000_000
+
+    body = b"A" * 30_000_000 if declared else chunks()
+    response = await client.post("/v1/describe", content=body, headers={"content-type": "application/json"})
+    assert "smaller picture" in problem(response, 413, "body_too_large").detail
 
 
 async def test_the_model_is_listed_with_its_profiles(client: Client) -> None:
@@ -150,9 +169,7 @@ async def test_while_the_model_loads_it_is_alive_and_not_ready() -> None:
         problem(refused, 503, "model_loading")
         assert "retry-after" in refused.headers
         loaded.set()
-        async with asyncio.timeout(5):
-            while (await client.get("/readyz")).status_code != 200:
-                await asyncio.sleep(0.01)
+        await until_ready(client)
 
 
 async def test_a_failed_load_is_reported_with_its_reason_for_good() -> None:
@@ -162,11 +179,20 @@ async def test_a_failed_load_is_reported_with_its_reason_for_good() -> None:
     async with serving(failing, wait=False) as client:
         for _ in range(3):
             await asyncio.sleep(0.05)
-            answer = await client.get("/readyz")
-            assert answer.status_code == 503
-        assert "no such checkpoint: nowhere/model" in answer.json()["reasons"][0]
+            assert (await client.get("/readyz")).status_code == 503
+        assert "no such checkpoint: nowhere/model" in (await client.get("/readyz")).json()["reasons"][0]
         assert "nowhere/model" in problem(await client.post("/v1/describe", json=CAPTION), 503, "model_failed").detail
         assert (await client.get("/livez")).status_code == 200
+
+
+async def test_a_checkpoint_that_is_not_there_is_a_reason_not_a_crash(tmp_path: Path) -> None:
+    async with serving(load_engine, wait=False, model=str(tmp_path / "nowhere")) as client:
+        reasons = ["still loading"]
+        async with asyncio.timeout(60):
+            while "still loading" in reasons[0]:
+                await asyncio.sleep(0.05)
+                reasons = (await client.get("/readyz")).json()["reasons"]
+        assert f"the model {tmp_path / 'nowhere'} could not be loaded" in reasons[0]
 
 
 async def test_a_full_queue_refuses_at_once_and_takes_calls_again_later() -> None:
@@ -200,9 +226,7 @@ async def test_after_the_deadline_the_caller_is_told_and_the_engine_freed() -> N
     async with serving(lambda _: engine, deadline_s=0.2) as client:
         problem(await client.post("/v1/describe", json=CAPTION), 504, "deadline_exceeded")
         assert engine.deadlines[0].passed()
-        async with asyncio.timeout(5):
-            while engine.running:
-                await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(engine.stopped.wait, 5)
 
 
 async def test_what_the_engine_says_is_polished() -> None:
