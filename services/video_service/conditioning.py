@@ -6,8 +6,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, W
 from PIL import Image
 
 from video_service.load import LoadedModel
+from video_service.model_card import TEMPORAL_SCALE
 
-TEMPORAL_SCALE = 4
 _CONV_REACH = 2  # a causal convolution of 3 frames sees 2 back
 
 

@@ -14,12 +14,11 @@ from video_service.conditioning import encode_condition, no_condition, picture_t
 from video_service.decode import decode_frames
 from video_service.denoise import denoise, draw_noise, make_solver
 from video_service.load import LoadedModel
+from video_service.model_card import TEMPORAL_SCALE
 from video_service.mp4 import Mp4Writer, WrittenVideo
 from video_service.picture import fit_picture, read_picture
 from video_service.progress import Report
 from video_service.text import TextCondition, encode_text
-
-TEMPORAL_SCALE = 4
 
 
 @torch.inference_mode()

@@ -1,0 +1,74 @@
+"""The model path on a CUDA device."""
+
+import base64
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contracts.videos import RenderStage, VideoRequest
+from tests.tiny_wan import save_tiny_wan
+from video_service.catalog import find_model
+from video_service.generate import generate
+from video_service.load import LoadedModel, load_model
+from video_service.progress import RenderCanceled, silent
+from video_service.settings import DeviceChoice, DtypeChoice, VideoSettings
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def picture_base64() -> str:
+    buffer = io.BytesIO()
+    Image.effect_noise((96, 64), 60).convert("RGB").save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def load(folder: Path, device: DeviceChoice, dtype: DtypeChoice) -> LoadedModel:
+    settings = VideoSettings(model=str(folder), device=device, dtype=dtype)
+    return load_model(find_model(settings), settings)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_wan(tmp_path_factory.mktemp("tiny") / "wan")
+
+
+def render(model: LoadedModel, output: Path, *, image: str | None = None, sampler: str = "euler") -> np.ndarray:
+    request = VideoRequest(
+        prompt="slow zoom in", image=image, width=96, height=64, num_frames=9, fps=16, seed=3
+    ).model_copy(update={"sampler": sampler})
+    generate(model, request, output, silent)
+    with av.open(str(output)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]).astype(float)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "unipc", "ode", "sde"])
+def test_a_seed_means_the_same_clip_on_cpu_and_cuda(folder: Path, tmp_path: Path, sampler: str) -> None:
+    """Noise is drawn on the CPU, so in float32 the frames differ by rounding alone."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    frames = [
+        render(load(folder, device, "float32"), tmp_path / "v.mp4", sampler=sampler) for device in ("cpu", "cuda")
+    ]
+    assert np.abs(frames[0] - frames[1]).mean() < 0.5
+    assert frames[0].std() > 4.0
+
+
+def test_auto_is_cuda_in_bfloat16_and_renders_a_picture(folder: Path, tmp_path: Path) -> None:
+    model = load(folder, "auto", "auto")
+    assert (model.source.info.engine, model.dtype) == ("torch-cuda", torch.bfloat16)
+    assert render(model, tmp_path / "v.mp4", image=picture_base64()).shape == (9, 64, 96, 3)
+
+
+def test_a_cancel_on_cuda_leaves_no_file(folder: Path, tmp_path: Path) -> None:
+    def stop(stage: RenderStage, done: int, total: int) -> None:
+        if stage == "denoise" and done == 1:
+            raise RenderCanceled
+
+    request = VideoRequest(prompt="zoom", width=64, height=64, num_frames=9, fps=16, seed=3)
+    with pytest.raises(RenderCanceled):
+        generate(load(folder, "cuda", "auto"), request, tmp_path / "v.mp4", stop)
+    assert list(tmp_path.iterdir()) == []
