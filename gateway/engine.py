@@ -53,13 +53,17 @@ class DbosEngine:
         self._lock: TextIO | None = None
         self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
 
-    async def launch(self) -> None:
-        """Take up what a former process left and begin to run jobs.
+    async def hold(self) -> None:
+        """Make sure that no other process runs these jobs, before anything is touched.
 
         Raises:
             StateInUse: another process with this executor id is alive.
         """
         self._lock = await to_thread.run_sync(_hold, self._state_dir / f"{self._executor_id}.lock")
+
+    async def launch(self) -> None:
+        """Take up what a former process left and begin to run jobs."""
+        assert self._lock is not None, "launch before hold"
         database = self._state_dir / "dbos.sqlite"
         await to_thread.run_sync(self._prepare, database)
         DBOS(config=self._config(database))
@@ -183,3 +187,10 @@ def _log_as_everything_else() -> None:
     logger = logging.getLogger("dbos")
     logger.handlers.clear()
     logger.propagate = True
+    logger.addFilter(_is_no_cancellation)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Canceling a job and stopping the process are no errors, though DBOS reports them with a traceback."""
+    kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+    return "WorkflowCancelled" not in kind and not record.getMessage().startswith("Asyncio task cancelled")

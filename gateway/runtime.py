@@ -51,32 +51,12 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         gateway.engine.StateInUse: another gateway works in this data folder.
     """
     harden_pillow(settings.max_image_pixels)
-    retries = RetryPolicy(attempts=settings.retry_attempts, for_s=settings.retry_for_s)
-    token = settings.internal_token.get_secret_value() if settings.internal_token else None
-    join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
-    vl = VLClient(join(settings.vl_url), retries, describe_timeout_s=settings.describe_timeout_s)
-    video = VideoClient(join(settings.video_url), retries)
     store = await off_loop(JobStore, settings.state_dir / "jobs.sqlite")
-    files = LocalFiles(settings.state_dir / "files")
-    ledger = Ledger(store, LiveJobs())
-    parts = Parts(
-        ledger=ledger, files=files, vl=vl, video=video, retries=retries, render_timeout_s=settings.render_timeout_s
-    )
-    engine = DbosEngine(
-        settings.state_dir, lambda job_id, step: run_job(job_id, parts, step), executor_id=settings.executor_id,
-        concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
-    )
-    gateway = Gateway(
-        settings=settings, ledger=ledger, files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine,
-        picture_limits=PictureLimits(
-            max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels,
-            stored_long_side=settings.stored_long_side,
-        ),
-        decodes=CapacityLimiter(_DECODES_AT_ONCE),
-    )
+    gateway = _assemble(settings, store)
     try:
-        await engine.launch()
-        await off_loop(lambda: files.sweep(store.ids()))  # after the lock is held: nobody else writes here
+        await gateway.engine.hold()
+        await off_loop(lambda: gateway.files.sweep(store.ids()))  # nobody writes now: not yet we, no longer they
+        await gateway.engine.launch()
         await recover(gateway)
         watch = asyncio.create_task(_keep_recovering(gateway))
         try:
@@ -86,10 +66,35 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             with suppress(asyncio.CancelledError):
                 await watch
     finally:
-        await engine.shutdown()
-        await vl.aclose()
-        await video.aclose()
+        await gateway.engine.shutdown()
+        await gateway.vl.aclose()
+        await gateway.video.aclose()
         await off_loop(store.close)
+
+
+def _assemble(settings: GatewaySettings, store: JobStore) -> Gateway:
+    retries = RetryPolicy(attempts=settings.retry_attempts, for_s=settings.retry_for_s)
+    token = settings.internal_token.get_secret_value() if settings.internal_token else None
+    join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
+    vl = VLClient(join(settings.vl_url), retries, describe_timeout_s=settings.describe_timeout_s)
+    video = VideoClient(join(settings.video_url), retries)
+    files = LocalFiles(settings.state_dir / "files")
+    ledger = Ledger(store, LiveJobs())
+    parts = Parts(
+        ledger=ledger, files=files, vl=vl, video=video, retries=retries, render_timeout_s=settings.render_timeout_s
+    )
+    engine = DbosEngine(
+        settings.state_dir, lambda job_id, step: run_job(job_id, parts, step), executor_id=settings.executor_id,
+        concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
+    )
+    return Gateway(
+        settings=settings, ledger=ledger, files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine,
+        picture_limits=PictureLimits(
+            max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels,
+            stored_long_side=settings.stored_long_side,
+        ),
+        decodes=CapacityLimiter(_DECODES_AT_ONCE),
+    )
 
 
 async def recover(gateway: Gateway) -> None:

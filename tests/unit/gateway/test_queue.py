@@ -1,7 +1,10 @@
 """The bounded queue."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.services import Services
@@ -27,8 +30,8 @@ async def test_a_full_queue_refuses_at_once_and_changes_nothing(tmp_path: Path, 
         await until(client, second["id"], lambda job: job["state"] == "completed")
 
 
-async def test_a_canceled_job_gives_its_place_to_the_next_at_once(
-    tmp_path: Path, services: Services, picture: Callable[..., bytes]
+async def test_a_canceled_job_gives_its_place_to_the_next_at_once_and_the_log_stays_calm(
+    tmp_path: Path, services: Services, picture: Callable[..., bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     services.script.describe_delay_s = 20
     async with open_client(gateway_settings(tmp_path, services, concurrency=1)) as client:
@@ -38,6 +41,7 @@ async def test_a_canceled_job_gives_its_place_to_the_next_at_once(
         assert next_one["progress"]["queue_position"] == 0
         await client.post(slow["urls"]["cancel"])
         await until(client, next_one["id"], lambda job: job["state"] == "completed", seconds=5)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_job_canceled_in_the_queue_never_starts(tmp_path: Path, services: Services) -> None:
