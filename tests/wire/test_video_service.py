@@ -67,11 +67,11 @@ def test_a_running_render_stops_within_a_denoising_step(service: VideoProcess):
     worker = service.worker().pid
     service.http.put("/v1/videos/cancel", json=long_body())
     service.until(lambda: service.http.get("/v1/videos/cancel").json()["step"] >= 3)
-    at_cancel = service.http.get("/v1/videos/cancel").json()["step"]
-    assert service.http.delete("/v1/videos/cancel").status_code == 202
+    asked = service.http.delete("/v1/videos/cancel")
+    assert (asked.status_code, asked.json()["state"]) == (202, "running")
     ended = service.wait_ended("cancel")
     assert ended["state"] == "canceled"
-    assert ended["step"] <= at_cancel + 2  # one may have ended while the two calls were under way
+    assert ended["step"] <= asked.json()["step"] + 1  # the step under way may still end
     assert service.worker().pid == worker
 
 
@@ -82,10 +82,10 @@ def test_a_worker_killed_in_a_render_fails_it_and_the_next_one_completes(service
     service.worker().send_signal(signal.SIGKILL)
     error = service.wait_ended("killed")["error"]
     assert (error["code"], "SIGKILL" in error["detail"]) == ("worker_died", True)
-    assert service.wait_ended("next", timeout_s=60)["state"] == "completed"
+    assert service.wait_ended("next", timeout_s=90)["state"] == "completed"
 
 
-def test_a_restart_finds_the_finished_render_and_completes_the_interrupted_one(model: Path, tmp_path: Path):
+def test_a_restart_finds_the_finished_render_at_once_and_takes_up_the_interrupted_one(model: Path, tmp_path: Path):
     with running(MODULE, tmp_path / "data", model) as service:
         service.wait_ready().http.put("/v1/videos/finished", json=body())
         service.wait_ended("finished")
@@ -98,7 +98,7 @@ def test_a_restart_finds_the_finished_render_and_completes_the_interrupted_one(m
         service.wait_alive()
         assert service.http.put("/v1/videos/finished", json=body()).status_code == 200
         assert service.http.get("/v1/videos/finished/content").content == content
-        assert service.wait_ended("interrupted", timeout_s=90)["state"] == "completed"
+        assert service.http.get("/v1/videos/interrupted").json()["state"] in ("queued", "running")
 
 
 def test_weights_that_cannot_be_loaded_are_named_and_the_service_lives(model: Path, tmp_path: Path):

@@ -21,7 +21,6 @@ from tests.video_process import VideoProcess, running
 pytestmark = pytest.mark.slow
 
 SCRIPTED = (str(Path(__file__).parents[1] / "scripted_video_service.py"),)
-STEP_S = 0.02
 
 
 def body(prompt: str, steps: int = 4) -> dict[str, Any]:
@@ -86,8 +85,7 @@ def test_events_tell_every_step_in_order_and_end_with_the_render(service: VideoP
     assert progress == sorted(progress)
     assert progress[-1] == 1.0
     assert statuses[-1].result is not None
-    middle = next(status for status in statuses if status.step == 5)
-    assert middle.eta_s == pytest.approx(5 * STEP_S, abs=0.2)
+    assert all(status.eta_s is not None for status in statuses if 1 <= status.step < 10)
     seen_id = events[len(events) // 2][0]
     assert follow(service, "events", {"Last-Event-ID": str(seen_id)}) == events[len(events) // 2 + 1:]
 
@@ -115,14 +113,13 @@ def test_content_comes_whole_or_in_ranges_under_one_etag(service: VideoProcess):
 
 def test_a_running_render_is_canceled_within_a_step_by_the_same_worker(service: VideoProcess):
     worker = service.worker().pid
-    put(service, "cancel", "go", steps=50)
+    put(service, "cancel", "slow", steps=20)
     wait_step(service, "cancel", 2)
-    at_cancel = service.http.get("/v1/videos/cancel").json()["step"]
     asked = service.http.delete("/v1/videos/cancel")
-    assert asked.status_code == 202
+    assert (asked.status_code, asked.json()["state"]) == (202, "running")
     ended = service.wait_ended("cancel")
     assert ended["state"] == "canceled"
-    assert ended["step"] <= at_cancel + 3  # a step of the engine, and those that passed while the calls were under way
+    assert ended["step"] <= asked.json()["step"] + 1  # the step under way may still end
     assert service.worker().pid == worker
     assert put(service, "after-cancel", "go").status_code == 202
     assert service.wait_ended("after-cancel")["state"] == "completed"
