@@ -59,8 +59,10 @@ def stack_environment(checkpoint: Path, data: Path, **more: str) -> dict[str, st
     """This process's environment, with free ports, the tiny checkpoint and a data folder of its own."""
     ports = iter(free_ports(3))
     named = {name: str(next(ports)) for name in ("GATEWAY_PORT", "VL_PORT", "VIDEO_PORT")}
+    # One thread each: models this small only lose by more, and the tests share the machine with three of them.
+    quiet = {"VIDEO_THREADS": "1", "VL_THREADS": "1", "OMP_NUM_THREADS": "1"}
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GATEWAY_", "STILLMOTION_"))}
-    return inherited | named | {"VIDEO_MODEL": str(checkpoint), "STILLMOTION_DATA": str(data)} | more
+    return inherited | named | quiet | {"VIDEO_MODEL": str(checkpoint), "STILLMOTION_DATA": str(data)} | more
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tests.e2e.stack import STILLMOTION, Stack, served, stack_environment, wait_
 
 pytestmark = pytest.mark.slow
 
-LONG = ("--size", "256x256", "--num-frames", "33", "--steps", "50", "--guidance-scale", "5")
+LONG = ("--size", "160x160", "--num-frames", "33", "--steps", "50", "--guidance-scale", "5")
 
 
 def stillmotion(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:

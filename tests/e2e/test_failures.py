@@ -12,7 +12,7 @@ from tests.e2e.stack import Stack
 
 pytestmark = pytest.mark.slow
 
-LONG = {"size": "256x256", "num_frames": "33", "steps": "50", "guidance_scale": "5"}
+LONG = {"size": "160x160", "num_frames": "33", "steps": "50", "guidance_scale": "5"}
 
 
 def kill(stack: Stack, module: str) -> int:
