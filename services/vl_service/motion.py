@@ -69,12 +69,11 @@ class Request:
     motions: tuple[Motion, ...]
     """In the order of the text."""
     refused: frozenset[str]
-    """Names of motions that the text rules out ("do not zoom in")."""
+    """Names of motions that the text rules out: "do not zoom in" rules out both zooms."""
     says_motion: bool
     """Whether the text says what moves, in the vocabulary or in words of its own."""
     only_motion: bool
-    """Whether the text asks for or rules out motions and says nothing else, so that a canonical sentence may stand
-    for it."""
+    """Whether the text says nothing beside its motions ("make it move"): canonical sentences may stand for it."""
 
 
 def _either(patterns: list[str]) -> str:
@@ -127,10 +126,12 @@ def read_request(text: str) -> Request:
             else:
                 found.append((match.start(), Motion(name=name, speed=_speed_near(plain, match.span()))))
     motions = _each_once([motion for _, motion in sorted(found, key=lambda pair: pair[0])])
+    families = {name.split("_")[0] for name in refused}  # "no zoom" means neither way
+    refused = {name for name in table.motions if name.split("_")[0] in families} - {motion.name for motion in motions}
+    content = _content(rest)
     return Request(
-        motions=motions, refused=frozenset(refused),
-        says_motion=bool(motions) or bool(table.moving.search(rest)),
-        only_motion=bool(motions or refused) and not _content(rest),
+        motions=motions, refused=frozenset(refused), only_motion=not content,
+        says_motion=bool(motions) or (content and bool(table.moving.search(rest))),
     )
 
 

@@ -58,19 +58,22 @@ def _read_wish(scene: Scene | None, task: Task) -> Wish:
     if not (request.says_motion or request.refused) and instruction:
         asked = read_request(instruction)  # "slow zoom out" may as well come as an instruction
     motions = asked.motions
-    if not motions and asked.refused and not asked.says_motion:
+    if words and not request.only_motion:
+        # an object that moves is named in the user's own words; "the cat falls" is not said by "snow falls"
+        motions = tuple(motion for motion in motions if motion.kind != "object")
+    elif not motions and asked.refused:
         motions = (Motion(name="hold_still"),)  # every motion named was ruled out
     if not motions and not asked.says_motion and task.profile.invents_camera:
-        motions = (_chosen(scene, task.seed, instruction),)
+        motions = (_chosen(scene, task, asked.refused),)
     return Wish(
         words="" if not words or request.only_motion else _as_sentence(words), request=asked, motions=motions,
         instruction=instruction,
     )
 
 
-def _chosen(scene: Scene | None, seed: int, instruction: str) -> Motion:
-    motion = fitting_motions(scene, seed)[0]
-    speed = speed_asked(instruction)
+def _chosen(scene: Scene | None, task: Task, refused: frozenset[str]) -> Motion:
+    motion = next(motion for motion in fitting_motions(scene, task.seed) if motion.name not in refused)
+    speed = speed_asked(f"{task.user_prompt or ''} {task.instruction or ''}")
     return motion if speed == "normal" else Motion(name=motion.name, speed=speed)
 
 
@@ -145,8 +148,11 @@ def _shot(scene: Scene | None, task: Task, wish: Wish) -> str:
 def _motion(scene: Scene | None, task: Task, wish: Wish) -> str:
     """The user's words, the asked or chosen motions in the trained words, else what such a subject does by itself."""
     it = _it(scene, task.language)
-    said = [motion.sentence(task.language, it) for motion in wish.motions]
-    said = [sentence for sentence in said if sentence.rstrip(".。").lower() not in wish.words.lower()]
+    own = wish.words.lower()
+    said = [
+        motion.sentence(task.language, it) for motion in wish.motions
+        if not any(motion.sentence(language, it).rstrip(".。").lower() in own for language in ("en", "zh"))
+    ]
     joiner = "" if task.language == "zh" else " "
     if wish.words or said:
         return joiner.join([part for part in (wish.words, *said) if part]) + _living_after(scene, task, wish, joiner)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from contracts.describe import Language
 from vl_service import tones
-from vl_service.caption import what
+from vl_service.caption import what, write_caption
 from vl_service.colours import known_colours
-from vl_service.kinds import vocabulary
+from vl_service.kinds import Kind, vocabulary, with_article
 from vl_service.scene import Scene
 
 
@@ -39,7 +39,7 @@ def _cannot(scene: Scene, language: Language) -> Reply:
 def _not_measured(subject_en: str, subject_zh: str) -> Callable[[Scene, str, Language], Reply | None]:
     def rule(scene: Scene, asked: str, language: Language) -> Reply | None:
         if language == "zh":
-            return Reply(text=f"{subject_zh}，我无法判断。")
+            return Reply(text=f"{subject_zh}，无法判断。")
         return Reply(text=f"I cannot tell: {subject_en}.")
     return rule
 
@@ -130,23 +130,43 @@ def _nature(scene: Scene, asked: str, language: Language) -> Reply | None:
 
 def _is_there(scene: Scene, asked: str, language: Language) -> Reply | None:
     """Yes or no about a thing that the tower has a word for."""
-    kinds = [kind for kind in vocabulary().kinds
-             if re.search(rf"\b{re.escape(kind.en)}(?:s|es)?\b", asked) or (len(kind.zh) > 1 and kind.zh in asked)
-             or (len(kind.zh) == 1 and re.search(f"(?:是|有|只|条|匹|头){kind.zh}", asked))]
-    if not kinds:
+    found = _asked_thing(asked)
+    if found is None:
         return None
-    seen = {name.kind.id: name for name in scene.names}
-    kind = kinds[0]
-    name = seen.get(kind.id)
-    probability = name.probability if name is not None else 0.0
-    if name is not None and probability >= 0.3:
-        return Reply(confidence=probability, text=f"是的，看起来有{name.zh}（把握约{probability:.0%}）。"
-                     if language == "zh" else f"Yes, I see {name.en} ({probability:.0%} sure).")
+    kind, class_name = found
+    name = next((name for name in scene.names if name.kind is kind), None)
+    named_otherwise = class_name is not None and name is not None and class_name not in (name.en, name.zh)
+    if name is not None and name.probability >= 0.3 and not named_otherwise:
+        sure = f"{name.probability:.0%}"
+        return Reply(confidence=name.probability, text=f"是的，看起来有{name.zh}（把握约{sure}）。"
+                     if language == "zh" else f"Yes, I see {name.en} ({sure} sure).")
+    thing = class_name or (f"一{kind.measure}{kind.zh}" if language == "zh" else with_article(kind.en))
     if scene.sureness == "unsure":
-        return Reply(confidence=probability, text=f"不确定；没有明显看到{kind.zh}。" if language == "zh"
-                     else f"I am unsure; I do not clearly see a {kind.en}.")
-    return Reply(text=f"我没有看到{kind.zh}。{what(scene, 'zh')}" if language == "zh"
-                 else f"I do not see a {kind.en}. {what(scene, 'en')}", confidence=scene.confidence)
+        return Reply(text=f"不确定；没有明显看到{thing}。" if language == "zh"
+                     else f"I am unsure; I do not clearly see {thing}.")
+    return Reply(text=f"我没有看到{thing}。{what(scene, 'zh')}" if language == "zh"
+                 else f"I do not see {thing}. {what(scene, 'en')}", confidence=scene.confidence)
+
+
+def _asked_thing(asked: str) -> tuple[Kind, str | None] | None:
+    """The kind that a question names, and the phrase of the class where it names one of those."""
+    words = vocabulary()
+    for number in range(len(words.class_en)):
+        kind, chinese = words.kind_of[number], words.class_zh.get(number)
+        noun = words.class_en[number].lower()
+        if noun in asked and re.search(rf"\b{re.escape(noun)}(?:s|es)?\b", asked):
+            return kind, with_article(words.class_en[number])
+        if chinese is not None and len(chinese) > 1 and chinese in asked:
+            return kind, chinese if chinese.startswith("一") else f"一{kind.measure}{chinese}"
+    for kind in words.kinds:
+        english = re.search(rf"\b{re.escape(kind.en)}(?:s|es)?\b", asked)
+        if english or (kind.zh in asked if len(kind.zh) > 1 else re.search(f"(?:是|有|只|条|匹|头){kind.zh}", asked)):
+            return kind, None
+    return None
+
+
+def _describe(scene: Scene, asked: str, language: Language) -> Reply | None:
+    return Reply(text=write_caption(scene, language), confidence=scene.confidence)
 
 
 def _what(scene: Scene, asked: str, language: Language) -> Reply | None:
@@ -178,9 +198,15 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Scene, str, Language], Reply | No
         (r"\bsky\b|\bwater\b|\bsea\b|\blake\b|greenery|plants?\b|grass|horizon|天空|水|海|湖|植物|草|地平线|水平线",
          _nature),
         (r"\bwhere\b|position|哪里|哪儿|位置|哪边", _where),
-        (r"^(?:is|are|does|do|can you see|has|have)\b|\bany\b|是不是|有没有|吗|是否", _is_there),
+        (r"\b(?:person|people|man|men|woman|women|child|children|boy|girl|face|human|someone|anyone)\b|人|脸",
+         _not_measured("I am not made to see people", "我不具备识别人物的能力")),
+        (r"\b(?:is|are) there\b|\b(?:do|can) you see\b|^(?:is|are) (?:this|that|it|these|those)\b|\bany\b|"
+         r"是不是|有没有|是否|有.*吗|是.*吗", _is_there),
+        (r"\bdoing\b|happen|在做什么|在干什么|做什么|干什么|发生",
+         _not_measured("what goes on is more than a still picture tells me", "画面里正在发生什么")),
+        (r"describe|tell me about|描述|讲讲", _describe),
         (r"^what(?:'s| is| are| do| does| did| can| kind| type| sort| animal| object| thing)\b.*"
          r"(?:\bthis|\bthat|\bit\b|\bthese|\bin\b|picture|image|photo|\bsee|subject|show|object|animal|thing)|"
-         r"^which (?:animal|object|thing|kind)|describe|subject|什么|哪种|描述|主体", _what),
+         r"^which (?:animal|object|thing|kind)|subject|什么|哪种|主体", _what),
     )
 )

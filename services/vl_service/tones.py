@@ -86,13 +86,13 @@ def surroundings(scene: Scene, language: Language) -> list[str]:
     if layout.backdrop is not None:
         name = colour_name(layout.backdrop, language)
         found.append(f"背景是纯净的{name}。" if chinese else f"The background is plain {name}.")
-    if layout.sky >= 0.1:
+    if layout.sky >= 0.12:
         found.append("上方像是开阔的天空。" if chinese else "Above lies what looks like open sky.")
-    if layout.water >= 0.1:
+    if layout.water >= 0.12:
         found.append("下方像是水面。" if chinese else "Below lies what looks like water.")
     if layout.greenery >= 0.25 and scene.setting == "outdoors":
         found.append("四周有大片绿色植物。" if chinese else "There is much green around.")
-    if layout.horizon is not None and layout.sky < 0.1 and layout.backdrop is None:
+    if layout.horizon is not None and layout.sky < 0.12 and layout.backdrop is None:
         third = ("上部", "中部", "下部")[min(2, int(layout.horizon * 3))]
         third_en = ("upper", "middle", "lower")[min(2, int(layout.horizon * 3))]
         found.append(f"一条水平线横贯画面{third}。" if chinese

@@ -118,6 +118,29 @@ def test_the_users_own_motion_gets_no_second_one() -> None:
     assert text == "The cat turns its head."
 
 
+def test_a_thing_that_moves_in_the_users_words_is_not_the_subject() -> None:
+    assert finished(SCENES["cat"], user_prompt="white snowflakes fall softly all around the garden") == (
+        "White snowflakes fall softly all around the garden.")
+    assert "falls" not in finished(SCENES["cat"], user_prompt="雪花飘落")
+
+
+def test_a_motion_said_in_one_language_is_not_said_again_in_the_other() -> None:
+    assert finished(SCENES["cat"], user_prompt="小猫眨眼，镜头缓缓推近") == "小猫眨眼，镜头缓缓推近。"
+
+
+@pytest.mark.parametrize("words", ["make it move", "animate this", "please bring this photo to life, it should move",
+                                   "让画面动起来"])
+def test_asking_for_any_motion_gets_a_fitting_one(words: str) -> None:
+    assert len(read_request(finished(SCENES["cat"], user_prompt=words)).motions) == 1
+
+
+def test_ruling_one_motion_out_leaves_the_rest_of_the_wish_alone() -> None:
+    text = finished(SCENES["cat"], user_prompt="no zoom, just let the whiskers twitch")
+    assert "just let the whiskers twitch" in text
+    assert "holds still" not in text
+    assert not camera_moves(text)
+
+
 def test_a_description_without_motion_gets_a_fitting_one_and_keeps_its_words() -> None:
     text = finished(SCENES["coffee"], user_prompt="Golden morning in a quiet cafe, crumbs on the table.")
     assert "Golden morning in a quiet cafe, crumbs on the table." in text

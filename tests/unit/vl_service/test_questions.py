@@ -18,7 +18,12 @@ CAT = scene_of({TABBY: 0.9}, cell=(1, 1))
     ("Where is the cat?", "en", "in the upper left of the picture"), ("猫在哪里？", "zh", "画面左上方"),
     ("How bright is it?", "en", "evenly lit"), ("画面亮吗？", "zh", "光线均匀"),
     ("Is there a cat?", "en", "Yes, I see a tabby cat"), ("有猫吗？", "zh", "是的，看起来有一只虎斑猫"),
-    ("Is it a dog?", "en", "I do not see a dog. A tabby cat"), ("是狗吗？", "zh", "我没有看到狗"),
+    ("Is it a dog?", "en", "I do not see a dog. A tabby cat"), ("是狗吗？", "zh", "我没有看到一只狗"),
+    ("Is this a lion?", "en", "I do not see a lion. A tabby cat"),
+    ("Is it a tabby cat?", "en", "Yes, I see a tabby cat"),
+    ("Is it a Persian cat?", "en", "I do not see a Persian cat. A tabby cat"),
+    ("是老虎吗？", "zh", "我没有看到一只老虎"),
+    ("Describe the picture.", "en", "Almost all of it is brown"), ("描述一下这张图片", "zh", "画面几乎全是棕色"),
     ("Is it indoors or outdoors?", "en", "cannot tell"), ("是室内吗？", "zh", "无法判断"),
     ("How large is it?", "en", "cannot tell"), ("What is its resolution?", "en", "192x128"),
     ("分辨率是多少？", "zh", "192×128"),
@@ -31,7 +36,8 @@ def test_questions_are_answered_from_the_record(question: str, language: Languag
 @pytest.mark.parametrize("question", [
     "How many cats are there?", "What does the sign say?", "Who is this?", "How old is she?", "Where was this taken?",
     "Why is the cat sad?", "What will the weather be tomorrow?", "How heavy is it?", "What brand is the camera?",
-    "Translate this.", "What time is it?",
+    "Translate this.", "What time is it?", "Is the cat sleeping?", "What is the cat doing?", "Can you see a person?",
+    "Is she happy?", "Does it have whiskers?",
 ])
 def test_what_cannot_be_known_is_said_to_be_unknown(question: str) -> None:
     reply = answer_question(CAT, question, "en")
@@ -41,7 +47,7 @@ def test_what_cannot_be_known_is_said_to_be_unknown(question: str) -> None:
 
 @pytest.mark.parametrize(("question", "part"), [
     ("有几只猫？", "无法判断"), ("上面写着什么字？", "无法判断"), ("这个人是谁？", "无法判断"),
-    ("在哪里拍的？", "看不出来"),
+    ("在哪里拍的？", "看不出来"), ("猫在做什么？", "无法判断"), ("有人吗？", "无法判断"),
 ])
 def test_what_cannot_be_known_is_said_in_chinese(question: str, part: str) -> None:
     assert part in answer_question(CAT, question, "zh").text
