@@ -56,7 +56,9 @@ def test_frames_come_back_nearly_as_they_went_in(tmp_path: Path) -> None:
 def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
         with Mp4Writer(tmp_path / "v.mp4", width=96, height=64, fps=16) as writer:
-            writer.put(moving_square(4))
+            for _ in range(30):  # past the encoder's look-ahead, so that bytes are on disk
+                writer.put(moving_square(4))
+            assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
