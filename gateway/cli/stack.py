@@ -2,7 +2,6 @@
 
 import errno
 import ipaddress
-import os
 import secrets
 import socket
 import sys
@@ -109,10 +108,7 @@ def refuse_taken_ports(specs: Iterable[ServiceSpec]) -> None:
         seen[spec.port] = spec.port_variable
         problem = _bind_problem(spec)
         if problem:
-            raise StackError(
-                f"{spec.name} cannot listen on {spec.host} port {spec.port}: {problem}. "
-                f"Stop what uses the port, or choose another one: {spec.port_variable}={_free_port()}"
-            )
+            raise StackError(f"{spec.name} cannot listen on {spec.host} port {spec.port}: {problem}")
 
 
 def _bind_problem(spec: ServiceSpec) -> str | None:
@@ -123,7 +119,10 @@ def _bind_problem(spec: ServiceSpec) -> str | None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        return "the port is already in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
+        if error.errno == errno.EADDRINUSE:
+            way_out = f"Stop what uses it, or choose another port: {spec.port_variable}={_free_port()}"
+            return f"the port is already in use. {way_out}"
+        return f"{error.strerror}. Check {spec.port_variable.replace('PORT', 'HOST')} and {spec.port_variable}."
     return None
 
 
