@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,7 @@ from tests.unit.vl_service.scenes import prompt_task
 from vl_service.embedded import EmbeddedEngine
 from vl_service.engine import Deadline, DeadlineExceededError, Description
 from vl_service.pictures import Picture
+from vl_service.tower import ImageNetTower
 
 Photograph = Callable[[str], Image.Image]
 
@@ -45,6 +47,20 @@ def test_what_the_tower_does_not_know_is_called_unsure(
     assert described.answers[3].text.startswith("不确定")
     assert described.facts["sureness"] == "unsure"
     assert (described.answers[0].confidence or 0) < 0.4
+
+
+def test_the_tower_sees_pixels_as_its_weights_were_trained(photograph: Photograph) -> None:
+    """260 pixels a side, (x - 127) / 128; the picture, its mirror image and its middle count alike."""
+    cat, tower = photograph("chelsea"), ImageNetTower()
+    side = round(0.8 * cat.height)
+    left, top = (cat.width - side) // 2, (cat.height - side) // 2
+    views = [cat, cat.resize((260, 260), Image.Resampling.BICUBIC).transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+             cat.crop((left, top, left + side, top + side))]
+    arrays = [np.asarray(view.resize((260, 260), Image.Resampling.BICUBIC), dtype=np.float32) for view in views]
+    pixels = torch.from_numpy(np.stack([(array - 127) / 128 for array in arrays])).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = tower.model(pixels).softmax(-1).mean(0).numpy()
+    assert tower.look(cat).probabilities == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_prompt_for_the_cat_is_the_trained_shape(embedded_engine: EmbeddedEngine, photograph: Photograph) -> None:

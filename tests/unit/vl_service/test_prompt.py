@@ -94,6 +94,13 @@ def test_a_motion_that_was_ruled_out_is_not_written() -> None:
         assert "zoom_in" not in camera_moves(finished(scene, user_prompt="do not zoom in", seed=seed))
 
 
+def test_a_description_that_rules_a_motion_out_gets_another_one() -> None:
+    for seed in range(8):
+        moves = camera_moves(finished(SCENES["cat"], user_prompt="a cat on a red sofa, do not zoom", seed=seed))
+        assert moves
+        assert not moves & {"zoom_in", "zoom_out"}
+
+
 @pytest.mark.parametrize("profile", list(profiles()))
 def test_quoted_words_stay_to_the_letter(profile: str) -> None:
     words = 'The neon sign "OPEN  24h; zoom in" lights up'
