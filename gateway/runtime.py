@@ -11,6 +11,7 @@ from anyio import CapacityLimiter
 
 from gateway.catalog import Catalog
 from gateway.clients import RetryPolicy, VideoClient, VLClient, connect
+from gateway.database import Database
 from gateway.engine import DbosEngine
 from gateway.events import LiveJobs
 from gateway.failures import unexpected_problem
@@ -51,7 +52,8 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         gateway.engine.StateInUse: another gateway works in this data folder.
     """
     harden_pillow(settings.max_image_pixels)
-    store = await off_loop(JobStore, settings.state_dir / "jobs.sqlite")
+    database = await off_loop(Database, settings.jobs_database_url)
+    store = JobStore(database)
     gateway = _assemble(settings, store)
     try:
         await gateway.engine.hold()
@@ -69,7 +71,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         await gateway.engine.shutdown()
         await gateway.vl.aclose()
         await gateway.video.aclose()
-        await off_loop(store.close)
+        await off_loop(database.close)
 
 
 def _assemble(settings: GatewaySettings, store: JobStore) -> Gateway:

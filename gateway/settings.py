@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -21,6 +21,14 @@ class GatewaySettings(BaseSettings):
     ] = "INFO"
     data_dir: Annotated[Path, Field(validation_alias="STILLMOTION_DATA")] = Path("data")
     internal_token: Annotated[SecretStr | None, Field(validation_alias="STILLMOTION_INTERNAL_TOKEN")] = None
+
+    database_url: Annotated[
+        SecretStr | None,
+        Field(
+            validation_alias="GATEWAY_DATABASE_URL",
+            description="postgresql://user:password@host/database, shared by every gateway; unset: SQLite files.",
+        ),
+    ] = None
 
     vl_port: Annotated[int, Field(validation_alias="VL_PORT", ge=0, le=65535)] = 8001
     video_port: Annotated[int, Field(validation_alias="VIDEO_PORT", ge=0, le=65535)] = 8002
@@ -67,10 +75,32 @@ class GatewaySettings(BaseSettings):
         int, Field(validation_alias="GATEWAY_MIN_FREE_BYTES", ge=0, description="Not ready below this free disk space.")
     ] = 256 * MIB
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("GATEWAY_DATABASE_URL begins with postgresql://; left out, it is SQLite files")
+        return url
+
     @property
     def state_dir(self) -> Path:
         """Folder of the two databases, the lock and the jobs' files."""
         return self.data_dir / "gateway"
+
+    @property
+    def jobs_database_url(self) -> str:
+        """Where the gateway's tables lie."""
+        return self._database_url("jobs.sqlite")
+
+    @property
+    def engine_database_url(self) -> str:
+        """Where the durable engine remembers: on Postgres the same database (its tables have their own schema)."""
+        return self._database_url("dbos.sqlite")
+
+    def _database_url(self, file: str) -> str:
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.state_dir / file).absolute()}"
 
     @property
     def vl_url(self) -> str:

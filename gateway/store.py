@@ -1,17 +1,15 @@
 """The jobs table: every change of a job is one transaction, guarded by the table of transitions."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
 
 from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
+from gateway.database import Database, metadata
 from gateway.jobs import (
     TRANSITIONS,
     IllegalTransition,
@@ -23,9 +21,8 @@ from gateway.jobs import (
     sources_of,
 )
 
-_metadata = sa.MetaData()
 _jobs = sa.Table(
-    "jobs", _metadata,
+    "jobs", metadata,
     sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
     sa.Column("state", sa.String(16), nullable=False),
@@ -48,23 +45,15 @@ _jobs = sa.Table(
     sa.Index("jobs_waiting", "state", "priority", "sequence"),
     sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
 )
+_QUEUE_LOCK = 2
 _UNFINISHED = [state for state, targets in TRANSITIONS.items() if targets]
 
 
 class JobStore:
-    """Jobs in SQLite (WAL). Methods block for a millisecond or so: call them off the event loop."""
+    """The jobs. Methods block for a millisecond or so: call them off the event loop."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
-        event.listen(self._engine, "connect", _prepare_connection)
-        event.listen(self._engine, "begin", _begin)
-        with self._writing() as connection:
-            _metadata.create_all(connection)
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._engine.dispose()
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def add(self, job: NewJob, max_queued: int) -> JobRecord:
         """Store `job` as queued.
@@ -72,7 +61,8 @@ class JobStore:
         Raises:
             QueueFull: `max_queued` jobs wait already; nothing was stored.
         """
-        with self._writing() as connection:
+        with self._database.writing() as connection:
+            self._database.one_at_a_time(connection, _QUEUE_LOCK)  # the bound holds; numbers appear in their order
             waiting = connection.scalar(sa.select(sa.func.count()).where(_jobs.c.state == "queued")) or 0
             if waiting >= max_queued:
                 raise QueueFull(max_queued)
@@ -86,7 +76,7 @@ class JobStore:
 
     def get(self, job_id: str) -> JobRecord:
         """The job, or `JobNotFound`."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return self._one(connection, job_id)
 
     def page(self, limit: int, before: int | None = None) -> list[JobRecord]:
@@ -94,18 +84,18 @@ class JobStore:
         query = sa.select(_jobs).order_by(_jobs.c.sequence.desc()).limit(limit)
         if before is not None:
             query = query.where(_jobs.c.sequence < before)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return [_record(row) for row in connection.execute(query)]
 
     def unfinished(self) -> list[JobRecord]:
         """Every job that has not ended, oldest first."""
         query = sa.select(_jobs).where(_jobs.c.state.in_(_UNFINISHED)).order_by(_jobs.c.sequence)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return [_record(row) for row in connection.execute(query)]
 
     def ids(self) -> set[str]:
         """The id of every job."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return set(connection.scalars(sa.select(_jobs.c.id)))
 
     def queue_position(self, job: JobRecord) -> int | None:
@@ -117,7 +107,7 @@ class JobStore:
             sa.and_(_jobs.c.priority == job.priority, _jobs.c.sequence < job.sequence),
         )
         query = sa.select(sa.func.count()).where(_jobs.c.state == "queued", before)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return connection.scalar(query) or 0
 
     def move(
@@ -130,8 +120,8 @@ class JobStore:
             IllegalTransition: the table does not lead there from the present state; nothing changed.
             JobNotFound: there is no such job.
         """
-        with self._writing() as connection:
-            job = self._one(connection, job_id)
+        with self._database.writing() as connection:
+            job = self._one(connection, job_id, to_change=True)
             if job.state not in sources_of(to):
                 raise IllegalTransition(job_id, job.state, to)
             changes: dict[str, Any] = {"state": to, "stage": stage, "timings": {**job.timings, **(timings or {})}}
@@ -159,8 +149,8 @@ class JobStore:
             IllegalTransition: the job does not run (any more): nothing changed, and its work should stop.
             JobNotFound: there is no such job.
         """
-        with self._writing() as connection:
-            job = self._one(connection, job_id)
+        with self._database.writing() as connection:
+            job = self._one(connection, job_id, to_change=True)
             if job.state != "running":
                 raise IllegalTransition(job_id, job.state, f"running ({stage or 'unchanged'})")
             changes: dict[str, Any] = {
@@ -176,27 +166,18 @@ class JobStore:
 
     def remove(self, job_id: str) -> None:
         """Forget a job; removing one that is not there changes nothing."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(_jobs.delete().where(_jobs.c.id == job_id))
 
     def check_writable(self) -> None:
         """Raise `sqlalchemy.exc.SQLAlchemyError` where a write would fail."""
-        with self._writing() as connection:  # changes no row, but takes the write lock and touches the file
+        with self._database.writing() as connection:  # changes no row, but takes the write lock and touches the file
             connection.execute(_jobs.update().where(_jobs.c.sequence == -1).values(priority=0))
 
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with self._engine.connect().execution_options(reads_only=True) as connection, connection.begin():
-            yield connection
-
     @staticmethod
-    def _one(connection: sa.Connection, job_id: str) -> JobRecord:
-        row = connection.execute(sa.select(_jobs).where(_jobs.c.id == job_id)).one_or_none()
+    def _one(connection: sa.Connection, job_id: str, *, to_change: bool = False) -> JobRecord:
+        query = sa.select(_jobs).where(_jobs.c.id == job_id)
+        row = connection.execute(query.with_for_update() if to_change else query).one_or_none()
         if row is None:
             raise JobNotFound(job_id)
         return _record(row)
@@ -207,18 +188,6 @@ def _closing_timings(job: JobRecord, finished_at: float) -> dict[str, float]:
     if job.started_at is None:
         closing["queued"] = closing["total"]
     return closing
-
-
-def _prepare_connection(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # the driver must not begin by itself: `_begin` does
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: sa.Connection) -> None:
-    # A writer takes the lock before it reads, so that what it read still holds when it writes.
-    reads_only = connection.get_execution_options().get("reads_only", False)
-    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
 def _record(row: sa.Row[Any]) -> JobRecord:

@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, JobState
+from gateway.database import Database
 from gateway.jobs import TRANSITIONS, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
 from gateway.parameters import resolve
 from gateway.store import JobStore
@@ -27,7 +28,7 @@ def new_job(job_id: str | None = None, priority: int = 10) -> NewJob:
 
 @pytest.fixture
 def store(tmp_path: Path) -> JobStore:
-    return JobStore(tmp_path / "jobs.sqlite")
+    return JobStore(Database(f"sqlite:///{tmp_path}/jobs.sqlite"))
 
 
 def test_the_table_of_transitions_names_every_state_and_ends_in_the_terminal_ones() -> None:
@@ -48,7 +49,8 @@ class JobLife(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.store = JobStore(self.folder / f"{new_job_id()}.sqlite")
+        self.database = Database(f"sqlite:///{self.folder}/{new_job_id()}.sqlite")
+        self.store = JobStore(self.database)
         self.model: dict[str, JobState] = {}
 
     @rule(target=jobs)
@@ -91,7 +93,7 @@ class JobLife(RuleBasedStateMachine):
         }
 
     def teardown(self) -> None:
-        self.store.close()
+        self.database.close()
 
 
 def test_a_job_only_ever_goes_where_the_table_leads(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_what_was_stored_comes_back_equal_from_another_process(store: JobStore, 
     failed = store.move(job.id, "failed", error=Problem(status=500, code="oops", title="t", detail="d"))
     assert failed.warnings == ("w", "careful")
     assert failed.timings["describing"] == 0.5
-    assert JobStore(tmp_path / "jobs.sqlite").get(job.id) == failed
+    assert JobStore(Database(f"sqlite:///{tmp_path}/jobs.sqlite")).get(job.id) == failed
 
 
 def test_the_queue_position_counts_who_starts_earlier(store: JobStore) -> None:

@@ -1,0 +1,105 @@
+"""Where the gateway's tables lie: SQLite (WAL) in a file or Postgres by URL, reached by the same statements."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+metadata = sa.MetaData()
+"""Every table of the gateway. One that is declared here is made, and grows its new columns, when a database opens."""
+
+_LOCKS = 0x57111  # the advisory locks of this application, apart from those of others on the same Postgres
+_SCHEMA_LOCK = 1
+_POOL_SIZE, _POOL_OVERFLOW = 10, 20
+
+
+class Database:
+    """An open database. Its methods block for a millisecond or so: call them off the event loop."""
+
+    def __init__(self, url: str) -> None:
+        self.url = normal_url(url)
+        self.shared = self.url.get_backend_name() == "postgresql"
+        """Whether processes of other machines may work on it at the same time."""
+        if self.shared:
+            self.engine = sa.create_engine(
+                self.url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True,
+                connect_args={"connect_timeout": 10},
+            )
+        else:
+            Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            self.engine = sa.create_engine(self.url, connect_args={"timeout": 30})
+            event.listen(self.engine, "connect", _prepare_connection)
+            event.listen(self.engine, "begin", _begin)
+        self._prepare()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that may write. On SQLite it has the only write lock from its first moment on; on Postgres
+        rows that are read to be changed are locked by `with_for_update` (which SQLite leaves out)."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads."""
+        with self.engine.connect().execution_options(reads_only=True) as connection, connection.begin():
+            yield connection
+
+    def one_at_a_time(self, connection: sa.Connection, lock: int) -> None:
+        """Wait until no other transaction holds `lock`, and hold it to the end of this one. SQLite's writers always do.
+        """
+        if self.shared:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS, lock)))
+
+    def _prepare(self) -> None:
+        """Make what is missing. Growth is additive, so an older build works on beside a newer one.
+
+        Raises:
+            ValueError: a new column has neither a server default nor may it be null.
+        """
+        with self.writing() as connection:
+            self.one_at_a_time(connection, _SCHEMA_LOCK)
+            metadata.create_all(connection)
+            for table in metadata.sorted_tables:
+                _grow(connection, table)
+
+
+def normal_url(url: str) -> sa.URL:
+    """The URL with the driver that is installed."""
+    if url.startswith("postgres://"):  # the short form that many hosts hand out
+        url = url.replace("postgres://", "postgresql://", 1)
+    parsed = sa.make_url(url)
+    return parsed.set(drivername="postgresql+psycopg") if parsed.get_backend_name() == "postgresql" else parsed
+
+
+def _grow(connection: sa.Connection, table: sa.Table) -> None:
+    present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name in present:
+            continue
+        if not column.nullable and column.server_default is None:
+            raise ValueError(f"{table.name}.{column.name} is new: it needs a server default, or must be nullable")
+        definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+        connection.execute(sa.DDL("ALTER TABLE %(table)s ADD COLUMN " + str(definition).replace("%", "%%"),
+                                  {"table": table.name}))
+    for index in table.indexes:
+        index.create(connection, checkfirst=True)
+
+
+def _prepare_connection(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin by itself: `_begin` does
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    # A writer takes the lock before it reads, so that what it read still holds when it writes.
+    reads_only = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
