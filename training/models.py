@@ -1,5 +1,8 @@
 """The shapes of the embedded video checkpoint: diffusers' and transformers' own classes, smaller numbers."""
 
+from pathlib import Path
+
+import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
@@ -32,3 +35,15 @@ def new_text_encoder(vocab_size: int) -> UMT5EncoderModel:
         vocab_size=vocab_size, d_model=TEXT_DIM, d_kv=64, d_ff=512, num_layers=4, num_heads=4, dropout_rate=0.0,
         feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
     ))
+
+
+def load_vae(folder: str | Path, device: str) -> AutoencoderKLWan:
+    """A trained VAE, frozen, in float32."""
+    vae = AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32)
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def latent_scale(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the latents, [1, 16, 1, 1, 1] each."""
+    mean, std = torch.tensor(vae.config["latents_mean"]), torch.tensor(vae.config["latents_std"])
+    return mean.view(1, -1, 1, 1, 1).to(vae.device), std.view(1, -1, 1, 1, 1).to(vae.device)

@@ -24,7 +24,9 @@ def orthogonalise(update_NRC: torch.Tensor) -> torch.Tensor:
 class Muon:
     """Nesterov momentum, orthogonalised; `lr` means what it means for AdamW."""
 
-    def __init__(self, parameters: list[torch.nn.Parameter], momentum: float = 0.95, weight_decay: float = 0.01) -> None:
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], momentum: float = 0.95, weight_decay: float = 0.01
+    ) -> None:
         by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
         for parameter in parameters:
             by_shape.setdefault(parameter.shape, []).append(parameter)

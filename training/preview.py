@@ -1,11 +1,11 @@
 """Draws a run before it is exported: one row a motion, held-out pictures, few Euler steps; prints first-frame PSNR.
 
-    python -m training.preview --vae training/runs/vae --dit training/runs/dit --pictures DIR --out sheet.png
+    python -m training.preview --dit training/runs/dit --pictures DIR --out sheet.png
 """
 
 import argparse
-import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from training.dit import Student
-from training.models import FLOW_SHIFT, MAX_TEXT_TOKENS, Z_DIM, new_vae
+from training.models import FLOW_SHIFT, MAX_TEXT_TOKENS, Z_DIM, latent_scale, load_vae
 from training.whole_clip import decode, enable_whole_clip, encode
 
 PROMPTS = ["The camera zooms in.", "The camera zooms out.", "Pan left.", "Pan right.", "Tilt up.", "Tilt down.",
@@ -27,11 +27,8 @@ PROMPTS = ["The camera zooms in.", "The camera zooms out.", "Pan left.", "Pan ri
 def main(args: argparse.Namespace) -> None:
     device = args.device
     enable_whole_clip()
-    vae = new_vae().to(device).eval()
-    vae.load_state_dict(load_file(Path(args.vae) / "vae.safetensors"))
-    stats = json.loads((Path(args.vae) / "latents.json").read_text())
-    mean = torch.tensor(stats["latents_mean"], device=device).view(1, Z_DIM, 1, 1, 1)
-    std = torch.tensor(stats["latents_std"], device=device).view(1, Z_DIM, 1, 1, 1)
+    vae = load_vae(args.vae, device)
+    mean, std = latent_scale(vae)
     width, height = args.width, args.height
     files = sorted(Path(args.pictures).iterdir())
     pictures = [np.asarray(ImageOps.fit(Image.open(f).convert("RGB"), (width, height), Image.Resampling.LANCZOS))
@@ -47,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(Path(args.dit) / "tokenizer")
     student = Student(len(tokenizer)).to(device).eval()
     for name in ("transformer", "text_encoder"):
-        getattr(student, name).load_state_dict(load_file(Path(args.dit) / f"{name}.safetensors"))
+        getattr(student, name).load_state_dict(load_file(Path(args.dit) / f"{name}.safetensors"), strict=False)
     t = (args.frames - 1) // 4 + 1
     sigmas = torch.linspace(1, 1 / args.steps, args.steps)
     sigmas = torch.cat([FLOW_SHIFT * sigmas / (1 + (FLOW_SHIFT - 1) * sigmas), torch.zeros(1)]).to(device)
@@ -61,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
         x = torch.randn(condition.shape, generator=torch.Generator().manual_seed(index)).to(device)
         pictured = torch.ones(len(picked), dtype=torch.bool, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+            for now, then in pairwise(sigmas):
                 v = student.velocity(x, now.expand(len(picked)), condition, pictured, tokens)
                 x = x + (then - now) * v.float()
             video = decode(vae, x * std + mean).float().clamp(-1, 1)
@@ -74,7 +71,7 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae", default="training/runs/vae")
+    parser.add_argument("--vae", default="models/video/vae")
     parser.add_argument("--dit")
     parser.add_argument("--pictures", required=True)
     parser.add_argument("--out", default="preview.png")

@@ -1,6 +1,19 @@
 """Labelled wording: many ways to ask for each motion, in English and Chinese."""
 
 import random
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# The vision-language service writes one fixed sentence a motion; those are trained on most.
+_WORDS = Path(__file__).parents[1] / "services/vl_service/words/motions.toml"
+_THEIR_NAMES = {
+    "hold": "hold_still", "rotate_cw": "rotate_clockwise", "rotate_ccw": "rotate_counterclockwise",
+    "drift_left": "drifts_left", "drift_right": "drifts_right", "rise": "rises", "fall": "falls", "bounce": "bounces",
+    "sway": "sways", "spin": "spins", "pulse": "pulses", "ripple": "ripples", "flicker": "flickers",
+}
+_THEIR_SPEEDS = {"slow": "slow", "fast": "quick"}
 
 ADVERBS = {
     "slow": ["slowly", "gently", "gradually", "softly", "smoothly and slowly", "very slowly"],
@@ -48,7 +61,8 @@ ENGLISH = {
                    "the whole picture {a} turns to the left, counterclockwise"],
     "hold": ["the camera holds still, nothing moves", "hold still", "static shot", "a still shot", "nothing moves",
              "the camera does not move", "no motion", "everything stays still", "the camera is fixed",
-             "locked-off camera, no movement", "keep still", "a frozen moment", "stay still", "static camera"],
+             "locked-off camera, no movement", "keep still", "a frozen moment", "stay still",
+             "static camera"],
     "handheld": ["handheld camera", "a slightly shaky handheld shot", "the camera shakes gently",
                  "handheld camera shake", "the view trembles slightly, handheld", "{j} handheld movement"],
     "drift_left": ["{s} {a} drifts left", "{s} moves {a} to the left", "{s} {a} floats to the left",
@@ -73,12 +87,13 @@ ENGLISH = {
                  "the sun comes out {a}", "{j} brightening"],
 }
 CHINESE = {
-    "zoom_in": ["镜头{a}推近", "镜头{a}拉近", "{a}放大画面", "镜头{a}向前推进", "画面{a}拉近", "{a}推近主体", "镜头{a}靠近"],
+    "zoom_in": ["镜头{a}推近", "镜头{a}拉近", "{a}放大画面", "镜头{a}向前推进", "画面{a}拉近", "{a}推近主体",
+                "镜头{a}靠近"],
     "zoom_out": ["镜头{a}拉远", "镜头{a}后退", "{a}缩小画面", "镜头{a}向后拉", "画面{a}拉远", "镜头{a}远离主体"],
     "pan_left": ["镜头{a}向左平移", "镜头{a}向左摇", "镜头{a}左移", "{a}向左平移镜头", "画面{a}向左摇移"],
     "pan_right": ["镜头{a}向右平移", "镜头{a}向右摇", "镜头{a}右移", "{a}向右平移镜头", "画面{a}向右摇移"],
-    "tilt_up": ["镜头{a}上移", "镜头{a}向上摇", "镜头{a}向上移动", "镜头{a}抬起", "{a}向上摇镜头"],
-    "tilt_down": ["镜头{a}下移", "镜头{a}向下摇", "镜头{a}向下移动", "镜头{a}降低", "{a}向下摇镜头"],
+    "tilt_up": ["镜头{a}上移", "镜头{a}向上摇", "镜头{a}向上移动", "镜头{a}抬起", "镜头{a}上摇", "{a}向上摇镜头"],
+    "tilt_down": ["镜头{a}下移", "镜头{a}向下摇", "镜头{a}向下移动", "镜头{a}降低", "镜头{a}下摇", "{a}向下摇镜头"],
     "rotate_cw": ["画面{a}顺时针旋转", "{a}顺时针旋转", "图像{a}顺时针转动", "画面顺时针{a}转动"],
     "rotate_ccw": ["画面{a}逆时针旋转", "{a}逆时针旋转", "图像{a}逆时针转动", "画面逆时针{a}转动"],
     "hold": ["镜头静止不动", "画面静止", "保持不动", "固定镜头", "没有任何运动", "镜头固定，画面不动", "静止画面"],
@@ -102,7 +117,8 @@ SUBJECT_FORMS = ["a photo of {x}.", "{x}.", "this picture shows {x}.", "a pictur
 ZH_SUBJECT_FORMS = ["一张{x}的照片。", "{x}。", "画面中是{x}。", "照片里有{x}，", "可能是{x}。"]
 COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "grey", "black", "warm",
            "cool", "bright", "dark", "golden", "soft"]
-ZH_WORDS = ["猫", "狗", "鸟", "人物", "建筑", "风景", "花", "食物", "汽车", "山", "大海", "天空", "杯子", "火箭", "物体"]
+ZH_WORDS = ["猫", "狗", "鸟", "人物", "建筑", "风景", "花", "食物", "汽车", "山", "大海", "天空", "杯子", "火箭",
+            "物体"]
 TAILS = ["", "", "", "", " cinematic.", " high quality.", " natural light.", " sharp detail.", " realistic."]
 
 
@@ -112,6 +128,22 @@ def _tidy(text: str) -> str:
 
 def _case(text: str, rng: random.Random) -> str:
     return text[:1].upper() + text[1:] if rng.random() < 0.6 else text
+
+
+@cache
+def _service_words() -> dict[str, Any]:
+    return tomllib.loads(_WORDS.read_text(encoding="utf-8"))
+
+
+def service_sentence(motion: str, speed: str, it: str, language: str) -> str | None:
+    """The vision-language service's own sentence for `motion`, or None where its vocabulary lacks it."""
+    words = _service_words()
+    entry = words["motions"].get(_THEIR_NAMES.get(motion, motion))
+    if entry is None:
+        return None
+    spoken = words["speeds"][_THEIR_SPEEDS[speed]][language] if speed in _THEIR_SPEEDS else ""
+    text = _tidy(entry[language].format(speed=spoken, it=it))
+    return text[:1].upper() + text[1:]
 
 
 def motion_phrase(motion: str, speed: str, subject: str | None, rng: random.Random, language: str = "en") -> str:
@@ -135,6 +167,8 @@ class PromptWriter:
         """A prompt for a clip over a photograph; its subject is unknown, so any words may stand before the motion."""
         rng = self.rng
         language = "zh" if rng.random() < 0.25 else "en"
+        if rng.random() < 0.35 and (text := self._as_the_service(motion, speed, cutout_name, language)):
+            return text
         if language == "zh":
             subject = rng.choice([*ZH_WORDS, cutout_name or rng.choice(self.words)])
             text = motion_phrase(motion, speed, subject, rng, "zh")
@@ -148,6 +182,18 @@ class PromptWriter:
             opening = rng.choice(SUBJECT_FORMS).format(x=_tidy(f"{article} {name}"), c=rng.choice(COLOURS))
         end = rng.choice(["", ".", "."])
         return _tidy(f"{_case(opening, rng)} {_case(text, rng)}{end}{rng.choice(TAILS) if end else ''}")
+
+    def _as_the_service(self, motion: str, speed: str, cutout_name: str | None, language: str) -> str | None:
+        rng = self.rng
+        name = rng.choice(ZH_WORDS) if language == "zh" else cutout_name or rng.choice(self.words)
+        text = service_sentence(motion, speed, name if language == "zh" else f"the {name}", language)
+        if text is None:
+            return None
+        if language == "zh":
+            return rng.choice([f"{name}的照片。", ""]) + text
+        some = " and ".join(rng.sample(COLOURS, 2))
+        opening = rng.choice([f"A photo of a {name}.", f"A photo of {name}.", f"A photo in {some}.", ""])
+        return _tidy(f"{opening} {text}")
 
     def scene(self, motion: str, speed: str, name: str, backdrop: str) -> str:
         """A prompt that tells a plain scene in full, so that it can be drawn from words alone."""

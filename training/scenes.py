@@ -58,7 +58,7 @@ def _strength(family: str, speeds: list[str], device: str) -> torch.Tensor:
 
 
 def _wobble(t: torch.Tensor, waves: tuple[tuple[float, float], ...]) -> torch.Tensor:
-    """[1, T] mean of sines of (radians a frame, phase), zero at frame 0; irregular to the eye, the same in each clip."""
+    """[1, T] mean of sines of (radians a frame, phase), zero at frame 0; irregular, the same in each clip."""
     parts = [torch.sin(rate * t + phase) - math.sin(phase) for rate, phase in waves]
     return (torch.stack(parts).mean(0))[None]
 

@@ -1,6 +1,6 @@
 """Trains the causal VAE: single pictures first (cheap, and they limit quality), then clips mixed with pictures.
 
-    python -m training.vae --pack training/data/pack --out training/runs/vae --still-s 330 --clip-s 240
+    python -m training.vae --pack training/data/pack --out models/video/vae --still-s 330 --clip-s 240 --compile
 """
 
 import argparse
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResample
-from safetensors.torch import load_file, save_file
 
 from training.bank import Bank, load_bank
 from training.models import Z_DIM, new_vae
@@ -84,7 +84,8 @@ def loss_of(vae, video: torch.Tensor, kl_weight: float) -> tuple[torch.Tensor, t
     error = out - video
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
-    return error.abs().mean() + 0.5 * edges + 2.0 * error.square().mean() + kl_weight * kl, error.detach().square().mean()
+    square = error.square().mean()
+    return error.abs().mean() + 0.5 * edges + 2.0 * square + kl_weight * kl, square.detach()
 
 
 class Average:
@@ -124,7 +125,7 @@ def train(args: argparse.Namespace) -> None:
     vae = new_vae().to(device)
     start_as_picture_codec(vae)
     if args.resume:
-        vae.load_state_dict(load_file(args.resume))
+        vae = AutoencoderKLWan.from_pretrained(args.resume, torch_dtype=torch.float32).to(device)
     average = Average(vae, 0.999)
     step_loss = torch.compile(loss_of, dynamic=False) if args.compile else loss_of
     out = Path(args.out)
@@ -158,19 +159,25 @@ def train(args: argparse.Namespace) -> None:
             step += 1
             if step % args.log == 0:
                 psnr = 10 * math.log10(4 / torch.stack(errors[-args.log:]).mean().item())
-                print(json.dumps({"phase": phase, "step": step, "s": round(elapsed), "psnr": round(psnr, 2)}), flush=True)
+                row = {"phase": phase, "step": step, "s": round(elapsed), "psnr": round(psnr, 2)}
+                print(json.dumps(row), flush=True)
                 errors = []
-        save_file(average.model.state_dict(), out / "vae.safetensors")
-    mean, std = latent_statistics(average.model, scenes, device)
-    (out / "latents.json").write_text(json.dumps({"latents_mean": mean, "latents_std": std}))
-    print("latents", mean, std, flush=True)
+        save(average.model, scenes, out)
+
+
+def save(vae: AutoencoderKLWan, scenes: SceneMaker, folder: Path) -> None:
+    """Write weights (float16) and config, with the latents' statistics, as diffusers does."""
+    mean, std = latent_statistics(vae, scenes, scenes.device)
+    half = copy.deepcopy(vae).half()
+    half.register_to_config(latents_mean=mean, latents_std=std)
+    half.save_pretrained(folder)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pack", default="training/data/pack")
-    parser.add_argument("--out", default="training/runs/vae")
-    parser.add_argument("--resume")
+    parser.add_argument("--out", default="models/video/vae")
+    parser.add_argument("--resume", help="folder of an earlier VAE")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--canvases", type=int, default=6000)
     parser.add_argument("--size", type=int, default=128)

@@ -1,8 +1,8 @@
 """Runs diffusers' causal Wan VAE on a whole clip in one call, for training.
 
-`AutoencoderKLWan` encodes and decodes chunk by chunk through a feature cache; without a cache its temporal resampling is
-left out. The two functions here give the same values without a cache (tests/unit/training/test_whole_clip.py):
-the first frame passes temporal resampling untouched, and later frames see a zero history that excludes it when
+`AutoencoderKLWan` encodes and decodes chunk by chunk through a feature cache; without a cache its temporal resampling
+is left out. The two functions here give the same values without a cache (tests/unit/training/test_whole_clip.py): the
+first frame passes temporal resampling untouched, and later frames see a zero history that excludes it when
 upsampling. A single frame sees zeros before it, so the last temporal tap of each kernel is a plain 2-D convolution.
 """
 

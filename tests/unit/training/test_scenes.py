@@ -1,0 +1,40 @@
+"""Synthesised clips move as their label says, by the judge that also judges rendered ones."""
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from training.bank import CANVAS_PX, Bank
+from training.judge import MOTIONS, judge
+from training.scenes import SceneMaker
+
+
+@pytest.fixture(scope="module")
+def scenes() -> SceneMaker:
+    picture = Image.fromarray(skimage.data.coffee()).resize((CANVAS_PX, CANVAS_PX))
+    canvas = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    small = torch.nn.functional.avg_pool2d(canvas.float(), 2).to(torch.uint8)
+    cutout = torch.zeros(1, 4, 32, 32, dtype=torch.uint8)  # unseen: the camera's motion alone is judged
+    return SceneMaker(Bank(canvases=canvas, small=small, cutouts=cutout, names=["nothing"]), "cpu")
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_a_clip_shows_the_camera_motion_of_its_label(scenes: SceneMaker, motion: str) -> None:
+    torch.manual_seed(0)
+    video = scenes.make([motion], ["fast"], 9, 128, 128).video
+    frames = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+    assert judge(frames).motion == motion
+
+
+@pytest.mark.parametrize("motion", ["ripple", "flicker", "darken", "brighten", "handheld"])
+def test_a_clip_opens_on_the_picture_and_then_changes(scenes: SceneMaker, motion: str) -> None:
+    torch.manual_seed(3)
+    still = scenes.make(["hold"], ["fast"], 9, 64, 64).video
+    torch.manual_seed(3)
+    video = scenes.make([motion], ["fast"], 9, 64, 64).video
+    if motion != "handheld":  # its path takes room, so that it is drawn at another scale
+        torch.testing.assert_close(video[:, :, 0], still[:, :, 0])
+    assert (still[:, :, 0] - still[:, :, -1]).abs().max() < 1e-5
+    assert (video[:, :, 0] - video[:, :, -1]).abs().mean() > 0.004
