@@ -10,13 +10,14 @@ from fastapi.responses import Response
 from contracts.describe import DescribeRequest
 from contracts.errors import FieldProblem, Problem
 from gateway.bodies import BodyRefused, BodyTooLarge, LingeringResponse
+from gateway.callers import KeyRefused, RateExceeded
 from gateway.clients import ServiceError
 from gateway.failures import service_problem
-from gateway.jobs import IllegalTransition, JobNotFound, QueueFull
+from gateway.jobs import IllegalTransition, JobNotFound, OwnerQueueFull, QueueFull
 from gateway.parameters import ParameterRefused
 from gateway.request_ids import RequestIdMiddleware
 from gateway.routes import describe, docs, generate, health, jobs, models
-from gateway.routes.openapi import DESCRIPTION, with_problem
+from gateway.routes.openapi import DESCRIPTION, with_keys, with_problem, without_keys
 from gateway.runtime import open_gateway
 from gateway.settings import GatewaySettings
 from gateway.uploads import PictureRefused
@@ -48,7 +49,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     for kind, explain in _EXPLANATIONS.items():
         app.add_exception_handler(kind, _answer(explain))
     app.add_exception_handler(BodyTooLarge, _answer_and_linger)
-    _describe_fully(app)
+    _describe_fully(app, keys_required=settings.keys_required)
     return app
 
 
@@ -63,6 +64,17 @@ async def _answer_and_linger(_: Request, error: Exception) -> Response:
     assert isinstance(error, BodyTooLarge)
     response = problem_response(_body_too_large(error))
     return LingeringResponse(response.body, response.status_code, dict(response.headers))
+
+
+def _key_refused(error: KeyRefused) -> Problem:
+    return Problem(status=401, code="key_required", title="A key is required", detail=error.detail)
+
+
+def _rate_exceeded(error: RateExceeded) -> Problem:
+    return Problem(
+        status=429, code="rate_limited", title="Too many requests", retry_after_s=error.retry_after_s,
+        detail=f"This key may ask for work {error.rate}: send the request again in {error.retry_after_s} s.",
+    )
 
 
 def _job_not_found(error: JobNotFound) -> Problem:
@@ -87,6 +99,13 @@ def _queue_full(error: QueueFull) -> Problem:
     return Problem(
         status=429, code="queue_full", title="The queue is full", retry_after_s=_QUEUE_RETRY_AFTER_S,
         detail=f"{error.limit} jobs wait, which is all that may: send the request again in {_QUEUE_RETRY_AFTER_S} s.",
+    )
+
+
+def _owner_queue_full(error: OwnerQueueFull) -> Problem:
+    return Problem(
+        status=429, code="too_many_jobs", title="Too many jobs of yours", retry_after_s=_QUEUE_RETRY_AFTER_S,
+        detail=f"{error.limit} jobs of this key wait or run, which is all that may: wait for one to end, or cancel one.",
     )
 
 
@@ -119,9 +138,12 @@ def _body_too_large(error: BodyTooLarge) -> Problem:
 
 
 _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
+    KeyRefused: _key_refused,
+    RateExceeded: _rate_exceeded,
     JobNotFound: _job_not_found,
     IllegalTransition: _illegal_transition,
     QueueFull: _queue_full,
+    OwnerQueueFull: _owner_queue_full,
     PictureRefused: _picture_refused,
     ParameterRefused: _parameter_refused,
     BodyRefused: _body_refused,
@@ -129,7 +151,7 @@ _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
 }
 
 
-def _describe_fully(app: FastAPI) -> None:
+def _describe_fully(app: FastAPI, *, keys_required: bool) -> None:
     generate_schema = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -138,7 +160,7 @@ def _describe_fully(app: FastAPI) -> None:
             # `POST /v1/describe` reads its body by itself, so its type is named here.
             described = DescribeRequest.model_json_schema(ref_template="#/components/schemas/{model}")
             schema["components"]["schemas"] |= described.pop("$defs", {}) | {"DescribeRequest": described}
-            app.openapi_schema = schema
+            app.openapi_schema = with_keys(schema) if keys_required else without_keys(schema)
         return app.openapi_schema
 
     app.openapi = openapi

@@ -6,6 +6,7 @@ import logging
 from anyio import to_thread
 
 from gateway.bodies import BodyRefused, Submission
+from gateway.callers import Caller
 from gateway.jobs import JobRecord, NewJob, StoredPicture, new_job_id
 from gateway.ledger import off_loop
 from gateway.parameters import resolve
@@ -18,11 +19,11 @@ log = logging.getLogger(__name__)
 _SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg"}
 
 
-async def accept(submission: Submission, gateway: Gateway) -> JobRecord:
-    """Check, store and queue a request.
+async def accept(submission: Submission, caller: Caller, gateway: Gateway) -> JobRecord:
+    """Check, store and queue a request on behalf of `caller`.
 
     Raises:
-        BodyRefused, PictureRefused, ParameterRefused, QueueFull: nothing is left behind.
+        BodyRefused, PictureRefused, ParameterRefused, QueueFull, OwnerQueueFull: nothing is left behind.
         ServiceError: the video service was never reached, so nothing can be checked against its model.
     """
     options = submission.options
@@ -36,10 +37,10 @@ async def accept(submission: Submission, gateway: Gateway) -> JobRecord:
         stored = None if picture is None else await _store_picture(job_id, picture, gateway)
         job = await gateway.ledger.add(
             NewJob(
-                id=job_id, request=options, parameters=parameters, picture=stored,
+                id=job_id, owner=caller.owner, request=options, parameters=parameters, picture=stored,
                 warnings=picture.warnings if picture else (), request_id=current_request_id() or job_id,
             ),
-            gateway.settings.max_queued_jobs,
+            gateway.settings.max_queued_jobs, caller.max_jobs,
         )
     except BaseException:
         await off_loop(gateway.files.remove_job, job_id)

@@ -18,6 +18,10 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
 
 DEFAULT_PRIORITY = 10
 """Lower runs first. Always set: the engine runs a job without a priority before all others."""
+HIGHEST_PRIORITY = 1
+
+LOCAL_OWNER = "local"
+"""Owns everything that is made where no keys are needed."""
 
 
 class JobNotFound(LookupError):
@@ -46,6 +50,10 @@ class QueueFull(Exception):
         self.limit = limit
 
 
+class OwnerQueueFull(QueueFull):
+    """As many jobs of one owner wait or run as may; nothing was added."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPicture:
     """The checked picture of a job, on disk."""
@@ -68,6 +76,7 @@ class NewJob:
     picture: StoredPicture | None
     warnings: tuple[str, ...]
     request_id: str
+    owner: str = LOCAL_OWNER
     priority: int = DEFAULT_PRIORITY
 
 
@@ -77,6 +86,7 @@ class JobRecord:
 
     sequence: int
     id: str
+    owner: str
     state: JobState
     stage: JobStage | None
     priority: int

@@ -28,17 +28,17 @@ class Ledger:
         self._store = store
         self.live = live
 
-    async def add(self, job: NewJob, max_queued: int) -> JobRecord:
+    async def add(self, job: NewJob, max_queued: int, max_of_owner: int | None = None) -> JobRecord:
         """Store a new job."""
-        return await off_loop(self._store.add, job, max_queued)
+        return await off_loop(self._store.add, job, max_queued, max_of_owner)
 
     async def get(self, job_id: str) -> JobRecord:
         """The job, or `JobNotFound`."""
         return await off_loop(self._store.get, job_id)
 
-    async def page(self, limit: int, before: int | None) -> list[JobRecord]:
-        """Jobs, newest first."""
-        return await off_loop(self._store.page, limit, before)
+    async def page(self, limit: int, before: int | None, *, owner: str) -> list[JobRecord]:
+        """Jobs of `owner`, newest first."""
+        return await off_loop(self._store.page, limit, before, owner=owner)
 
     async def unfinished(self) -> list[JobRecord]:
         """Every job that has not ended."""

@@ -9,6 +9,7 @@ from functools import partial
 
 from anyio import CapacityLimiter
 
+from gateway.callers import Door
 from gateway.catalog import Catalog
 from gateway.clients import RetryPolicy, VideoClient, VLClient, connect
 from gateway.database import Database
@@ -17,6 +18,7 @@ from gateway.events import LiveJobs
 from gateway.failures import unexpected_problem
 from gateway.files import LocalFiles
 from gateway.jobs import IllegalTransition, JobNotFound
+from gateway.keys import KeyStore
 from gateway.ledger import Ledger, off_loop
 from gateway.pipeline import Parts, run_job
 from gateway.settings import GatewaySettings
@@ -34,6 +36,7 @@ class Gateway:
     """The open parts of the process."""
 
     settings: GatewaySettings
+    door: Door
     ledger: Ledger
     files: LocalFiles
     vl: VLClient
@@ -54,7 +57,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     harden_pillow(settings.max_image_pixels)
     database = await off_loop(Database, settings.jobs_database_url)
     store = JobStore(database)
-    gateway = _assemble(settings, store)
+    gateway = _assemble(settings, database, store)
     try:
         await gateway.engine.hold()
         await off_loop(lambda: gateway.files.sweep(store.ids()))  # nobody writes now: not yet we, no longer they
@@ -74,7 +77,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         await off_loop(database.close)
 
 
-def _assemble(settings: GatewaySettings, store: JobStore) -> Gateway:
+def _assemble(settings: GatewaySettings, database: Database, store: JobStore) -> Gateway:
     retries = RetryPolicy(attempts=settings.retry_attempts, for_s=settings.retry_for_s)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
@@ -90,7 +93,8 @@ def _assemble(settings: GatewaySettings, store: JobStore) -> Gateway:
         concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
     )
     return Gateway(
-        settings=settings, ledger=ledger, files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine,
+        settings=settings, door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger,
+        files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine,
         picture_limits=PictureLimits(
             max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels,
             stored_long_side=settings.stored_long_side,

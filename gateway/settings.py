@@ -1,5 +1,6 @@
 """The environment of the gateway, read once."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,14 @@ class GatewaySettings(BaseSettings):
             description="postgresql://user:password@host/database, shared by every gateway; unset: SQLite files.",
         ),
     ] = None
+
+    keys: Annotated[
+        Literal["auto", "required", "off"],
+        Field(
+            validation_alias="GATEWAY_KEYS",
+            description="Whether callers need a key; auto: on every address but loopback.",
+        ),
+    ] = "auto"
 
     vl_port: Annotated[int, Field(validation_alias="VL_PORT", ge=0, le=65535)] = 8001
     video_port: Annotated[int, Field(validation_alias="VIDEO_PORT", ge=0, le=65535)] = 8002
@@ -83,6 +92,11 @@ class GatewaySettings(BaseSettings):
         return url
 
     @property
+    def keys_required(self) -> bool:
+        """Whether every caller must show a key."""
+        return self.keys == "required" or (self.keys == "auto" and not _is_loopback(self.host))
+
+    @property
     def state_dir(self) -> Path:
         """Folder of the two databases, the lock and the jobs' files."""
         return self.data_dir / "gateway"
@@ -111,3 +125,10 @@ class GatewaySettings(BaseSettings):
     def video_url(self) -> str:
         """Base URL of the video service."""
         return self.video_url_given or f"http://127.0.0.1:{self.video_port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

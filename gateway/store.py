@@ -11,11 +11,13 @@ from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
 from gateway.database import Database, metadata
 from gateway.jobs import (
+    LOCAL_OWNER,
     TRANSITIONS,
     IllegalTransition,
     JobNotFound,
     JobRecord,
     NewJob,
+    OwnerQueueFull,
     QueueFull,
     StoredPicture,
     sources_of,
@@ -25,6 +27,7 @@ _jobs = sa.Table(
     "jobs", metadata,
     sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("owner", sa.String(64), nullable=False, server_default=LOCAL_OWNER),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("stage", sa.String(16)),
     sa.Column("priority", sa.Integer, nullable=False),
@@ -43,6 +46,7 @@ _jobs = sa.Table(
     sa.Column("video", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.JSON(none_as_null=True)),
     sa.Index("jobs_waiting", "state", "priority", "sequence"),
+    sa.Index("jobs_of_owner", "owner", "sequence"),
     sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
 )
 _QUEUE_LOCK = 2
@@ -55,19 +59,23 @@ class JobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, job: NewJob, max_queued: int) -> JobRecord:
+    def add(self, job: NewJob, max_queued: int, max_of_owner: int | None = None) -> JobRecord:
         """Store `job` as queued.
 
         Raises:
             QueueFull: `max_queued` jobs wait already; nothing was stored.
+            OwnerQueueFull: `max_of_owner` jobs of this owner wait or run already; nothing was stored.
         """
         with self._database.writing() as connection:
             self._database.one_at_a_time(connection, _QUEUE_LOCK)  # the bound holds; numbers appear in their order
             waiting = connection.scalar(sa.select(sa.func.count()).where(_jobs.c.state == "queued")) or 0
             if waiting >= max_queued:
                 raise QueueFull(max_queued)
+            if max_of_owner is not None and self._unfinished_of(connection, job.owner) >= max_of_owner:
+                raise OwnerQueueFull(max_of_owner)
             connection.execute(_jobs.insert().values(
-                id=job.id, state="queued", priority=job.priority, created_at=time.time(), request_id=job.request_id,
+                id=job.id, owner=job.owner, state="queued", priority=job.priority, created_at=time.time(),
+                request_id=job.request_id,
                 request=job.request.model_dump(mode="json"), parameters=job.parameters.model_dump(mode="json"),
                 picture=asdict(job.picture) if job.picture else None, warnings=list(job.warnings), timings={},
                 render_attempt=0,
@@ -79,9 +87,9 @@ class JobStore:
         with self._database.reading() as connection:
             return self._one(connection, job_id)
 
-    def page(self, limit: int, before: int | None = None) -> list[JobRecord]:
-        """Up to `limit` jobs, newest first, that came before the sequence number `before`."""
-        query = sa.select(_jobs).order_by(_jobs.c.sequence.desc()).limit(limit)
+    def page(self, limit: int, before: int | None = None, *, owner: str = LOCAL_OWNER) -> list[JobRecord]:
+        """Up to `limit` jobs of `owner`, newest first, that came before the sequence number `before`."""
+        query = sa.select(_jobs).where(_jobs.c.owner == owner).order_by(_jobs.c.sequence.desc()).limit(limit)
         if before is not None:
             query = query.where(_jobs.c.sequence < before)
         with self._database.reading() as connection:
@@ -173,6 +181,11 @@ class JobStore:
         """Raise `sqlalchemy.exc.SQLAlchemyError` where a write would fail."""
         with self._database.writing() as connection:  # changes no row, but takes the write lock and touches the file
             connection.execute(_jobs.update().where(_jobs.c.sequence == -1).values(priority=0))
+
+    @staticmethod
+    def _unfinished_of(connection: sa.Connection, owner: str) -> int:
+        query = sa.select(sa.func.count()).where(_jobs.c.owner == owner, _jobs.c.state.in_(_UNFINISHED))
+        return connection.scalar(query) or 0
 
     @staticmethod
     def _one(connection: sa.Connection, job_id: str, *, to_change: bool = False) -> JobRecord:

@@ -9,7 +9,7 @@ from contracts.describe import DescribeRequest, DescribeResponse
 from gateway.bodies import read_limited
 from gateway.intake import checked
 from gateway.ledger import off_loop
-from gateway.routes.access import OpenGateway
+from gateway.routes.access import OpenGateway, TheCaller
 from gateway.routes.openapi import problems
 from gateway.uploads import decode_text
 from wire.problems import ProblemError, validation_problem
@@ -29,7 +29,7 @@ _EXAMPLE = {
         "schema": {"$ref": "#/components/schemas/DescribeRequest"}, "example": _EXAMPLE,
     }}}},
 )
-async def describe(request: Request, gateway: OpenGateway) -> DescribeResponse:
+async def describe(request: Request, _: TheCaller, gateway: OpenGateway) -> DescribeResponse:
     """`caption`, `prompt`, `edit_suggestion` and `question`, several in one call; `image` as data URI or base64."""
     body = await read_limited(request)
     try:

@@ -16,7 +16,7 @@ from gateway.follow import wait_until_ended
 from gateway.intake import accept
 from gateway.jobs import JobRecord
 from gateway.parameters import advice
-from gateway.routes.access import OpenGateway
+from gateway.routes.access import OpenGateway, TheCaller
 from gateway.routes.openapi import generate_body, problems
 from gateway.runtime import Gateway
 from gateway.views import view
@@ -39,7 +39,7 @@ _Form = Literal["job", "video"]
         **problems(413, 415, 422, 429, 502, 503),
     },
 )
-async def generate(request: Request, gateway: OpenGateway) -> Response:
+async def generate(request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:
     """Animate a picture (the prompt is written from it), render words alone, or both.
 
     With both, `enhance` = `auto` or `always` rewrites your words by what is seen in the picture, `never` keeps them as
@@ -53,7 +53,7 @@ async def generate(request: Request, gateway: OpenGateway) -> Response:
         submission = await read_submission(request, gateway.settings.max_image_bytes)
     except ValidationError as error:
         return problem_response(await _with_advice(error, gateway))
-    job = await accept(submission, gateway)
+    job = await accept(submission, caller, gateway)
     if wanted_form(request.headers.get("accept", "")) == "video":
         return await _answer_with_video(job, gateway)
     return await _answer_with_job(job, request.headers.get("prefer", ""), gateway)

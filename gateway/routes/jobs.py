@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from contracts.errors import Problem
@@ -15,7 +14,7 @@ from gateway.files import VIDEO_FILE
 from gateway.follow import encode, event_stream, wait_until_ended
 from gateway.jobs import JobRecord
 from gateway.ledger import off_loop
-from gateway.routes.access import OpenGateway
+from gateway.routes.access import OpenGateway, OwnJob, TheCaller
 from gateway.routes.openapi import problems
 from gateway.runtime import Gateway
 from gateway.views import view, view_page
@@ -23,44 +22,43 @@ from wire.problems import ProblemError, problem_response
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-JobId = Annotated[str, PathParameter(description="The job's `id`.", max_length=64, examples=["job_5f0c6b1e9a2d4c7f"])]
 _RANGES = re.compile(r"bytes=\s*(\d*)-(\d*)\s*(?:,\s*\d*-\d*\s*)*")
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
 @router.get("", responses=problems(422), summary="Jobs, newest first")
 async def list_jobs(
-    gateway: OpenGateway,
+    caller: TheCaller, gateway: OpenGateway,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
     cursor: Annotated[
         str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before.")
     ] = None,
 ) -> JobPage:
     """A page of jobs; pass its `next_cursor` for the next one. Jobs that arrive meanwhile shift nothing."""
-    jobs = await gateway.ledger.page(limit, int(cursor) if cursor else None)
+    jobs = await gateway.ledger.page(limit, int(cursor) if cursor else None, owner=caller.owner)
     return await view_page(jobs, limit, gateway.ledger)
 
 
 @router.get("/{job_id}", responses=problems(404, 422), summary="One job")
 async def get_job(
-    job_id: JobId, gateway: OpenGateway,
+    own: OwnJob, gateway: OpenGateway,
     wait: Annotated[int, Query(ge=0, description="Seconds to wait for the end; capped.", examples=[30])] = 0,
 ) -> Job:
     """The job as it is, or, with `wait`, once it has ended or the time is over."""
-    job = await wait_until_ended(job_id, gateway.ledger, min(wait, gateway.settings.max_wait_s))
+    job = await wait_until_ended(own.id, gateway.ledger, min(wait, gateway.settings.max_wait_s))
     return await view(job, gateway.ledger)
 
 
 @router.post("/{job_id}/cancel", responses=problems(404, 409), summary="Cancel a job")
-async def cancel_job(job_id: JobId, gateway: OpenGateway) -> Job:
+async def cancel_job(own: OwnJob, gateway: OpenGateway) -> Job:
     """Keep a queued job from starting, or stop a running one within one denoising step."""
-    return await view(await cancel(job_id, gateway), gateway.ledger)
+    return await view(await cancel(own.id, gateway), gateway.ledger)
 
 
 @router.delete("/{job_id}", status_code=204, responses=problems(404, 409), summary="Remove a job and its files")
-async def delete_job(job_id: JobId, gateway: OpenGateway) -> None:
+async def delete_job(own: OwnJob, gateway: OpenGateway) -> None:
     """Forget an ended job, its video and its picture. One that still waits or runs is refused: cancel it first."""
-    await remove(job_id, gateway)
+    await remove(own.id, gateway)
 
 
 @router.get(
@@ -73,17 +71,16 @@ async def delete_job(job_id: JobId, gateway: OpenGateway) -> None:
     },
 )
 async def job_events(
-    job_id: JobId, gateway: OpenGateway, last_event_id: Annotated[str | None, Header(max_length=128)] = None,
+    job: OwnJob, gateway: OpenGateway, last_event_id: Annotated[str | None, Header(max_length=128)] = None,
 ) -> Response:
     """Server-sent events: the whole job at first and at every change (place in the queue, stage, step, time left).
 
     Reconnect with `Last-Event-ID`; what was missed is contained in the next event.
     """
-    job = await gateway.ledger.get(job_id)
     if job.finished and encode(await view(job, gateway.ledger))[1] == last_event_id:
         return Response(status_code=204)
     return StreamingResponse(
-        event_stream(job_id, gateway.ledger, last_event_id, gateway.settings.heartbeat_s),
+        event_stream(job.id, gateway.ledger, last_event_id, gateway.settings.heartbeat_s),
         media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
@@ -98,11 +95,10 @@ async def job_events(
 )
 @router.head("/{job_id}/content", include_in_schema=False)
 async def get_content(
-    job_id: JobId, request: Request, gateway: OpenGateway,
+    job: OwnJob, request: Request, gateway: OpenGateway,
     variant: Annotated[Literal["video", "input"], Query(description="The video, or the checked picture.")] = "video",
 ) -> Response:
     """The bytes, with `ETag` and `Range`."""
-    job = await gateway.ledger.get(job_id)
     path, media_type, sha256 = _artifact(job, variant, gateway)
     headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, max-age=31536000, immutable",
                "X-Content-Type-Options": "nosniff"}
@@ -112,16 +108,16 @@ async def get_content(
         stat = await off_loop(path.stat)
     except FileNotFoundError:
         raise ProblemError(
-            404, "file_missing", "The file is gone", "The job's file is no longer on disk.", job_id=job_id
+            404, "file_missing", "The file is gone", "The job's file is no longer on disk.", job_id=job.id
         ) from None
     if not range_fits(request.headers.get("range"), stat.st_size):
         problem = Problem(
-            status=416, code="range_not_satisfiable", title="Range outside the file", job_id=job_id,
+            status=416, code="range_not_satisfiable", title="Range outside the file", job_id=job.id,
             detail=f"The file has {stat.st_size} bytes: ask for a range within them, such as bytes=0-.",
         )
         return problem_response(problem, {"Content-Range": f"bytes */{stat.st_size}"})
     return FileResponse(
-        path, headers=headers, media_type=media_type, stat_result=stat, filename=f"{job_id}{path.suffix}",
+        path, headers=headers, media_type=media_type, stat_result=stat, filename=f"{job.id}{path.suffix}",
         content_disposition_type="inline",
     )
 

@@ -4,14 +4,14 @@ from fastapi import APIRouter
 
 from contracts.models import ModelList, VideoModelInfo, VLModelInfo
 from gateway.clients import ServiceError
-from gateway.routes.access import OpenGateway
+from gateway.routes.access import OpenGateway, TheCaller
 from gateway.routes.openapi import problems
 
 router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/models", responses=problems(503), summary="What this deployment can run")
-async def list_models(gateway: OpenGateway) -> ModelList:
+async def list_models(_: TheCaller, gateway: OpenGateway) -> ModelList:
     """The video models, each with every bound that a request must respect, then the vision-language models.
 
     A service that cannot be reached is left out; without either the answer is 503.

@@ -15,6 +15,7 @@ back; fetch the MP4 from its `content`.
 """
 
 _EXPLANATIONS = {
+    401: "A key is required: `Authorization: Bearer sm_…`.",
     404: "No such job, or nothing of that kind.",
     406: "Not available in the wanted form.",
     409: "The job's state does not allow it.",
@@ -22,7 +23,7 @@ _EXPLANATIONS = {
     415: "Neither multipart/form-data nor application/json, or not a PNG, JPEG or WebP picture.",
     416: "The range lies outside the file.",
     422: "Something in the request cannot be served; `errors` names the fields.",
-    429: "The queue is full; `Retry-After` says when to try again.",
+    429: "The queue is full, or the key's limit is reached; `Retry-After` says when to try again.",
     502: "A service failed this job.",
     503: "A service is not available.",
 }
@@ -80,6 +81,28 @@ def with_problem(schema: dict[str, Any]) -> dict[str, Any]:
         schemas.setdefault(name, definition)
     schemas["Problem"] = definitions
     return schema
+
+
+def with_keys(schema: dict[str, Any]) -> dict[str, Any]:
+    """Say what every operation that takes a key answers without one, or to one that asks too often."""
+    for operation in _guarded(schema):
+        statuses = (401, 429) if "requestBody" in operation else (401,)
+        for status, response in problems(*statuses).items():
+            operation["responses"].setdefault(str(status), response)
+    return schema
+
+
+def without_keys(schema: dict[str, Any]) -> dict[str, Any]:
+    """Ask for no key where none is looked at."""
+    for operation in _guarded(schema):
+        del operation["security"]
+    schema["components"].pop("securitySchemes", None)
+    return schema
+
+
+def _guarded(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    operations = (operation for path in schema["paths"].values() for operation in path.values())
+    return [operation for operation in operations if "security" in operation]
 
 
 def _form_field(field: dict[str, Any]) -> dict[str, Any]:

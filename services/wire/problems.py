@@ -36,6 +36,8 @@ class ProblemError(Exception):
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """Render a problem, with `Retry-After` where it names a wait."""
     merged = dict(headers or {})
+    if problem.status == 401:
+        merged.setdefault("WWW-Authenticate", "Bearer")
     if problem.retry_after_s is not None:
         merged["Retry-After"] = str(problem.retry_after_s)
     return JSONResponse(
