@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from contracts.models import VideoModelInfo, VLModelInfo
-from gateway.clients import ServiceError, VideoClient, VLClient
+from gateway.clients import ServiceError
+from gateway.describers import Describers
+from gateway.routing import Renderers
 
 FRESH_S = 30.0
 FAILURE_PAUSE_S = 2.0  # how long a service that just failed is not asked again
@@ -46,7 +48,7 @@ class _Remembered(Generic[Model]):
 class Catalog:
     """The models of both services."""
 
-    def __init__(self, vl: VLClient, video: VideoClient) -> None:
+    def __init__(self, vl: Describers, video: Renderers) -> None:
         self._vl = _Remembered[VLModelInfo](vl.models)
         self._video = _Remembered[VideoModelInfo](video.models)
 

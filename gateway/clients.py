@@ -16,9 +16,12 @@ from contracts.errors import Problem
 from contracts.models import Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderStatus, VideoRequest
 from gateway.request_ids import HEADER, current_request_id
+from gateway.upstreams import Probe
 
 ServiceName = Literal["vl_service", "video_service"]
 Kind = Literal["unavailable", "busy", "refused", "failed", "not_found", "conflict"]
+Heard = Literal["answered", "unknown", "never"]
+"""Whether the service got the request: it answered; it may have; no connection was made, so it did not."""
 Body = TypeVar("Body", bound=BaseModel)
 Answer = TypeVar("Answer")
 
@@ -32,7 +35,7 @@ class ServiceError(Exception):
 
     def __init__(
         self, service: ServiceName, kind: Kind, detail: str, *, problem: Problem | None = None,
-        retry_after_s: float | None = None,
+        retry_after_s: float | None = None, heard: Heard = "answered",
     ) -> None:
         super().__init__(f"{service}: {detail}")
         self.service: ServiceName = service
@@ -40,6 +43,7 @@ class ServiceError(Exception):
         self.detail = detail
         self.problem = problem
         self.retry_after_s = retry_after_s
+        self.heard: Heard = heard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +69,25 @@ class RetryPolicy:
 class _ServiceClient:
     """What both services have in common: models, readiness, and how their answers are read."""
 
-    def __init__(self, service: ServiceName, http: httpx.AsyncClient, retries: RetryPolicy) -> None:
+    def __init__(self, service: ServiceName, http: httpx.AsyncClient) -> None:
         self.service: ServiceName = service
         self._http = http
-        self._retries = retries
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    async def health(self) -> Health:
+    async def probe(self) -> Probe:
         """What `/readyz` says; a service that cannot be reached is not ready, and the reason says so."""
         try:
             async with asyncio.timeout(_SHORT_TIMEOUT_S):
                 response = await self._http.get("/readyz", timeout=_SHORT_TIMEOUT_S)
-            return Health.model_validate_json(response.content)
+            return Probe(health=Health.model_validate_json(response.content), answered=True)
         except (httpx.HTTPError, TimeoutError) as error:
-            return Health(ready=False, reasons=[f"cannot be reached at {self._http.base_url} ({_name(error)})"])
+            reason, answered = f"cannot be reached at {self._http.base_url} ({_name(error)})", False
         except ValidationError:
-            return Health(ready=False, reasons=["gave no readable answer to /readyz"])
+            reason, answered = "gave no readable answer to /readyz", True
+        return Probe(health=Health(ready=False, reasons=[reason]), answered=answered)
 
     async def _send(self, method: str, path: str, answer: type[Body], *, timeout_s: float, content: bytes | None = None,
                     ) -> Body:
@@ -109,16 +113,18 @@ class _ServiceClient:
         )
 
     def _unreachable(self, error: Exception) -> ServiceError:
+        never = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
         return ServiceError(
-            self.service, "unavailable", f"cannot be reached at {self._http.base_url} ({_name(error)})"
+            self.service, "unavailable", f"cannot be reached at {self._http.base_url} ({_name(error)})",
+            heard="never" if never else "unknown",
         )
 
 
 class VLClient(_ServiceClient):
-    """The vision-language service."""
+    """The vision-language service at one address."""
 
-    def __init__(self, http: httpx.AsyncClient, retries: RetryPolicy, *, describe_timeout_s: float) -> None:
-        super().__init__("vl_service", http, retries)
+    def __init__(self, http: httpx.AsyncClient, *, describe_timeout_s: float) -> None:
+        super().__init__("vl_service", http)
         self._describe_timeout_s = describe_timeout_s
 
     async def models(self) -> list[VLModelInfo]:
@@ -126,35 +132,28 @@ class VLClient(_ServiceClient):
         return (await self._send("GET", "/v1/models", VLModelList, timeout_s=_SHORT_TIMEOUT_S)).data
 
     async def describe(self, request: DescribeRequest) -> DescribeResponse:
-        """Answer the tasks; retried, for asking twice changes nothing.
-
-        Raises:
-            ServiceError: after bounded retries, or at once where a retry would not help.
-        """
+        """Answer the tasks; one attempt."""
         content = request.model_dump_json().encode()
-        return await self._retries.run(
-            lambda: self._send(
-                "POST", "/v1/describe", DescribeResponse, timeout_s=self._describe_timeout_s, content=content
-            )
+        return await self._send(
+            "POST", "/v1/describe", DescribeResponse, timeout_s=self._describe_timeout_s, content=content
         )
 
 
 class VideoClient(_ServiceClient):
-    """The video service."""
+    """The video service at one address."""
 
     def __init__(self, http: httpx.AsyncClient, retries: RetryPolicy) -> None:
-        super().__init__("video_service", http, retries)
+        super().__init__("video_service", http)
+        self._retries = retries
 
     async def models(self) -> list[VideoModelInfo]:
         """What it runs; one attempt."""
         return (await self._send("GET", "/v1/models", VideoModelList, timeout_s=_SHORT_TIMEOUT_S)).data
 
     async def put(self, render_id: str, request: VideoRequest) -> RenderStatus:
-        """Start the render of this id, attach to it, or find it finished; retried, for the id makes it one render."""
+        """Start the render of this id, attach to it, or find it finished; one attempt."""
         content = request.model_dump_json().encode()
-        return await self._retries.run(
-            lambda: self._send("PUT", f"/v1/videos/{render_id}", RenderStatus, timeout_s=60.0, content=content)
-        )
+        return await self._send("PUT", f"/v1/videos/{render_id}", RenderStatus, timeout_s=60.0, content=content)
 
     async def status(self, render_id: str) -> RenderStatus:
         """Where the render stands; retried."""
@@ -212,8 +211,8 @@ class VideoClient(_ServiceClient):
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
-    async def delete(self, render_id: str) -> None:
-        """Stop a queued or running render, or remove an ended one; one that is not there is fine. One attempt."""
+    async def delete(self, render_id: str) -> bool:
+        """Stop a queued or running render, or remove an ended one; true once nothing of it is there. One attempt."""
         try:
             async with asyncio.timeout(_SHORT_TIMEOUT_S):
                 response = await self._http.delete(f"/v1/videos/{render_id}", timeout=_SHORT_TIMEOUT_S)
@@ -221,6 +220,7 @@ class VideoClient(_ServiceClient):
             raise self._unreachable(error) from error
         if response.status_code != httpx.codes.NOT_FOUND:
             self._check(response)
+        return response.status_code in (httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND)
 
 
 def connect(

@@ -1,13 +1,8 @@
 """How a job ends by its owner's hand: canceled where it is, or removed when it has ended."""
 
-import logging
-
-from gateway.clients import ServiceError
 from gateway.jobs import IllegalTransition, JobRecord
 from gateway.ledger import off_loop
 from gateway.runtime import Gateway
-
-log = logging.getLogger(__name__)
 
 
 async def cancel(job_id: str, gateway: Gateway) -> JobRecord:
@@ -23,10 +18,7 @@ async def cancel(job_id: str, gateway: Gateway) -> JobRecord:
     job = await gateway.ledger.move(job_id, "canceled")
     await gateway.engine.cancel(job_id)
     if before.state == "running":
-        try:
-            await gateway.video.delete(job_id)
-        except ServiceError as error:  # the job's own task tries, too
-            log.warning("the render of %s was not stopped: %s", job_id, error, extra={"job_id": job_id})
+        await gateway.video.stop(job_id)  # the job's own task tries, too
     return job
 
 

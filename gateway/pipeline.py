@@ -14,12 +14,14 @@ from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
 from contracts.jobs import JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
-from gateway.clients import RetryPolicy, ServiceError, VideoClient, VLClient
+from gateway.clients import RetryPolicy, ServiceError, VideoClient
+from gateway.describers import Describers
 from gateway.failures import JobFailed, render_problem, service_problem, timeout_problem, unexpected_problem
 from gateway.files import VIDEO_FILE, LocalFiles, StoredFile
 from gateway.jobs import IllegalTransition, JobNotFound, JobRecord
 from gateway.ledger import Ledger, off_loop
 from gateway.request_ids import work_for
+from gateway.routing import Renderers
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ class Parts:
 
     ledger: Ledger
     files: LocalFiles
-    vl: VLClient
-    video: VideoClient
+    vl: Describers
+    video: Renderers
     retries: RetryPolicy
     render_timeout_s: float
 
@@ -103,11 +105,11 @@ async def render(job_id: str, parts: Parts) -> dict[str, Any]:
         async with asyncio.timeout(parts.render_timeout_s):
             result = await _render_to_the_end(job, request, parts)
     except TimeoutError:
-        await _stop_render(job_id, parts.video)
+        await parts.video.stop(job_id)
         raise JobFailed(timeout_problem(parts.render_timeout_s)) from None
     except asyncio.CancelledError:
         if await _was_canceled(job_id, parts.ledger):  # else the gateway stops, and the render goes on
-            await _stop_render(job_id, parts.video)
+            await parts.video.stop(job_id)
         raise
     await parts.ledger.note(
         job_id,
@@ -136,7 +138,7 @@ async def keep(job_id: str, parts: Parts, rendered: dict[str, Any]) -> None:
     except (IllegalTransition, JobNotFound):
         await off_loop(parts.files.remove, job_id, VIDEO_FILE)
         raise
-    await _stop_render(job_id, parts.video)
+    await parts.video.stop(job_id)
 
 
 def describe_tasks(job: JobRecord) -> list[DescribeTask]:
@@ -211,46 +213,39 @@ async def _render_to_the_end(job: JobRecord, request: VideoRequest, parts: Parts
 
 
 async def _follow(job_id: str, request: VideoRequest, parts: Parts) -> RenderStatus:
-    """PUT the render and relay its progress until it ends."""
-    status = await _put(job_id, request, parts.video)
-    async with aclosing(parts.video.watch(job_id)) as statuses:
+    """PUT the render and relay its progress until it ends, elsewhere if its service is gone for good."""
+    while True:  # bounded by the render's deadline
+        place = await parts.video.put(job_id, request)
         try:
-            async for status in statuses:
-                parts.ledger.live.report(job_id, JobProgress(
-                    stage="rendering", queue_position=status.queue_position, step=status.step,
-                    num_steps=status.num_steps, fraction=status.progress, eta_s=status.eta_s,
-                ))
+            return await _watch(job_id, place.client, parts.ledger)
         except ServiceError as error:
-            if error.kind != "not_found":
+            if error.kind == "not_found":
+                # It lost the render, as after a restart with an empty disk: that counts as a failed attempt.
+                return RenderStatus(id=job_id, state="failed", error=service_problem(error))
+            if error.kind != "unavailable" or not await parts.video.can_go_elsewhere(job_id, request):
                 raise
-            # The service lost the render, as after a restart with an empty disk: that counts as a failed attempt.
-            return RenderStatus(id=job_id, state="failed", error=service_problem(error))
+
+
+async def _watch(job_id: str, client: VideoClient, ledger: Ledger) -> RenderStatus:
+    status = RenderStatus(id=job_id, state="queued")
+    async with aclosing(client.watch(job_id)) as statuses:
+        async for status in statuses:
+            ledger.live.report(job_id, JobProgress(
+                stage="rendering", queue_position=status.queue_position, step=status.step,
+                num_steps=status.num_steps, fraction=status.progress, eta_s=status.eta_s,
+            ))
     return status
 
 
-async def _put(job_id: str, request: VideoRequest, video: VideoClient) -> RenderStatus:
-    while True:  # bounded by the render's deadline: a full queue empties
-        try:
-            return await video.put(job_id, request)
-        except ServiceError as error:
-            if error.kind != "busy":
-                raise
-            await asyncio.sleep(min(error.retry_after_s or 2.0, 10.0))
-
-
 async def _download(job_id: str, parts: Parts, result: RenderResult) -> StoredFile:
-    stored = await parts.files.receive(job_id, VIDEO_FILE, parts.video.content(job_id))
+    place = await parts.video.current(job_id)
+    if place is None:
+        raise ServiceError("video_service", "not_found", "is no longer configured where this was rendered")
+    stored = await parts.files.receive(job_id, VIDEO_FILE, place.client.content(job_id))
     if stored.sha256 != result.sha256:
         await off_loop(parts.files.remove, job_id, VIDEO_FILE)
         raise ServiceError("video_service", "unavailable", "sent a video whose checksum does not match")
     return stored
-
-
-async def _stop_render(job_id: str, video: VideoClient) -> None:
-    try:
-        await video.delete(job_id)
-    except ServiceError as error:  # it forgets ended renders by itself
-        log.warning("the render of %s was not removed: %s", job_id, error, extra={"job_id": job_id})
 
 
 async def _was_canceled(job_id: str, ledger: Ledger) -> bool:

@@ -13,6 +13,7 @@ from gateway.callers import Door
 from gateway.catalog import Catalog
 from gateway.clients import RetryPolicy, VideoClient, VLClient, connect
 from gateway.database import Database
+from gateway.describers import Describers
 from gateway.engine import DbosEngine
 from gateway.events import LiveJobs
 from gateway.failures import unexpected_problem
@@ -21,9 +22,12 @@ from gateway.jobs import IllegalTransition, JobNotFound
 from gateway.keys import KeyStore
 from gateway.ledger import Ledger, off_loop
 from gateway.pipeline import Parts, run_job
+from gateway.render_places import RenderPlaces
+from gateway.routing import Renderers
 from gateway.settings import GatewaySettings
 from gateway.store import JobStore
 from gateway.uploads import PictureLimits, harden_pillow
+from gateway.upstreams import Upstream, Upstreams
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +43,8 @@ class Gateway:
     door: Door
     ledger: Ledger
     files: LocalFiles
-    vl: VLClient
-    video: VideoClient
+    vl: Describers
+    video: Renderers
     catalog: Catalog
     engine: DbosEngine
     picture_limits: PictureLimits
@@ -63,13 +67,13 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         await off_loop(lambda: gateway.files.sweep(store.ids()))  # nobody writes now: not yet we, no longer they
         await gateway.engine.launch()
         await recover(gateway)
-        watch = asyncio.create_task(_keep_recovering(gateway))
+        watches = [asyncio.create_task(_keep_recovering(gateway)), asyncio.create_task(_keep_looking(gateway))]
         try:
             yield gateway
         finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
     finally:
         await gateway.engine.shutdown()
         await gateway.vl.aclose()
@@ -81,8 +85,13 @@ def _assemble(settings: GatewaySettings, database: Database, store: JobStore) ->
     retries = RetryPolicy(attempts=settings.retry_attempts, for_s=settings.retry_for_s)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
-    vl = VLClient(join(settings.vl_url), retries, describe_timeout_s=settings.describe_timeout_s)
-    video = VideoClient(join(settings.video_url), retries)
+    vl = Describers(Upstreams([
+        Upstream(url, VLClient(join(url), describe_timeout_s=settings.describe_timeout_s)) for url in settings.vl_urls
+    ]), retries)
+    video = Renderers(
+        Upstreams([Upstream(url, VideoClient(join(url), retries)) for url in settings.video_urls]),
+        RenderPlaces(database), retries, abandon_after_s=settings.abandon_after_s,
+    )
     files = LocalFiles(settings.state_dir / "files")
     ledger = Ledger(store, LiveJobs())
     parts = Parts(
@@ -119,3 +128,14 @@ async def _keep_recovering(gateway: Gateway) -> None:
             await recover(gateway)
         except Exception:
             log.exception("looking after unfinished jobs failed; it is tried again in %g s", _RECOVER_EVERY_S)
+
+
+async def _keep_looking(gateway: Gateway) -> None:
+    """Know how the services are, and have them drop what nobody waits for any more."""
+    while True:
+        try:
+            await asyncio.gather(gateway.vl.upstreams.probe(), gateway.video.upstreams.probe())
+            await gateway.video.clear_left()
+        except Exception:
+            log.exception("looking after the services failed; it is tried again in %g s", gateway.settings.probe_s)
+        await asyncio.sleep(gateway.settings.probe_s)

@@ -41,8 +41,22 @@ class GatewaySettings(BaseSettings):
 
     vl_port: Annotated[int, Field(validation_alias="VL_PORT", ge=0, le=65535)] = 8001
     video_port: Annotated[int, Field(validation_alias="VIDEO_PORT", ge=0, le=65535)] = 8002
-    vl_url_given: Annotated[str | None, Field(validation_alias="GATEWAY_VL_URL")] = None
-    video_url_given: Annotated[str | None, Field(validation_alias="GATEWAY_VIDEO_URL")] = None
+    vl_url_given: Annotated[
+        str | None, Field(validation_alias="GATEWAY_VL_URL", description="One address, or several with commas.")
+    ] = None
+    video_url_given: Annotated[
+        str | None, Field(validation_alias="GATEWAY_VIDEO_URL", description="One address, or several with commas.")
+    ] = None
+    probe_s: Annotated[
+        float, Field(validation_alias="GATEWAY_PROBE_S", gt=0, le=60, description="Between two looks at each service.")
+    ] = 5.0
+    abandon_after_s: Annotated[
+        float,
+        Field(
+            validation_alias="GATEWAY_ABANDON_AFTER_S", gt=0,
+            description="A video service silent for so long has lost its renders to another one, if there is one.",
+        ),
+    ] = 60.0
 
     max_image_bytes: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_BYTES", ge=1024, le=20 * MIB)] = 20 * MIB
     max_image_pixels: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_PIXELS", ge=4096)] = 50_000_000
@@ -52,9 +66,13 @@ class GatewaySettings(BaseSettings):
     ] = 2048
 
     max_queued_jobs: Annotated[int, Field(validation_alias="GATEWAY_MAX_QUEUE", ge=1)] = 1000
-    concurrency: Annotated[
-        int, Field(validation_alias="GATEWAY_CONCURRENCY", ge=1, le=64, description="Jobs carried on at once.")
-    ] = 4
+    concurrency_given: Annotated[
+        int | None,
+        Field(
+            validation_alias="GATEWAY_CONCURRENCY", ge=1, le=256,
+            description="Jobs carried on at once; unset: two for each video service (one renders, one is described).",
+        ),
+    ] = None
     executor_id: Annotated[
         str,
         Field(
@@ -117,14 +135,24 @@ class GatewaySettings(BaseSettings):
         return f"sqlite:///{(self.state_dir / file).absolute()}"
 
     @property
-    def vl_url(self) -> str:
-        """Base URL of the vision-language service."""
-        return self.vl_url_given or f"http://127.0.0.1:{self.vl_port}"
+    def vl_urls(self) -> tuple[str, ...]:
+        """Base URLs of the vision-language services."""
+        return _addresses(self.vl_url_given or f"http://127.0.0.1:{self.vl_port}")
 
     @property
-    def video_url(self) -> str:
-        """Base URL of the video service."""
-        return self.video_url_given or f"http://127.0.0.1:{self.video_port}"
+    def video_urls(self) -> tuple[str, ...]:
+        """Base URLs of the video services."""
+        return _addresses(self.video_url_given or f"http://127.0.0.1:{self.video_port}")
+
+    @property
+    def concurrency(self) -> int:
+        """Jobs that this process carries on at once."""
+        return self.concurrency_given or 2 * len(self.video_urls)
+
+
+def _addresses(listed: str) -> tuple[str, ...]:
+    """The addresses of a comma-separated list, each once, without a closing slash: they are kept with the renders."""
+    return tuple(dict.fromkeys(address.strip().rstrip("/") for address in listed.split(",") if address.strip()))
 
 
 def _is_loopback(host: str) -> bool:

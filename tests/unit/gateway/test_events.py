@@ -45,7 +45,7 @@ async def test_events_tell_every_step_and_end_with_the_job(tmp_path: Path, servi
 
 async def test_a_silent_stream_sends_heartbeats_and_a_queued_job_its_place(tmp_path: Path, services: Services) -> None:
     services.script.may_go_on.clear()
-    settings = gateway_settings(tmp_path, services, heartbeat_s=0.05, concurrency=1)
+    settings = gateway_settings(tmp_path, services, heartbeat_s=0.05, concurrency_given=1)
     async with open_socket_client(settings) as client:
         jobs = [(await client.post("/generate", json={"prompt": f"kite {n}"})).json() for n in range(3)]
         lines: list[str] = []

@@ -13,7 +13,7 @@ from tests.unit.gateway.services import Services
 async def test_a_full_queue_refuses_at_once_and_changes_nothing(tmp_path: Path, services: Services,
                                                                 picture: Callable[..., bytes]) -> None:
     services.script.may_go_on.clear()
-    settings = gateway_settings(tmp_path, services, concurrency=1, max_queued_jobs=1)
+    settings = gateway_settings(tmp_path, services, concurrency_given=1, max_queued_jobs=1)
     async with open_client(settings) as client:
         first = (await client.post("/generate", json={"prompt": "one"})).json()
         await until(client, first["id"], lambda job: job["state"] == "running")
@@ -34,7 +34,7 @@ async def test_a_canceled_job_gives_its_place_to_the_next_at_once_and_the_log_st
     tmp_path: Path, services: Services, picture: Callable[..., bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     services.script.describe_delay_s = 20
-    async with open_client(gateway_settings(tmp_path, services, concurrency=1)) as client:
+    async with open_client(gateway_settings(tmp_path, services, concurrency_given=1)) as client:
         slow = (await client.post("/generate", files={"image": ("a.png", picture())})).json()
         await until(client, slow["id"], lambda job: job["progress"]["stage"] == "describing")
         next_one = (await client.post("/generate", json={"prompt": "two"})).json()
@@ -46,7 +46,7 @@ async def test_a_canceled_job_gives_its_place_to_the_next_at_once_and_the_log_st
 
 async def test_a_job_canceled_in_the_queue_never_starts(tmp_path: Path, services: Services) -> None:
     services.script.may_go_on.clear()
-    async with open_client(gateway_settings(tmp_path, services, concurrency=1)) as client:
+    async with open_client(gateway_settings(tmp_path, services, concurrency_given=1)) as client:
         first = (await client.post("/generate", json={"prompt": "one"})).json()
         waiting = (await client.post("/generate", json={"prompt": "two"})).json()
         canceled = (await client.post(waiting["urls"]["cancel"])).json()

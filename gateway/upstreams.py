@@ -1,0 +1,151 @@
+"""Several addresses of one service: who is healthy, who has the least to do, who was put aside and may come back."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from contracts.models import Health
+
+log = logging.getLogger(__name__)
+
+FAILURES_TO_EJECT = 2
+"""Calls in a row that got no usable answer before an address is put aside; one may be an accident of the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What `/readyz` says; `answered` is false where nothing answered, and `health` then says why."""
+
+    health: Health
+    answered: bool
+
+
+class Probed(Protocol):
+    """What every client of a service can say about it."""
+
+    async def probe(self) -> Probe:
+        """Ask it how it is; never raises."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        ...
+
+
+Client = TypeVar("Client", bound=Probed)
+
+
+class Upstream(Generic[Client]):
+    """One address: its client, the calls that it has not answered yet, and what is known of its health."""
+
+    def __init__(self, address: str, client: Client) -> None:
+        self.address = address
+        self.client = client
+        self.outstanding = 0
+        self.failures = 0
+        self.healthy = True
+        self.silent_since: float | None = None
+        """Monotonic seconds since when nothing was heard from it; `None` while it answers."""
+        self.models: frozenset[str] = frozenset()
+        """Ids of the models it runs; empty while unknown."""
+
+    @contextmanager
+    def at_work(self) -> Iterator[Client]:
+        """Count a call to it for as long as it lasts."""
+        self.outstanding += 1
+        try:
+            yield self.client
+        finally:
+            self.outstanding -= 1
+
+    def answered(self) -> None:
+        """It did what it was asked, or refused for a good reason."""
+        if not self.healthy:
+            log.info("%s is back", self.address, extra={"upstream": self.address})
+        self.failures, self.healthy, self.silent_since = 0, True, None
+
+    def failed(self, reason: str, *, silent: bool) -> None:
+        """It gave no usable answer; `silent` when it gave none at all."""
+        self.failures += 1
+        self._note_silence(silent)
+        if self.failures >= FAILURES_TO_EJECT:
+            self._put_aside(reason)
+
+    def probed(self, probe: Probe) -> None:
+        """Take in the answer of its `/readyz`: not ready puts it aside at once, ready brings it back."""
+        if probe.health.ready:
+            self.answered()
+            return
+        self._note_silence(not probe.answered)
+        self._put_aside("; ".join(probe.health.reasons) or "is not ready")
+
+    def silent_for_s(self) -> float:
+        """Seconds in which nothing was heard from it; 0 while it answers."""
+        return 0.0 if self.silent_since is None else time.monotonic() - self.silent_since
+
+    def _note_silence(self, silent: bool) -> None:
+        if not silent:
+            self.silent_since = None
+        elif self.silent_since is None:
+            self.silent_since = time.monotonic()
+
+    def _put_aside(self, reason: str) -> None:
+        if self.healthy:
+            log.warning("%s is put aside: %s", self.address, reason, extra={"upstream": self.address})
+        self.healthy = False
+
+
+class Upstreams(Generic[Client]):
+    """Every address of one service. Used on one event loop."""
+
+    def __init__(self, members: Sequence[Upstream[Client]]) -> None:
+        assert members, "a service has at least one address"
+        self.members = tuple(members)
+
+    def at(self, address: str) -> Upstream[Client] | None:
+        """The one at that address, `None` where the settings no longer name it."""
+        return next((member for member in self.members if member.address == address), None)
+
+    def ranked(
+        self, *, model: str | None = None, load: Callable[[Upstream[Client]], float] | None = None,
+        avoid: frozenset[str] = frozenset(),
+    ) -> list[Upstream[Client]]:
+        """All that may serve `model`, the best first: healthy before the others, then least `load` (default: calls in
+        flight). Those to `avoid` come last, and none is left out: with nobody healthy, asking is the way to find out.
+        """
+        load = load or (lambda member: member.outstanding)
+        able = [member for member in self.members if model is None or not member.models or model in member.models]
+        return sorted(
+            able or self.members, key=lambda member: (member.address in avoid, not member.healthy, load(member))
+        )
+
+    async def probe(self) -> list[Probe]:
+        """Ask every address once how it is."""
+        probes = await asyncio.gather(*(member.client.probe() for member in self.members))
+        for member, probe in zip(self.members, probes, strict=True):
+            member.probed(probe)
+        return probes
+
+    async def health(self) -> Health:
+        """Ready when one address is; what keeps the others away is then a detail."""
+        probes = await self.probe()
+        if len(probes) == 1:
+            return probes[0].health
+        details: dict[str, str] = {}
+        reasons: list[str] = []
+        for member, probe in zip(self.members, probes, strict=True):
+            details |= {f"{member.address} {key}": value for key, value in probe.health.details.items()}
+            if not probe.health.ready:
+                why = "; ".join(probe.health.reasons) or "is not ready"
+                details[f"{member.address} not_ready"] = why
+                reasons.append(f"{member.address}: {why}")
+        ready = len(reasons) < len(probes)
+        return Health(ready=ready, reasons=[] if ready else reasons, details=details)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await asyncio.gather(*(member.client.aclose() for member in self.members))
