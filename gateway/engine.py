@@ -1,22 +1,20 @@
 """The durable engine: a job that was submitted is carried to its end, over any number of crashes.
 
-`DbosEngine` keeps its own database (SQLite, WAL) beside the jobs table. It remembers which parts of a job are done; the
-jobs table says what the job is. Nothing outside this module knows DBOS.
+`DbosEngine` keeps tables of its own: a SQLite file (WAL) beside the jobs' one, or a schema of the same Postgres. They
+remember which parts of a job are done; the jobs table says what the job is. Nothing outside this module knows DBOS.
 """
 
 import asyncio
-import fcntl
 import logging
 import sqlite3
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from anyio import to_thread
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
 
-from gateway.jobs import JobRecord
+from gateway.database import normal_url
 from gateway.pipeline import Answer, Step
 
 log = logging.getLogger(__name__)
@@ -25,14 +23,19 @@ APPLICATION = "stillmotion"
 QUEUE = "jobs"
 # Jobs in flight are taken up by any later build: it stays the same until `run_job` changes the order of its parts.
 APPLICATION_VERSION = "1"
-MAX_RECOVERY_ATTEMPTS = 20  # a job that was at work at so many crashes is taken to be their cause
-_LOCK_WAIT_S = 5.0
+_WAITS_OR_RUNS = ("ENQUEUED", "PENDING", "DELAYED")
+_CRASHED_TOO_OFTEN = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
 RunJob = Callable[[str, Step], Awaitable[None]]
 
 
-class StateInUse(Exception):
-    """Another live process has this executor id on this data folder: both would run the same jobs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """What the engine knows of jobs that have not ended: it should have all of them, waiting or running."""
+
+    unknown: tuple[str, ...]
+    given_up: tuple[str, ...]
+    crashed_too_often: tuple[str, ...]
 
 
 class DbosEngine:
@@ -42,37 +45,31 @@ class DbosEngine:
     """
 
     def __init__(
-        self, state_dir: Path, run_job: RunJob, *, executor_id: str, concurrency: int, poll_s: float
+        self, database_url: str, run_job: RunJob, *, executor_id: str, concurrency: int, poll_s: float,
+        max_recoveries: int,
     ) -> None:
-        self._state_dir = state_dir
+        self._url = normal_url(database_url)
         self._run_job = run_job
         self._executor_id = executor_id
         self._concurrency = concurrency
         self._poll_s = poll_s
+        self._max_recoveries = max_recoveries
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._lock: TextIO | None = None
         self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
 
-    async def hold(self) -> None:
-        """Make sure that no other process runs these jobs, before anything is touched.
-
-        Raises:
-            StateInUse: another process with this executor id is alive.
-        """
-        self._lock = await to_thread.run_sync(_hold, self._state_dir / f"{self._executor_id}.lock")
-
     async def launch(self) -> None:
-        """Take up what a former process left and begin to run jobs."""
-        assert self._lock is not None, "launch before hold"
-        database = self._state_dir / "dbos.sqlite"
-        await to_thread.run_sync(self._prepare, database)
-        DBOS(config=self._config(database))
+        """Take up what a former process with this executor id left, and begin to run jobs.
+
+        No other process may have the id: both would run the same jobs.
+        """
+        await to_thread.run_sync(self._prepare)
+        DBOS(config=self._config())
         _log_as_everything_else()
 
         async def carry(job_id: str) -> None:  # DBOS marks the function itself, which a bound method does not allow
             await self._carry(job_id)
 
-        self._workflow = DBOS.workflow(name="run_job", max_recovery_attempts=MAX_RECOVERY_ATTEMPTS)(carry)
+        self._workflow = DBOS.workflow(name="run_job", max_recovery_attempts=self._max_recoveries)(carry)
         DBOS.launch()  # on the loop, which it adopts for the jobs; a tenth of a second, before anything is served
 
     async def submit(self, job_id: str, priority: int) -> None:
@@ -91,27 +88,39 @@ class DbosEngine:
         """Drop what is remembered of an ended job."""
         await DBOS.delete_workflow_async(job_id)
 
-    async def recover(self, unfinished: Iterable[JobRecord]) -> list[str]:
-        """Submit the jobs that never reached the engine; return the ids of those that it gave up."""
-        given_up = []
-        for job in unfinished:
-            workflow = await DBOS.get_workflow_status_async(job.id)
-            if workflow is None:
-                await self.submit(job.id, job.priority)
-            elif workflow.status not in ("ENQUEUED", "PENDING", "DELAYED"):
-                given_up.append(job.id)
-        return given_up
+    async def review(self, job_ids: Sequence[str]) -> Review:
+        """Look for jobs among these, none of which has ended, that the engine does not carry on."""
+        found = await DBOS.list_workflows_async(workflow_ids=list(job_ids), load_input=False, load_output=False)
+        status = {workflow.workflow_id: workflow.status for workflow in found}
+        idle = {job_id for job_id, state in status.items() if state not in _WAITS_OR_RUNS}
+        return Review(
+            unknown=tuple(job_id for job_id in job_ids if job_id not in status),
+            given_up=tuple(job_id for job_id in idle if status[job_id] != _CRASHED_TOO_OFTEN),
+            crashed_too_often=tuple(job_id for job_id in idle if status[job_id] == _CRASHED_TOO_OFTEN),
+        )
+
+    def stranded(self, living: set[str]) -> set[str]:
+        """The executors that hold jobs and are not among the living. Blocking."""
+        at_work = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+        return {workflow.executor_id for workflow in at_work if workflow.executor_id} - living
+
+    def carry_on(self, dead: set[str]) -> None:
+        """Put the jobs that these executors were at back into the queue, before those that wait. Blocking."""
+        # What DBOS offers to its own, paid, supervisor; it takes only jobs that still are in the dead one's hands.
+        DBOS._recover_pending_workflows(sorted(dead))
+
+    def drop_running(self) -> None:
+        """Let go of every job at work, without ending it: another executor has it now."""
+        for task in self._running.values():
+            task.cancel()
 
     async def shutdown(self) -> None:
-        """Stop at once. Jobs at work stay unfinished and go on at the next launch."""
+        """Stop at once. Jobs at work stay unfinished and go on at the next launch, or with another executor."""
         tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
+        self.drop_running()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
         await to_thread.run_sync(lambda: DBOS.destroy(destroy_registry=True))
-        if self._lock is not None:
-            self._lock.close()
 
     async def _carry(self, job_id: str) -> None:
         task = asyncio.current_task()
@@ -120,21 +129,23 @@ class DbosEngine:
         try:
             await self._run_job(job_id, _step)
         finally:
-            self._running.pop(job_id, None)
+            if self._running.get(job_id) is task:  # not the next try at a job that was taken from this one
+                del self._running[job_id]
 
-    def _config(self, database: Path) -> DBOSConfig:
+    def _config(self) -> DBOSConfig:
         return DBOSConfig(
-            name=APPLICATION, system_database_url=_url(database), executor_id=self._executor_id,
+            name=APPLICATION, system_database_url=self._full_url, executor_id=self._executor_id,
             application_version=APPLICATION_VERSION, serializer=DBOSPortableJSONSerializer(), enable_otlp=False,
             log_level="WARNING", notification_listener_polling_interval_sec=0.2,
         )
 
-    def _prepare(self, database: Path) -> None:
+    def _prepare(self) -> None:
         """Make the database and the queue. A queue that is there at launch is polled from the first moment on."""
-        _use_wal(database)
-        DBOS.migrate(_url(database))
+        if self._url.get_backend_name() == "sqlite":
+            _use_wal(str(self._url.database))
+        DBOS.migrate(self._full_url)
         client = DBOSClient(
-            system_database_url=_url(database), serializer=DBOSPortableJSONSerializer(), application_name=APPLICATION
+            system_database_url=self._full_url, serializer=DBOSPortableJSONSerializer(), application_name=APPLICATION
         )
         try:
             client.register_queue(
@@ -143,6 +154,10 @@ class DbosEngine:
             )
         finally:
             client.destroy()
+
+    @property
+    def _full_url(self) -> str:
+        return self._url.render_as_string(hide_password=False)
 
 
 async def _step(name: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -153,28 +168,7 @@ async def _step(name: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
     return await DBOS.run_step_async({"name": name, "preemptible": True}, run)
 
 
-def _hold(path: Path) -> TextIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
-    deadline = time.monotonic() + _LOCK_WAIT_S  # the process before this one may just be ending
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise StateInUse(
-                    f"Another gateway works in {path.parent}: stop it, or set STILLMOTION_DATA to another folder."
-                ) from None
-            time.sleep(0.1)
-
-
-def _url(database: Path) -> str:
-    return f"sqlite:///{database.absolute()}"
-
-
-def _use_wal(database: Path) -> None:
+def _use_wal(database: str) -> None:
     # Before DBOS opens it: its own default (a rollback journal) takes four times as long for each write.
     connection = sqlite3.connect(database)
     try:

@@ -52,6 +52,15 @@ def unexpected_problem() -> Problem:
     )
 
 
+def crashed_too_often_problem() -> Problem:
+    """Every process that carried this job on ended in the middle of it."""
+    return Problem(
+        status=500, code="crashed_too_often", title="The gateway ended too often at this job",
+        detail="The gateway was killed or restarted again and again while it worked on this job, which may be the "
+        "cause: it is not tried again. The gateway's log has what happened; if it was not this job, send it again.",
+    )
+
+
 def timeout_problem(limit_s: float) -> Problem:
     """The render took longer than a render may take."""
     return Problem(

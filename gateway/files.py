@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import secrets
 import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -41,7 +43,7 @@ class LocalFiles:
         try:
             file.write(data)
         except BaseException:
-            _discard(file, path)
+            _discard(file)
             raise
         _commit(file, path)
         return StoredFile(path=path, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -56,7 +58,7 @@ class LocalFiles:
                 digest.update(chunk)
                 num_bytes += len(chunk)
         except BaseException:
-            _discard(file, path)
+            _discard(file)
             raise
         await to_thread.run_sync(_commit, file, path)
         return StoredFile(path=path, num_bytes=num_bytes, sha256=digest.hexdigest())
@@ -69,16 +71,26 @@ class LocalFiles:
         """Remove one file if it is there. Blocking."""
         self.path(job_id, name).unlink(missing_ok=True)
 
-    def sweep(self, known: set[str]) -> int:
-        """Remove what a killed process left: unfinished files and folders of no known job. Returns how many."""
+    def stored(self) -> dict[Path, float]:
+        """Every job's folder and every unfinished file, with its age in seconds. Blocking."""
+        now = time.time()
+        paths = [path for folder in self.root.iterdir() for path in (folder, *folder.glob(f"*{_TEMPORARY}"))]
+        return {path: now - _changed_at(path) for path in paths}
+
+    def sweep(self, stored: Mapping[Path, float], known: set[str], older_than_s: float) -> int:
+        """Remove, of what was stored, unfinished files and folders of no known job. Returns how many. Blocking.
+
+        `known` must have been asked after `stored`: a younger job's folder may have been there before the job was.
+        """
         removed = 0
-        for folder in self.root.iterdir():
-            if folder.name not in known:
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
+        for path, age_s in stored.items():
+            if age_s < older_than_s:
                 continue
-            for file in folder.glob(f"*{_TEMPORARY}"):
-                file.unlink()
+            if path.parent == self.root and path.name not in known:
+                shutil.rmtree(path, ignore_errors=True)
+                removed += 1
+            elif path.name.endswith(_TEMPORARY):
+                path.unlink(missing_ok=True)
                 removed += 1
         return removed
 
@@ -87,8 +99,16 @@ class LocalFiles:
         return shutil.disk_usage(self.root).free
 
 
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # gone meanwhile
+        return 0.0
+
+
 def _part(path: Path) -> Path:
-    return path.with_name(path.name + _TEMPORARY)
+    # A name of its own: a process that was given up for dead may still write the same file.
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
 
 
 def _begin(path: Path) -> BinaryIO:
@@ -96,16 +116,16 @@ def _begin(path: Path) -> BinaryIO:
     return _part(path).open("wb")
 
 
-def _discard(file: BinaryIO, path: Path) -> None:
+def _discard(file: BinaryIO) -> None:
     file.close()
-    _part(path).unlink(missing_ok=True)
+    Path(file.name).unlink(missing_ok=True)
 
 
 def _commit(file: BinaryIO, path: Path) -> None:
     with file:
         file.flush()
         os.fsync(file.fileno())
-    _part(path).replace(path)
+    Path(file.name).replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself must survive a power cut

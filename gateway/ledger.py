@@ -40,9 +40,9 @@ class Ledger:
         """Jobs of `owner`, newest first."""
         return await off_loop(self._store.page, limit, before, owner=owner)
 
-    async def unfinished(self) -> list[JobRecord]:
-        """Every job that has not ended."""
-        return await off_loop(self._store.unfinished)
+    async def unfinished(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """Sequence number and id of the next jobs that have not ended."""
+        return await off_loop(self._store.unfinished, after, limit)
 
     async def queue_position(self, job: JobRecord) -> int | None:
         """How many queued jobs will start before this one."""

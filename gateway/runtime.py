@@ -3,22 +3,23 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from anyio import CapacityLimiter
 
 from gateway.callers import Door
+from gateway.caretaking import Caretaker, taken_care_of
 from gateway.catalog import Catalog
 from gateway.clients import RetryPolicy, VideoClient, VLClient, connect
 from gateway.database import Database
 from gateway.describers import Describers
 from gateway.engine import DbosEngine
 from gateway.events import LiveJobs
-from gateway.failures import unexpected_problem
+from gateway.executors import Executors
 from gateway.files import LocalFiles
-from gateway.jobs import IllegalTransition, JobNotFound
+from gateway.identity import FileIdentity, SessionIdentity
 from gateway.keys import KeyStore
 from gateway.ledger import Ledger, off_loop
 from gateway.pipeline import Parts, run_job
@@ -31,7 +32,6 @@ from gateway.upstreams import Upstream, Upstreams
 
 log = logging.getLogger(__name__)
 
-_RECOVER_EVERY_S = 30.0
 _DECODES_AT_ONCE = 2  # a 50-megapixel PNG takes some 200 MB while it is decoded
 
 
@@ -47,6 +47,7 @@ class Gateway:
     video: Renderers
     catalog: Catalog
     engine: DbosEngine
+    care: Caretaker
     picture_limits: PictureLimits
     decodes: CapacityLimiter
 
@@ -56,26 +57,21 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """Open the databases and connections, take up unfinished jobs, and close everything again.
 
     Raises:
-        gateway.engine.StateInUse: another gateway works in this data folder.
+        gateway.executors.StateInUse: another gateway works as this executor.
     """
     harden_pillow(settings.max_image_pixels)
     database = await off_loop(Database, settings.jobs_database_url)
     store = JobStore(database)
     gateway = _assemble(settings, database, store)
     try:
-        await gateway.engine.hold()
-        await off_loop(lambda: gateway.files.sweep(store.ids()))  # nobody writes now: not yet we, no longer they
-        await gateway.engine.launch()
-        await recover(gateway)
-        watches = [asyncio.create_task(_keep_recovering(gateway)), asyncio.create_task(_keep_looking(gateway))]
-        try:
-            yield gateway
-        finally:
-            for watch in watches:
+        async with taken_care_of(gateway.care):
+            watch = asyncio.create_task(_keep_looking(gateway))
+            try:
+                yield gateway
+            finally:
                 watch.cancel()
-            await asyncio.gather(*watches, return_exceptions=True)
+                await asyncio.wait([watch])
     finally:
-        await gateway.engine.shutdown()
         await gateway.vl.aclose()
         await gateway.video.aclose()
         await off_loop(database.close)
@@ -98,36 +94,23 @@ def _assemble(settings: GatewaySettings, database: Database, store: JobStore) ->
         ledger=ledger, files=files, vl=vl, video=video, retries=retries, render_timeout_s=settings.render_timeout_s
     )
     engine = DbosEngine(
-        settings.state_dir, lambda job_id, step: run_job(job_id, parts, step), executor_id=settings.executor_id,
-        concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
+        settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step),
+        executor_id=settings.executor_id, concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
+        max_recoveries=settings.max_recoveries,
+    )
+    care = Caretaker(
+        engine=engine, executors=_executors(settings, database), ledger=ledger, files=files, known_jobs=store.ids,
+        dead_after_s=settings.dead_after_s,
     )
     return Gateway(
         settings=settings, door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger,
-        files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine,
+        files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine, care=care,
         picture_limits=PictureLimits(
             max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels,
             stored_long_side=settings.stored_long_side,
         ),
         decodes=CapacityLimiter(_DECODES_AT_ONCE),
     )
-
-
-async def recover(gateway: Gateway) -> None:
-    """Bring the jobs table and the engine together: nothing accepted is forgotten, nothing hangs."""
-    for job_id in await gateway.engine.recover(await gateway.ledger.unfinished()):
-        problem = unexpected_problem().model_copy(update={"job_id": job_id})
-        with suppress(IllegalTransition, JobNotFound):  # it ended between the two looks
-            await gateway.ledger.move(job_id, "failed", error=problem)
-            log.error("the engine gave job %s up", job_id, extra={"job_id": job_id})
-
-
-async def _keep_recovering(gateway: Gateway) -> None:
-    while True:
-        await asyncio.sleep(_RECOVER_EVERY_S)
-        try:
-            await recover(gateway)
-        except Exception:
-            log.exception("looking after unfinished jobs failed; it is tried again in %g s", _RECOVER_EVERY_S)
 
 
 async def _keep_looking(gateway: Gateway) -> None:
@@ -139,3 +122,12 @@ async def _keep_looking(gateway: Gateway) -> None:
         except Exception:
             log.exception("looking after the services failed; it is tried again in %g s", gateway.settings.probe_s)
         await asyncio.sleep(gateway.settings.probe_s)
+
+
+def _executors(settings: GatewaySettings, database: Database) -> Executors:
+    if database.shared:
+        identity, place = SessionIdentity(database, settings.executor_id), "the database of GATEWAY_DATABASE_URL"
+    else:
+        identity = FileIdentity(settings.state_dir / f"{settings.executor_id}.lock")
+        place = str(settings.state_dir)
+    return Executors(database, identity, settings.executor_id, place=place, dead_after_s=settings.dead_after_s)

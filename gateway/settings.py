@@ -1,6 +1,7 @@
 """The environment of the gateway, read once."""
 
 import ipaddress
+import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,14 +74,23 @@ class GatewaySettings(BaseSettings):
             description="Jobs carried on at once; unset: two for each video service (one renders, one is described).",
         ),
     ] = None
-    executor_id: Annotated[
-        str,
+    executor_id_given: Annotated[
+        str | None,
         Field(
-            validation_alias="GATEWAY_EXECUTOR_ID",
-            min_length=1,
-            description="Must stay the same over restarts: a killed process's jobs resume under its id only.",
+            validation_alias="GATEWAY_EXECUTOR_ID", max_length=200, pattern=r"^[\w.@-]+$",
+            description="One of its own for each process; the same over restarts, so that it finds its jobs at once.",
         ),
-    ] = "gateway-1"
+    ] = None
+    dead_after_s: Annotated[
+        float,
+        Field(validation_alias="GATEWAY_DEAD_AFTER_S", ge=1, le=60,
+              description="An executor silent for so long counts as dead: others carry its jobs on."),
+    ] = 12.0
+    max_recoveries: Annotated[
+        int,
+        Field(validation_alias="GATEWAY_MAX_RECOVERIES", ge=1,
+              description="A job that was at work at more crashes and restarts is taken to be their cause."),
+    ] = 20
     engine_poll_s: Annotated[float, Field(validation_alias="GATEWAY_ENGINE_POLL_S", ge=0.01, le=5)] = 0.1
 
     max_wait_s: Annotated[
@@ -108,6 +118,13 @@ class GatewaySettings(BaseSettings):
         if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("GATEWAY_DATABASE_URL begins with postgresql://; left out, it is SQLite files")
         return url
+
+    @property
+    def executor_id(self) -> str:
+        """Which executor this process is."""
+        if self.executor_id_given is not None:
+            return self.executor_id_given
+        return "gateway-1" if self.database_url is None else f"{socket.gethostname()}-{self.port}"
 
     @property
     def keys_required(self) -> bool:

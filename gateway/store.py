@@ -95,11 +95,13 @@ class JobStore:
         with self._database.reading() as connection:
             return [_record(row) for row in connection.execute(query)]
 
-    def unfinished(self) -> list[JobRecord]:
-        """Every job that has not ended, oldest first."""
-        query = sa.select(_jobs).where(_jobs.c.state.in_(_UNFINISHED)).order_by(_jobs.c.sequence)
+    def unfinished(self, after: int = 0, limit: int = 1_000_000) -> list[tuple[int, str]]:
+        """Sequence number and id of up to `limit` jobs that have not ended and came after the number `after`."""
+        query = sa.select(_jobs.c.sequence, _jobs.c.id).where(
+            _jobs.c.state.in_(_UNFINISHED), _jobs.c.sequence > after
+        ).order_by(_jobs.c.sequence).limit(limit)
         with self._database.reading() as connection:
-            return [_record(row) for row in connection.execute(query)]
+            return [(row.sequence, row.id) for row in connection.execute(query)]
 
     def ids(self) -> set[str]:
         """The id of every job."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.database import Database
 from gateway.files import LocalFiles
 from gateway.store import JobStore
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
@@ -42,9 +43,9 @@ async def test_a_start_takes_up_what_a_crash_left_at_the_door_and_sweeps_the_res
     tmp_path: Path, services: Services
 ) -> None:
     # A process that died between storing a job and submitting it, one that died before storing it, one in mid-write.
-    store = JobStore(tmp_path / "gateway" / "jobs.sqlite")
-    stored = store.add(new_job("job_stored"), 10)
-    store.close()
+    database = Database(gateway_settings(tmp_path, services).jobs_database_url)
+    stored = JobStore(database).add(new_job("job_stored"), 10)
+    database.close()
     files = LocalFiles(tmp_path / "gateway" / "files")
     files.write("job_never_stored", "input.png", b"x")
     files.write(stored.id, "input.png", b"x")

@@ -88,7 +88,7 @@ class JobLife(RuleBasedStateMachine):
     @invariant()
     def the_table_agrees(self) -> None:
         assert {job.id: job.state for job in self.store.page(1000)} == self.model
-        assert {job.id for job in self.store.unfinished()} == {
+        assert {job_id for _, job_id in self.store.unfinished()} == {
             job for job, state in self.model.items() if state not in TERMINAL_JOB_STATES
         }
 
