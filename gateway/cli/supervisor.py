@@ -12,6 +12,7 @@ from functools import partial
 
 import httpx
 
+from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.models import Health
 from gateway.cli.lifeline import die_with_parent
 from gateway.cli.logview import LogSink, plain_line
@@ -229,6 +230,8 @@ async def lacking(http: httpx.AsyncClient, url: str) -> list[str] | None:
     """What a service lacks to be ready: `[]` when it is, `None` when nothing of Stillmotion answers at `url`."""
     try:
         answer = await http.get(f"{url}/readyz")
+        if answer.headers.get("content-type") == PROBLEM_MEDIA_TYPE:  # it lives, and fails at telling its health
+            return [Problem.model_validate_json(answer.content).detail]
         health = Health.model_validate_json(answer.content)
     except (httpx.HTTPError, ValueError):
         return None

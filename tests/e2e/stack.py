@@ -9,10 +9,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 import psutil
+
+from gateway.cli.lifeline import die_with_parent
 
 STILLMOTION = str(Path(sys.executable).with_name("stillmotion"))
 START_S = 120
@@ -71,7 +74,8 @@ def served(environment: Mapping[str, str], folder: Path) -> Iterator[Stack]:
     log = folder / "serve.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [STILLMOTION, "serve"], env=environment, stdout=stream, stderr=stream, start_new_session=True
+            [STILLMOTION, "serve"], env=environment, stdout=stream, stderr=stream, start_new_session=True,
+            preexec_fn=partial(die_with_parent, os.getpid()),  # a killed test run leaves no stack behind
         )
         stack = Stack(
             process=process, url=f"http://127.0.0.1:{environment['GATEWAY_PORT']}",
@@ -86,6 +90,22 @@ def served(environment: Mapping[str, str], folder: Path) -> Iterator[Stack]:
                     process.wait(30)
                 process.kill()
             process.wait(10)
+
+
+@contextmanager
+def running(*arguments: str, environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+    """A `stillmotion` command and the lines it prints; whatever the block does, it is dead afterwards."""
+    process = subprocess.Popen(
+        [STILLMOTION, *arguments], env=environment, stdout=subprocess.PIPE, text=True,
+        preexec_fn=partial(die_with_parent, os.getpid()),
+    )
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
 
 
 def free_ports(count: int) -> list[int]:

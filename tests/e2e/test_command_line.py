@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -11,11 +12,21 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import Gateway
-from tests.e2e.stack import STILLMOTION, Stack, served, stack_environment, wait_gone
+from tests.e2e.stack import STILLMOTION, Stack, running, served, stack_environment, wait_gone
 
 pytestmark = pytest.mark.slow
 
 LONG = ("--size", "160x160", "--num-frames", "33", "--steps", "50", "--guidance-scale", "5")
+
+
+def wait_for_line(lines: Iterator[str], words: str) -> None:
+    """Read on until a line holds `words`."""
+    read: list[str] = []
+    for line in lines:
+        read.append(line)
+        if words in line:
+            return
+    raise AssertionError(f"it ended without {words!r}:\n{''.join(read)}")
 
 
 def stillmotion(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -61,14 +72,11 @@ def test_a_signal_during_generate_cancels_the_job_on_the_server(
     gateway: Gateway, stack: Stack, cat: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     output = tmp_path / "none.mp4"
-    command = [STILLMOTION, "generate", str(cat), *LONG, "--output", str(output)]
-    with subprocess.Popen(command, env=stack.environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "step 2/" in line:
-                process.send_signal(number)
-                break
-        rest = process.stdout.read()
+    arguments = ("generate", str(cat), *LONG, "--output", str(output))
+    with running(*arguments, environment=stack.environment) as (process, lines):
+        wait_for_line(lines, "step 2/")
+        process.send_signal(number)
+        rest = "".join(lines)
         assert process.wait(20) == 128 + number
     assert "Canceled job" in rest
     newest = gateway.http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
@@ -96,15 +104,12 @@ def test_serve_on_a_taken_port_says_which_variable_to_change(stack: Stack) -> No
 def test_demo_from_nothing_makes_a_video_and_stops_all_it_started(tiny_checkpoint: Path, tmp_path: Path) -> None:
     environment = stack_environment(tiny_checkpoint, tmp_path / "data")
     output = tmp_path / "demo.mp4"
-    command = [STILLMOTION, "demo", "--output", str(output)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        started: list[psutil.Process] = []
-        for line in process.stdout:
-            if line.startswith("Ready after"):
-                started = psutil.Process(process.pid).children(recursive=True)
-        assert process.wait(30) == 0
-    assert len(started) >= 4, "three services and the worker"
+    with running("demo", "--output", str(output), environment=environment) as (process, lines):
+        wait_for_line(lines, "Ready after")
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) >= 4, "three services and the worker"
+        rest = "".join(lines)
+        assert process.wait(30) == 0, rest
     assert wait_gone(started, limit_s=5) == []
     with av.open(str(output)) as container:
         assert next(container.decode(video=0))
@@ -115,17 +120,13 @@ def test_ctrl_c_during_a_render_ends_every_process_of_serve(
 ) -> None:
     with served(stack_environment(tiny_checkpoint, tmp_path / "data"), tmp_path) as own:
         own.wait_ready()
-        command = [STILLMOTION, "generate", str(cat), *LONG, "--output", str(tmp_path / "none.mp4")]
-        with subprocess.Popen(command, env=own.environment, stdout=subprocess.PIPE, text=True) as client:
-            assert client.stdout is not None
-            for line in client.stdout:
-                if "step 1/" in line:
-                    break
+        arguments = ("generate", str(cat), *LONG, "--output", str(tmp_path / "none.mp4"))
+        with running(*arguments, environment=own.environment) as (_, lines):
+            wait_for_line(lines, "step 1/")
             processes = own.processes()
             assert len(processes) >= 5
             own.process.send_signal(signal.SIGINT)
             assert own.process.wait(25) == 0
-            client.kill()
         assert wait_gone(processes, limit_s=5) == []
 
 

@@ -6,18 +6,32 @@ import signal
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 
 class Ready(BaseHTTPRequestHandler):
+    status = 200
+    media_type = "application/json"
+    answer: ClassVar[dict[str, object]] = {"ready": True, "reasons": [], "details": {}}
+
     def do_GET(self) -> None:
-        body = json.dumps({"ready": True, "reasons": [], "details": {}}).encode()
-        self.send_response(200)
+        body = json.dumps(self.answer).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Type", self.media_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+class Unwell(Ready):
+    status = 500
+    media_type = "application/problem+json"
+    answer: ClassVar[dict[str, object]] = {
+        "title": "Internal error", "status": 500, "code": "internal_error", "detail": "The log has the cause.",
+    }
 
 
 def main(port: int, *manners: str) -> None:
@@ -31,7 +45,7 @@ def main(port: int, *manners: str) -> None:
         print(f"worker {worker.pid}", flush=True)
     if "shouts" in manners:
         print("x" * 3_000_000, flush=True)
-    HTTPServer(("127.0.0.1", port), Ready).serve_forever()
+    HTTPServer(("127.0.0.1", port), Unwell if "is-unwell" in manners else Ready).serve_forever()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -142,6 +142,15 @@ async def test_a_service_that_cannot_start_ends_the_others_and_its_last_words_ar
         async with running_stack([small("vl"), small("video", "refuses-to-start")], os.environ, heard, QUICK) as stack:
             await ready(stack)
     assert not any(alive(pid) for pid in heard.pids())
+
+
+async def test_a_service_that_answers_with_a_problem_is_waited_for_under_its_own_words_and_not_for_ever() -> None:
+    said: list[Mapping[str, Sequence[str]]] = []
+    patience = Patience(start_s=2, stop_s=0.7, poll_s=0.02)
+    async with running_stack([small("gateway", "is-unwell")], os.environ, Heard(), patience) as stack:
+        with pytest.raises(StackError, match="Not ready after 2 s"):
+            await stack.wait_ready(said.append)
+    assert said[-1] == {"gateway": ["The log has the cause."]}
 
 
 async def test_a_taken_port_is_refused_before_anything_starts() -> None:
