@@ -33,8 +33,8 @@ class RateExceeded(Exception):
 class Caller:
     """On whose behalf a request is served.
 
-    `owner` marks everything that the caller makes, and the caller sees nothing of any other owner. `max_jobs` bounds the
-    owner's jobs that wait or run (`None`: no bound of its own); no job of theirs has a priority number below
+    `owner` marks everything that the caller makes, and the caller sees nothing of any other owner. `max_jobs` bounds
+    the owner's jobs that wait or run (`None`: no bound of its own); no job of theirs has a priority number below
     `best_priority`.
     """
 
@@ -44,6 +44,14 @@ class Caller:
 
 
 ANYBODY = Caller(owner=LOCAL_OWNER, max_jobs=None, best_priority=HIGHEST_PRIORITY)
+
+
+def priority_for(caller: Caller, asked: int | None) -> tuple[int, tuple[str, ...]]:
+    """The priority that the caller's job gets, and a warning where it is not the one that was asked for."""
+    granted = max(DEFAULT_PRIORITY if asked is None else asked, caller.best_priority)
+    if asked is None or asked == granted:
+        return granted, ()
+    return granted, (f"Priority {asked} was asked for; this key's jobs have {granted} at best.",)
 
 
 class Door:

@@ -6,7 +6,7 @@ import logging
 from anyio import to_thread
 
 from gateway.bodies import BodyRefused, Submission
-from gateway.callers import Caller
+from gateway.callers import Caller, priority_for
 from gateway.jobs import JobRecord, NewJob, StoredPicture, new_job_id
 from gateway.ledger import off_loop
 from gateway.parameters import resolve
@@ -32,13 +32,15 @@ async def accept(submission: Submission, caller: Caller, gateway: Gateway) -> Jo
     videos, vls = await gateway.catalog.video_models(), await gateway.catalog.known_vl_models()
     picture = None if submission.image is None else await checked(submission.image, gateway)
     parameters = resolve(options, videos, vls, None if picture is None else (picture.width, picture.height))
+    priority, demoted = priority_for(caller, options.priority)
     job_id = new_job_id()
     try:
         stored = None if picture is None else await _store_picture(job_id, picture, gateway)
         job = await gateway.ledger.add(
             NewJob(
                 id=job_id, owner=caller.owner, request=options, parameters=parameters, picture=stored,
-                warnings=picture.warnings if picture else (), request_id=current_request_id() or job_id,
+                priority=priority, warnings=(picture.warnings if picture else ()) + demoted,
+                request_id=current_request_id() or job_id,
             ),
             gateway.settings.max_queued_jobs, caller.max_jobs,
         )

@@ -18,7 +18,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
 
 DEFAULT_PRIORITY = 10
 """Lower runs first. Always set: the engine runs a job without a priority before all others."""
-HIGHEST_PRIORITY = 1
+HIGHEST_PRIORITY, LOWEST_PRIORITY = 1, 100
 
 LOCAL_OWNER = "local"
 """Owns everything that is made where no keys are needed."""

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 from gateway.database import Database, metadata
 
 PREFIX = "sm_"
+MAX_NAME_CHARS = 100
 _SHOWN_CHARS = len(PREFIX) + 4
 _USE_NOTED_EVERY_S = 60.0  # a write for each request would cost more than the request
 
 _keys = sa.Table(
     "api_keys", metadata,
     sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("name", sa.String(MAX_NAME_CHARS), nullable=False),
     sa.Column("hash", sa.String(64), nullable=False, unique=True),
     sa.Column("starts_with", sa.String(16), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
@@ -34,8 +35,8 @@ class KeyNotFound(LookupError):
     """No key, or more than one that is not revoked, goes by this id or name."""
 
 
-class KeyNameTaken(ValueError):
-    """A key of this name is in use; names tell keys apart."""
+class KeyNameRefused(ValueError):
+    """A key of this name is in use, or the name is empty or too long; names tell keys apart."""
 
 
 class RateNotReadable(ValueError):
@@ -78,17 +79,19 @@ class KeyStore:
         """Make a key; returns it with its secret, which nothing can show again.
 
         Raises:
-            KeyNameTaken: a key that is not revoked has this name.
+            KeyNameRefused: a key that is not revoked has this name, or no key may have it.
             RateNotReadable: the rate limit cannot be read.
         """
         if key_limits.rate is not None:
             parse_rate(key_limits.rate)
+        if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
+            raise KeyNameRefused(f"A key's name has 1 to {MAX_NAME_CHARS} printable characters.")
         secret = PREFIX + secrets.token_urlsafe(32)
         key_id = f"key_{secrets.token_hex(8)}"
         with self._database.writing() as connection:
             taken = sa.select(_keys.c.id).where(_keys.c.name == name, _keys.c.revoked_at.is_(None))
             if connection.execute(taken).first():
-                raise KeyNameTaken(f"A key named {name!r} is in use: choose another name, or revoke it first.")
+                raise KeyNameRefused(f"A key named {name!r} is in use: choose another name, or revoke it first.")
             connection.execute(_keys.insert().values(
                 id=key_id, name=name, hash=_hash(secret), starts_with=secret[:_SHOWN_CHARS], created_at=time.time(),
                 rate_limit=key_limits.rate, max_jobs=key_limits.max_jobs, best_priority=key_limits.best_priority,

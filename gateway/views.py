@@ -30,8 +30,8 @@ def present(job: JobRecord, live: JobProgress | None, queue_position: int | None
         started_at=None if job.started_at is None else _time(job.started_at),
         finished_at=None if job.finished_at is None else _time(job.finished_at),
         progress=_progress(job, live, queue_position), original_prompt=job.request.prompt,
-        actual_prompt=job.actual_prompt, caption=job.caption, parameters=job.parameters, warnings=list(job.warnings),
-        timings=dict(job.timings), video=job.video, error=job.error, metadata=job.request.metadata,
+        actual_prompt=job.actual_prompt, caption=job.caption, priority=job.priority, parameters=job.parameters,
+        warnings=list(job.warnings), timings=dict(job.timings), video=job.video, error=job.error, metadata=job.request.metadata,
         urls=JobUrls(
             self=base, events=f"{base}/events", cancel=f"{base}/cancel",
             content=f"{base}/content" if job.state == "completed" else None,

@@ -13,10 +13,11 @@ from rich.text import Text
 from contracts.describe import Language
 from contracts.jobs import Enhance, GenerateOptions
 from contracts.models import Sampler
+from gateway.cli import keys
 from gateway.cli.demo import default_picture, demo
 from gateway.cli.generate import generate
 from gateway.cli.interrupts import Interrupted, run_interruptible
-from gateway.cli.job_client import GatewayFailure
+from gateway.cli.job_client import GatewayFailure, Server
 from gateway.cli.serve import LogFormat, serve
 from gateway.cli.stack import SERVICE_NAMES, ServiceName, StackError, read_settings, service_specs
 
@@ -24,11 +25,13 @@ app = typer.Typer(
     name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
     help="Any picture in, a moving one out.",
 )
+app.add_typer(keys.app, name="keys")
 
 PromptOption = Annotated[str | None, typer.Option(help="What should happen; left out, it is written from the picture.")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, such as 256x192.")]
 SecondsOption = Annotated[float | None, typer.Option(help="Length of the video.")]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
+KeyOption = Annotated[str | None, typer.Option(envvar="STILLMOTION_KEY", help="Where the server wants one.")]
 SeedOption = Annotated[int | None, typer.Option(help="Same seed, same video.")]
 
 
@@ -70,6 +73,7 @@ def generate_command(
     language: Annotated[Language | None, typer.Option(help="Of what is written.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the MP4 goes.")] = Path("out/video.mp4"),
     url: Annotated[str | None, typer.Option(help="Gateway; default: this machine's, on GATEWAY_PORT.")] = None,
+    key: KeyOption = None,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for the video.")] = 3600.0,
 ) -> None:
     """Make a video through a running gateway; Ctrl-C cancels the job."""
@@ -83,7 +87,7 @@ def generate_command(
 
     async def work() -> None:
         where = url or service_specs(read_settings(), ("gateway",))[0].url
-        await generate(console, where.rstrip("/"), options, image, output, timeout)
+        await generate(console, Server(url=where.rstrip("/"), key=key), options, image, output, timeout)
         console.print(Text.assemble("Wrote ", (str(output), "bold green")))
 
     _end_with_signal(work)
@@ -97,13 +101,14 @@ def demo_command(
     seconds: SecondsOption = None,
     steps: StepsOption = None,
     seed: SeedOption = None,
+    key: KeyOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the MP4 goes.")] = Path("out/demo.mp4"),
 ) -> None:
     """From nothing to a video: start what is not running, send a picture, save the MP4, stop what was started."""
     console = Console()
     options = _options(prompt=prompt, size=size, seconds=seconds, steps=steps, seed=seed)
     _refuse_missing(image)
-    _end_with_signal(lambda: demo(console, read_settings(), options, image or default_picture(), output))
+    _end_with_signal(lambda: demo(console, read_settings(), options, image or default_picture(), output, key))
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

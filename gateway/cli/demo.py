@@ -13,6 +13,7 @@ from rich.text import Text
 
 from contracts.jobs import GenerateOptions
 from gateway.cli.generate import generate
+from gateway.cli.job_client import Server
 from gateway.cli.logview import file_sink
 from gateway.cli.show import start_view
 from gateway.cli.stack import ServiceSpec, StackError, StackSettings, service_specs, stack_environment
@@ -37,7 +38,8 @@ def default_picture() -> Path:
 
 
 async def demo(
-    console: Console, settings: StackSettings, options: GenerateOptions, image: Path, output: Path
+    console: Console, settings: StackSettings, options: GenerateOptions, image: Path, output: Path,
+    key: str | None = None,
 ) -> None:
     """Render `image` into `output` and say how long everything took.
 
@@ -50,7 +52,7 @@ async def demo(
     async with _served(console, settings, specs) as url:
         console.print(Text(f"Sending {image.name} to {url}/generate"))
         asked = time.monotonic()
-        await generate(console, url, options, image, output, _JOB_S)
+        await generate(console, Server(url=url, key=key), options, image, output, _JOB_S)
         rendered_s = time.monotonic() - asked
     total_s = time.monotonic() - began
     console.print(Text.assemble(

@@ -8,21 +8,21 @@ from rich.console import Console
 from rich.text import Text
 
 from contracts.jobs import GenerateOptions, Job
-from gateway.cli.job_client import GatewayFailure, JobClient, job_client, problem_sentence
+from gateway.cli.job_client import GatewayFailure, JobClient, Server, job_client, problem_sentence
 from gateway.cli.show import job_view, show_outcome
 
 _CANCEL_S = 5.0
 
 
 async def generate(
-    console: Console, url: str, options: GenerateOptions, image: Path | None, output: Path, timeout_s: float
+    console: Console, server: Server, options: GenerateOptions, image: Path | None, output: Path, timeout_s: float
 ) -> Job:
     """Submit, follow, download and show one job; cancels it on the server when this task is cancelled.
 
     Raises:
         GatewayFailure: with a sentence for a person, when there is no video.
     """
-    async with job_client(url) as client:
+    async with job_client(server) as client:
         job = await _submit(console, client, options, image)
         try:
             job = await _follow(console, client, job, timeout_s)

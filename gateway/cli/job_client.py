@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +24,14 @@ _MAX_RETRIES = 10
 
 class GatewayFailure(Exception):
     """The gateway refused, failed or cannot be reached; the message is one sentence for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A gateway by its base URL, and the key that it wants, if it wants one."""
+
+    url: str
+    key: str | None = field(default=None, repr=False)
 
 
 class JobClient:
@@ -114,11 +123,12 @@ class JobClient:
 
 
 @asynccontextmanager
-async def job_client(url: str) -> AsyncIterator[JobClient]:
-    """Open a client for the gateway at `url`; a proxy of the environment is used for other machines only."""
-    local = (urlsplit(url).hostname or "") in _LOCAL
-    async with httpx.AsyncClient(base_url=url, timeout=60.0, trust_env=not local) as http:
-        yield JobClient(http, url.rstrip("/"))
+async def job_client(server: Server) -> AsyncIterator[JobClient]:
+    """Open a client for the gateway; a proxy of the environment is used for other machines only."""
+    local = (urlsplit(server.url).hostname or "") in _LOCAL
+    headers = {} if server.key is None else {"Authorization": f"Bearer {server.key}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60.0, trust_env=not local) as http:
+        yield JobClient(http, server.url.rstrip("/"))
 
 
 def problem_sentence(problem: Problem) -> str:

@@ -38,6 +38,9 @@ class GenerateOptions(FrozenModel):
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="Left out: drawn, and shown on the job.")
     language: Language = "en"
     profile: str | None = Field(default=None, max_length=64, description="Prompt style; default: the model's own.")
+    priority: int | None = Field(
+        default=None, ge=1, le=100, description="The smaller, the earlier; 10 where none is named. A key has its bound."
+    )
     metadata: Metadata = Field(default_factory=dict, description="Yours; returned unchanged.")
 
 
@@ -114,6 +117,7 @@ class Job(BaseModel):
     original_prompt: str | None = None
     actual_prompt: str | None = None
     caption: str | None = None
+    priority: int = Field(default=10, description="The smaller, the earlier.")
     parameters: EffectiveParameters
     warnings: list[str] = Field(default_factory=list)
     timings: dict[str, float] = Field(default_factory=dict, description="Seconds by stage.")

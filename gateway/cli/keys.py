@@ -1,0 +1,97 @@
+"""`stillmotion keys`: who may use this server. Works on the server's own database, beside it or without it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.database import Database
+from gateway.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY
+from gateway.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
+from gateway.settings import GatewaySettings
+
+app = typer.Typer(no_args_is_help=True, help="Who may use this server: make, list and revoke API keys.")
+
+_COLUMNS = ("name", "id", "begins with", "created", "last used", "rate", "jobs", "priority", "state")
+_WIDE = 240  # a line a key where the output goes to a program
+
+NameOrId = Annotated[str, typer.Argument(help="Name or id, as `list` shows them.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Who or what will use the key.")],
+    rate: Annotated[str | None, typer.Option(help="Requests for work, such as 30/minute.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(min=1, help="Its jobs that wait or run at once.")] = None,
+    best_priority: Annotated[
+        int, typer.Option(min=HIGHEST_PRIORITY, max=LOWEST_PRIORITY, help="The smallest, so earliest, of its jobs.")
+    ] = DEFAULT_PRIORITY,
+) -> None:
+    """Make a key and show it, once."""
+    limits = KeyLimits(rate=rate, max_jobs=max_jobs, best_priority=best_priority)
+    with _keys() as keys:
+        key, secret = keys.create(name, limits)
+    notes = Console(stderr=True)
+    notes.print(Text(f"Key {key.id} for {key.name}. It is shown this once; what is kept is its hash."))
+    typer.echo(secret)  # alone on standard output, so that a script can take it from there
+    notes.print(Text("Callers send it as `Authorization: Bearer <key>`."))
+
+
+@app.command("list")
+def list_keys() -> None:
+    """Show every key: when it was made and last used, and what it may do."""
+    with _keys() as keys:
+        table = Table(*_COLUMNS, box=None)
+        for key in keys.all():
+            table.add_row(*map(Text, _row(key)))
+    Console(width=None if Console().is_terminal else _WIDE).print(table)
+
+
+@app.command()
+def revoke(key: NameOrId) -> None:
+    """Let a key open nothing from now on; its jobs stay, and run to their ends."""
+    with _keys() as keys:
+        revoked = keys.revoke(key)
+    typer.echo(f"Revoked {revoked.id} ({revoked.name}).")
+
+
+def _row(key: KeyRecord) -> tuple[str, ...]:
+    return (
+        key.name, key.id, f"{key.starts_with}…", _day(key.created_at), _day(key.last_used_at),
+        key.limits.rate or "any", str(key.limits.max_jobs or "any"), str(key.limits.best_priority or DEFAULT_PRIORITY),
+        "usable" if key.revoked_at is None else f"revoked {_day(key.revoked_at)}",
+    )
+
+
+def _day(seconds: float | None) -> str:
+    return "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+@contextmanager
+def _keys() -> Iterator[KeyStore]:
+    """The keys of the server that this environment describes; ends the command with a sentence where one is due."""
+    try:
+        database = Database(GatewaySettings().jobs_database_url)
+        try:
+            yield KeyStore(database)
+        finally:
+            database.close()
+    except ValidationError as error:
+        first = error.errors()[0]
+        _fail(f"{first['loc'][0]}: {first['msg']}.")
+    except (KeyNameRefused, KeyNotFound, RateNotReadable) as error:
+        _fail(str(error))
+    except (SQLAlchemyError, OSError) as error:
+        _fail(f"The server's database cannot be used: {getattr(error, 'orig', None) or error}")
+
+
+def _fail(sentence: str) -> NoReturn:
+    Console(stderr=True).print(Text(sentence, style="red"), soft_wrap=True)
+    raise typer.Exit(1)
