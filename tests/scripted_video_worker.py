@@ -2,6 +2,8 @@
 
 `steps` denoising steps of 20 ms each (`slow`: 100 ms); at step 2 the words in the prompt take effect: `die` (SIGKILL),
 `exhaust` (asks for more memory than there is), `break` (an unforeseen error), `hang` (never reports again).
+
+Each video written adds its render's id as a line to the file that SCRIPTED_COMPLETIONS names, if it names one.
 """
 
 import hashlib
@@ -33,6 +35,7 @@ def open_scripted_engine(start: StartCommand) -> Engine:
         report("decode", request.num_frames, request.num_frames)
         content = f"{request.prompt} {request.seed}".encode() * 100
         output.write_bytes(content)
+        note_completion(output.parent.name)
         info = start.source.info
         return RenderResult(
             width=request.width, height=request.height, num_frames=request.num_frames, fps=request.fps,
@@ -43,6 +46,12 @@ def open_scripted_engine(start: StartCommand) -> Engine:
         )
 
     return engine
+
+
+def note_completion(render_id: str) -> None:
+    if place := os.environ.get("SCRIPTED_COMPLETIONS"):
+        with Path(place).open("a") as file:
+            file.write(f"{render_id}\n")
 
 
 def misbehave(prompt: str) -> None:

@@ -1,0 +1,126 @@
+"""Gateways that die or stop in the middle of jobs: another one, or the next, carries on; nothing is rendered twice."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.processes import KeptProcess, gateway_process, scripted_video_process, until
+from tests.tiny_wan import save_tiny_wan
+from tests.unit.gateway.services import Services, running_services
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def vl() -> Iterator[Services]:
+    with running_services() as services:
+        yield services
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_wan(tmp_path_factory.mktemp("model") / "wan")
+
+
+@pytest.fixture
+def video(tmp_path: Path, model: Path) -> Iterator[KeptProcess]:
+    process = scripted_video_process(tmp_path, model)
+    process.start()
+    yield process
+    process.kill()
+
+
+def submit(gateway: KeptProcess, prompt: str, steps: int = 4) -> dict[str, Any]:
+    body = {"prompt": prompt, "seed": 1, "steps": steps, "enhance": "never"}
+    answer = httpx.post(f"{gateway.url}/generate", json=body, timeout=20, trust_env=False)
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+def look(gateway: KeptProcess, job: dict[str, Any], wait_s: int = 0) -> dict[str, Any]:
+    return httpx.get(
+        f"{gateway.url}{job['urls']['self']}", params={"wait": wait_s}, timeout=wait_s + 20, trust_env=False
+    ).json()
+
+
+def completions(folder: Path) -> Counter[str]:
+    """How often each render was carried to its end."""
+    file = folder / "completions"
+    return Counter(file.read_text().split()) if file.exists() else Counter()
+
+
+def test_the_jobs_of_an_executor_killed_for_good_are_completed_by_another_within_a_minute(
+    tmp_path: Path, vl: Services, video: KeptProcess, postgres_url: str
+) -> None:
+    gateways = [
+        gateway_process(tmp_path, name, vl.vl_url, video.url, postgres_url, GATEWAY_CONCURRENCY="3")
+        for name in ("east", "west")
+    ]
+    east, west = gateways
+    try:
+        east.start()
+        east.wait_ready()
+        jobs = [submit(east, f"slow kite {n}", steps=20) for n in range(3)]
+        until(lambda: all(look(east, job)["progress"]["stage"] == "rendering" for job in jobs), 20)
+        west.start()
+        west.wait_ready()
+        east.kill()
+        for job in jobs:
+            ended = look(west, job, wait_s=60)
+            assert ended["state"] == "completed", ended
+            content = httpx.get(f"{west.url}{ended['urls']['content']}", trust_env=False).content
+            assert hashlib.sha256(content).hexdigest() == ended["video"]["sha256"]
+            assert content == f"{ended['original_prompt']} 1".encode() * 100
+        assert completions(tmp_path) == Counter(job["id"] for job in jobs)
+    finally:
+        for gateway in gateways:
+            gateway.kill()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_sigterm_leaves_the_running_render_at_work_and_the_restart_finds_it(
+    kind: str, tmp_path: Path, vl: Services, video: KeptProcess, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("postgres_url") if kind == "postgres" else None
+    gateway = gateway_process(tmp_path, "only", vl.vl_url, video.url, url)
+    try:
+        gateway.start()
+        gateway.wait_ready()
+        job = submit(gateway, "slow kite", steps=12)
+        until(lambda: look(gateway, job)["progress"]["step"] >= 2, 20)
+        assert gateway.terminate() in (0, -15)
+        before = httpx.get(f"{video.url}/v1/videos/{job['id']}", trust_env=False).json()
+        assert before["state"] == "running", "the render goes on while no gateway lives"
+        gateway.start()
+        gateway.wait_ready()
+        assert look(gateway, job, wait_s=30)["state"] == "completed"
+        assert completions(tmp_path) == Counter([job["id"]])
+        assert "Traceback" not in gateway.log.read_text()
+    finally:
+        gateway.kill()
+
+
+def test_two_gateways_cannot_be_the_same_executor(
+    tmp_path: Path, vl: Services, video: KeptProcess, postgres_url: str
+) -> None:
+    first, second = (
+        gateway_process(tmp_path / place, "same", vl.vl_url, video.url, postgres_url, GATEWAY_DEAD_AFTER_S="1")
+        for place in ("one", "other")
+    )
+    try:
+        for gateway in (first, second):
+            gateway.log.parent.mkdir()
+        first.start()
+        first.wait_ready()
+        second.start()
+        until(lambda: not second.lives(), 20)
+        assert "Another gateway works as executor 'same'" in second.log.read_text()
+        assert first.ready()
+    finally:
+        first.kill()
+        second.kill()
