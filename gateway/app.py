@@ -14,13 +14,15 @@ from gateway.callers import KeyRefused, RateExceeded
 from gateway.clients import ServiceError
 from gateway.failures import service_problem
 from gateway.jobs import IllegalTransition, JobNotFound, OwnerQueueFull, QueueFull
+from gateway.metrics import GatewayMetrics
 from gateway.parameters import ParameterRefused
-from gateway.request_ids import RequestIdMiddleware
-from gateway.routes import describe, docs, generate, health, jobs, models
+from gateway.routes import describe, docs, generate, health, jobs, metrics, models
 from gateway.routes.openapi import DESCRIPTION, with_keys, with_problem, without_keys
 from gateway.runtime import open_gateway
 from gateway.settings import GatewaySettings
 from gateway.uploads import PictureRefused
+from wire.calls import CallMiddleware
+from wire.metrics import HttpMetricsMiddleware
 from wire.problems import install_problem_handlers, problem_response
 
 _QUEUE_RETRY_AFTER_S = 10
@@ -31,10 +33,11 @@ _STATUS_OF_CODE = {
 
 def create_app(settings: GatewaySettings) -> FastAPI:
     """The gateway as an ASGI app; its lifespan opens and closes everything it works with."""
+    series = GatewayMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_gateway(settings) as gateway:
+        async with open_gateway(settings, series) as gateway:
             app.state.gateway = gateway
             yield
 
@@ -42,9 +45,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         title="Stillmotion", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (generate, jobs, models, describe, health, docs):
+    for part in (generate, jobs, models, describe, health, metrics, docs):
         app.include_router(part.router)
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(HttpMetricsMiddleware, registry=series.registry)
+    app.add_middleware(CallMiddleware)
     install_problem_handlers(app)
     for kind, explain in _EXPLANATIONS.items():
         app.add_exception_handler(kind, _answer(explain))

@@ -15,8 +15,8 @@ from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.errors import Problem
 from contracts.models import Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderStatus, VideoRequest
-from gateway.request_ids import HEADER, current_request_id
 from gateway.upstreams import Probe
+from wire.calls import outgoing_headers
 
 ServiceName = Literal["vl_service", "video_service"]
 Kind = Literal["unavailable", "busy", "refused", "failed", "not_found", "conflict"]
@@ -226,11 +226,10 @@ class VideoClient(_ServiceClient):
 def connect(
     base_url: str, *, token: str | None, connect_timeout_s: float, transport: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncClient:
-    """A connection pool to one service; every request carries the internal token and the request's id."""
+    """A connection pool to one service; every request carries the internal token and what it works for."""
 
     async def mark(request: httpx.Request) -> None:
-        if request_id := current_request_id():
-            request.headers[HEADER] = request_id
+        request.headers.update(outgoing_headers())
 
     return httpx.AsyncClient(
         base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {},

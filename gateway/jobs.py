@@ -2,11 +2,12 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
+from wire.calls import current_call
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
     "queued": frozenset({"running", "failed", "canceled"}),
@@ -66,6 +67,11 @@ class StoredPicture:
     height: int
 
 
+def _traceparent() -> str | None:
+    call = current_call()
+    return None if call is None else call.traceparent
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job as it is accepted; `request` is what the caller asked, `parameters` what will be done."""
@@ -78,6 +84,7 @@ class NewJob:
     request_id: str
     owner: str = LOCAL_OWNER
     priority: int = DEFAULT_PRIORITY
+    traceparent: str | None = field(default_factory=_traceparent)  # the job's work continues the trace of its request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,7 @@ class JobRecord:
     started_at: float | None
     finished_at: float | None
     request_id: str
+    traceparent: str | None
     request: GenerateOptions
     parameters: EffectiveParameters
     picture: StoredPicture | None

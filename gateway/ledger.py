@@ -24,9 +24,10 @@ async def off_loop(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 class Ledger:
     """What `JobStore` does, without blocking the loop; raises what it raises."""
 
-    def __init__(self, store: JobStore, live: LiveJobs) -> None:
+    def __init__(self, store: JobStore, live: LiveJobs, ended: Callable[[JobRecord], None]) -> None:
         self._store = store
         self.live = live
+        self._ended = ended  # told of every job that this process brings to its end
 
     async def add(self, job: NewJob, max_queued: int, max_of_owner: int | None = None) -> JobRecord:
         """Store a new job."""
@@ -56,6 +57,8 @@ class Ledger:
         job = await off_loop(self._store.move, job_id, to, stage=stage, video=video, error=error, timings=timings)
         self.live.forget(job_id)
         self.live.queue_moved()
+        if job.finished:
+            self._ended(job)
         return job
 
     async def note(

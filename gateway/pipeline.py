@@ -20,8 +20,8 @@ from gateway.failures import JobFailed, render_problem, service_problem, timeout
 from gateway.files import VIDEO_FILE, LocalFiles, StoredFile
 from gateway.jobs import IllegalTransition, JobNotFound, JobRecord
 from gateway.ledger import Ledger, off_loop
-from gateway.request_ids import work_for
 from gateway.routing import Renderers
+from wire.calls import Call, work_on
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ async def _carry_out(part: Callable[..., Awaitable[Any]], job_id: str, parts: Pa
     """Run one part; whatever goes wrong ends on the job."""
     try:
         job = await parts.ledger.get(job_id)
-        work_for(job.request_id)
+        work_on(Call.begun(request_id=job.request_id, traceparent=job.traceparent, job_id=job_id))
         if job.finished:
             return {"ended": True}
         return {"ended": False, "value": await part(job_id, parts, *args)}

@@ -62,6 +62,10 @@ class Renderers:
                 else:
                     raise
 
+    async def load(self) -> dict[str, int]:
+        """Renders of unfinished jobs by address."""
+        return await off_loop(self._places.load)
+
     async def current(self, job_id: str) -> Place | None:
         """Where the job's render is, `None` where it was never put or the settings no longer name the address."""
         address = await off_loop(self._places.current, job_id)

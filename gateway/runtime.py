@@ -22,6 +22,7 @@ from gateway.files import LocalFiles
 from gateway.identity import FileIdentity, SessionIdentity
 from gateway.keys import KeyStore
 from gateway.ledger import Ledger, off_loop
+from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Parts, run_job
 from gateway.render_places import RenderPlaces
 from gateway.routing import Renderers
@@ -40,6 +41,8 @@ class Gateway:
     """The open parts of the process."""
 
     settings: GatewaySettings
+    metrics: GatewayMetrics
+    database: Database
     door: Door
     ledger: Ledger
     files: LocalFiles
@@ -53,7 +56,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> AsyncIterator[Gateway]:
     """Open the databases and connections, take up unfinished jobs, and close everything again.
 
     Raises:
@@ -62,7 +65,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     harden_pillow(settings.max_image_pixels)
     database = await off_loop(Database, settings.jobs_database_url)
     store = JobStore(database)
-    gateway = _assemble(settings, database, store)
+    gateway = _assemble(settings, metrics, database, store)
     try:
         async with taken_care_of(gateway.care):
             watch = asyncio.create_task(_keep_looking(gateway))
@@ -77,7 +80,9 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         await off_loop(database.close)
 
 
-def _assemble(settings: GatewaySettings, database: Database, store: JobStore) -> Gateway:
+def _assemble(
+    settings: GatewaySettings, metrics: GatewayMetrics, database: Database, store: JobStore
+) -> Gateway:
     retries = RetryPolicy(attempts=settings.retry_attempts, for_s=settings.retry_for_s)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
@@ -89,7 +94,7 @@ def _assemble(settings: GatewaySettings, database: Database, store: JobStore) ->
         RenderPlaces(database), retries, abandon_after_s=settings.abandon_after_s,
     )
     files = LocalFiles(settings.state_dir / "files")
-    ledger = Ledger(store, LiveJobs())
+    ledger = Ledger(store, LiveJobs(), metrics.job_ended)
     parts = Parts(
         ledger=ledger, files=files, vl=vl, video=video, retries=retries, render_timeout_s=settings.render_timeout_s
     )
@@ -103,7 +108,8 @@ def _assemble(settings: GatewaySettings, database: Database, store: JobStore) ->
         dead_after_s=settings.dead_after_s,
     )
     return Gateway(
-        settings=settings, door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger,
+        settings=settings, metrics=metrics, database=database,
+        door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger,
         files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine, care=care,
         picture_limits=PictureLimits(
             max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels,

@@ -35,6 +35,7 @@ _jobs = sa.Table(
     sa.Column("started_at", sa.Float),
     sa.Column("finished_at", sa.Float),
     sa.Column("request_id", sa.String(128), nullable=False),
+    sa.Column("traceparent", sa.String(64)),
     sa.Column("request", sa.JSON, nullable=False),
     sa.Column("parameters", sa.JSON, nullable=False),
     sa.Column("picture", sa.JSON(none_as_null=True)),
@@ -78,7 +79,7 @@ class JobStore:
                 request_id=job.request_id,
                 request=job.request.model_dump(mode="json"), parameters=job.parameters.model_dump(mode="json"),
                 picture=asdict(job.picture) if job.picture else None, warnings=list(job.warnings), timings={},
-                render_attempt=0,
+                render_attempt=0, traceparent=job.traceparent,
             ))
             return self._one(connection, job.id)
 

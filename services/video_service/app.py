@@ -18,6 +18,8 @@ from video_service.service import ServiceUnavailable, VideoService
 from video_service.settings import VideoSettings
 from video_service.store import RenderStore
 from video_service.supervisor import WORKER_COMMAND, Supervisor
+from wire.calls import CallMiddleware
+from wire.metrics import HttpMetricsMiddleware, add_metrics_route
 from wire.problems import install_problem_handlers, problem_response
 from wire.token import InternalTokenMiddleware
 
@@ -54,6 +56,9 @@ def create_app(
         app.add_exception_handler(kind, _answer_with(explain))
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     app.add_middleware(InternalTokenMiddleware, token=token)
+    app.add_middleware(HttpMetricsMiddleware, registry=renders.metrics.registry)
+    app.add_middleware(CallMiddleware, internal=True)
+    add_metrics_route(app, renders.metrics.registry)
     return app
 
 

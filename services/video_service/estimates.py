@@ -61,6 +61,7 @@ class Clock:
     step: int = 0
     num_steps: int = 0
     progress: float = 0.0
+    last_step_took_s: float = 0.0
     _stage_started_s: dict[RenderStage, float] = field(init=False, default_factory=dict)
     _last_report_s: float = field(init=False)
     _last_step_s: float = field(init=False, default=0.0)
@@ -76,6 +77,9 @@ class Clock:
         self._last_report_s = now_s
         self.stage = stage
         if stage == "denoise":
+            if done > self.step:
+                began_s = self._last_step_s or self._stage_started_s["denoise"]
+                self.last_step_took_s = (now_s - began_s) / (done - self.step)
             self.step, self.num_steps, self._last_step_s = done, total, now_s
         if stage == "decode":
             self._decoded = done / total if total else 0.0

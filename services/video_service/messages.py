@@ -30,6 +30,8 @@ class RenderCommand(FrozenModel):
     render_id: str
     request_path: Path
     output_path: Path
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
 class CancelCommand(FrozenModel):
@@ -69,6 +71,7 @@ class Completed(FrozenModel):
     kind: Literal["completed"] = "completed"
     render_id: str
     result: RenderResult
+    gpu_memory: dict[str, dict[str, int]] = Field(default_factory=dict, description="Bytes by kind, by device.")
 
 
 class Failed(FrozenModel):

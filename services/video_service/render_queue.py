@@ -10,6 +10,7 @@ from contracts.errors import Problem
 from contracts.models import VideoModelInfo
 from contracts.videos import RenderResult, RenderStage, RenderState, RenderStatus
 from video_service.estimates import Clock, Pace, retry_after_s
+from video_service.metrics import VideoMetrics
 from video_service.renders import (
     QueueFull,
     Render,
@@ -34,6 +35,7 @@ class RenderQueue:
     def __init__(self, store: RenderStore, *, max_waiting: int, keep_finished_s: float, max_finished: int) -> None:
         self.store = store
         self.pace = Pace()
+        self.metrics = VideoMetrics()
         self._max_waiting = max_waiting
         self._keep_finished = timedelta(seconds=keep_finished_s)
         self._max_finished = max_finished
@@ -153,7 +155,10 @@ class RenderQueue:
         """Take in one report about the running render."""
         if render.clock is None:
             return
+        steps = render.clock.step
         render.clock.advance(stage, done, total, time.monotonic())
+        if render.clock.step > steps:
+            self.metrics.step(render.clock.last_step_took_s)
         status = render.record.status.model_copy(update={
             "stage": stage, "step": render.clock.step, "num_steps": render.clock.num_steps,
             "progress": round(render.clock.progress, 4), "eta_s": self._eta_s(render),
@@ -244,6 +249,7 @@ class RenderQueue:
         render.stop_requested.clear()
         render.record = record
         await self._save(render)
+        self.metrics.ended(state, error.code if error else None, result)
         render.remember(record)  # told after it is on disk: who has seen the end will find it there
         log.info("render %s", state, extra={"render_id": render.id, "code": error.code if error else None})
 
@@ -265,6 +271,7 @@ class RenderQueue:
 
     def _renumber(self) -> None:
         """Tell every waiting render how many are before it."""
+        self.metrics.waiting(len(self._waiting))
         for index, render in enumerate(self._waiting):
             position = index + (self._running is not None)
             status = render.record.status.model_copy(update={"queue_position": position})

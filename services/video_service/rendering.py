@@ -1,8 +1,8 @@
 """One render on one worker: send it, follow it, stop it when asked or late, and say how it ended."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from contracts.videos import RenderResult, RenderStage, RenderState
 from video_service.messages import CancelCommand, Canceled, Completed, Failed, Outcome, Progress, RenderCommand
 from video_service.renders import Render
 from video_service.worker_process import WorkerDied, WorkerProcess
+from wire.calls import current_call
 
 StopReason = Literal["canceled", "deadline"]
 Advance = Callable[[RenderStage, int, int], None]
@@ -40,13 +41,18 @@ class Ending:
     error: Problem | None = None
     result: RenderResult | None = None
     worker_lost: str | None = None
+    gpu_memory: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 async def render_on(
     worker: WorkerProcess, render: Render, files: Files, advance: Advance, patience: Patience
 ) -> Ending:
     """Render to the end, whichever it is; a death of the worker ends the render, not this call."""
-    worker.send(RenderCommand(render_id=render.id, request_path=files.request, output_path=files.video))
+    call = current_call()
+    worker.send(RenderCommand(
+        render_id=render.id, request_path=files.request, output_path=files.video,
+        request_id=call.request_id if call else None, traceparent=call.traceparent if call else None,
+    ))
     following = asyncio.create_task(_follow(worker, render.id, advance))
     try:
         stopped_for = await _stop_when_due(worker, render, following, patience)
@@ -89,7 +95,7 @@ async def _stop_when_due(
 
 def _ending(outcome: Outcome, stopped_for: StopReason | None, patience: Patience) -> Ending:
     if isinstance(outcome, Completed):  # also when it was faster than the wish to stop it
-        return Ending(state="completed", result=outcome.result)
+        return Ending(state="completed", result=outcome.result, gpu_memory=outcome.gpu_memory)
     if isinstance(outcome, Failed):
         lost = "An error left its device unusable." if outcome.fatal else None
         return Ending(state="failed", error=outcome.problem, worker_lost=lost)

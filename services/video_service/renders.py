@@ -11,6 +11,7 @@ from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, 
 from video_service.catalog import resolve_sampling
 from video_service.estimates import Clock, Work
 from video_service.events import StatusHistory
+from wire.calls import current_call
 
 LEGAL_TRANSITIONS: dict[RenderState, frozenset[RenderState]] = {
     "queued": frozenset({"running", "failed", "canceled"}),
@@ -66,6 +67,9 @@ class RenderRecord(FrozenModel):
     attempts: int = 0
     """How often rendering was begun; bounds what is begun again after the service died."""
     cancel_requested: bool = False
+    request_id: str | None = None
+    """Of the call that asked for the render; its work is logged, and traced, under the same."""
+    traceparent: str | None = None
 
     def moved(self, state: RenderState, **changes: object) -> RenderStatus:
         """The status after a legal step to `state`; raises `ValueError` for an illegal one."""
@@ -95,7 +99,9 @@ def new_record(submission: Submission, info: VideoModelInfo) -> RenderRecord:
     """The record of a render that is queued now."""
     request = submission.request
     sampling = resolve_sampling(request, info)
+    call = current_call()
     return RenderRecord(
+        request_id=call.request_id if call else None, traceparent=call.traceparent if call else None,
         status=RenderStatus(id=submission.render_id, state="queued"), digest=submission.digest,
         voxels=request.width * request.height * request.num_frames,
         # Guidance runs the network twice a step: with and without the prompt.

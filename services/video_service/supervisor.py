@@ -15,6 +15,7 @@ from video_service.rendering import Files, Patience, render_on
 from video_service.renders import Render
 from video_service.settings import VideoSettings
 from video_service.worker_process import WorkerDied, WorkerProcess
+from wire.calls import Call, work_on
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,8 @@ class Supervisor:
             await asyncio.wait({work, death})  # the next reader of the socket must not meet this one
 
     async def _render(self, worker: WorkerProcess, render: Render) -> None:
+        origin = render.record
+        work_on(Call.begun(request_id=origin.request_id, traceparent=origin.traceparent, job_id=render.id))
         log.info("render started", extra={"render_id": render.id, "attempt": render.record.attempts})
         store = self._renders.store
         ending = await render_on(
@@ -127,6 +130,7 @@ class Supervisor:
                 render_timeout_s=self._settings.render_timeout_s, cancel_grace_s=self._settings.cancel_grace_s
             ),
         )
+        self._renders.metrics.gpu_memory(ending.gpu_memory)
         if ending.worker_lost is not None:
             self.not_ready = f"The worker is being replaced. {ending.worker_lost}"
         await self._renders.finish(render, ending.state, error=ending.error, result=ending.result)

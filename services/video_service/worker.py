@@ -35,6 +35,8 @@ from video_service.messages import (
     to_line,
 )
 from video_service.progress import RenderCanceled, Report
+from wire.calls import Call, work_on
+from wire.gpu_memory import cuda_memory
 from wire.logs import configure_logging
 
 log = logging.getLogger(__name__)
@@ -133,11 +135,12 @@ def _render(link: ParentLink, engine: Engine, command: RenderCommand) -> bool:
             raise RenderCanceled
         link.send(Progress(render_id=command.render_id, stage=stage, done=done, total=total))
 
+    work_on(Call.begun(request_id=command.request_id, traceparent=command.traceparent, job_id=command.render_id))
     message: WorkerMessage
     try:
         request = VideoRequest.model_validate_json(command.request_path.read_bytes())
         result = engine(request, command.output_path, report)
-        message = Completed(render_id=command.render_id, result=result)
+        message = Completed(render_id=command.render_id, result=result, gpu_memory=cuda_memory())
     except RenderCanceled:
         message = Canceled(render_id=command.render_id)
     except Exception as error:  # the job boundary: whatever a render raises is that render's failure

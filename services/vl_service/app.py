@@ -1,5 +1,6 @@
 """The HTTP face of the service: routes, readiness, and domain errors as problem+json."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -13,12 +14,17 @@ from vl_service.describe import NothingToDescribeError, describe
 from vl_service.engine import DeadlineExceededError, Engine
 from vl_service.engine_thread import EngineThread, ModelFailedError, ModelNotReadyError, QueueFullError
 from vl_service.load import load_engine
+from vl_service.metrics import VLMetrics
 from vl_service.pictures import PictureRefusedError
 from vl_service.profiles import UnknownProfileError
 from vl_service.settings import Settings
 from wire.body_limit import BodyLimitMiddleware
+from wire.calls import CallMiddleware
+from wire.metrics import HttpMetricsMiddleware, add_metrics_route
 from wire.problems import install_problem_handlers, problem_response
 from wire.token import InternalTokenMiddleware
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = MAX_IMAGE_BASE64_CHARS + 1_000_000  # the picture and eight tasks of the longest texts, escaped
 
@@ -27,6 +33,8 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
     """The app; its model loads in the background from the moment it starts."""
     engine = EngineThread(
         settings.model, lambda: load(settings), queue_limit=settings.queue_limit, deadline_s=settings.deadline_s)
+
+    metrics = VLMetrics()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -38,11 +46,13 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(InternalTokenMiddleware, token=token)
+    app.add_middleware(HttpMetricsMiddleware, registry=metrics.registry)
+    app.add_middleware(CallMiddleware, internal=True)
     install_problem_handlers(app)
     for error_type, to_problem in _PROBLEMS.items():
         app.add_exception_handler(error_type, _handler(to_problem))
     _add_health(app, engine)
-    _add_routes(app, engine, settings)
+    _add_routes(app, engine, settings, metrics)
     return app
 
 
@@ -61,7 +71,12 @@ def _add_health(app: FastAPI, engine: EngineThread) -> None:
         return JSONResponse(health.model_dump(mode="json"), 503 if reasons else 200)
 
 
-def _add_routes(app: FastAPI, engine: EngineThread, settings: Settings) -> None:
+def _add_routes(app: FastAPI, engine: EngineThread, settings: Settings, metrics: VLMetrics) -> None:
+    async def measure() -> None:
+        metrics.measure(engine.in_flight)
+
+    add_metrics_route(app, metrics.registry, measure)
+
     @app.get("/v1/models")
     async def models() -> VLModelList:
         """The loaded model."""
@@ -70,7 +85,10 @@ def _add_routes(app: FastAPI, engine: EngineThread, settings: Settings) -> None:
     @app.post("/v1/describe")
     async def describe_picture(request: DescribeRequest) -> DescribeResponse:
         """Caption, prompt, suggestions and answers about a picture, several per call."""
-        return await describe(engine, request, max_image_pixels=settings.max_image_pixels)
+        answer = await describe(engine, request, max_image_pixels=settings.max_image_pixels)
+        metrics.described(answer.seconds)
+        log.info("described", extra={"tasks": [task.kind for task in request.tasks], "seconds": answer.seconds})
+        return answer
 
 
 def _not_ready(error: Exception) -> Problem:

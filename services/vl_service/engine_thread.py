@@ -60,6 +60,11 @@ class EngineThread:
         self._engine = engine
         log.info("model loaded", extra={"model": engine.info.id, "seconds": round(time.monotonic() - started, 2)})
 
+    @property
+    def in_flight(self) -> int:
+        """Calls that wait or run."""
+        return self._in_flight
+
     def ready_reasons(self) -> list[str]:
         """Why no call would succeed now; empty when one would."""
         if self._failure is not None:

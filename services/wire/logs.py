@@ -1,8 +1,10 @@
-"""One JSON object a line on standard error, with whatever ids the caller attached through `extra=`."""
+"""One JSON object a line on standard error: the ids of what is worked on, and whatever was attached by `extra=`."""
 
 import json
 import logging
 from datetime import UTC, datetime
+
+from wire.calls import log_fields
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -19,6 +21,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname, "service": self.service, "logger": record.name, "message": record.getMessage(),
         }
+        line.update(log_fields())
         line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -35,6 +38,6 @@ def configure_logging(service: str, level: str = "INFO") -> None:
 
 
 def _is_no_health_check(record: logging.LogRecord) -> bool:
-    """Health checks come every few seconds for ever and would bury everything else."""
+    """Health checks and scrapes come every few seconds for ever and would bury everything else."""
     path = record.args[2] if isinstance(record.args, tuple) and len(record.args) > 2 else ""
-    return path not in ("/livez", "/readyz")
+    return path not in ("/livez", "/readyz", "/metrics")

@@ -1,0 +1,26 @@
+"""The Prometheus series of this service."""
+
+from wire.gpu_memory import cuda_memory
+from wire.metrics import SECONDS_BUCKETS, Gauge, GpuMemory, Histogram, new_registry
+
+
+class VLMetrics:
+    """Series in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = new_registry()
+        self._seconds = Histogram(
+            "stillmotion_describe_seconds", "Seconds of answered calls, waiting included.", registry=registry,
+            buckets=SECONDS_BUCKETS,
+        )
+        self._in_flight = Gauge("stillmotion_describe_in_flight", "Calls that wait or run.", registry=registry)
+        self._gpu = GpuMemory(registry)
+
+    def described(self, seconds: float) -> None:
+        """A call was answered."""
+        self._seconds.observe(seconds)
+
+    def measure(self, in_flight: int) -> None:
+        """Show what only changes by itself."""
+        self._in_flight.set(in_flight)
+        self._gpu.report(cuda_memory())
