@@ -10,13 +10,16 @@ import asyncio
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import certifi
 import httpx
 from anyio import to_thread
 
@@ -99,10 +102,15 @@ class Pinned:
         return request
 
 
-def outside_client(*, timeout: httpx.Timeout, verify: bool | str = True) -> httpx.AsyncClient:
+def outside_tls(ca_file: Path | None = None) -> ssl.SSLContext:
+    """Whom to believe: the public authorities, or those in `ca_file`. Reads a file; make it once."""
+    return ssl.create_default_context(cafile=ca_file or certifi.where())
+
+
+def outside_client(*, timeout: httpx.Timeout, tls: ssl.SSLContext) -> httpx.AsyncClient:
     """A client for `Pinned.request`: no proxy (it would resolve again), no redirects, no connection kept."""
     return httpx.AsyncClient(
-        timeout=timeout, verify=verify, trust_env=False, follow_redirects=False,
+        timeout=timeout, verify=tls, trust_env=False, follow_redirects=False,
         limits=httpx.Limits(max_connections=32, max_keepalive_connections=0),
     )
 

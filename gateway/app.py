@@ -9,17 +9,22 @@ from fastapi.responses import Response
 
 from contracts.describe import DescribeRequest
 from contracts.errors import FieldProblem, Problem
+from gateway.addresses import AddressRefused
 from gateway.bodies import BodyRefused, BodyTooLarge, LingeringResponse
 from gateway.callers import KeyRefused, RateExceeded
 from gateway.clients import ServiceError
 from gateway.failures import service_problem
-from gateway.jobs import IllegalTransition, JobNotFound, OwnerQueueFull, QueueFull
+from gateway.fetch import FetchFailed
+from gateway.jobs import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
+from gateway.openai_errors import OpenAIErrorMiddleware
 from gateway.metrics import GatewayMetrics
 from gateway.parameters import ParameterRefused
-from gateway.routes import describe, docs, generate, health, jobs, metrics, models
+from gateway.remix import NotRemixable
+from gateway.routes import describe, docs, files, generate, health, jobs, metrics, models, openai_videos
 from gateway.routes.openapi import DESCRIPTION, with_keys, with_problem, without_keys
 from gateway.runtime import open_gateway
 from gateway.settings import GatewaySettings
+from gateway.uploaded import TooManyFiles, UploadNotFound
 from gateway.uploads import PictureRefused
 from wire.calls import CallMiddleware
 from wire.metrics import HttpMetricsMiddleware
@@ -45,8 +50,9 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         title="Stillmotion", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (generate, jobs, models, describe, health, metrics, docs):
+    for part in (generate, jobs, openai_videos, files, models, describe, health, metrics, docs):
         app.include_router(part.router)
+    app.add_middleware(OpenAIErrorMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=series.registry)
     app.add_middleware(CallMiddleware)
     install_problem_handlers(app)
@@ -141,6 +147,42 @@ def _body_too_large(error: BodyTooLarge) -> Problem:
     )
 
 
+def _key_reused(error: KeyReused) -> Problem:
+    return Problem(
+        status=422, code="idempotency_key_reused", title="The Idempotency-Key belongs to another request",
+        job_id=error.job_id,
+        detail=f"This Idempotency-Key made {error.job_id} from another body: send a new key with a new request.",
+    )
+
+
+def _not_remixable(error: NotRemixable) -> Problem:
+    return Problem(
+        status=409, code="video_not_completed", title="The video is not completed", job_id=error.job_id,
+        detail=f"Only a completed video can be remixed; this one is {error.state}.",
+    )
+
+
+def _upload_not_found(error: UploadNotFound) -> Problem:
+    return Problem(
+        status=404, code="file_not_found", title="No such file",
+        detail=f"There is no file {error.file_id}; POST /v1/files makes one, GET /v1/files lists those that there are.",
+    )
+
+
+def _too_many_files(error: TooManyFiles) -> Problem:
+    return Problem(
+        status=409, code="too_many_files", title="Too many files",
+        detail=f"{error.limit} files are kept, which is all that may: delete one (DELETE /v1/files/{{id}}) first.",
+    )
+
+
+def _picture_not_fetched(error: AddressRefused | FetchFailed) -> Problem:
+    return Problem(
+        status=_STATUS_OF_CODE.get(error.code, 422), code=error.code, title="The picture cannot be fetched",
+        detail=error.detail, errors=[FieldProblem(field="body.image", message=error.detail)],
+    )
+
+
 _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     KeyRefused: _key_refused,
     RateExceeded: _rate_exceeded,
@@ -151,6 +193,12 @@ _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     PictureRefused: _picture_refused,
     ParameterRefused: _parameter_refused,
     BodyRefused: _body_refused,
+    KeyReused: _key_reused,
+    NotRemixable: _not_remixable,
+    UploadNotFound: _upload_not_found,
+    TooManyFiles: _too_many_files,
+    AddressRefused: _picture_not_fetched,
+    FetchFailed: _picture_not_fetched,
     ServiceError: service_problem,
 }
 

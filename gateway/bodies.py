@@ -1,11 +1,12 @@
-"""The bodies of `POST /generate`: multipart or JSON, read with a limit, never more than one picture."""
+"""The bodies that ask for a video: multipart or JSON, read with a limit, never more than one picture."""
 
 import asyncio
+import hashlib
 import json
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from python_multipart.exceptions import MultipartParseError
 from starlette.datastructures import FormData, Headers, UploadFile
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from contracts.describe import MAX_IMAGE_BASE64_CHARS
 from contracts.jobs import GenerateOptions, GenerateRequest
+from gateway.jobs import JobRecord
 from gateway.ledger import off_loop
 from gateway.uploads import decode_text, too_many_bytes
 
@@ -44,24 +46,72 @@ class BodyRefused(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What was asked, and the bytes of the picture as they came (unchecked)."""
+    """What was asked, and the picture as it came: its bytes (unchecked), its address, a file uploaded before, or what
+    the remixed job began with.
+    """
 
     options: GenerateOptions
-    image: bytes | None
+    image: bytes | None = None
+    image_url: str | None = None
+    file_id: str | None = None
+    remixed_from: JobRecord | None = None
+
+    def __post_init__(self) -> None:
+        if sum(given is not None for given in (self.image, self.image_url, self.file_id)) > 1:
+            raise BodyRefused("image_given_twice", "Send one picture: either the picture itself or `file_id`.")
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether there is a picture at all."""
+        remixes_one = self.remixed_from is not None and self.remixed_from.picture is not None
+        return remixes_one or (self.image, self.image_url, self.file_id) != (None, None, None)
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hex of what was asked; two encodings of the same wish have the same. Hashes megabytes."""
+        picture = None if self.image is None else hashlib.sha256(self.image).hexdigest()
+        asked = [
+            self.options.model_dump(mode="json", exclude_defaults=True), picture, self.image_url, self.file_id,
+            self.remixed_from.id if self.remixed_from else None,
+        ]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 async def read_submission(request: Request, max_image_bytes: int) -> Submission:
-    """Read either encoding.
+    """Read either encoding of `POST /generate`.
 
     Raises:
         BodyTooLarge, PictureRefused, BodyRefused: see there.
         pydantic.ValidationError: a field is unknown or out of bounds.
     """
+    if body_kind(request) == "form":
+        async with read_form(request, max_image_bytes) as form:
+            picture = await form_picture(form, "image", max_image_bytes)
+            return submission_of(GenerateRequest.model_validate(form_fields(form, "image")), picture)
+    body = await read_json(request, max_image_bytes)
+
+    def parse() -> Submission:  # megabytes of JSON and base64 take tens of milliseconds
+        asked = GenerateRequest.model_validate_json(body)
+        return submission_of(asked, picture_text(asked.image, max_image_bytes))
+
+    return await off_loop(parse)
+
+
+def submission_of(asked: GenerateRequest, picture: bytes | str | None) -> Submission:
+    """The submission of a validated body; `picture` is its bytes or its address."""
+    return Submission(
+        options=GenerateOptions.model_validate(asked.model_dump(exclude={"image", "file_id"})),
+        image=picture if isinstance(picture, bytes) else None,
+        image_url=picture if isinstance(picture, str) else None, file_id=asked.file_id,
+    )
+
+
+def body_kind(request: Request) -> Literal["form", "json"]:
+    """Which of the two encodings the body has; raises `BodyRefused` where it has none."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _read_form(request, max_image_bytes)
+        return "form"
     if kind == "application/json" or kind.endswith("+json"):
-        return await _read_json(request, max_image_bytes)
+        return "json"
     if not kind and request.headers.get("content-length", "0") == "0":
         raise BodyRefused("empty_body", "The request is empty: send a picture as `image`, or words as `prompt`.")
     raise BodyRefused(
@@ -116,20 +166,24 @@ class LingeringResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _read_json(request: Request, max_image_bytes: int) -> Submission:
+async def read_json(request: Request, max_image_bytes: int) -> bytes:
+    """A JSON body with room for a picture in base64. Raises `BodyTooLarge`, `BodyRefused`."""
     body = await read_limited(request, max_image_bytes * 4 // 3 + _FIELDS_ROOM)
     if not body.strip():
         raise BodyRefused("empty_body", "The request is empty: send a picture as `image`, or words as `prompt`.")
-
-    def parse() -> Submission:  # megabytes of JSON and base64 take tens of milliseconds
-        asked = GenerateRequest.model_validate_json(body)
-        image = None if asked.image is None else decode_text(asked.image, max_image_bytes)
-        return Submission(options=GenerateOptions.model_validate(asked.model_dump(exclude={"image"})), image=image)
-
-    return await off_loop(parse)
+    return body
 
 
-async def _read_form(request: Request, max_image_bytes: int) -> Submission:
+def picture_text(text: str | None, max_image_bytes: int) -> bytes | str | None:
+    """The picture's bytes, or its web address as it is. Raises `PictureRefused`."""
+    if text is None or text[:8].lower().startswith(("http://", "https://")):
+        return text
+    return decode_text(text, max_image_bytes)
+
+
+@asynccontextmanager
+async def read_form(request: Request, max_image_bytes: int) -> AsyncIterator[FormData]:
+    """A multipart body with one file at most. Raises `BodyTooLarge`, `BodyRefused`."""
     parser = MultiPartParser(
         Headers(raw=request.headers.raw), limited_stream(request, max_image_bytes + _FIELDS_ROOM), max_files=1,
         max_fields=_MAX_FIELDS,
@@ -139,24 +193,26 @@ async def _read_form(request: Request, max_image_bytes: int) -> Submission:
     except (MultiPartException, MultipartParseError) as error:
         raise BodyRefused("form_unreadable", f"The multipart body cannot be read: {error}") from None
     try:
-        image = await _form_image(form, max_image_bytes)
-        return Submission(options=GenerateOptions.model_validate(_form_fields(form)), image=image)
+        yield form
     finally:
         await form.close()
 
 
-async def _form_image(form: FormData, max_image_bytes: int) -> bytes | None:
-    given = [value for name, value in form.multi_items() if name == "image" and value != ""]
-    files = [name for name, value in form.multi_items() if isinstance(value, UploadFile) and name != "image"]
+async def form_picture(form: FormData, field: str, max_image_bytes: int) -> bytes | str | None:
+    """The picture in `field`, its bytes or its address. Raises `BodyRefused`, `PictureRefused`."""
+    given = [value for name, value in form.multi_items() if name == field and value != ""]
+    files = [name for name, value in form.multi_items() if isinstance(value, UploadFile) and name != field]
     if files:
-        raise BodyRefused("unexpected_file", f"The file field {files[0]!r} is not known: the picture goes in `image`.")
+        raise BodyRefused(
+            "unexpected_file", f"The file field {files[0]!r} is not known: the picture goes in `{field}`."
+        )
     if len(given) > 1:
-        raise BodyRefused("image_given_twice", "Send one `image`.")
+        raise BodyRefused("image_given_twice", f"Send one `{field}`.")
     if not given:
         return None
     image = given[0]
     if isinstance(image, str):
-        return decode_text(image, max_image_bytes)
+        return picture_text(image, max_image_bytes)
     if not image.filename and not image.size:
         return None  # what a browser sends for a file field left empty
     if image.size is not None and image.size > max_image_bytes:
@@ -164,10 +220,11 @@ async def _form_image(form: FormData, max_image_bytes: int) -> bytes | None:
     return await image.read()
 
 
-def _form_fields(form: FormData) -> dict[str, Any]:
+def form_fields(form: FormData, picture_field: str) -> dict[str, Any]:
+    """Every other field of a form, by name. Raises `BodyRefused`."""
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
-        if name == "image" or value == "":  # a form field left empty is a field left out
+        if name == picture_field or value == "":  # a form field left empty is a field left out
             continue
         if name in fields:
             raise BodyRefused("field_given_twice", f"The field {name!r} is given twice.")

@@ -1,68 +1,96 @@
 """The door: a request is checked completely before anything of it is stored."""
 
-import hashlib
 import logging
+from dataclasses import replace
 
-from anyio import to_thread
-
+from gateway.addresses import AddressRefused
 from gateway.bodies import BodyRefused, Submission
 from gateway.callers import Caller, priority_for
-from gateway.jobs import JobRecord, NewJob, StoredPicture, new_job_id
+from gateway.jobs import JobRecord, NewJob, new_job_id
 from gateway.ledger import off_loop
-from gateway.parameters import resolve
+from gateway.parameters import ParameterRefused, resolve
+from gateway.pictures import picture_of, store_picture
 from gateway.request_ids import current_request_id
 from gateway.runtime import Gateway
-from gateway.uploads import Picture, check_picture
+from gateway.uploads import Picture
+from gateway.webhooks import check_address
 
 log = logging.getLogger(__name__)
 
-_SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg"}
+MAX_KEY_CHARS = 255
 
 
-async def accept(submission: Submission, caller: Caller, gateway: Gateway) -> JobRecord:
-    """Check, store and queue a request on behalf of `caller`.
+async def accept(
+    submission: Submission, caller: Caller, gateway: Gateway, idempotency_key: str | None = None
+) -> tuple[JobRecord, bool]:
+    """Check, store and queue a request on behalf of `caller`; true where an earlier one had made the job already.
 
     Raises:
-        BodyRefused, PictureRefused, ParameterRefused, QueueFull, OwnerQueueFull: nothing is left behind.
+        BodyRefused, ParameterRefused, QueueFull, OwnerQueueFull, KeyReused, and what `picture_of` raises: nothing is
+            left behind.
         ServiceError: the video service was never reached, so nothing can be checked against its model.
     """
-    options = submission.options
-    if submission.image is None and options.prompt is None:
+    if not submission.has_picture and submission.options.prompt is None:
         raise BodyRefused("nothing_to_animate", "Send a picture as `image`, or words as `prompt`, or both.")
+    fingerprint = None
+    if idempotency_key is not None:
+        _check_key(idempotency_key)
+        fingerprint = await off_loop(submission.fingerprint)
+        before = await gateway.ledger.made_before(caller.owner, idempotency_key, fingerprint)
+        if before is not None:
+            return before, True
+    await _check_webhook(submission.options.webhook_url, gateway)
+    picture = await picture_of(submission, caller, gateway)
+    job = await _new_job(submission, caller, gateway, picture, idempotency_key, fingerprint)
+    return await _enter(job, caller, gateway, picture)
+
+
+async def _new_job(
+    submission: Submission, caller: Caller, gateway: Gateway, picture: Picture | None, idempotency_key: str | None,
+    fingerprint: str | None,
+) -> NewJob:
     videos, vls = await gateway.catalog.video_models(), await gateway.catalog.known_vl_models()
-    picture = None if submission.image is None else await checked(submission.image, gateway)
-    parameters = resolve(options, videos, vls, None if picture is None else (picture.width, picture.height))
-    priority, demoted = priority_for(caller, options.priority)
+    size = None if picture is None else (picture.width, picture.height)
+    priority, demoted = priority_for(caller, submission.options.priority)
     job_id = new_job_id()
-    try:
-        stored = None if picture is None else await _store_picture(job_id, picture, gateway)
-        job = await gateway.ledger.add(
-            NewJob(
-                id=job_id, owner=caller.owner, request=options, parameters=parameters, picture=stored,
-                priority=priority, warnings=(picture.warnings if picture else ()) + demoted,
-                request_id=current_request_id() or job_id,
-            ),
-            gateway.settings.max_queued_jobs, caller.max_jobs,
-        )
-    except BaseException:
-        await off_loop(gateway.files.remove_job, job_id)
-        raise
-    await _submit(job, gateway)
-    return job
-
-
-async def checked(image: bytes, gateway: Gateway) -> Picture:
-    """The picture, decoded and encoded anew in a thread, few at a time."""
-    return await to_thread.run_sync(check_picture, image, gateway.picture_limits, limiter=gateway.decodes)
-
-
-async def _store_picture(job_id: str, picture: Picture, gateway: Gateway) -> StoredPicture:
-    name = f"input{_SUFFIX[picture.media_type]}"
-    await off_loop(gateway.files.write, job_id, name, picture.data)
-    return StoredPicture(
-        file=name, media_type=picture.media_type, num_bytes=len(picture.data),
-        sha256=hashlib.sha256(picture.data).hexdigest(), width=picture.width, height=picture.height,
+    return NewJob(
+        id=job_id, owner=caller.owner, request=submission.options,
+        parameters=resolve(submission.options, videos, vls, size), picture=None,
+        priority=priority, warnings=(picture.warnings if picture else ()) + demoted,
+        request_id=current_request_id() or job_id, idempotency_key=idempotency_key,
+        fingerprint=fingerprint, remixed_from=submission.remixed_from.id if submission.remixed_from else None,
     )
+
+
+async def _enter(job: NewJob, caller: Caller, gateway: Gateway, picture: Picture | None) -> tuple[JobRecord, bool]:
+    try:
+        if picture is not None:
+            job = replace(job, picture=await store_picture(job.id, "input", picture, gateway))
+        stored = await gateway.ledger.add(job, gateway.settings.max_queued_jobs, caller.max_jobs)
+    except BaseException:
+        await off_loop(gateway.files.remove_job, job.id)
+        raise
+    if stored.id != job.id:  # the same request, sent twice at once, came first
+        await off_loop(gateway.files.remove_job, job.id)
+        return stored, True
+    await _submit(stored, gateway)
+    return stored, False
+
+
+async def _check_webhook(url: str | None, gateway: Gateway) -> None:
+    if url is None:
+        return
+    try:
+        await check_address(url, gateway.courier.rules)
+    except AddressRefused as error:
+        raise ParameterRefused(f"webhook_{error.code}", "webhook_url", error.detail) from None
+
+
+def _check_key(key: str) -> None:
+    if not 1 <= len(key) <= MAX_KEY_CHARS or not key.isprintable():
+        raise BodyRefused(
+            "idempotency_key_invalid", f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} printable characters."
+        )
 
 
 async def _submit(job: JobRecord, gateway: Gateway) -> None:

@@ -55,9 +55,17 @@ class OwnerQueueFull(QueueFull):
     """As many jobs of one owner wait or run as may; nothing was added."""
 
 
+class KeyReused(Exception):
+    """The `Idempotency-Key` belongs to a request with another body; nothing was added."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"This Idempotency-Key made {job_id} from another body.")
+        self.job_id = job_id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPicture:
-    """The checked picture of a job, on disk."""
+    """A picture on disk: the checked one that a job began with, or one made of its video."""
 
     file: str
     media_type: str
@@ -84,6 +92,9 @@ class NewJob:
     request_id: str
     owner: str = LOCAL_OWNER
     priority: int = DEFAULT_PRIORITY
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    remixed_from: str | None = None
     traceparent: str | None = field(default_factory=_traceparent)  # the job's work continues the trace of its request
 
 
@@ -112,6 +123,11 @@ class JobRecord:
     render_attempt: int
     video: VideoFile | None
     error: Problem | None
+    idempotency_key: str | None
+    fingerprint: str | None
+    remixed_from: str | None
+    thumbnail: StoredPicture | None
+    spritesheet: StoredPicture | None
 
     @property
     def finished(self) -> bool:

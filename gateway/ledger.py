@@ -8,8 +8,9 @@ from anyio import to_thread
 
 from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, JobStage, JobState, VideoFile
+from gateway.deliveries import Delivery
 from gateway.events import LiveJobs
-from gateway.jobs import JobRecord, NewJob
+from gateway.jobs import JobRecord, NewJob, StoredPicture
 from gateway.store import JobStore
 
 P = ParamSpec("P")
@@ -37,13 +38,23 @@ class Ledger:
         """The job, or `JobNotFound`."""
         return await off_loop(self._store.get, job_id)
 
-    async def page(self, limit: int, before: int | None, *, owner: str) -> list[JobRecord]:
-        """Jobs of `owner`, newest first."""
-        return await off_loop(self._store.page, limit, before, owner=owner)
+    async def made_before(self, owner: str, idempotency_key: str, fingerprint: str) -> JobRecord | None:
+        """The job that this request made before; raises `KeyReused`."""
+        return await off_loop(self._store.made_before, owner, idempotency_key, fingerprint)
+
+    async def page(
+        self, limit: int, beyond: int | None, *, owner: str, state: JobState | None = None, oldest_first: bool = False
+    ) -> list[JobRecord]:
+        """Jobs of `owner`, newest first unless asked otherwise."""
+        return await off_loop(self._store.page, limit, beyond, owner=owner, state=state, oldest_first=oldest_first)
 
     async def unfinished(self, after: int, limit: int) -> list[tuple[int, str]]:
         """Sequence number and id of the next jobs that have not ended."""
         return await off_loop(self._store.unfinished, after, limit)
+
+    async def webhook(self, job: JobRecord) -> Delivery | None:
+        """The webhook of the job, if it has one."""
+        return None if job.request.webhook_url is None else await off_loop(self._store.webhook, job.id)
 
     async def queue_position(self, job: JobRecord) -> int | None:
         """How many queued jobs will start before this one."""
@@ -59,17 +70,21 @@ class Ledger:
         self.live.queue_moved()
         if job.finished:
             self._ended(job)
+            if job.request.webhook_url is not None:
+                self.live.webhook_due.set()
         return job
 
     async def note(
         self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
         warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
-        caption: str | None = None, render_attempt: int | None = None,
+        caption: str | None = None, render_attempt: int | None = None, thumbnail: StoredPicture | None = None,
+        spritesheet: StoredPicture | None = None,
     ) -> JobRecord:
         """Write down what became known of a running job."""
         job = await off_loop(
             self._store.note, job_id, stage=stage, timings=timings, warning=warning, parameters=parameters,
-            actual_prompt=actual_prompt, caption=caption, render_attempt=render_attempt,
+            actual_prompt=actual_prompt, caption=caption, render_attempt=render_attempt, thumbnail=thumbnail,
+            spritesheet=spritesheet,
         )
         if stage is not None:
             self.live.forget(job_id)  # what the stage before reported

@@ -2,22 +2,27 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import httpx
 from anyio import CapacityLimiter
 
+from gateway.addresses import outside_client, outside_tls
 from gateway.callers import Door
 from gateway.caretaking import Caretaker, taken_care_of
 from gateway.catalog import Catalog
 from gateway.clients import RetryPolicy, VideoClient, VLClient, connect
 from gateway.database import Database
+from gateway.deliveries import DeliveryStore
 from gateway.describers import Describers
 from gateway.engine import DbosEngine
 from gateway.events import LiveJobs
 from gateway.executors import Executors
+from gateway.fetch import Fetching
 from gateway.files import LocalFiles
 from gateway.identity import FileIdentity, SessionIdentity
 from gateway.keys import KeyStore
@@ -27,9 +32,12 @@ from gateway.pipeline import Parts, run_job
 from gateway.render_places import RenderPlaces
 from gateway.routing import Renderers
 from gateway.settings import GatewaySettings
+from gateway.signing import open_signer
 from gateway.store import JobStore
+from gateway.uploaded import UploadStore
 from gateway.uploads import PictureLimits, harden_pillow
 from gateway.upstreams import Upstream, Upstreams
+from gateway.webhooks import Courier, Patience
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +59,9 @@ class Gateway:
     catalog: Catalog
     engine: DbosEngine
     care: Caretaker
+    courier: Courier
+    uploads: UploadStore
+    fetching: Fetching
     picture_limits: PictureLimits
     decodes: CapacityLimiter
 
@@ -68,15 +79,20 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
     gateway = _assemble(settings, metrics, database, store)
     try:
         async with taken_care_of(gateway.care):
-            watch = asyncio.create_task(_keep_looking(gateway))
+            watches = [
+                asyncio.create_task(_keep_looking(gateway)),
+                asyncio.create_task(gateway.courier.keep_dispatching(gateway.engine.deliver)),
+            ]
             try:
                 yield gateway
             finally:
-                watch.cancel()
-                await asyncio.wait([watch])
+                for watch in watches:
+                    watch.cancel()
+                await asyncio.wait(watches)
     finally:
         await gateway.vl.aclose()
         await gateway.video.aclose()
+        await gateway.courier.http.aclose()
         await off_loop(database.close)
 
 
@@ -98,24 +114,42 @@ def _assemble(
     parts = Parts(
         ledger=ledger, files=files, vl=vl, video=video, retries=retries, render_timeout_s=settings.render_timeout_s
     )
+    tls = outside_tls(settings.ca_file)
+    courier = _courier(settings, database, ledger, tls)
     engine = DbosEngine(
-        settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step),
+        settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step), courier.attempt,
         executor_id=settings.executor_id, concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
         max_recoveries=settings.max_recoveries,
     )
+    uploads = UploadStore(database)
     care = Caretaker(
-        engine=engine, executors=_executors(settings, database), ledger=ledger, files=files, known_jobs=store.ids,
-        dead_after_s=settings.dead_after_s,
+        engine=engine, executors=_executors(settings, database), ledger=ledger, files=files,
+        known_jobs=lambda: store.ids() | uploads.ids(), dead_after_s=settings.dead_after_s,
     )
     return Gateway(
         settings=settings, metrics=metrics, database=database,
         door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger,
         files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine, care=care,
+        courier=courier,
+        uploads=uploads, fetching=Fetching(
+            rules=settings.image_url_rules, max_bytes=settings.max_image_bytes,
+            timeout_s=settings.image_fetch_timeout_s, tls=tls,
+        ),
         picture_limits=PictureLimits(
             max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels,
             stored_long_side=settings.stored_long_side,
         ),
         decodes=CapacityLimiter(_DECODES_AT_ONCE),
+    )
+
+
+def _courier(settings: GatewaySettings, database: Database, ledger: Ledger, tls: ssl.SSLContext) -> Courier:
+    patience = Patience()
+    given = settings.secret.get_secret_value() if settings.secret else None
+    return Courier(
+        ledger=ledger, deliveries=DeliveryStore(database), signer=open_signer(given, settings.state_dir),
+        http=outside_client(timeout=httpx.Timeout(patience.answer_s), tls=tls), rules=settings.webhook_rules,
+        patience=patience, public_url=settings.public_url,
     )
 
 

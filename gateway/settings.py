@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.addresses import AddressRules, IPNetwork
+
 MIB = 1024 * 1024
 
 
@@ -40,6 +42,32 @@ class GatewaySettings(BaseSettings):
         ),
     ] = "auto"
 
+    secret: Annotated[
+        SecretStr | None,
+        Field(
+            validation_alias="GATEWAY_SECRET", min_length=16,
+            description="What webhooks and links are signed with; unset: drawn once, and kept in the data folder. Set it "
+            "to the same value where several machines work on one database.",
+        ),
+    ] = None
+    public_url: Annotated[
+        str | None,
+        Field(
+            validation_alias="GATEWAY_PUBLIC_URL", pattern=r"^https?://[^\s/]+(/[^\s]*[^\s/])?$",
+            description="Where callers reach this server, without a closing slash; webhooks name whole addresses then.",
+        ),
+    ] = None
+    webhook_hosts: Annotated[
+        str,
+        Field(
+            validation_alias="GATEWAY_WEBHOOK_HOSTS",
+            description="Hosts that webhooks are sent to, with commas; * is every public host. Empty: none are sent.",
+        ),
+    ] = "*"
+    webhook_http: Annotated[
+        bool, Field(validation_alias="GATEWAY_WEBHOOK_HTTP", description="Also send webhooks without TLS.")
+    ] = False
+
     vl_port: Annotated[int, Field(validation_alias="VL_PORT", ge=0, le=65535)] = 8001
     video_port: Annotated[int, Field(validation_alias="VIDEO_PORT", ge=0, le=65535)] = 8002
     vl_url_given: Annotated[
@@ -61,6 +89,30 @@ class GatewaySettings(BaseSettings):
 
     max_image_bytes: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_BYTES", ge=1024, le=20 * MIB)] = 20 * MIB
     max_image_pixels: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_PIXELS", ge=4096)] = 50_000_000
+    image_url_hosts: Annotated[
+        str,
+        Field(
+            validation_alias="GATEWAY_IMAGE_URL_HOSTS",
+            description="Hosts that pictures are fetched from, with commas; *.example.com is every host below it. "
+            "Empty: none are fetched.",
+        ),
+    ] = ""
+    image_fetch_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_IMAGE_FETCH_TIMEOUT_S", gt=0, le=60)] = 15.0
+    open_networks: Annotated[
+        str,
+        Field(
+            validation_alias="GATEWAY_OPEN_NETWORKS",
+            description="Networks such as 10.1.0.0/16, with commas: not public, and still called for pictures and "
+            "webhooks.",
+        ),
+    ] = ""
+    ca_file: Annotated[
+        Path | None,
+        Field(validation_alias="GATEWAY_CA_FILE", description="Certificates to trust in place of the public ones."),
+    ] = None
+    max_files: Annotated[
+        int, Field(validation_alias="GATEWAY_MAX_FILES", ge=1, description="Uploaded files that an owner may keep.")
+    ] = 1000
     stored_long_side: Annotated[
         int,
         Field(validation_alias="GATEWAY_STORED_LONG_SIDE", ge=256, le=4096, description="Larger pictures are reduced."),
@@ -119,17 +171,42 @@ class GatewaySettings(BaseSettings):
             raise ValueError("GATEWAY_DATABASE_URL begins with postgresql://; left out, it is SQLite files")
         return url
 
+    @field_validator("open_networks")
+    @classmethod
+    def _are_networks(cls, listed: str) -> str:
+        for item in _items(listed):
+            ipaddress.ip_network(item)
+        return listed
+
+    @property
+    def image_url_rules(self) -> AddressRules:
+        """Where pictures are fetched from."""
+        return AddressRules(hosts=tuple(_items(self.image_url_hosts)), open_networks=self.networks_opened)
+
+    @property
+    def webhook_rules(self) -> AddressRules:
+        """Where webhooks are sent to."""
+        return AddressRules(
+            schemes=frozenset({"https", "http"} if self.webhook_http else {"https"}),
+            hosts=tuple(_items(self.webhook_hosts)), open_networks=self.networks_opened,
+        )
+
+    @property
+    def networks_opened(self) -> tuple[IPNetwork, ...]:
+        """Networks that are not public and still may be called."""
+        return tuple(ipaddress.ip_network(item) for item in _items(self.open_networks))
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether every caller must show a key."""
+        return self.keys == "required" or (self.keys == "auto" and not _is_loopback(self.host))
+
     @property
     def executor_id(self) -> str:
         """Which executor this process is."""
         if self.executor_id_given is not None:
             return self.executor_id_given
         return "gateway-1" if self.database_url is None else f"{socket.gethostname()}-{self.port}"
-
-    @property
-    def keys_required(self) -> bool:
-        """Whether every caller must show a key."""
-        return self.keys == "required" or (self.keys == "auto" and not _is_loopback(self.host))
 
     @property
     def state_dir(self) -> Path:
@@ -169,7 +246,11 @@ class GatewaySettings(BaseSettings):
 
 def _addresses(listed: str) -> tuple[str, ...]:
     """The addresses of a comma-separated list, each once, without a closing slash: they are kept with the renders."""
-    return tuple(dict.fromkeys(address.strip().rstrip("/") for address in listed.split(",") if address.strip()))
+    return tuple(dict.fromkeys(item.rstrip("/") for item in _items(listed)))
+
+
+def _items(listed: str) -> list[str]:
+    return [item.strip() for item in listed.split(",") if item.strip()]
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,12 +10,14 @@ import sqlalchemy as sa
 from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
 from gateway.database import Database, metadata
+from gateway.deliveries import Delivery, drop, expect, find
 from gateway.jobs import (
     LOCAL_OWNER,
     TRANSITIONS,
     IllegalTransition,
     JobNotFound,
     JobRecord,
+    KeyReused,
     NewJob,
     OwnerQueueFull,
     QueueFull,
@@ -46,8 +48,14 @@ _jobs = sa.Table(
     sa.Column("render_attempt", sa.Integer, nullable=False),
     sa.Column("video", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.Column("idempotency_key", sa.String(255)),
+    sa.Column("fingerprint", sa.String(64)),
+    sa.Column("remixed_from", sa.String(64)),
+    sa.Column("thumbnail", sa.JSON(none_as_null=True)),
+    sa.Column("spritesheet", sa.JSON(none_as_null=True)),
     sa.Index("jobs_waiting", "state", "priority", "sequence"),
     sa.Index("jobs_of_owner", "owner", "sequence"),
+    sa.Index("jobs_of_idempotency_key", "owner", "idempotency_key", unique=True),
     sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
 )
 _QUEUE_LOCK = 2
@@ -61,14 +69,19 @@ class JobStore:
         self._database = database
 
     def add(self, job: NewJob, max_queued: int, max_of_owner: int | None = None) -> JobRecord:
-        """Store `job` as queued.
+        """Store `job` as queued, or return the job that the same request under the same idempotency key made before.
 
         Raises:
+            KeyReused: the idempotency key belongs to another request; nothing was stored.
             QueueFull: `max_queued` jobs wait already; nothing was stored.
             OwnerQueueFull: `max_of_owner` jobs of this owner wait or run already; nothing was stored.
         """
         with self._database.writing() as connection:
             self._database.one_at_a_time(connection, _QUEUE_LOCK)  # the bound holds; numbers appear in their order
+            if job.idempotency_key is not None:
+                before = _made_before(connection, job.owner, job.idempotency_key, job.fingerprint)
+                if before is not None:
+                    return before
             waiting = connection.scalar(sa.select(sa.func.count()).where(_jobs.c.state == "queued")) or 0
             if waiting >= max_queued:
                 raise QueueFull(max_queued)
@@ -79,20 +92,36 @@ class JobStore:
                 request_id=job.request_id,
                 request=job.request.model_dump(mode="json"), parameters=job.parameters.model_dump(mode="json"),
                 picture=asdict(job.picture) if job.picture else None, warnings=list(job.warnings), timings={},
-                render_attempt=0, traceparent=job.traceparent,
+                render_attempt=0, idempotency_key=job.idempotency_key, fingerprint=job.fingerprint,
+                remixed_from=job.remixed_from,
+                traceparent=job.traceparent,
             ))
+            if job.request.webhook_url is not None:
+                expect(connection, job.id, job.request.webhook_url)
             return self._one(connection, job.id)
+
+    def made_before(self, owner: str, idempotency_key: str, fingerprint: str) -> JobRecord | None:
+        """The job that this request made before, if it did; raises `KeyReused` where another request has its key."""
+        with self._database.reading() as connection:
+            return _made_before(connection, owner, idempotency_key, fingerprint)
 
     def get(self, job_id: str) -> JobRecord:
         """The job, or `JobNotFound`."""
         with self._database.reading() as connection:
             return self._one(connection, job_id)
 
-    def page(self, limit: int, before: int | None = None, *, owner: str = LOCAL_OWNER) -> list[JobRecord]:
-        """Up to `limit` jobs of `owner`, newest first, that came before the sequence number `before`."""
-        query = sa.select(_jobs).where(_jobs.c.owner == owner).order_by(_jobs.c.sequence.desc()).limit(limit)
-        if before is not None:
-            query = query.where(_jobs.c.sequence < before)
+    def page(
+        self, limit: int, beyond: int | None = None, *, owner: str = LOCAL_OWNER, state: JobState | None = None,
+        oldest_first: bool = False,
+    ) -> list[JobRecord]:
+        """Up to `limit` jobs of `owner`, in this order, that follow the sequence number `beyond`."""
+        number = _jobs.c.sequence
+        query = sa.select(_jobs).where(_jobs.c.owner == owner).limit(limit)
+        query = query.order_by(number if oldest_first else number.desc())
+        if beyond is not None:
+            query = query.where(number > beyond if oldest_first else number < beyond)
+        if state is not None:
+            query = query.where(_jobs.c.state == state)
         with self._database.reading() as connection:
             return [_record(row) for row in connection.execute(query)]
 
@@ -152,7 +181,8 @@ class JobStore:
     def note(
         self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
         warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
-        caption: str | None = None, render_attempt: int | None = None,
+        caption: str | None = None, render_attempt: int | None = None, thumbnail: StoredPicture | None = None,
+        spritesheet: StoredPicture | None = None,
     ) -> JobRecord:
         """Write down what became known of a running job; what is `None` stays as it is.
 
@@ -169,16 +199,24 @@ class JobStore:
                 "timings": {**job.timings, **timings} if timings else None,
                 "parameters": parameters.model_dump(mode="json") if parameters else None,
                 "warnings": [*job.warnings, warning] if warning and warning not in job.warnings else None,
+                "thumbnail": asdict(thumbnail) if thumbnail else None,
+                "spritesheet": asdict(spritesheet) if spritesheet else None,
             }
             known = {name: value for name, value in changes.items() if value is not None}
             if known:
                 connection.execute(_jobs.update().where(_jobs.c.id == job_id).values(**known))
             return self._one(connection, job_id)
 
+    def webhook(self, job_id: str) -> Delivery | None:
+        """The webhook of a job, if it has one."""
+        with self._database.reading() as connection:
+            return find(connection, job_id)
+
     def remove(self, job_id: str) -> None:
         """Forget a job; removing one that is not there changes nothing."""
         with self._database.writing() as connection:
             connection.execute(_jobs.delete().where(_jobs.c.id == job_id))
+            drop(connection, job_id)
 
     def check_writable(self) -> None:
         """Raise `sqlalchemy.exc.SQLAlchemyError` where a write would fail."""
@@ -206,11 +244,22 @@ def _closing_timings(job: JobRecord, finished_at: float) -> dict[str, float]:
     return closing
 
 
+def _made_before(
+    connection: sa.Connection, owner: str, idempotency_key: str, fingerprint: str | None
+) -> JobRecord | None:
+    query = sa.select(_jobs).where(_jobs.c.owner == owner, _jobs.c.idempotency_key == idempotency_key)
+    row = connection.execute(query).one_or_none()
+    if row is not None and row.fingerprint != fingerprint:
+        raise KeyReused(row.id)
+    return None if row is None else _record(row)
+
+
 def _record(row: sa.Row[Any]) -> JobRecord:
     values = row._asdict()
     values["request"] = GenerateOptions.model_validate(values["request"])
     values["parameters"] = EffectiveParameters.model_validate(values["parameters"])
-    values["picture"] = StoredPicture(**values["picture"]) if values["picture"] else None
+    for name in ("picture", "thumbnail", "spritesheet"):
+        values[name] = StoredPicture(**values[name]) if values[name] else None
     values["warnings"] = tuple(values["warnings"])
     values["video"] = VideoFile.model_validate(values["video"]) if values["video"] else None
     values["error"] = Problem.model_validate(values["error"]) if values["error"] else None

@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime
 
-from contracts.jobs import Job, JobPage, JobProgress, JobUrls
+from contracts.jobs import Job, JobPage, JobProgress, JobUrls, WebhookAttempt, WebhookDelivery
+from gateway.deliveries import Delivery
 from gateway.jobs import JobRecord
 from gateway.ledger import Ledger
 
@@ -11,15 +12,16 @@ _DESCRIBING, _RENDERING, _SAVING = 0.01, 0.05, 0.97
 
 
 async def view(job: JobRecord, ledger: Ledger) -> Job:
-    """The job with its place in the queue, or its live progress."""
-    position = await ledger.queue_position(job)
-    return present(job, ledger.live.progress(job.id), position)
+    """The job with its place in the queue, or its live progress, and what became of its webhook."""
+    shown = await _glance(job, ledger)
+    delivery = await ledger.webhook(job)
+    return shown if delivery is None else shown.model_copy(update={"webhook": _webhook(delivery)})
 
 
 async def view_page(jobs: list[JobRecord], limit: int, ledger: Ledger) -> JobPage:
     """A page of jobs; a full page names where the next one begins."""
     following = str(jobs[-1].sequence) if len(jobs) == limit else None
-    return JobPage(data=[await view(job, ledger) for job in jobs], next_cursor=following)
+    return JobPage(data=[await _glance(job, ledger) for job in jobs], next_cursor=following)
 
 
 def present(job: JobRecord, live: JobProgress | None, queue_position: int | None) -> Job:
@@ -31,11 +33,28 @@ def present(job: JobRecord, live: JobProgress | None, queue_position: int | None
         finished_at=None if job.finished_at is None else _time(job.finished_at),
         progress=_progress(job, live, queue_position), original_prompt=job.request.prompt,
         actual_prompt=job.actual_prompt, caption=job.caption, priority=job.priority, parameters=job.parameters,
-        warnings=list(job.warnings), timings=dict(job.timings), video=job.video, error=job.error, metadata=job.request.metadata,
+        warnings=list(job.warnings), timings=dict(job.timings), video=job.video, error=job.error,
+        metadata=job.request.metadata,
         urls=JobUrls(
             self=base, events=f"{base}/events", cancel=f"{base}/cancel",
             content=f"{base}/content" if job.state == "completed" else None,
         ),
+    )
+
+
+async def _glance(job: JobRecord, ledger: Ledger) -> Job:
+    position = await ledger.queue_position(job)
+    return present(job, ledger.live.progress(job.id), position)
+
+
+def _webhook(delivery: Delivery) -> WebhookDelivery:
+    return WebhookDelivery(
+        url=delivery.url, state=delivery.state,
+        attempts=[
+            WebhookAttempt(at=_time(attempt.at), seconds=attempt.seconds, status=attempt.status, error=attempt.error)
+            for attempt in delivery.attempts
+        ],
+        next_try_at=None if delivery.next_try_at is None else _time(delivery.next_try_at),
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Request, Security
+from fastapi import Depends, Header, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.callers import Caller
@@ -30,6 +30,18 @@ async def _caller(
 
 TheCaller = Annotated[Caller, Depends(_caller)]
 """Declared by every route but health and docs: refuses whoever has no key, and one that asks too often."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        max_length=255,
+        description="Yours, at most 255 characters. Sent again with the same body, it leads to the same job; with "
+        "another body the request is refused.",
+    ),
+]
+
+REPLAYED = "Idempotent-Replayed"
+"""Header of an answer whose job an earlier request with the same key had made."""
 
 JobId = Annotated[str, Path(description="The job's `id`.", max_length=64, examples=["job_5f0c6b1e9a2d4c7f"])]
 

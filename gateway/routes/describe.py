@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from contracts.describe import DescribeRequest, DescribeResponse
 from gateway.bodies import read_limited
-from gateway.intake import checked
 from gateway.ledger import off_loop
+from gateway.pictures import checked
 from gateway.routes.access import OpenGateway, TheCaller
 from gateway.routes.openapi import problems
 from gateway.uploads import decode_text

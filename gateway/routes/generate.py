@@ -10,17 +10,16 @@ from pydantic import ValidationError
 from contracts.errors import Problem
 from contracts.jobs import Job
 from gateway.bodies import read_submission
-from gateway.clients import ServiceError
 from gateway.files import VIDEO_FILE
 from gateway.follow import wait_until_ended
 from gateway.intake import accept
 from gateway.jobs import JobRecord
-from gateway.parameters import advice
-from gateway.routes.access import OpenGateway, TheCaller
+from gateway.routes.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller
+from gateway.routes.advice import refused_fields
 from gateway.routes.openapi import generate_body, problems
 from gateway.runtime import Gateway
 from gateway.views import view
-from wire.problems import problem_response, validation_problem
+from wire.problems import problem_response
 
 router = APIRouter(tags=["generate"])
 
@@ -36,10 +35,12 @@ _Form = Literal["job", "video"]
         200: {"model": Job, "description": "The job ended while `Prefer: wait` lasted, or the MP4 itself.",
               "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}},
         202: {"model": Job, "description": "Accepted; `Location` is the job, `Retry-After` when to look."},
-        **problems(413, 415, 422, 429, 502, 503),
+        **problems(404, 409, 413, 415, 422, 429, 502, 503, 504),
     },
 )
-async def generate(request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:
+async def generate(
+    request: Request, caller: TheCaller, gateway: OpenGateway, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Animate a picture (the prompt is written from it), render words alone, or both.
 
     With both, `enhance` = `auto` or `always` rewrites your words by what is seen in the picture, `never` keeps them as
@@ -47,16 +48,21 @@ async def generate(request: Request, caller: TheCaller, gateway: OpenGateway) ->
     bound. The seed is drawn and shown where you send none.
 
     Headers: `Prefer: wait=N` answers when the job has ended or N seconds have passed, whichever is first;
-    `Accept: video/mp4` waits and answers with the bytes, or with the problem of the job that failed.
+    `Accept: video/mp4` waits and answers with the bytes, or with the problem of the job that failed;
+    `Idempotency-Key` makes sending again safe: the same body answers with the same job, another body with 422.
     """
     try:
         submission = await read_submission(request, gateway.settings.max_image_bytes)
     except ValidationError as error:
-        return problem_response(await _with_advice(error, gateway))
-    job = await accept(submission, caller, gateway)
+        return problem_response(await refused_fields(error, gateway))
+    job, replayed = await accept(submission, caller, gateway, idempotency_key)
     if wanted_form(request.headers.get("accept", "")) == "video":
-        return await _answer_with_video(job, gateway)
-    return await _answer_with_job(job, request.headers.get("prefer", ""), gateway)
+        response = await _answer_with_video(job, gateway)
+    else:
+        response = await _answer_with_job(job, request.headers.get("prefer", ""), gateway)
+    if replayed:
+        response.headers[REPLAYED] = "true"
+    return response
 
 
 def wanted_form(accept_header: str) -> _Form:
@@ -111,20 +117,3 @@ async def _answer_with_video(job: JobRecord, gateway: Gateway) -> Response:
         return problem_response(canceled, location)
     shown = await view(job, gateway.ledger)
     return JSONResponse(shown.model_dump(mode="json"), 202, {**location, "Retry-After": str(POLL_AFTER_S)})
-
-
-async def _with_advice(error: ValidationError, gateway: Gateway) -> Problem:
-    """The refused fields, each with what the model takes where that is known."""
-    problem = validation_problem(error.errors(include_url=False, include_input=False))
-    try:
-        model = (await gateway.catalog.video_models())[0]
-    except ServiceError:
-        return problem
-    fields = [
-        field.model_copy(update={
-            "field": f"body.{field.field}", "message": f"{field.message}. {advice(field.field, model)}".rstrip(" ."),
-        })
-        for field in problem.errors or []
-    ]
-    detail = "; ".join(f"{field.field}: {field.message}" for field in fields[:5])
-    return problem.model_copy(update={"errors": fields, "detail": detail})

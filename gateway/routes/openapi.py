@@ -3,7 +3,8 @@
 from typing import Any
 
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
-from contracts.jobs import GenerateOptions, GenerateRequest
+from contracts.jobs import GenerateRequest
+from contracts.openai_videos import OpenAIError, VideoCreate, VideoOptions, VideoRemix
 
 DESCRIPTION = """\
 **Any picture in, a moving one out.** Post a picture, words, or both to `POST /generate`; follow the job that comes
@@ -15,6 +16,7 @@ back; fetch the MP4 from its `content`.
 """
 
 _EXPLANATIONS = {
+    400: "Something in the request cannot be served; `param` names the field.",
     401: "A key is required: `Authorization: Bearer sm_…`.",
     404: "No such job, or nothing of that kind.",
     406: "Not available in the wanted form.",
@@ -24,8 +26,10 @@ _EXPLANATIONS = {
     416: "The range lies outside the file.",
     422: "Something in the request cannot be served; `errors` names the fields.",
     429: "The queue is full, or the key's limit is reached; `Retry-After` says when to try again.",
+    500: "The server failed; its log has the cause.",
     502: "A service failed this job.",
     503: "A service is not available.",
+    504: "The render took longer than a render may take.",
 }
 
 _EXAMPLE_PROMPT = "The cat turns its head slowly, whiskers trembling, slow zoom in, warm evening light"
@@ -42,15 +46,38 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def openai_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that refuses in OpenAI's words."""
+    return {
+        status: {"model": OpenAIError, "description": _EXPLANATIONS[status]} for status in statuses
+    }
+
+
+def video_body() -> dict[str, Any]:
+    """`openapi_extra` of `POST /v1/videos`: one request in two encodings."""
+    create = VideoCreate.model_json_schema()
+    reference = create.pop("$defs")["InputReference"]
+    create["properties"]["input_reference"] = {"anyOf": [reference, {"type": "null"}]}
+    form = _form(VideoOptions.model_json_schema(), "input_reference")
+    form["properties"] |= {
+        f"input_reference[{name}]": _form_field(field) for name, field in reference["properties"].items()
+    }
+    example = {"prompt": _EXAMPLE_PROMPT, "seconds": "4"}
+    return {"requestBody": {"required": True, "content": {
+        "multipart/form-data": {"schema": form}, "application/json": {"schema": create, "example": example},
+    }}}
+
+
+def remix_body() -> dict[str, Any]:
+    """`openapi_extra` of `POST /v1/videos/{id}/remix`."""
+    return {"requestBody": {"required": True, "content": {
+        "application/json": {"schema": _inline(VideoRemix.model_json_schema())},
+    }}}
+
+
 def generate_body() -> dict[str, Any]:
     """`openapi_extra` of `POST /generate`: one request in two encodings."""
-    form = _inline(GenerateOptions.model_json_schema())
-    metadata = {"type": "string", "description": "A JSON object of strings; returned unchanged.", "example": ""}
-    form["properties"] = {
-        "image": {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP; 64 px a side or more."},
-        **{name: _form_field(field) for name, field in form["properties"].items()},
-        "metadata": metadata,
-    }
+    form = _form(GenerateRequest.model_json_schema(), "image")
     return {"requestBody": {
         "required": True,
         "content": {
@@ -80,7 +107,24 @@ def with_problem(schema: dict[str, Any]) -> dict[str, Any]:
     for name, definition in definitions.pop("$defs", {}).items():
         schemas.setdefault(name, definition)
     schemas["Problem"] = definitions
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            _say_how_it_refuses(operation, openai=path.startswith("/v1/videos"))
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
     return schema
+
+
+def _say_how_it_refuses(operation: dict[str, Any], *, openai: bool) -> None:
+    """FastAPI adds its own 422 to whatever has parameters: ours is a problem, and on the OpenAI routes a 400."""
+    responses = operation["responses"]
+    if "HTTPValidationError" in str(responses.get("422", "")):
+        del responses["422"]
+        if not openai:
+            responses["422"] = problems(422)[422]
+    # Whatever goes wrong in a way that nobody foresaw.
+    if not openai:
+        responses.setdefault("500", problems(500)[500])
 
 
 def with_keys(schema: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +147,16 @@ def without_keys(schema: dict[str, Any]) -> dict[str, Any]:
 def _guarded(schema: dict[str, Any]) -> list[dict[str, Any]]:
     operations = (operation for path in schema["paths"].values() for operation in path.values())
     return [operation for operation in operations if "security" in operation]
+
+
+def _form(schema: dict[str, Any], picture_field: str) -> dict[str, Any]:
+    """A schema's fields as those of a form, with the picture as a file."""
+    form = _inline(schema)
+    picture = {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP; 64 px a side or more."}
+    fields = {name: _form_field(field) for name, field in form["properties"].items() if name != picture_field}
+    metadata = {"type": "string", "description": "A JSON object of strings; returned unchanged.", "example": ""}
+    form["properties"] = {picture_field: picture, **fields, "metadata": metadata}
+    return form
 
 
 def _form_field(field: dict[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,9 @@ class GenerateOptions(FrozenModel):
     priority: int | None = Field(
         default=None, ge=1, le=100, description="The smaller, the earlier; 10 where none is named. A key has its bound."
     )
+    webhook_url: str | None = Field(
+        default=None, min_length=1, max_length=2048, description="Told of the job's end, signed as Standard Webhooks."
+    )
     metadata: Metadata = Field(default_factory=dict, description="Yours; returned unchanged.")
 
 
@@ -48,7 +51,12 @@ class GenerateRequest(GenerateOptions):
     """JSON body of `POST /generate`; a multipart body has the same fields, with `image` as a file."""
 
     image: str | None = Field(
-        default=None, max_length=MAX_IMAGE_BASE64_CHARS, description="Data URI or bare base64 of PNG, JPEG or WebP."
+        default=None, max_length=MAX_IMAGE_BASE64_CHARS,
+        description="Data URI or bare base64 of PNG, JPEG or WebP; or an https URL, where this server fetches from its "
+        "host.",
+    )
+    file_id: str | None = Field(
+        default=None, min_length=1, max_length=64, description="Instead of `image`: a picture of `POST /v1/files`."
     )
 
 
@@ -102,6 +110,24 @@ class VideoFile(BaseModel):
     duration_s: float
 
 
+class WebhookAttempt(BaseModel):
+    """One call of the webhook's receiver."""
+
+    at: datetime
+    seconds: float
+    status: int | None = Field(default=None, description="What the receiver answered, if it did.")
+    error: str | None = Field(default=None, description="Why there was no answer.")
+
+
+class WebhookDelivery(BaseModel):
+    """The webhook of a job: `waiting` for its end, `sending` until it is taken, tried for a day at most."""
+
+    url: str
+    state: Literal["waiting", "sending", "delivered", "refused", "given_up"]
+    attempts: list[WebhookAttempt] = Field(default_factory=list)
+    next_try_at: datetime | None = None
+
+
 class Job(BaseModel):
     """One request and all that became of it."""
 
@@ -124,6 +150,7 @@ class Job(BaseModel):
     video: VideoFile | None = None
     error: Problem | None = None
     metadata: Metadata = Field(default_factory=dict)
+    webhook: WebhookDelivery | None = Field(default=None, description="Shown on single jobs, not on pages of them.")
     urls: JobUrls
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-from gateway.addresses import AddressRefused, AddressRules, Target, may_call, outside_client, pin, read_url
+from gateway.addresses import AddressRefused, AddressRules, Target, may_call, outside_client, outside_tls, pin, read_url
 
 RULES = AddressRules(hosts=("pictures.example", "*.cdn.example"), ports=frozenset({443}))
 
@@ -113,7 +113,7 @@ async def test_the_call_goes_to_the_checked_address_under_the_name_of_the_host()
 
     rules = AddressRules(ports=frozenset({443, 8443}))
     pinned = await pin(read_url("https://pictures.example:8443/a.png?x=1", rules), rules, resolve)
-    async with outside_client(timeout=httpx.Timeout(1)) as client:
+    async with outside_client(timeout=httpx.Timeout(1), tls=outside_tls()) as client:
         request = pinned.request(client, "GET", headers={"Host": "evil.example", "Accept": "image/*"})
     assert asked == ["pictures.example"]
     assert str(request.url) == "https://[2606:4700:4700::1111]:8443/a.png?x=1"

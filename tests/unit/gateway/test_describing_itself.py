@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from contracts.jobs import GenerateOptions
+from contracts.jobs import GenerateRequest
 from contracts.models import ModelList
 from tests.unit.gateway.services import Services
 
@@ -66,7 +66,7 @@ async def test_generate_documents_both_encodings_every_field_and_examples(client
     document = (await client.get("/openapi.json")).json()
     content = document["paths"]["/generate"]["post"]["requestBody"]["content"]
     for encoding in ("multipart/form-data", "application/json"):
-        assert set(content[encoding]["schema"]["properties"]) == {*GenerateOptions.model_fields, "image"}
+        assert set(content[encoding]["schema"]["properties"]) == {*GenerateRequest.model_fields}
     assert content["multipart/form-data"]["schema"]["properties"]["image"]["format"] == "binary"
     assert content["application/json"]["examples"]
     assert {"200", "202", "413", "415", "422", "429", "503"} <= set(document["paths"]["/generate"]["post"]["responses"])

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.jobs import Job
 from gateway.routes.generate import preferred_wait_s, wanted_form
-from gateway.routes.jobs import range_fits
+from gateway.routes.content import range_fits
 from tests.unit.gateway.conftest import left_behind, until
 from tests.unit.gateway.services import Services, video_bytes
 
@@ -104,7 +104,7 @@ async def test_the_checked_picture_is_kept_beside_the_video(
     words = await finished(client)
     missing = await client.get(words["urls"]["content"], params={"variant": "input"})
     assert (missing.status_code, missing.json()["code"]) == (404, "no_picture")
-    assert (await client.get(words["urls"]["content"], params={"variant": "thumbnail"})).status_code == 422
+    assert (await client.get(words["urls"]["content"], params={"variant": "poster"})).status_code == 422
 
 
 async def test_a_job_without_a_video_yet_says_so(client: httpx.AsyncClient, services: Services) -> None:

@@ -129,7 +129,7 @@ def test_pages_are_newest_first_and_a_removed_number_is_not_given_again(store: J
     store.remove(jobs[4].id)
     late = store.add(new_job(), 10)
     assert late.sequence > jobs[4].sequence
-    assert [job.id for job in store.page(2, before=first[-1].sequence)] == [jobs[2].id, jobs[1].id]
+    assert [job.id for job in store.page(2, beyond=first[-1].sequence)] == [jobs[2].id, jobs[1].id]
 
 
 def test_many_at_once_never_exceed_the_queue(store: JobStore) -> None:

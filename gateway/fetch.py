@@ -1,0 +1,83 @@
+"""A picture by its https address: from allowed hosts only, and never more of it than a picture may have."""
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+
+import httpx
+
+from gateway.addresses import AddressRefused, AddressRules, Resolve, outside_client, pin, read_url
+
+_CONNECT_TIMEOUT_S = 5.0
+_READ_TIMEOUT_S = 10.0
+
+
+class FetchFailed(Exception):
+    """The address was called and no picture came back: a stable `code`, and in words what to do."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetching:
+    """What may be fetched and what it may cost. `rules.hosts` empty: nothing is fetched at all."""
+
+    rules: AddressRules
+    max_bytes: int
+    timeout_s: float
+    tls: ssl.SSLContext
+    resolve: Resolve | None = None
+    """`None`: the system's resolver."""
+
+
+async def fetch_picture(url: str, fetching: Fetching) -> bytes:
+    """The bytes behind `url`, unchecked; within `max_bytes` and `timeout_s` altogether.
+
+    Raises:
+        AddressRefused: the address is not called.
+        FetchFailed: it was called in vain.
+    """
+    if not fetching.rules.hosts:
+        raise AddressRefused(
+            "image_url_not_allowed", "Pictures by web address are not fetched here: send the picture itself."
+        )
+    target = read_url(url, fetching.rules)
+    try:
+        async with asyncio.timeout(fetching.timeout_s):
+            pinned = await pin(target, fetching.rules, fetching.resolve)
+            timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+            async with outside_client(timeout=timeout, tls=fetching.tls) as client:
+                # identity: a compressed body could unpack to any size
+                request = pinned.request(client, "GET", headers={"Accept": "image/*", "Accept-Encoding": "identity"})
+                return await _receive(client, request, fetching.max_bytes)
+    except TimeoutError:
+        raise FetchFailed(
+            "image_url_too_slow", f"{target.host} did not send the picture within {fetching.timeout_s:g} s."
+        ) from None
+    except httpx.HTTPError as error:
+        raise FetchFailed(
+            "image_url_unreachable",
+            f"{target.host} could not be asked ({type(error).__name__}): send the picture itself.",
+        ) from None
+
+
+async def _receive(client: httpx.AsyncClient, request: httpx.Request, max_bytes: int) -> bytes:
+    response = await client.send(request, stream=True)
+    try:
+        if response.is_redirect:
+            raise FetchFailed("image_url_redirects", "The address leads elsewhere: send the one that it ends at.")
+        if response.status_code != httpx.codes.OK:
+            raise FetchFailed("image_url_no_picture", f"The address answered with status {response.status_code}.")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise FetchFailed("image_url_no_picture", "The address sent a compressed body though none was asked for.")
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > max_bytes:
+                raise FetchFailed("image_too_many_bytes", f"The picture is larger than {max_bytes / 2**20:g} MiB.")
+        return bytes(body)
+    finally:
+        await response.aclose()
