@@ -16,8 +16,8 @@ from gateway.clients import ServiceError
 from gateway.failures import service_problem
 from gateway.fetch import FetchFailed
 from gateway.jobs import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
-from gateway.openai_errors import OpenAIErrorMiddleware
 from gateway.metrics import GatewayMetrics
+from gateway.openai_errors import OpenAIErrorMiddleware
 from gateway.parameters import ParameterRefused
 from gateway.remix import NotRemixable
 from gateway.routes import describe, docs, files, generate, health, jobs, metrics, models, openai_videos

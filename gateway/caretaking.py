@@ -78,7 +78,7 @@ async def review(care: Caretaker) -> None:
         found = await care.engine.review([job_id for _, job_id in page])
         for job_id in found.unknown:
             with suppress(JobNotFound):
-                await care.engine.submit(job_id, (await care.ledger.get(job_id)).priority)
+                await care.engine.submit(job_id, (await care.ledger.get(job_id)).turn)
         for job_id in found.crashed_too_often:
             await _give_up(job_id, crashed_too_often_problem(), care.ledger)
         for job_id in found.given_up:

@@ -95,7 +95,7 @@ def _check_key(key: str) -> None:
 
 async def _submit(job: JobRecord, gateway: Gateway) -> None:
     try:
-        await gateway.engine.submit(job.id, job.priority)
+        await gateway.engine.submit(job.id, job.turn)
     except Exception:
         # The job is in the table: `recover` submits it. Refusing now would be a lie.
         log.exception("job %s was stored but not yet submitted", job.id, extra={"job_id": job.id})

@@ -100,7 +100,8 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A job as it is stored. Times are seconds since the epoch; `sequence` orders jobs by arrival."""
+    """A job as it is stored. Times are seconds since the epoch; `sequence` orders jobs by arrival, `turn` by who runs
+    first."""
 
     sequence: int
     id: str
@@ -108,6 +109,7 @@ class JobRecord:
     state: JobState
     stage: JobStage | None
     priority: int
+    turn: int
     created_at: float
     started_at: float | None
     finished_at: float | None

@@ -11,6 +11,7 @@ from contracts.jobs import EffectiveParameters, JobStage, JobState, VideoFile
 from gateway.deliveries import Delivery
 from gateway.events import LiveJobs
 from gateway.jobs import JobRecord, NewJob, StoredPicture
+from gateway.outlook import Outlook, Waiting
 from gateway.store import JobStore
 
 P = ParamSpec("P")
@@ -25,8 +26,11 @@ async def off_loop(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 class Ledger:
     """What `JobStore` does, without blocking the loop; raises what it raises."""
 
-    def __init__(self, store: JobStore, live: LiveJobs, ended: Callable[[JobRecord], None]) -> None:
+    def __init__(
+        self, store: JobStore, live: LiveJobs, outlook: Outlook, ended: Callable[[JobRecord], None]
+    ) -> None:
         self._store = store
+        self._outlook = outlook
         self.live = live
         self._ended = ended  # told of every job that this process brings to its end
 
@@ -56,9 +60,9 @@ class Ledger:
         """The webhook of the job, if it has one."""
         return None if job.request.webhook_url is None else await off_loop(self._store.webhook, job.id)
 
-    async def queue_position(self, job: JobRecord) -> int | None:
-        """How many queued jobs will start before this one."""
-        return None if job.state != "queued" else await off_loop(self._store.queue_position, job)
+    async def waiting(self, job: JobRecord) -> Waiting | None:
+        """The place of a queued job in the line, and when it should be done."""
+        return None if job.state != "queued" else await off_loop(self._outlook.of, job)
 
     async def move(
         self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
@@ -69,6 +73,7 @@ class Ledger:
         self.live.forget(job_id)
         self.live.queue_moved()
         if job.finished:
+            self._outlook.ended(job)
             self._ended(job)
             if job.request.webhook_url is not None:
                 self.live.webhook_due.set()

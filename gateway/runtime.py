@@ -28,6 +28,7 @@ from gateway.identity import FileIdentity, SessionIdentity
 from gateway.keys import KeyStore
 from gateway.ledger import Ledger, off_loop
 from gateway.metrics import GatewayMetrics
+from gateway.outlook import Outlook
 from gateway.pipeline import Parts, run_job
 from gateway.render_places import RenderPlaces
 from gateway.routing import Renderers
@@ -110,7 +111,10 @@ def _assemble(
         RenderPlaces(database), retries, abandon_after_s=settings.abandon_after_s,
     )
     files = LocalFiles(settings.state_dir / "files")
-    ledger = Ledger(store, LiveJobs(), metrics.job_ended)
+    live = LiveJobs()
+    outlook = Outlook(database, live, servers=video.upstreams.num_healthy)
+    outlook.learn_from_the_past()
+    ledger = Ledger(store, live, outlook, metrics.job_ended)
     parts = Parts(
         ledger=ledger, files=files, vl=vl, video=video, retries=retries, render_timeout_s=settings.render_timeout_s
     )

@@ -24,6 +24,7 @@ from gateway.jobs import (
     StoredPicture,
     sources_of,
 )
+from gateway.line import join, moved, position
 
 _jobs = sa.Table(
     "jobs", metadata,
@@ -33,6 +34,7 @@ _jobs = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("stage", sa.String(16)),
     sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("turn", sa.Integer, nullable=False, server_default="1"),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("started_at", sa.Float),
     sa.Column("finished_at", sa.Float),
@@ -94,7 +96,7 @@ class JobStore:
                 picture=asdict(job.picture) if job.picture else None, warnings=list(job.warnings), timings={},
                 render_attempt=0, idempotency_key=job.idempotency_key, fingerprint=job.fingerprint,
                 remixed_from=job.remixed_from,
-                traceparent=job.traceparent,
+                traceparent=job.traceparent, turn=join(connection, job),
             ))
             if job.request.webhook_url is not None:
                 expect(connection, job.id, job.request.webhook_url)
@@ -142,13 +144,8 @@ class JobStore:
         """How many queued jobs will start before this one; `None` when it does not wait."""
         if job.state != "queued":
             return None
-        before = sa.or_(
-            _jobs.c.priority < job.priority,
-            sa.and_(_jobs.c.priority == job.priority, _jobs.c.sequence < job.sequence),
-        )
-        query = sa.select(sa.func.count()).where(_jobs.c.state == "queued", before)
         with self._database.reading() as connection:
-            return connection.scalar(query) or 0
+            return position(connection, job.id)
 
     def move(
         self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
@@ -176,6 +173,7 @@ class JobStore:
             if error is not None:
                 changes["error"] = error.model_dump(mode="json")
             connection.execute(_jobs.update().where(_jobs.c.id == job_id).values(**changes))
+            moved(connection, job_id, to)
             return self._one(connection, job_id)
 
     def note(

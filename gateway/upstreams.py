@@ -123,6 +123,10 @@ class Upstreams(Generic[Client]):
             able or self.members, key=lambda member: (member.address in avoid, not member.healthy, load(member))
         )
 
+    def num_healthy(self) -> int:
+        """How many take work."""
+        return sum(member.healthy for member in self.members)
+
     async def probe(self) -> list[Probe]:
         """Ask every address once how it is."""
         probes = await asyncio.gather(*(member.client.probe() for member in self.members))

@@ -6,6 +6,7 @@ from contracts.jobs import Job, JobPage, JobProgress, JobUrls, WebhookAttempt, W
 from gateway.deliveries import Delivery
 from gateway.jobs import JobRecord
 from gateway.ledger import Ledger
+from gateway.outlook import Waiting
 
 # Where each stage begins on the way from 0 to 1; rendering takes nearly all of the time.
 _DESCRIBING, _RENDERING, _SAVING = 0.01, 0.05, 0.97
@@ -24,14 +25,14 @@ async def view_page(jobs: list[JobRecord], limit: int, ledger: Ledger) -> JobPag
     return JobPage(data=[await _glance(job, ledger) for job in jobs], next_cursor=following)
 
 
-def present(job: JobRecord, live: JobProgress | None, queue_position: int | None) -> Job:
+def present(job: JobRecord, live: JobProgress | None, waiting: Waiting | None) -> Job:
     """The wire form of a stored job."""
     base = f"/v1/jobs/{job.id}"
     return Job(
         id=job.id, state=job.state, created_at=_time(job.created_at),
         started_at=None if job.started_at is None else _time(job.started_at),
         finished_at=None if job.finished_at is None else _time(job.finished_at),
-        progress=_progress(job, live, queue_position), original_prompt=job.request.prompt,
+        progress=_progress(job, live, waiting), original_prompt=job.request.prompt,
         actual_prompt=job.actual_prompt, caption=job.caption, priority=job.priority, parameters=job.parameters,
         warnings=list(job.warnings), timings=dict(job.timings), video=job.video, error=job.error,
         metadata=job.request.metadata,
@@ -43,8 +44,7 @@ def present(job: JobRecord, live: JobProgress | None, queue_position: int | None
 
 
 async def _glance(job: JobRecord, ledger: Ledger) -> Job:
-    position = await ledger.queue_position(job)
-    return present(job, ledger.live.progress(job.id), position)
+    return present(job, ledger.live.progress(job.id), await ledger.waiting(job))
 
 
 def _webhook(delivery: Delivery) -> WebhookDelivery:
@@ -58,12 +58,12 @@ def _webhook(delivery: Delivery) -> WebhookDelivery:
     )
 
 
-def _progress(job: JobRecord, live: JobProgress | None, queue_position: int | None) -> JobProgress:
+def _progress(job: JobRecord, live: JobProgress | None, waiting: Waiting | None) -> JobProgress:
     steps = job.parameters.steps or 0
     if job.state == "completed":
         return JobProgress(step=steps, num_steps=steps, fraction=1.0, eta_s=0.0)
     if job.state == "queued":
-        return JobProgress(queue_position=queue_position)
+        return JobProgress() if waiting is None else JobProgress(queue_position=waiting.position, eta_s=waiting.eta_s)
     if job.state != "running":
         return JobProgress()
     if job.stage == "rendering":

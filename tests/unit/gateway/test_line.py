@@ -1,0 +1,125 @@
+"""The line of waiting jobs: who is next, and when everybody is done."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from contracts.jobs import JobProgress
+from gateway.database import Database
+from gateway.events import LiveJobs
+from gateway.jobs import JobRecord
+from gateway.line import ROUNDS_PER_PRIORITY
+from gateway.outlook import Outlook
+from gateway.store import JobStore
+from tests.unit.gateway.test_store import new_job
+
+RENDER = {"render.text": 0.5, "render.denoise": 8.0, "render.decode": 1.0, "render.write": 1.5, "rendering": 99.0}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return Database(f"sqlite:///{tmp_path}/jobs.sqlite")
+
+
+@pytest.fixture
+def store(database: Database) -> JobStore:
+    return JobStore(database)
+
+
+def add(store: JobStore, owner: str, count: int, priority: int = 10) -> list[str]:
+    jobs = [replace(new_job(f"{owner}{index}", priority), owner=owner) for index in range(count)]
+    return [store.add(job, 10_000).id for job in jobs]
+
+
+def next_up(store: JobStore, waiting: list[str]) -> str:
+    """The job that the engine starts next: it takes the smallest turn, then the earliest."""
+    jobs = [store.get(job_id) for job_id in waiting]
+    job = min(jobs, key=lambda job: (job.turn, job.sequence))
+    assert store.queue_position(job) == 0
+    store.move(job.id, "running")
+    waiting.remove(job.id)
+    return job.id
+
+
+def test_owners_take_turns_however_many_jobs_each_of_them_has(store: JobStore) -> None:
+    waiting = add(store, "a", 6) + add(store, "b", 2) + add(store, "c", 1)
+    assert [next_up(store, waiting) for _ in range(6)] == ["a0", "b0", "c0", "a1", "b1", "a2"]
+
+
+def test_a_newcomer_waits_for_one_round_and_not_for_the_whole_line(store: JobStore) -> None:
+    waiting = add(store, "a", 50)
+    for _ in range(10):
+        next_up(store, waiting)
+    waiting += add(store, "b", 2)
+    assert [next_up(store, waiting) for _ in range(4)] == ["a10", "b0", "a11", "b1"]
+
+
+def test_a_better_priority_goes_first(store: JobStore) -> None:
+    waiting = add(store, "a", 3) + add(store, "b", 2, priority=5)
+    assert [next_up(store, waiting) for _ in range(3)] == ["b0", "b1", "a0"]
+
+
+def test_nobody_starves_under_an_endless_stream_of_better_jobs(store: JobStore) -> None:
+    waiting = add(store, "patient", 1, priority=11)
+    started = 0
+    while "patient0" in waiting:
+        waiting += [store.add(replace(new_job(f"eager{started}", 10), owner="eager"), 10_000).id]
+        next_up(store, waiting)
+        started += 1
+        assert started <= ROUNDS_PER_PRIORITY + 2
+    assert started > ROUNDS_PER_PRIORITY // 2  # and it did stand back
+
+
+def test_positions_name_every_place_in_the_line_once(store: JobStore) -> None:
+    ids = add(store, "a", 5) + add(store, "b", 3, priority=7) + add(store, "c", 2)
+    assert sorted(store.queue_position(store.get(job_id)) or 0 for job_id in ids) == list(range(10))
+
+
+def complete(store: JobStore, job_id: str, timings: dict[str, float] = RENDER) -> JobRecord:
+    store.move(job_id, "running")
+    return store.move(job_id, "completed", timings=timings)
+
+
+def test_time_left_is_not_claimed_before_a_render_was_measured(database: Database, store: JobStore) -> None:
+    outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
+    waiting = outlook.of(store.add(new_job("first"), 10))
+    assert waiting is not None
+    assert (waiting.position, waiting.eta_s) == (0, None)
+
+
+def test_time_left_counts_the_renders_ahead_and_the_one_at_work_over_the_services(
+    database: Database, store: JobStore
+) -> None:
+    live = LiveJobs()
+    store.add(new_job("past"), 10)
+    complete(store, "past")  # took 0.5 + 8 + max(1, 1.5) = 10 s, whatever it waited at the service
+    outlook = Outlook(database, live, servers=lambda: 1)
+    outlook.learn_from_the_past()
+    for job_id in ("running", "second", "third"):
+        store.add(new_job(job_id), 10)
+    store.move("running", "running")
+    live.report("running", JobProgress(stage="rendering", eta_s=4.0))
+    second, third = outlook.of(store.get("second")), outlook.of(store.get("third"))
+    assert second is not None
+    assert third is not None
+    assert (second.position, second.eta_s) == (0, 14.0)
+    assert (third.position, third.eta_s) == (1, 24.0)
+    two = Outlook(database, live, servers=lambda: 2)
+    two.learn_from_the_past()
+    shared = two.of(store.get("third"))
+    assert shared is not None
+    assert shared.eta_s == 17.0
+    assert outlook.of(store.get("running")) is None
+
+
+def test_a_size_never_rendered_is_estimated_from_others_of_its_model(database: Database, store: JobStore) -> None:
+    store.add(new_job("past"), 10)
+    done = complete(store, "past")
+    outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
+    outlook.ended(done)
+    job = new_job("larger")
+    double = job.parameters.model_copy(update={"steps": (job.parameters.steps or 1) * 2})
+    waiting = outlook.of(store.add(replace(job, parameters=double), 10))
+    assert waiting is not None
+    assert waiting.eta_s == 18.0  # twice the 8 s of denoising, the other 2 s as they were
