@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from gateway.ledger import off_loop
 from gateway.uploads import decode_text, too_many_bytes
 
 _FIELDS_ROOM = 1024 * 1024  # what the other fields and the multipart framing may take beside the picture
-_MAX_FIELDS = 40
+_MAX_FIELDS = 60
+_METADATA = re.compile(r"metadata\[.+\]")
 _LINGER_BYTES = 128 * 1024 * 1024
 _LINGER_S = 10.0
 
@@ -229,6 +231,11 @@ def form_fields(form: FormData, picture_field: str) -> dict[str, Any]:
         if name in fields:
             raise BodyRefused("field_given_twice", f"The field {name!r} is given twice.")
         fields[name] = value
+    named = {name: fields.pop(name) for name in tuple(fields) if _METADATA.fullmatch(name)}  # how SDKs write objects
+    if named and "metadata" in fields:
+        raise BodyRefused("field_given_twice", "The field 'metadata' is given twice.")
+    if named:
+        fields["metadata"] = {name[len("metadata["):-1]: value for name, value in named.items()}
     if isinstance(metadata := fields.get("metadata"), str):
         try:
             fields["metadata"] = json.loads(metadata)

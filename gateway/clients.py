@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.errors import Problem
 from contracts.models import Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
-from contracts.videos import TERMINAL_RENDER_STATES, RenderStatus, VideoRequest
+from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
 from gateway.upstreams import Probe
 from wire.calls import outgoing_headers
 
@@ -198,11 +198,13 @@ class VideoClient(_ServiceClient):
 
             yield statuses()
 
-    async def content(self, render_id: str) -> AsyncGenerator[bytes]:
-        """The MP4 of a completed render, in pieces. One attempt: the caller starts its file anew."""
+    async def content(self, render_id: str, variant: RenderFile = "video") -> AsyncGenerator[bytes]:
+        """The MP4 of a completed render, or a JPEG with it, in pieces. One attempt: the caller starts its file anew."""
         timeout = httpx.Timeout(_SHORT_TIMEOUT_S, read=_READ_SILENCE_S)
         try:
-            async with self._http.stream("GET", f"/v1/videos/{render_id}/content", timeout=timeout) as response:
+            async with self._http.stream(
+                "GET", f"/v1/videos/{render_id}/content", params={"variant": variant}, timeout=timeout
+            ) as response:
                 if not response.is_success:
                     await response.aread()
                     self._check(response)

@@ -20,6 +20,7 @@ from gateway.failures import JobFailed, render_problem, service_problem, timeout
 from gateway.files import VIDEO_FILE, LocalFiles, StoredFile
 from gateway.jobs import IllegalTransition, JobNotFound, JobRecord
 from gateway.ledger import Ledger, off_loop
+from gateway.previews import PREVIEW_FILES, keep_previews
 from gateway.routing import Renderers
 from wire.calls import Call, work_on
 
@@ -127,6 +128,7 @@ async def keep(job_id: str, parts: Parts, rendered: dict[str, Any]) -> None:
     await parts.ledger.note(job_id, stage="saving")
     started = time.monotonic()
     await parts.retries.run(lambda: _download(job_id, parts, result))
+    await keep_previews(job_id, parts.files, parts.video, parts.ledger, (result.width, result.height))
     try:
         await parts.ledger.move(
             job_id, "completed", timings={"saving": round(time.monotonic() - started, 3)},
@@ -136,7 +138,8 @@ async def keep(job_id: str, parts: Parts, rendered: dict[str, Any]) -> None:
             ),
         )
     except (IllegalTransition, JobNotFound):
-        await off_loop(parts.files.remove, job_id, VIDEO_FILE)
+        for name in (VIDEO_FILE, *PREVIEW_FILES.values()):
+            await off_loop(parts.files.remove, job_id, name)
         raise
     await parts.video.stop(job_id)
 

@@ -11,6 +11,7 @@ from contracts.models import FrozenModel, Sampler
 RENDER_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 RenderState = Literal["queued", "running", "completed", "failed", "canceled"]
+RenderFile = Literal["video", "thumbnail", "spritesheet"]
 RenderStage = Literal["text", "condition", "denoise", "decode", "write"]
 TERMINAL_RENDER_STATES: frozenset[RenderState] = frozenset({"completed", "failed", "canceled"})
 

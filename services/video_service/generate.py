@@ -15,8 +15,9 @@ from video_service.decode import decode_frames
 from video_service.denoise import denoise, draw_noise, make_solver
 from video_service.load import LoadedModel
 from video_service.model_card import TEMPORAL_SCALE
-from video_service.mp4 import Mp4Writer, WrittenVideo
+from video_service.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo
 from video_service.picture import fit_picture, read_picture
+from video_service.previews import Previews
 from video_service.progress import Report
 from video_service.text import TextCondition, encode_text
 
@@ -95,18 +96,27 @@ def _decode_and_write(
     model: LoadedModel, request: VideoRequest, latents_BCTHW: torch.Tensor, output: Path, clock: StageClock,
     report: Report,
 ) -> WrittenVideo:
-    done = 0
+    done, previews = 0, Previews(request.num_frames)
     report("decode", 0, request.num_frames)
     with Mp4Writer(output, width=request.width, height=request.height, fps=request.fps) as writer:
         with clock.stage("decode"):
             for frames_THWC in decode_frames(model, latents_BCTHW):
                 writer.put(frames_THWC)
+                previews.put(frames_THWC)
                 done += len(frames_THWC)
                 report("decode", done, request.num_frames)
         with clock.stage("write"):
+            _write_previews(previews, output.parent)  # before the video: once that is there, all of them are
             written = writer.finish()
     report("write", request.num_frames, request.num_frames)
     return written
+
+
+def _write_previews(previews: Previews, folder: Path) -> None:
+    try:
+        previews.write(folder)
+    except OSError as error:
+        raise VideoWriteFailed(f"the video's thumbnail could not be stored: {error}") from error
 
 
 def _latent_shape(model: LoadedModel, request: VideoRequest) -> tuple[int, int, int, int, int]:

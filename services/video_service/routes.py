@@ -1,14 +1,15 @@
 """The HTTP calls, each a few lines over `VideoService`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from contracts.models import Health, VideoModelList
-from contracts.videos import RENDER_ID_PATTERN, RenderStatus, VideoRequest
+from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderStatus, VideoRequest
 from video_service.renders import Render, RenderNotFinished
 from video_service.service import ServiceUnavailable, VideoService
 
@@ -90,16 +91,22 @@ async def follow_video(
 
 @router.api_route("/v1/videos/{render_id}/content", methods=["GET", "HEAD"], response_class=FileResponse)
 async def video_content(
-    render: FoundRender, service: Service, if_none_match: Annotated[str | None, Header()] = None
+    render: FoundRender, service: Service, variant: RenderFile = "video",
+    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The MP4, whole or by Range. 409 while there is none."""
+    """The MP4, whole or by Range, or one of the two JPEGs that go with it. 409 while there is none."""
     status = render.record.status
     if status.state != "completed" or status.result is None:
         raise RenderNotFinished(status)
+    path = service.renders.store.output_path(render.id, variant)
+    if variant != "video":
+        if not await asyncio.to_thread(path.is_file):
+            raise HTTPException(404, f"There is no {variant} of this render.")
+        return FileResponse(path, media_type="image/jpeg")
     etag = f'"{status.result.sha256}"'
     if if_none_match is not None and etag in if_none_match:
         return Response(status_code=304, headers={"ETag": etag})
-    return FileResponse(service.renders.store.video_path(render.id), media_type="video/mp4", headers={"ETag": etag})
+    return FileResponse(path, media_type="video/mp4", headers={"ETag": etag})
 
 
 @router.delete("/v1/videos/{render_id}", responses={202: {"model": RenderStatus}, 204: {"description": "Removed."}})

@@ -1,4 +1,4 @@
-"""Renders on disk: `<folder>/<id>/{request.json, status.json, video.mp4}`, each file complete or absent."""
+"""Renders on disk: `<folder>/<id>/{request.json, status.json, video.mp4, *.jpg}`, each file complete or absent."""
 
 import fcntl
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from contracts.videos import RENDER_ID_PATTERN
+from contracts.videos import RENDER_ID_PATTERN, RenderFile
 from video_service.renders import RenderRecord
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,10 @@ log = logging.getLogger(__name__)
 REQUEST = "request.json"
 STATUS = "status.json"
 VIDEO = "video.mp4"
-_KEPT = frozenset({REQUEST, STATUS, VIDEO})
+_OUTPUTS: dict[RenderFile, str] = {
+    "video": VIDEO, "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg",
+}
+_KEPT = frozenset({REQUEST, STATUS, *_OUTPUTS.values()})
 
 
 class FolderInUse(Exception):
@@ -54,6 +57,9 @@ class RenderStore:
 
     def video_path(self, render_id: str) -> Path:
         return self.folder / render_id / VIDEO
+
+    def output_path(self, render_id: str, kind: RenderFile) -> Path:
+        return self.folder / render_id / _OUTPUTS[kind]
 
     def create(self, record: RenderRecord, request: bytes) -> None:
         """Write a new render (or one that is retried): the request first, for the status makes it exist."""
@@ -97,7 +103,7 @@ class RenderStore:
             log.warning("a render's status cannot be read; it is left alone: %s", error, extra={"folder": str(folder)})
             return None
         for path in folder.iterdir():
-            if path.name not in _KEPT or (path.name == VIDEO and record.status.state != "completed"):
+            if path.name not in _KEPT or (path.name in _OUTPUTS.values() and record.status.state != "completed"):
                 _remove(path)
         return record if record.status.id == folder.name else None
 

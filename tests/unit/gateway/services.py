@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -11,11 +12,12 @@ from dataclasses import dataclass, field
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from PIL import Image
 
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.errors import Problem
 from contracts.models import FloatRange, Health, IntRange, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
-from contracts.videos import TERMINAL_RENDER_STATES, RenderResult, RenderStatus, VideoRequest
+from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderResult, RenderStatus, VideoRequest
 from wire.problems import problem_response
 
 VIDEO_MODEL = VideoModelInfo(
@@ -64,6 +66,13 @@ class Script:
 def video_bytes(render_id: str) -> bytes:
     """The "MP4" of a render: different for each id."""
     return hashlib.sha256(render_id.encode()).digest() * 4096
+
+
+def preview_bytes(asked: VideoRequest) -> bytes:
+    """The thumbnail, and the sprite sheet, of a render: grey, of its size."""
+    out = io.BytesIO()
+    Image.new("RGB", (asked.width, asked.height), "grey").save(out, "JPEG")
+    return out.getvalue()
 
 
 def vl_app(script: Script) -> FastAPI:
@@ -136,7 +145,9 @@ def video_app(script: Script) -> FastAPI:
         return StreamingResponse(_events(script, render_id), media_type="text/event-stream")
 
     @app.get("/v1/videos/{render_id}/content")
-    def content(render_id: str) -> Response:
+    def content(render_id: str, variant: RenderFile = "video") -> Response:
+        if variant != "video":
+            return Response(preview_bytes(script.requests[render_id]), media_type="image/jpeg")
         if script.damaged_downloads > 0:
             script.damaged_downloads -= 1
             return Response(b"half", media_type="video/mp4")

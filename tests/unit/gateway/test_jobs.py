@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from contracts.jobs import Job
-from gateway.routes.generate import preferred_wait_s, wanted_form
 from gateway.routes.content import range_fits
+from gateway.routes.generate import preferred_wait_s, wanted_form
 from tests.unit.gateway.conftest import left_behind, until
 from tests.unit.gateway.services import Services, video_bytes
 

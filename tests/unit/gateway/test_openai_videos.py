@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import openai
@@ -62,12 +62,14 @@ async def test_words_alone_and_a_picture_in_json_or_by_file_id_work_too(
     assert (await sdk.videos.poll(words.id, poll_interval_ms=20)).status == "completed"
     assert services.script.requests[words.id].seed == 7
     uploaded = await sdk.files.create(file=("cat.png", picture(), "image/png"), purpose="vision")
-    by_file = await sdk.videos.create(prompt="a kite", input_reference={"file_id": uploaded.id})
+    # Beside the named parameter, which takes nothing but files in this version of the package.
+    reference = {"input_reference": {"file_id": uploaded.id}}
+    by_file = await sdk.videos.create(prompt="a kite", extra_body=reference)
     assert (await sdk.videos.poll(by_file.id, poll_interval_ms=20)).status == "completed"
     assert services.script.requests[by_file.id].image is not None
     text = await sdk.post(
         "/videos", cast_to=openai.types.Video,
-        body={"prompt": "a kite", "input_reference": {"file_id": uploaded.id}, "seconds": "2"},
+        body={"prompt": "a kite", "seconds": "2", **reference},
     )
     assert text.seconds == "2.0625"
 
@@ -95,6 +97,10 @@ async def test_a_remix_keeps_everything_but_the_words(
     assert second == first.model_copy(update={"prompt": "slow zoom out"})
 
 
+def _remix(sdk: AsyncOpenAI) -> Callable[[str], Awaitable[openai.types.Video]]:
+    return lambda video_id: sdk.videos.remix(video_id, prompt="a kite")
+
+
 async def test_refusals_are_raised_as_the_packages_own_errors(sdk: AsyncOpenAI, services: Services) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         await sdk.videos.create(prompt="a kite", model="sora-2")
@@ -109,10 +115,9 @@ async def test_refusals_are_raised_as_the_packages_own_errors(sdk: AsyncOpenAI, 
         await sdk.videos.create(prompt="a kite", input_reference=("cat.png", b"not a picture", "image/png"))
     with pytest.raises(openai.BadRequestError):
         await sdk.videos.create(prompt="a kite", extra_body={"colour": "red"})
-    for unknown in (sdk.videos.retrieve("video_no"), sdk.videos.delete("video_no"), sdk.videos.remix("no", prompt="x"),
-                    sdk.videos.download_content("video_no")):
+    for call in (sdk.videos.retrieve, sdk.videos.delete, sdk.videos.download_content, _remix(sdk)):
         with pytest.raises(openai.NotFoundError) as missing:
-            await unknown
+            await call("video_no")
         assert missing.value.code == "video_not_found"
     with pytest.raises(openai.BadRequestError) as refused:
         await sdk.videos.list(limit=1000)
@@ -124,9 +129,13 @@ async def test_refusals_are_raised_as_the_packages_own_errors(sdk: AsyncOpenAI, 
     assert early.value.code == "video_not_available"
     with pytest.raises(openai.ConflictError):
         await sdk.videos.remix(waiting.id, prompt="another kite")
-    with pytest.raises(openai.RateLimitError) as full:
+
+    async def create_many() -> None:
         for _ in range(20):
             await sdk.videos.create(prompt="a kite")
+
+    with pytest.raises(openai.RateLimitError) as full:
+        await create_many()
     assert (full.value.type, full.value.code) == ("rate_limit_error", "rate_limit_exceeded")
     services.script.may_go_on.set()
 
