@@ -3,7 +3,7 @@
 `steps` denoising steps of 20 ms each (`slow`: 100 ms); at step 2 the words in the prompt take effect: `die` (SIGKILL),
 `exhaust` (asks for more memory than there is), `break` (an unforeseen error), `hang` (never reports again).
 
-Each video written adds its render's id as a line to the file that SCRIPTED_COMPLETIONS names, if it names one.
+Each render that is done adds its id as a line to the file that SCRIPTED_COMPLETIONS names, if it names one.
 """
 
 import hashlib
@@ -14,10 +14,12 @@ import time
 from pathlib import Path
 
 from contracts.videos import RenderResult, VideoRequest
+from video_service import worker
 from video_service.catalog import resolve_sampling
+from video_service.kept_result import keep_result
 from video_service.messages import StartCommand
 from video_service.progress import Report
-from video_service.worker import Engine, run
+from video_service.worker import Engine
 
 STEP_S = 0.02
 
@@ -35,7 +37,6 @@ def open_scripted_engine(start: StartCommand) -> Engine:
         report("decode", request.num_frames, request.num_frames)
         content = f"{request.prompt} {request.seed}".encode() * 100
         output.write_bytes(content)
-        note_completion(output.parent.name)
         info = start.source.info
         return RenderResult(
             width=request.width, height=request.height, num_frames=request.num_frames, fps=request.fps,
@@ -48,10 +49,12 @@ def open_scripted_engine(start: StartCommand) -> Engine:
     return engine
 
 
-def note_completion(render_id: str) -> None:
+def keep_and_count(video: Path, result: RenderResult) -> None:
+    """What the real worker does, with a line for each render that was done."""
+    keep_result(video, result)
     if place := os.environ.get("SCRIPTED_COMPLETIONS"):
         with Path(place).open("a") as file:
-            file.write(f"{render_id}\n")
+            file.write(f"{video.parent.name}\n")
 
 
 def misbehave(prompt: str) -> None:
@@ -66,4 +69,5 @@ def misbehave(prompt: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(open_scripted_engine))
+    worker.keep_result = keep_and_count
+    sys.exit(worker.run(open_scripted_engine))

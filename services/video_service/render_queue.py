@@ -224,6 +224,8 @@ class RenderQueue:
     async def _take_up_interrupted(self, render: Render) -> None:
         if render.record.cancel_requested:
             await self._end(render, "canceled")
+        elif (result := await asyncio.to_thread(self.store.unreported_result, render.id)) is not None:
+            await self._end(render, "completed", result=result)
         elif render.record.attempts >= MAX_ATTEMPTS:
             await self._end(render, "failed", error=_problem(
                 "interrupted", f"The service died {MAX_ATTEMPTS} times while rendering this; it is not tried again."

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from contracts.videos import RENDER_ID_PATTERN, RenderFile
+from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderResult
+from video_service.kept_result import RESULT, kept_result
 from video_service.renders import RenderRecord
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,10 @@ class RenderStore:
             if path.name not in (REQUEST, STATUS):
                 _remove(path)
 
+    def unreported_result(self, render_id: str) -> RenderResult | None:
+        """The result of a render whose video is whole, though nobody lived to report it."""
+        return kept_result(self.video_path(render_id))
+
     def load(self) -> list[RenderRecord]:
         """Every render found, oldest first; leftovers of a crash are removed."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -102,8 +107,10 @@ class RenderStore:
         except (OSError, ValidationError) as error:
             log.warning("a render's status cannot be read; it is left alone: %s", error, extra={"folder": str(folder)})
             return None
+        whole = record.status.state == "running" and kept_result(folder / VIDEO) is not None
         for path in folder.iterdir():
-            if path.name not in _KEPT or (path.name in _OUTPUTS.values() and record.status.state != "completed"):
+            unwanted = path.name in _OUTPUTS.values() and not whole and record.status.state != "completed"
+            if unwanted or (path.name not in _KEPT and not (whole and path.name == RESULT)):
                 _remove(path)
         return record if record.status.id == folder.name else None
 

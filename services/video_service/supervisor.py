@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from contracts.errors import Problem
 from contracts.models import VideoModelInfo
@@ -133,6 +134,9 @@ class Supervisor:
         self._renders.metrics.gpu_memory(ending.gpu_memory)
         if ending.worker_lost is not None:
             self.not_ready = f"The worker is being replaced. {ending.worker_lost}"
+            result = await asyncio.to_thread(store.unreported_result, render.id)
+            if ending.state == "failed" and result is not None:  # it died after the last frame, before it could say so
+                ending = replace(ending, state="completed", error=None, result=result)
         await self._renders.finish(render, ending.state, error=ending.error, result=ending.result)
         if ending.worker_lost is not None:
             raise WorkerDied(ending.worker_lost)

@@ -20,6 +20,7 @@ from typing import Protocol
 from contracts.videos import RenderResult, RenderStage, VideoRequest
 from video_service.checkpoint_folder import ModelUnavailable
 from video_service.failures import explain
+from video_service.kept_result import keep_result
 from video_service.messages import (
     CancelCommand,
     Canceled,
@@ -140,6 +141,7 @@ def _render(link: ParentLink, engine: Engine, command: RenderCommand) -> bool:
     try:
         request = VideoRequest.model_validate_json(command.request_path.read_bytes())
         result = engine(request, command.output_path, report)
+        keep_result(command.output_path, result)
         message = Completed(render_id=command.render_id, result=result, gpu_memory=cuda_memory())
     except RenderCanceled:
         message = Canceled(render_id=command.render_id)

@@ -10,21 +10,9 @@ import httpx
 import pytest
 
 from tests.processes import KeptProcess, gateway_process, scripted_video_process, until
-from tests.tiny_wan import save_tiny_wan
-from tests.unit.gateway.services import Services, running_services
+from tests.unit.gateway.services import Services
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def vl() -> Iterator[Services]:
-    with running_services() as services:
-        yield services
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_wan(tmp_path_factory.mktemp("model") / "wan")
 
 
 @pytest.fixture
@@ -58,7 +46,9 @@ def test_the_jobs_of_an_executor_killed_for_good_are_completed_by_another_within
     tmp_path: Path, vl: Services, video: KeptProcess, postgres_url: str
 ) -> None:
     gateways = [
-        gateway_process(tmp_path, name, vl.vl_url, video.url, postgres_url, GATEWAY_CONCURRENCY="3")
+        gateway_process(
+            tmp_path, name, vl.vl_url, video.url, postgres_url, GATEWAY_CONCURRENCY="3", GATEWAY_DEAD_AFTER_S="4"
+        )
         for name in ("east", "west")
     ]
     east, west = gateways
@@ -103,24 +93,3 @@ def test_sigterm_leaves_the_running_render_at_work_and_the_restart_finds_it(
         assert "Traceback" not in gateway.log.read_text()
     finally:
         gateway.kill()
-
-
-def test_two_gateways_cannot_be_the_same_executor(
-    tmp_path: Path, vl: Services, video: KeptProcess, postgres_url: str
-) -> None:
-    first, second = (
-        gateway_process(tmp_path / place, "same", vl.vl_url, video.url, postgres_url, GATEWAY_DEAD_AFTER_S="1")
-        for place in ("one", "other")
-    )
-    try:
-        for gateway in (first, second):
-            gateway.log.parent.mkdir()
-        first.start()
-        first.wait_ready()
-        second.start()
-        until(lambda: not second.lives(), 20)
-        assert "Another gateway works as executor 'same'" in second.log.read_text()
-        assert first.ready()
-    finally:
-        first.kill()
-        second.kill()

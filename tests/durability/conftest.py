@@ -1,0 +1,21 @@
+"""What all tests of dying processes share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_wan import save_tiny_wan
+from tests.unit.gateway.services import Services, running_services
+
+
+@pytest.fixture(scope="package")
+def vl() -> Iterator[Services]:
+    with running_services() as services:
+        yield services
+
+
+@pytest.fixture(scope="package")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read by the video service for its card alone."""
+    return save_tiny_wan(tmp_path_factory.mktemp("model") / "wan")
