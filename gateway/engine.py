@@ -7,8 +7,11 @@ remember which parts of a job are done; the jobs table says what the job is. Not
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -20,13 +23,17 @@ from gateway.pipeline import Answer, Step
 log = logging.getLogger(__name__)
 
 APPLICATION = "stillmotion"
-QUEUE = "jobs"
+QUEUE, WEBHOOK_QUEUE = "jobs", "webhooks"
 # Jobs in flight are taken up by any later build: it stays the same until `run_job` changes the order of its parts.
 APPLICATION_VERSION = "1"
 _WAITS_OR_RUNS = ("ENQUEUED", "PENDING", "DELAYED")
 _CRASHED_TOO_OFTEN = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
+_DELIVERIES_AT_ONCE = 16  # a receiver that does not answer keeps one of them busy until its deadline
+
 RunJob = Callable[[str, Step], Awaitable[None]]
+Deliver = Callable[[str, int], Awaitable[float | None]]
+"""Makes attempt n at a job's webhook; returns the seconds until the next one, or `None` when it is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,23 +46,26 @@ class Review:
 
 
 class DbosEngine:
-    """Runs `run_job(job_id, step)` for every submitted job, at most `concurrency` at once, lower priority first.
+    """Runs `run_job(job_id, step)` for every submitted job, at most `concurrency` at once, lower priority first, and
+    `deliver(job_id, n)` for every webhook until it is over, apart from the jobs.
 
     One per process. Jobs run on the event loop that called `launch`.
     """
 
     def __init__(
-        self, database_url: str, run_job: RunJob, *, executor_id: str, concurrency: int, poll_s: float,
-        max_recoveries: int,
+        self, database_url: str, run_job: RunJob, deliver: Deliver, *, executor_id: str, concurrency: int,
+        poll_s: float, max_recoveries: int,
     ) -> None:
         self._url = normal_url(database_url)
         self._run_job = run_job
+        self._deliver = deliver
         self._executor_id = executor_id
         self._concurrency = concurrency
         self._poll_s = poll_s
         self._max_recoveries = max_recoveries
         self._running: dict[str, asyncio.Task[None]] = {}
         self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
+        self._delivery: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
 
     async def launch(self) -> None:
         """Take up what a former process with this executor id left, and begin to run jobs.
@@ -70,6 +80,11 @@ class DbosEngine:
             await self._carry(job_id)
 
         self._workflow = DBOS.workflow(name="run_job", max_recovery_attempts=self._max_recoveries)(carry)
+
+        async def deliver(job_id: str, attempt: int) -> None:
+            await self._attempt(job_id, attempt)
+
+        self._delivery = DBOS.workflow(name="deliver", max_recovery_attempts=self._max_recoveries)(deliver)
         DBOS.launch()  # on the loop, which it adopts for the jobs; a tenth of a second, before anything is served
 
     async def submit(self, job_id: str, priority: int) -> None:
@@ -77,6 +92,16 @@ class DbosEngine:
         assert self._workflow is not None, "submit before launch"
         with SetWorkflowID(job_id), SetEnqueueOptions(priority=priority):
             await DBOS.enqueue_workflow_async(QUEUE, self._workflow, job_id)
+
+    async def deliver(self, job_id: str, attempt: int = 1, delay_s: float = 0.0) -> None:
+        """Have an attempt at the job's webhook made after `delay_s`. Submitting it again changes nothing."""
+        assert self._delivery is not None, "deliver before launch"
+        with (
+            SetWorkflowID(f"{job_id}.webhook.{attempt}"),
+            # A priority is set because without one an attempt would go before all that have one.
+            SetEnqueueOptions(priority=attempt, delay_seconds=delay_s or None),
+        ):
+            await DBOS.enqueue_workflow_async(WEBHOOK_QUEUE, self._delivery, job_id, attempt)
 
     async def cancel(self, job_id: str) -> None:
         """Keep the job from starting, or stop it where it is."""
@@ -121,16 +146,33 @@ class DbosEngine:
         if tasks:
             await asyncio.wait(tasks, timeout=5)
         await to_thread.run_sync(lambda: DBOS.destroy(destroy_registry=True))
+        # DBOS had made its own pool the loop's, and has shut it: whoever uses the loop next needs one that works.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
     async def _carry(self, job_id: str) -> None:
+        with self._at_work(job_id):
+            await self._run_job(job_id, _step)
+
+    @contextmanager
+    def _at_work(self, workflow_id: str) -> Iterator[None]:
         task = asyncio.current_task()
         assert task is not None
-        self._running[job_id] = task
+        self._running[workflow_id] = task
         try:
-            await self._run_job(job_id, _step)
+            yield
         finally:
-            if self._running.get(job_id) is task:  # not the next try at a job that was taken from this one
-                del self._running[job_id]
+            if self._running.get(workflow_id) is task:  # not the next try at a job that was taken from this one
+                del self._running[workflow_id]
+
+    async def _attempt(self, job_id: str, attempt: int) -> None:
+        with self._at_work(f"{job_id}.webhook.{attempt}"):
+            # The step's answer is kept: what follows runs again after a crash, the call to the receiver does not.
+            answer = await _step("call", partial(self._call, job_id, attempt))
+            if answer["wait_s"] is not None:
+                await self.deliver(job_id, attempt + 1, answer["wait_s"])
+
+    async def _call(self, job_id: str, attempt: int) -> Answer:
+        return {"wait_s": await self._deliver(job_id, attempt)}
 
     def _config(self) -> DBOSConfig:
         return DBOSConfig(
@@ -150,6 +192,10 @@ class DbosEngine:
         try:
             client.register_queue(
                 QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=self._poll_s,
+                on_conflict="always_update", application_name=APPLICATION,
+            )
+            client.register_queue(
+                WEBHOOK_QUEUE, worker_concurrency=_DELIVERIES_AT_ONCE, polling_interval_sec=self._poll_s,
                 on_conflict="always_update", application_name=APPLICATION,
             )
         finally:

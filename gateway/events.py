@@ -8,12 +8,16 @@ from contracts.jobs import JobProgress
 
 
 class LiveJobs:
-    """The latest progress by job id, and an event per watcher that is set on every change."""
+    """The latest progress by job id, and an event per watcher that is set on every change.
+
+    `webhook_due` is set when a job ends whose owner wants to be told.
+    """
 
     def __init__(self) -> None:
         self._progress: dict[str, JobProgress] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._in_queue: set[str] = set()
+        self.webhook_due = asyncio.Event()
 
     def progress(self, job_id: str) -> JobProgress | None:
         """What the running stage last reported; `None` when it reported nothing yet."""

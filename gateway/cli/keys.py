@@ -13,9 +13,10 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database import Database
-from gateway.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY
+from gateway.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, LOWEST_PRIORITY
 from gateway.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
 from gateway.settings import GatewaySettings
+from gateway.signing import open_signer
 
 app = typer.Typer(no_args_is_help=True, help="Who may use this server: make, list and revoke API keys.")
 
@@ -60,6 +61,18 @@ def revoke(key: NameOrId) -> None:
     with _keys() as keys:
         revoked = keys.revoke(key)
     typer.echo(f"Revoked {revoked.id} ({revoked.name}).")
+
+
+@app.command("webhook-secret")
+def webhook_secret(
+    key: Annotated[str | None, typer.Argument(help="Name or id; left out, that of callers without a key.")] = None,
+) -> None:
+    """Show what the webhooks of a key's jobs are signed with (Standard Webhooks)."""
+    with _keys() as keys:
+        owner = LOCAL_OWNER if key is None else keys.one(key).id
+        settings = GatewaySettings()
+        given = settings.secret.get_secret_value() if settings.secret else None
+        typer.echo(open_signer(given, settings.state_dir).webhook_secret(owner))
 
 
 def _row(key: KeyRecord) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Laws of keys: what is stored opens nothing, another key's things are not there, a limit refuses before anything is done."""
+"""Laws of keys: what is stored opens nothing, another key's things are not there, what a limit refuses leaves nothing."""
 
 import asyncio
 import os
@@ -18,6 +18,7 @@ from gateway.app import create_app
 from gateway.database import Database
 from gateway.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyStore, RateNotReadable
 from gateway.settings import GatewaySettings
+from gateway.signing import open_signer
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.services import Services
 
@@ -256,5 +257,7 @@ def test_the_command_makes_lists_and_revokes_keys(tmp_path: Path) -> None:
     again = command(tmp_path, "gateway.cli", "keys", "create", "alice")
     assert (again.returncode, again.stdout) == (1, "")
     assert "in use" in again.stderr
+    signed = command(tmp_path, "gateway.cli", "keys", "webhook-secret", "alice").stdout.strip()
+    assert signed == open_signer(None, tmp_path / "gateway").webhook_secret(listed.split("alice")[1].split()[0])
     assert command(tmp_path, "gateway.cli", "keys", "revoke", "alice").returncode == 0
     assert "revoked" in command(tmp_path, "gateway.cli", "keys", "list").stdout
