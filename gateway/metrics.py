@@ -53,7 +53,7 @@ class GatewayMetrics:
         for stage, seconds in job.timings.items():
             self._stage_seconds.labels(stage).observe(seconds)
 
-    def prompt_looked_up(self, *, hit: bool) -> None:
+    def prompt_looked_up(self, hit: bool) -> None:
         """A prompt was looked for among those written before."""
         self._prompts.labels("hit" if hit else "miss").inc()
 

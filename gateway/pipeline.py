@@ -15,12 +15,12 @@ from contracts.errors import Problem
 from contracts.jobs import JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
 from gateway.clients import RetryPolicy, ServiceError, VideoClient
-from gateway.describers import Describers
 from gateway.failures import JobFailed, render_problem, service_problem, timeout_problem, unexpected_problem
 from gateway.files import VIDEO_FILE, LocalFiles, StoredFile
 from gateway.jobs import IllegalTransition, JobNotFound, JobRecord
 from gateway.ledger import Ledger, off_loop
 from gateway.previews import PREVIEW_FILES, keep_previews
+from gateway.prompting import Prompter
 from gateway.routing import Renderers
 from wire.calls import Call, work_on
 
@@ -43,7 +43,7 @@ class Parts:
 
     ledger: Ledger
     files: LocalFiles
-    vl: Describers
+    prompts: Prompter
     video: Renderers
     retries: RetryPolicy
     render_timeout_s: float
@@ -82,8 +82,10 @@ async def describe(job_id: str, parts: Parts) -> None:
             profile=job.parameters.profile, seed=job.parameters.seed,
         )
         try:
-            answer = await parts.vl.describe(request)
-            texts = {result.kind: result.text for result in answer.results}
+            results = await parts.prompts.describe(
+                request, job.picture.sha256 if job.picture else None, any_seed=job.request.seed is None
+            )
+            texts = {result.kind: result.text for result in results}
         except ServiceError as error:
             if any(task.kind == "prompt" for task in tasks):
                 raise

@@ -30,6 +30,8 @@ from gateway.ledger import Ledger, off_loop
 from gateway.metrics import GatewayMetrics
 from gateway.outlook import Outlook
 from gateway.pipeline import Parts, run_job
+from gateway.prompt_cache import PromptCache
+from gateway.prompting import Prompter
 from gateway.render_places import RenderPlaces
 from gateway.routing import Renderers
 from gateway.settings import GatewaySettings
@@ -115,8 +117,11 @@ def _assemble(
     outlook = Outlook(database, live, servers=video.upstreams.num_healthy)
     outlook.learn_from_the_past()
     ledger = Ledger(store, live, outlook, metrics.job_ended)
+    catalog = Catalog(vl, video)
+    prompts = Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up)
     parts = Parts(
-        ledger=ledger, files=files, vl=vl, video=video, retries=retries, render_timeout_s=settings.render_timeout_s
+        ledger=ledger, files=files, prompts=prompts, video=video, retries=retries,
+        render_timeout_s=settings.render_timeout_s,
     )
     tls = outside_tls(settings.ca_file)
     courier = _courier(settings, database, ledger, tls)
@@ -133,7 +138,7 @@ def _assemble(
     return Gateway(
         settings=settings, metrics=metrics, database=database,
         door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger,
-        files=files, vl=vl, video=video, catalog=Catalog(vl, video), engine=engine, care=care,
+        files=files, vl=vl, video=video, catalog=catalog, engine=engine, care=care,
         courier=courier,
         uploads=uploads, fetching=Fetching(
             rules=settings.image_url_rules, max_bytes=settings.max_image_bytes,
