@@ -116,7 +116,7 @@ async def test_accept_video_returns_the_problem_of_a_failed_job(
     client: httpx.AsyncClient, services: Services, picture: Callable[..., bytes]
 ) -> None:
     services.script.describe_status = 422
-    answer = await client.post("/generate", files={"image": ("a.png", picture())}, headers={"Accept": "video/mp4"})
+    answer = await client.post("/generate", files={"image": ("a.png", picture(311))}, headers={"Accept": "video/mp4"})
     problem = answer.json()
     assert answer.status_code == problem["status"] == 422
     assert problem["code"] == "vl_service_refused"

@@ -156,7 +156,7 @@ async def test_request_ids_and_the_token_travel_to_both_services(
     client: httpx.AsyncClient, services: Services, picture: Callable[..., bytes]
 ) -> None:
     answer = await client.post(
-        "/generate", files={"image": ("a.png", picture())}, headers={**WAIT, "X-Request-ID": "trace-42"}
+        "/generate", files={"image": ("a.png", picture(312))}, headers={**WAIT, "X-Request-ID": "trace-42"}
     )
     assert answer.headers["X-Request-ID"] == "trace-42"
     assert [headers["x-request-id"] for headers in services.script.headers] == ["trace-42", "trace-42"]
