@@ -15,6 +15,15 @@ from gateway.views import view, view_page
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+_EVENT = {
+    "type": "object", "required": ["data", "event", "id"],
+    "properties": {
+        "data": {"type": "string", "contentMediaType": "application/json",
+                 "contentSchema": {"$ref": "#/components/schemas/Job"}},
+        "event": {"type": "string", "description": "The job's state."}, "id": {"type": "string"},
+    },
+}
+
 
 @router.get("", responses=problems(422), summary="Jobs, newest first")
 async def list_jobs(
@@ -56,7 +65,7 @@ async def delete_job(own: OwnJob, gateway: OpenGateway) -> None:
     "/{job_id}/events", response_class=StreamingResponse, summary="Follow a job",
     responses={
         200: {"description": "A `Job` per event, under the event name of its state; ends with the job.",
-              "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+              "content": {"text/event-stream": {"itemSchema": _EVENT}}},
         204: {"description": "Nothing after `Last-Event-ID`: the job has ended. Stop reconnecting."},
         **problems(404),
     },

@@ -1,0 +1,123 @@
+"""Every operation of /openapi.json, called with whatever its schema allows and much that it does not."""
+
+import asyncio
+import json
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.schemas import APIOperation
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from contracts.errors import Problem
+from contracts.openai_videos import OpenAIError
+from gateway.app import create_app
+from gateway.settings import GatewaySettings
+from tests.unit.gateway.conftest import gateway_settings
+from tests.unit.gateway.services import running_services
+
+DOCUMENT = schemathesis.openapi.from_dict(create_app(GatewaySettings()).openapi())
+OPERATIONS = [found.ok() for found in DOCUMENT.get_all_operations()]
+SEEN: Counter[tuple[str, int]] = Counter()
+MAX_EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "14"))
+CHECKS = [
+    not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+class LiveGateway:
+    """A gateway on a socket, with one completed job and one file that are there whenever they are asked for."""
+
+    def __init__(self, port: int, picture: bytes) -> None:
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+        self._picture = {"image": ("cat.png", picture, "image/png")}
+        self._job_id = self._file_id = "none"
+
+    def job_id(self) -> str:
+        while self.client.get(f"/v1/jobs/{self._job_id}").status_code != 200:
+            made = self.client.post("/generate", files=self._picture, headers={"Prefer": "wait=10"})
+            self._job_id = made.json().get("id", "none")
+            time.sleep(0.0 if made.is_success else 0.2)  # the queue may be full of the jobs of these tests
+        return self._job_id
+
+    def file_id(self) -> str:
+        if self.client.get(f"/v1/files/{self._file_id}").status_code != 200:
+            made = self.client.post("/v1/files", files={"file": self._picture["image"]})
+            self._file_id = made.raise_for_status().json()["id"]
+        return self._file_id
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, picture: Callable[..., bytes]) -> Iterator[LiveGateway]:
+    with running_services() as services, socket.socket() as bound:
+        services.script.step_s = 0.001
+        bound.bind(("127.0.0.1", 0))
+        options = gateway_settings(tmp_path_factory.mktemp("schema"), services, max_wait_s=1)
+        server = uvicorn.Server(uvicorn.Config(create_app(options), log_config=None, timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        try:
+            yield LiveGateway(bound.getsockname()[1], picture())
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=[operation.label for operation in OPERATIONS])
+def test_nothing_is_answered_that_is_not_documented(operation: APIOperation, live: LiveGateway) -> None:
+    """No 5xx, no status, media type or body beyond the schema; every error is readable JSON."""
+    valid = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+    invalid = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+
+    @settings(max_examples=MAX_EXAMPLES, deadline=None, derandomize=True, database=None,
+              suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+    @given(case=st.one_of(valid, invalid))
+    def every_call_is_answered_as_documented(case: schemathesis.Case) -> None:
+        call(case, live)
+
+    every_call_is_answered_as_documented()
+
+
+def call(case: schemathesis.Case, live: LiveGateway) -> None:
+    for name, real in (("job_id", live.job_id), ("video_id", live.job_id), ("file_id", live.file_id)):
+        # Every second call meets something that is there.
+        if name in case.path_parameters and len(str(case.path_parameters[name])) % 2:
+            case.path_parameters[name] = real()
+    answer = case.call(base_url=str(live.client.base_url), timeout=20)
+    SEEN[case.operation.label, answer.status_code] += 1
+    case.validate_response(answer, checks=CHECKS)
+    if answer.status_code >= 400 and answer.content:
+        body = json.loads(answer.content)
+        kind = OpenAIError if case.operation.path.startswith("/v1/videos") else Problem
+        kind.model_validate(body)
+
+
+def test_the_calls_went_over_the_whole_api_and_further_than_its_door(live: LiveGateway) -> None:
+    """Nothing was left out of the document but the pages of /docs, and most operations did what they are for."""
+    paths = set(live.client.get("/openapi.json").json()["paths"])
+    assert {"/generate", "/v1/jobs", "/v1/jobs/{job_id}/events", "/v1/videos", "/v1/videos/{video_id}/remix",
+            "/v1/files", "/v1/describe", "/v1/models", "/readyz"} <= paths
+    succeeded = {label for label, status in SEEN if status < 300}
+    by_chance = {"POST /v1/files", "POST /v1/jobs/{job_id}/cancel"}  # a valid picture, a job that still runs
+    assert {operation.label for operation in OPERATIONS} - succeeded <= by_chance
