@@ -36,7 +36,8 @@ class VideoModelInfo(FrozenModel):
     id: str
     kind: Literal["video"] = "video"
     revision: str = Field(description="Content hash or hub revision of the weights.")
-    engine: str = Field(description="What computes it, such as `torch-cpu` or `torch-cuda`.")
+    engine: str = Field(description="What computes it, such as `torch-cpu`, `torch-cuda` or `onnx-cpu`.")
+    engine_reason: str = Field(default="", description="Why that engine, in words.")
     dtype: str
     profile: str = Field(description="Prompt style that this model was trained on; a name in vl_service/profiles.")
     tasks: list[VideoTask]

@@ -9,7 +9,9 @@ from pathlib import Path
 from contracts.models import Sampler, VideoModelInfo
 from contracts.videos import VideoRequest
 from video_service.checkpoint_folder import CheckpointFolder, ModelUnavailable, open_checkpoint
-from video_service.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
+from video_service.device import Device, DeviceUnavailable, Dtype, cuda_capability, pick_device, pick_dtype
+from video_service.engine_store.choice import EngineChoice, Situation, choose_engine
+from video_service.engine_store.manifest import EngineRefused
 from video_service.model_card import ModelCard, read_card
 from video_service.settings import VideoSettings
 
@@ -39,6 +41,7 @@ class ModelSource:
     dtype: Dtype
     flow_shift: float
     max_sequence_length: int
+    engine: EngineChoice
     info: VideoModelInfo
 
 
@@ -46,8 +49,8 @@ def find_model(settings: VideoSettings) -> ModelSource:
     """The one model that `settings.model` names.
 
     Raises:
-        ModelUnavailable: no such checkpoint, an incomplete one, one of a kind that is not supported here, or no such
-            device. The message says what to do.
+        ModelUnavailable: no such checkpoint, an incomplete one, one of a kind that is not supported here, no such
+            device, or VIDEO_ENGINE names an engine that cannot run. The message says what to do.
     """
     try:
         device = pick_device(settings.device)
@@ -56,11 +59,23 @@ def find_model(settings: VideoSettings) -> ModelSource:
     dtype = pick_dtype(settings.dtype, device)
     folder = open_checkpoint(settings.model, settings.models_dir)
     card = read_card(folder)
+    engine = _choose_engine(settings, folder, card, device)
     return ModelSource(
         id=card.id, folder=folder.path, hub_id=folder.hub_id, revision=folder.revision, device=device, dtype=dtype,
-        flow_shift=card.flow_shift, max_sequence_length=card.max_sequence_length,
-        info=_model_info(folder, card, device, dtype),
+        flow_shift=card.flow_shift, max_sequence_length=card.max_sequence_length, engine=engine,
+        info=_model_info(folder, card, device, dtype, engine),
     )
+
+
+def _choose_engine(settings: VideoSettings, folder: CheckpointFolder, card: ModelCard, device: Device) -> EngineChoice:
+    situation = Situation(
+        revision=folder.revision, text_tokens=card.max_sequence_length, steps=card.steps.default, device=device,
+        capability=cuda_capability() if device == "cuda" else None,
+    )
+    try:
+        return choose_engine(settings.engine, settings.engine_store_dir.resolve(), situation)
+    except EngineRefused as error:
+        raise ModelUnavailable(f"VIDEO_ENGINE={settings.engine}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +152,21 @@ def _check_range(field: str, value: float, minimum: float, maximum: float) -> No
         raise RequestRefused(field, f"must be from {minimum:g} to {maximum:g}, not {value:g}")
 
 
-def _model_info(folder: CheckpointFolder, card: ModelCard, device: Device, dtype: Dtype) -> VideoModelInfo:
+def _model_info(
+    folder: CheckpointFolder, card: ModelCard, device: Device, dtype: Dtype, engine: EngineChoice
+) -> VideoModelInfo:
     return VideoModelInfo(
-        id=card.id, revision=folder.revision, engine=f"torch-{device}", dtype=dtype, profile=card.profile,
+        id=card.id, revision=folder.revision, engine=engine.label(device), engine_reason=engine.reason,
+        dtype=_dtype_of(engine) or dtype, profile=card.profile,
         tasks=card.tasks, sizes=card.sizes, size_multiple=card.size_multiple, min_side=card.min_side,
         max_pixels=card.max_pixels, num_frames=card.num_frames, fps=card.fps, steps=card.steps,
         guidance_scale=card.guidance_scale, samplers=card.samplers,
     )
+
+
+def _dtype_of(engine: EngineChoice) -> str | None:
+    """Of the engines that render, or None where torch does."""
+    return _DTYPE_NAMES[engine.sets[0].precision] if engine.sets else None
+
+
+_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

@@ -22,13 +22,5 @@ def decode_frames(model: LoadedModel, latents_BCTHW: torch.Tensor, chunk: int = 
 
 def decode_chunks(model: LoadedModel, latents_BCTHW: torch.Tensor, chunk: int = 1) -> Iterator[torch.Tensor]:
     """As `decode_frames`, but unclamped floats [1, 3, T, H, W], about -1 to 1, in the VAE's dtype."""
-    vae = model.vae
     mean, std = latent_statistics(model)
-    latents = (latents_BCTHW.float() * std + mean).to(model.vae_dtype)
-    x_BCTHW = vae.post_quant_conv(latents)
-    # The first latent frame stands alone: it has no temporal upsampling and is absent from that layer's history.
-    starts = [0, *range(1, x_BCTHW.shape[2], chunk)]
-    history: list[torch.Tensor | str | None] = [None] * vae._cached_conv_counts["decoder"]
-    for start in starts:
-        end = 1 if start == 0 else start + chunk
-        yield vae.decoder(x_BCTHW[:, :, start:end], feat_cache=history, feat_idx=[0], first_chunk=start == 0)
+    yield from model.codec.decode((latents_BCTHW.float() * std + mean).to(model.vae_dtype), chunk)

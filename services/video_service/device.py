@@ -14,6 +14,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 _NATIVE_BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # x86, x86, arm64
 _COMPUTE_CAPABILITY_MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+_COMPUTE_CAPABILITY_MINOR = 76
 _AMPERE = 8  # the first generation with bf16 matrix units
 
 
@@ -62,16 +63,28 @@ def _torch_has_cuda() -> bool:
     return re.search(r"^cuda\b.*=\s*['\"]", version, re.MULTILINE) is not None
 
 
-@functools.cache
+def cuda_capability() -> str | None:
+    """Compute capability of device 0 such as `SM89`, or None without one."""
+    found = _cuda_version()
+    return None if found is None else f"SM{found[0]}{found[1]}"
+
+
 def _cuda_generation() -> int | None:
-    """Major compute capability of device 0, or None without one; asks the driver and opens no context."""
+    found = _cuda_version()
+    return None if found is None else found[0]
+
+
+@functools.cache
+def _cuda_version() -> tuple[int, int] | None:
+    """Compute capability of device 0, or None without one; asks the driver and opens no context."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
-    count, major = ctypes.c_int(), ctypes.c_int()
+    count, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
         return None
-    if driver.cuDeviceGetAttribute(ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, 0):
-        return None
-    return major.value
+    for value, attribute in ((major, _COMPUTE_CAPABILITY_MAJOR), (minor, _COMPUTE_CAPABILITY_MINOR)):
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, 0):
+            return None
+    return major.value, minor.value

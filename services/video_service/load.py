@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderMode
 
 from video_service.catalog import ModelSource
 from video_service.checkpoint_folder import WEIGHT_FOLDERS, ModelUnavailable
+from video_service.codec import Codec, TorchCodec
 from video_service.settings import VideoSettings
 from video_service.vae_layers import make_lean
 
@@ -27,6 +28,8 @@ class LoadedModel:
     source: ModelSource
     transformer: WanTransformer3DModel
     vae: AutoencoderKLWan
+    codec: Codec
+    """Runs the VAE; `vae` itself is asked for its config only."""
     text_encoder: UMT5EncoderModel
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
@@ -43,18 +46,38 @@ def load_model(source: ModelSource, settings: VideoSettings) -> LoadedModel:
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    folder, device, dtype = _weights(source), torch.device(source.device), getattr(torch, source.dtype)
+    device, dtype = torch.device(source.device), getattr(torch, source.dtype)
+    parts = read_parts(source, dtype)
+    vae = make_lean(_onto(parts.vae, device))
+    return LoadedModel(
+        source=source, transformer=_onto(parts.transformer, device), vae=vae, codec=TorchCodec(vae),
+        text_encoder=_onto(parts.text_encoder, device), tokenizer=parts.tokenizer, device=device, dtype=dtype,
+        vae_dtype=dtype,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointParts:
+    """The weights of a checkpoint in diffusers' and transformers' own modules, on the CPU."""
+
+    transformer: WanTransformer3DModel
+    vae: AutoencoderKLWan
+    text_encoder: UMT5EncoderModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def read_parts(source: ModelSource, dtype: torch.dtype) -> CheckpointParts:
+    """Read the weights as `dtype`, but for those that diffusers keeps in float32. Raises `ModelUnavailable`."""
+    folder = _weights(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        text_encoder = _read(UMT5EncoderModel, folder / "text_encoder", dtype=dtype)
-        transformer = _read(WanTransformer3DModel, folder / "transformer", torch_dtype=dtype)
-        vae = _read(AutoencoderKLWan, folder / "vae", torch_dtype=dtype)
+        return CheckpointParts(
+            tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            text_encoder=_read(UMT5EncoderModel, folder / "text_encoder", dtype=dtype),
+            transformer=_read(WanTransformer3DModel, folder / "transformer", torch_dtype=dtype),
+            vae=_read(AutoencoderKLWan, folder / "vae", torch_dtype=dtype),
+        )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(f"the weights of {source.id} at {folder} cannot be loaded: {error}") from error
-    return LoadedModel(
-        source=source, transformer=transformer.to(device), vae=make_lean(vae.to(device)),
-        text_encoder=text_encoder.to(device), tokenizer=tokenizer, device=device, dtype=dtype, vae_dtype=dtype,
-    )
 
 
 def _weights(source: ModelSource) -> Path:
@@ -65,6 +88,10 @@ def _weights(source: ModelSource) -> Path:
         return Path(snapshot_download(source.hub_id, revision=source.revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelUnavailable(f"the weights of {source.hub_id} cannot be downloaded: {error}") from error
+
+
+def _onto(part: Any, device: torch.device) -> Any:
+    return part.to(device)
 
 
 def _read(kind: Any, folder: Path, **dtype: torch.dtype) -> Any:

@@ -69,6 +69,8 @@ class VideoService:
         reason = "The supervisor crashed; restart the service." if crashed else self.supervisor.not_ready
         info = self.supervisor.info
         details = {"model": info.id, "revision": info.revision, "engine": info.engine} if info else {}
+        if info is not None and info.engine_reason:
+            details["engine_reason"] = info.engine_reason
         if self.supervisor.worker_pid is not None:
             details["worker_pid"] = str(self.supervisor.worker_pid)
         return Health(ready=reason is None, reasons=[] if reason is None else [reason], details=details)

@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 DtypeChoice = Literal["auto", "float32", "bfloat16"]
+EngineSetting = Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"]
 
 
 class VideoSettings(BaseSettings):
@@ -37,6 +38,16 @@ class VideoSettings(BaseSettings):
             description="auto: bfloat16 where the hardware computes it natively, else float32.",
         ),
     ] = "auto"
+    engine: Annotated[
+        EngineSetting,
+        Field(
+            validation_alias="VIDEO_ENGINE",
+            description="auto: per clip shape, the fastest of what is built, verified and measured here, else torch.",
+        ),
+    ] = "auto"
+    engines_dir: Annotated[
+        Path | None, Field(validation_alias="VIDEO_ENGINES", description="Engine store; unset: in STILLMOTION_DATA.")
+    ] = None
     threads: Annotated[int, Field(validation_alias="VIDEO_THREADS", ge=0, description="CPU threads; 0: all.")] = 0
     max_queue: Annotated[
         int, Field(validation_alias="VIDEO_MAX_QUEUE", ge=1, le=1000, description="Renders waiting for their turn.")
@@ -62,3 +73,7 @@ class VideoSettings(BaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="STILLMOTION_LOG_LEVEL")
     ] = "INFO"
     internal_token: Annotated[SecretStr | None, Field(validation_alias="STILLMOTION_INTERNAL_TOKEN")] = None
+
+    @property
+    def engine_store_dir(self) -> Path:
+        return self.engines_dir or self.data_dir / "engines"

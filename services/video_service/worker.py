@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -164,15 +165,20 @@ def _release_memory() -> None:
 
 
 def open_torch_engine(start: StartCommand) -> Engine:
-    """Load the checkpoint with torch. Raises `ModelUnavailable`."""
+    """Load the checkpoint, and the engines that were chosen. Raises `ModelUnavailable`."""
     # Imported here: torch takes seconds, in which the listening thread must already run.
     from video_service.generate import generate
     from video_service.load import load_model
 
     model = load_model(start.source, start.settings)
+    if start.source.engine.target is None:
+        return partial(generate, model)
+    from video_service.engines.shelf import EngineShelf
+
+    shelf = EngineShelf(model, start.settings)
 
     def engine(request: VideoRequest, output: Path, report: Report) -> RenderResult:
-        return generate(model, request, output, report)
+        return generate(shelf.model_for(request), request, output, report)
 
     return engine
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from video_service.conditioning import encode_still
+from video_service.codec import encode_still
 from video_service.vae_layers import make_lean
 
 VAES = {

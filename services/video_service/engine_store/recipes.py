@@ -1,0 +1,50 @@
+"""Which engines a clip needs, by name and recipe, from the checkpoint's facts alone. Imports no model library."""
+
+import importlib.metadata
+from collections.abc import Mapping
+
+from video_service.engine_store.manifest import Precision, Recipe, Target
+from video_service.engine_store.shape import ClipShape
+
+EXPORT_FORMAT = 1
+"""Raise it when a graph changes its meaning: every engine made before is stale then."""
+
+GRAPH_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "text_encoder": ("text_tokens",),
+    "vae_encoder": ("width", "height", "num_frames"),
+    "vae_decoder_first": ("width", "height"),
+    "vae_decoder_later": ("width", "height"),
+    "transformer": ("width", "height", "num_frames", "text_tokens"),
+}
+"""What each graph of a clip is fixed to; graphs of equal fields are one engine."""
+
+_LIBRARIES: Mapping[Target, tuple[str, ...]] = {
+    "onnx": ("onnxruntime",),
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx", "tensorrt_rtx"),
+}
+
+
+def library_version(target: Target) -> str | None:
+    """The installed version of what runs `target`, or None."""
+    for name in _LIBRARIES[target]:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def make_recipe(
+    graph: str, shape: ClipShape, *, revision: str, precision: Precision, target: Target, capability: str | None
+) -> Recipe:
+    """The recipe of one graph of a clip as it would be built with what is installed now."""
+    return Recipe(
+        revision=revision, graph=graph, shape={name: getattr(shape, name) for name in GRAPH_FIELDS[graph]},
+        precision=precision, target=target, capability=capability,
+        libraries={
+            "torch": importlib.metadata.version("torch").split("+")[0],
+            target: library_version(target) or "none",
+        },
+        export_format=EXPORT_FORMAT,
+    )

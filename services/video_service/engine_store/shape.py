@@ -1,0 +1,34 @@
+"""The shape of a clip that a set of engines renders. Imports no model library."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from video_service.model_card import TEMPORAL_SCALE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipShape:
+    """Pixels, frames (4k+1) and prompt tokens; an engine takes exactly these."""
+
+    width: int
+    height: int
+    num_frames: int
+    text_tokens: int
+
+    @property
+    def latent_frames(self) -> int:
+        return (self.num_frames - 1) // TEMPORAL_SCALE + 1
+
+    @classmethod
+    def parse(cls, size: str, num_frames: int, text_tokens: int) -> Self:
+        """From `WIDTHxHEIGHT`; raises `ValueError` with what is wrong."""
+        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", size)
+        if match is None:
+            raise ValueError(f"the size {size!r} is not WIDTHxHEIGHT, such as 256x256")
+        if num_frames < 1 or (num_frames - 1) % TEMPORAL_SCALE:
+            raise ValueError(f"{num_frames} frames: the VAE takes 4k+1, such as 17")
+        return cls(width=int(match[1]), height=int(match[2]), num_frames=num_frames, text_tokens=text_tokens)
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}x{self.num_frames}"

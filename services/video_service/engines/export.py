@@ -1,0 +1,75 @@
+"""A graph into an ONNX file, by torch's dynamo exporter, and what must hold of every such file."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+
+from video_service.engines.graph import Graph
+
+OPSET = 20
+MODEL_NAME = "graph.onnx"
+
+_FORBIDDEN = frozenset({"Loop", "If", "Range", "Scan", "SequenceConstruct", "NonZero"})
+
+
+class ExportFailed(Exception):
+    """The graph cannot be exported, or not in a form that every engine takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFacts:
+    """What is in an exported file."""
+
+    nodes: int
+    weights: int
+    """Elements of all initializers."""
+    operators: Mapping[str, int]
+
+
+def export_graph(graph: Graph, folder: Path) -> ExportFacts:
+    """Write `graph` into `folder` (which must exist) as graph.onnx with its weights in graph.onnx.data.
+
+    Raises:
+        ExportFailed: torch cannot export it, or the file holds control flow or a dynamic shape.
+    """
+    path = folder / MODEL_NAME
+    try:
+        with torch.inference_mode():
+            program = torch.onnx.export(
+                graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, opset_version=OPSET,
+                input_names=list(graph.inputs), output_names=list(graph.outputs), verbose=False,
+            )
+        assert program is not None
+        program.save(path, external_data=True)
+    except (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
+        raise ExportFailed(f"{graph.name} cannot be exported: {error}") from error
+    return check_exported(graph, path)
+
+
+def check_exported(graph: Graph, path: Path) -> ExportFacts:
+    """Raise `ExportFailed` unless the file has the graph's names, fixed shapes, one opset and no control flow."""
+    model = onnx.load(path, load_external_data=False)
+    operators = Counter(node.op_type for node in model.graph.node)
+    if found := _FORBIDDEN & operators.keys():
+        raise ExportFailed(f"{graph.name}: {', '.join(sorted(found))} is left in the graph")
+    names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
+    if names != (list(graph.inputs), list(graph.outputs)):
+        raise ExportFailed(f"{graph.name}: the exported names are {names}")
+    for value in (*model.graph.input, *model.graph.output):
+        if any(not side.HasField("dim_value") for side in value.type.tensor_type.shape.dim):
+            raise ExportFailed(f"{graph.name}: {value.name} has no fixed shape")
+    if any(entry.version < OPSET for entry in model.opset_import if entry.domain == ""):
+        raise ExportFailed(f"{graph.name}: the opset is below {OPSET}")
+    weights = sum(_elements(tensor) for tensor in model.graph.initializer)
+    return ExportFacts(nodes=len(model.graph.node), weights=weights, operators=dict(operators))
+
+
+def _elements(tensor: onnx.TensorProto) -> int:
+    count = 1
+    for side in tensor.dims:
+        count *= side
+    return count

@@ -1,0 +1,102 @@
+"""The model for each request: torch's, or the same with engines in its slots."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from contracts.videos import VideoRequest
+from video_service.catalog import RequestRefused
+from video_service.checkpoint_folder import ModelUnavailable
+from video_service.engine_store.choice import EngineSet
+from video_service.engine_store.manifest import EngineRefused
+from video_service.engine_store.shape import ClipShape
+from video_service.engine_store.store import EngineStore
+from video_service.engines.graph import DTYPES
+from video_service.engines.sessions import open_set
+from video_service.engines.slots import EngineCodec, EngineTextEncoder, EngineTransformer
+from video_service.load import LoadedModel
+from video_service.settings import VideoSettings
+
+log = logging.getLogger(__name__)
+
+_MAX_OPEN = 2  # shapes with loaded engines; each holds its own copy of the weights
+
+
+class EngineShelf:
+    """Opens engines when their shape is first asked for, and keeps the last few open."""
+
+    def __init__(self, model: LoadedModel, settings: VideoSettings) -> None:
+        """Raises `ModelUnavailable` if VIDEO_ENGINE forces an engine and its best set does not open."""
+        self._choice = model.source.engine
+        self._store = EngineStore(settings.engine_store_dir.resolve())
+        self._threads = settings.threads
+        self._torch = _labelled(model, engine=f"torch-{model.source.device}", dtype=model.source.dtype)
+        self._open: dict[ClipShape, LoadedModel] = {}
+        self._broken: set[ClipShape] = set()
+        if self._choice.forced:
+            try:
+                self._opened(self._choice.sets[0])
+            except EngineRefused as error:
+                raise ModelUnavailable(f"VIDEO_ENGINE={self._choice.target}: {error}") from error
+
+    def model_for(self, request: VideoRequest) -> LoadedModel:
+        """The model that renders this request.
+
+        Raises:
+            RequestRefused: the engine is forced and there is none of this shape.
+            EngineRefused: the engine is forced and does not open.
+        """
+        shape = ClipShape(
+            width=request.width, height=request.height, num_frames=request.num_frames,
+            text_tokens=self._torch.source.max_sequence_length,
+        )
+        engines = self._choice.find(shape)
+        if engines is None:
+            if self._choice.forced:
+                raise RequestRefused("width", self._no_engine(shape))
+            return self._torch
+        if shape in self._broken:
+            return self._torch
+        try:
+            return self._opened(engines)
+        except EngineRefused as error:
+            if self._choice.forced:
+                raise
+            log.warning("engine refused, torch renders instead", extra={"shape": str(shape), "reason": str(error)})
+            self._broken.add(shape)
+            return self._torch
+
+    def _no_engine(self, shape: ClipShape) -> str:
+        built = ", ".join(str(found.shape) for found in self._choice.sets)
+        return f"VIDEO_ENGINE={self._choice.target} has no engine for {shape}; it has {built}"
+
+    def _opened(self, engines: EngineSet) -> LoadedModel:
+        model = self._open.pop(engines.shape, None) or self._with_engines(engines)
+        while len(self._open) >= _MAX_OPEN:
+            self._open.pop(next(iter(self._open)))
+        self._open[engines.shape] = model
+        return model
+
+    def _with_engines(self, engines: EngineSet) -> LoadedModel:
+        base = self._torch
+        sessions = open_set(self._store, engines, base.device, self._threads)
+        dtype = DTYPES[engines.precision]
+        # Any: the slots are typed by what torch's modules are; these are called the same way.
+        transformer: Any = EngineTransformer(sessions["transformer"], base.transformer.config)
+        text_encoder: Any = EngineTextEncoder(sessions["text_encoder"])
+        codec = EngineCodec(sessions["vae_encoder"], sessions["vae_decoder_first"], sessions["vae_decoder_later"])
+        model = replace(
+            base, transformer=transformer, codec=codec, text_encoder=text_encoder, dtype=dtype, vae_dtype=dtype
+        )
+        return _labelled(model, engine=f"{self._choice.target}-{base.source.device}", dtype=_dtype_name(dtype))
+
+
+def _labelled(model: LoadedModel, *, engine: str, dtype: str) -> LoadedModel:
+    info = model.source.info.model_copy(update={"engine": engine, "dtype": dtype})
+    return replace(model, source=replace(model.source, info=info))
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,105 @@
+"""The Wan VAE as graphs without state: history comes in and goes out as tensors."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanUpsample
+from torch import nn
+
+from video_service.codec import encode_still
+from video_service.engines.wan_transformer import with_shared_weights
+from video_service.vae_layers import make_lean
+
+HISTORY_FRAMES = 2  # a causal convolution of 3 frames sees 2 back
+
+
+class CopyingUpsample(WanUpsample):
+    """Nearest neighbours at scale 2 as copies: TensorRT's Resize takes no bfloat16."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, channels, height, width = x.shape
+        x = x[:, :, :, None, :, None].expand(n, channels, height, 2, width, 2)
+        return x.reshape(n, channels, 2 * height, 2 * width)
+
+
+def export_form(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """The VAE over the same weights, in layers that export well."""
+    vae = make_lean(with_shared_weights(vae))
+    for module in vae.modules():
+        if isinstance(module, nn.SiLU):
+            module.inplace = False
+        elif isinstance(module, WanUpsample):
+            if module.scale_factor != (2.0, 2.0):
+                raise NotImplementedError(f"upsampling by {module.scale_factor} cannot be exported")
+            module.__class__ = CopyingUpsample
+    return vae
+
+
+def example_history(vae: AutoencoderKLWan, latent_BCTHW: torch.Tensor) -> list[torch.Tensor]:
+    """What every convolution of the decoder remembers after two latent frames, two frames each."""
+    cache: list[torch.Tensor | str | None] = [None] * vae._cached_conv_counts["decoder"]
+    with torch.inference_mode():
+        x = vae.post_quant_conv(latent_BCTHW)
+        for first in (True, False):
+            vae.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=first)
+    # The 1x1 shortcuts are counted but remember nothing.
+    return [x.clone() for x in cache if isinstance(x, torch.Tensor)]
+
+
+class FirstFrame(nn.Module):
+    """The first latent frame [1, z, 1, h, w] to the still [1, 3, 1, H, W] and the history that follows from it.
+
+    A layer that has seen nothing yet (the temporal upsampling) leaves zeros, which are not among the outputs.
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, history: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.vae = vae
+        cache = self._empty_cache()
+        z_dim, (_, _, _, height, width) = vae.config["z_dim"], history[0].shape
+        with torch.inference_mode():
+            x = vae.post_quant_conv(torch.zeros(1, z_dim, 1, height, width, dtype=vae.dtype))
+            vae.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=True)
+        self.written = tuple(slot for slot, x in enumerate(cache) if isinstance(x, torch.Tensor))
+
+    def _empty_cache(self) -> list[torch.Tensor | str | None]:
+        return [None] * self.vae._cached_conv_counts["decoder"]
+
+    def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        cache = self._empty_cache()
+        x = self.vae.post_quant_conv(latent)
+        frames = self.vae.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=True)
+        return frames, *(_two_frames(x) for x in cache if isinstance(x, torch.Tensor))
+
+
+class LaterFrame(nn.Module):
+    """A later latent frame and the history to 4 frames [1, 3, 4, H, W] and the history after them."""
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latent: torch.Tensor, *history: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        cache = list(history) + [None] * (self.vae._cached_conv_counts["decoder"] - len(history))
+        x = self.vae.post_quant_conv(latent)
+        frames = self.vae.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=False)
+        return frames, *(_two_frames(x) for x in cache[: len(history)] if isinstance(x, torch.Tensor))
+
+
+class StillEncoder(nn.Module):
+    """A picture [1, 3, 1, H, W] to the latents [1, z, k + 1, h, w] of that picture and then zeros."""
+
+    def __init__(self, vae: AutoencoderKLWan, num_frames: int) -> None:
+        super().__init__()
+        self.vae = vae
+        self.num_frames = num_frames
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        return encode_still(self.vae, picture, self.num_frames)
+
+
+def _two_frames(x_BCTHW: torch.Tensor) -> torch.Tensor:
+    """Zeros before a history of one frame: what the convolution pads with anyway."""
+    # A pad, since concatenated zeros would be folded into a constant as large as a frame.
+    return F.pad(x_BCTHW, (0, 0, 0, 0, HISTORY_FRAMES - x_BCTHW.shape[2], 0))
