@@ -115,7 +115,7 @@ def _queue_full(error: QueueFull) -> Problem:
 def _owner_queue_full(error: OwnerQueueFull) -> Problem:
     return Problem(
         status=429, code="too_many_jobs", title="Too many jobs of yours", retry_after_s=_QUEUE_RETRY_AFTER_S,
-        detail=f"{error.limit} jobs of this key wait or run, which is all that may: wait for one to end, or cancel one.",
+        detail=f"{error.limit} jobs of this key wait or run, all that may: wait for one to end, or cancel one.",
     )
 
 

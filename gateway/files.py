@@ -39,29 +39,32 @@ class LocalFiles:
     def write(self, job_id: str, name: str, data: bytes) -> StoredFile:
         """Store `data`. Blocking."""
         path = self.path(job_id, name)
-        file = _begin(path)
+        file = begin(path)
         try:
             file.write(data)
         except BaseException:
-            _discard(file)
+            discard(file)
             raise
-        _commit(file, path)
+        commit(file, path)
         return StoredFile(path=path, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     async def receive(self, job_id: str, name: str, chunks: AsyncIterator[bytes]) -> StoredFile:
         """Store a stream without holding it in memory; if the stream breaks off, nothing is stored."""
         path, digest, num_bytes = self.path(job_id, name), hashlib.sha256(), 0
-        file = await to_thread.run_sync(_begin, path)
+        file = await to_thread.run_sync(begin, path)
         try:
             async for chunk in chunks:
                 await to_thread.run_sync(file.write, chunk)
                 digest.update(chunk)
                 num_bytes += len(chunk)
         except BaseException:
-            _discard(file)
+            discard(file)
             raise
-        await to_thread.run_sync(_commit, file, path)
+        await to_thread.run_sync(commit, file, path)
         return StoredFile(path=path, num_bytes=num_bytes, sha256=digest.hexdigest())
+
+    def bring(self, path: Path) -> None:
+        """Have the file at its `path`, where every file that there is lies already."""
 
     def remove_job(self, job_id: str) -> None:
         """Remove every file of a job. Blocking."""
@@ -87,7 +90,7 @@ class LocalFiles:
             if age_s < older_than_s:
                 continue
             if path.parent == self.root and path.name not in known:
-                shutil.rmtree(path, ignore_errors=True)
+                self.remove_job(path.name)
                 removed += 1
             elif path.name.endswith(_TEMPORARY):
                 path.unlink(missing_ok=True)
@@ -111,17 +114,20 @@ def _part(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
 
 
-def _begin(path: Path) -> BinaryIO:
+def begin(path: Path) -> BinaryIO:
+    """Open a temporary file beside `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return _part(path).open("wb")
 
 
-def _discard(file: BinaryIO) -> None:
+def discard(file: BinaryIO) -> None:
+    """Leave nothing of what `begin` opened."""
     file.close()
     Path(file.name).unlink(missing_ok=True)
 
 
-def _commit(file: BinaryIO, path: Path) -> None:
+def commit(file: BinaryIO, path: Path) -> None:
+    """Give what `begin` opened its name, on disk for good."""
     with file:
         file.flush()
         os.fsync(file.fileno())

@@ -44,7 +44,9 @@ async def read_picture(
     folder_id: str, stored: StoredPicture, warnings: tuple[str, ...], gateway: Gateway
 ) -> Picture:
     """A picture that was checked and stored before, under the id of its job or file."""
-    data = await off_loop(gateway.files.path(folder_id, stored.file).read_bytes)
+    path = gateway.files.path(folder_id, stored.file)
+    await off_loop(gateway.files.bring, path)
+    data = await off_loop(path.read_bytes)
     return Picture(
         data=data, media_type=stored.media_type, width=stored.width, height=stored.height, warnings=warnings
     )

@@ -264,6 +264,7 @@ async def _picture(job: JobRecord, files: LocalFiles) -> str | None:
     if job.picture is None:
         return None
     path = files.path(job.id, job.picture.file)
+    await off_loop(files.bring, path)
     return await off_loop(lambda: base64.b64encode(path.read_bytes()).decode("ascii"))
 
 

@@ -12,6 +12,7 @@ import httpx
 from anyio import CapacityLimiter
 
 from gateway.addresses import outside_client, outside_tls
+from gateway.bucket import open_bucket
 from gateway.callers import Door
 from gateway.caretaking import Caretaker, taken_care_of
 from gateway.catalog import Catalog
@@ -112,7 +113,7 @@ def _assemble(
         Upstreams([Upstream(url, VideoClient(join(url), retries)) for url in settings.video_urls]),
         RenderPlaces(database), retries, abandon_after_s=settings.abandon_after_s,
     )
-    files = LocalFiles(settings.state_dir / "files")
+    files = _files(settings)
     live = LiveJobs()
     outlook = Outlook(database, live, servers=video.upstreams.num_healthy)
     outlook.learn_from_the_past()
@@ -149,6 +150,16 @@ def _assemble(
             stored_long_side=settings.stored_long_side,
         ),
         decodes=CapacityLimiter(_DECODES_AT_ONCE),
+    )
+
+
+def _files(settings: GatewaySettings) -> LocalFiles:
+    root = settings.state_dir / "files"
+    if settings.artifacts_url is None:
+        return LocalFiles(root)
+    return open_bucket(
+        settings.artifacts_url, root, endpoint=settings.s3_endpoint, region=settings.s3_region,
+        key_id=settings.s3_key_id, secret=settings.s3_secret.get_secret_value() if settings.s3_secret else None,
     )
 
 

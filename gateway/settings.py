@@ -46,8 +46,8 @@ class GatewaySettings(BaseSettings):
         SecretStr | None,
         Field(
             validation_alias="GATEWAY_SECRET", min_length=16,
-            description="What webhooks and links are signed with; unset: drawn once, and kept in the data folder. Set it "
-            "to the same value where several machines work on one database.",
+            description="What webhooks and links are signed with; unset: drawn once, and kept in the data folder. Set "
+            "it to the same value where several machines work on one database.",
         ),
     ] = None
     public_url: Annotated[
@@ -57,6 +57,19 @@ class GatewaySettings(BaseSettings):
             description="Where callers reach this server, without a closing slash; webhooks name whole addresses then.",
         ),
     ] = None
+    artifacts_url: Annotated[
+        str | None,
+        Field(
+            validation_alias="GATEWAY_ARTIFACTS_URL", pattern=r"^s3://[^/]+(/.*[^/])?$",
+            description="s3://bucket/prefix keeps videos and pictures there; unset: in the data folder.",
+        ),
+    ] = None
+    s3_endpoint: Annotated[
+        str | None, Field(validation_alias="AWS_ENDPOINT_URL", description="Of a store that is not Amazon's own.")
+    ] = None
+    s3_region: Annotated[str | None, Field(validation_alias="AWS_REGION")] = None
+    s3_key_id: Annotated[str | None, Field(validation_alias="AWS_ACCESS_KEY_ID")] = None
+    s3_secret: Annotated[SecretStr | None, Field(validation_alias="AWS_SECRET_ACCESS_KEY")] = None
     webhook_hosts: Annotated[
         str,
         Field(

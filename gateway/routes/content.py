@@ -33,26 +33,29 @@ async def serve(job: JobRecord, variant: Variant, request: Request, gateway: Gat
         ProblemError: there is none of this kind, or not yet.
     """
     path, media_type, sha256 = _artifact(job, variant, gateway)
-    return await _send(path, media_type, sha256, request, job.id)
+    return await _send(path, media_type, sha256, request, job.id, gateway)
 
 
 async def serve_picture(folder_id: str, picture: StoredPicture, request: Request, gateway: Gateway) -> Response:
     """A stored picture of a job or an uploaded file."""
     return await _send(
-        gateway.files.path(folder_id, picture.file), picture.media_type, picture.sha256, request, folder_id
+        gateway.files.path(folder_id, picture.file), picture.media_type, picture.sha256, request, folder_id, gateway
     )
 
 
-async def _send(path: Path, media_type: str, sha256: str, request: Request, name: str) -> Response:
+async def _send(
+    path: Path, media_type: str, sha256: str, request: Request, name: str, gateway: Gateway
+) -> Response:
     headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, max-age=31536000, immutable",
                "X-Content-Type-Options": "nosniff"}
     if _matches(request.headers.get("if-none-match"), sha256):
         return Response(status_code=304, headers=headers)
+    await off_loop(gateway.files.bring, path)
     try:
         stat = await off_loop(path.stat)
     except FileNotFoundError:
         raise ProblemError(
-            404, "file_missing", "The file is gone", f"A file of {name} is no longer on disk."
+            404, "file_missing", "The file is gone", f"A file of {name} is no longer there."
         ) from None
     if not range_fits(request.headers.get("range"), stat.st_size):
         problem = Problem(

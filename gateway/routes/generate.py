@@ -14,6 +14,7 @@ from gateway.files import VIDEO_FILE
 from gateway.follow import wait_until_ended
 from gateway.intake import accept
 from gateway.jobs import JobRecord
+from gateway.ledger import off_loop
 from gateway.routes.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller
 from gateway.routes.advice import refused_fields
 from gateway.routes.openapi import generate_body, problems
@@ -103,8 +104,10 @@ async def _answer_with_video(job: JobRecord, gateway: Gateway) -> Response:
     location = {"Location": f"/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
     if job.video is not None:
         location |= {"ETag": f'"{job.video.sha256}"', "Content-Location": f"/v1/jobs/{job.id}/content"}
+        path = gateway.files.path(job.id, VIDEO_FILE)
+        await off_loop(gateway.files.bring, path)
         return FileResponse(
-            gateway.files.path(job.id, VIDEO_FILE), headers=location, media_type="video/mp4",
+            path, headers=location, media_type="video/mp4",
             filename=f"{job.id}.mp4", content_disposition_type="inline",
         )
     if job.error is not None:
