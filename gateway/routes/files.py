@@ -98,13 +98,13 @@ async def _read(request: Request, max_image_bytes: int) -> tuple[str, str, bytes
     if body_kind(request) != "form":
         raise BodyRefused("unsupported_media_type", "Send multipart/form-data: curl -F file=@cat.jpg")
     async with read_form(request, max_image_bytes) as form:
+        data = await form_picture(form, "file", max_image_bytes)
         fields = form_fields(form, "file")
         purpose = fields.pop("purpose", "vision")
         if fields:
             raise BodyRefused("unknown_field", f"{next(iter(fields))!r} is not known here: send `file` and `purpose`.")
         if len(purpose) > _MAX_PURPOSE_CHARS:
             raise BodyRefused("purpose_too_long", f"`purpose` has at most {_MAX_PURPOSE_CHARS} characters.")
-        data = await form_picture(form, "file", max_image_bytes)
         given = form.get("file")
         if not isinstance(data, bytes) or given is None or isinstance(given, str):
             raise BodyRefused("file_missing", "Send the picture as the file `file`: curl -F file=@cat.jpg")

@@ -79,3 +79,28 @@ async def test_hundreds_of_watchers_all_see_the_end(tmp_path: Path, services: Se
             services.script.may_go_on.set()
             seen = await asyncio.gather(*watching)
         assert [events[-1][1] for events in seen] == ["completed"] * 200
+
+
+async def test_a_follower_goes_on_after_a_restart_where_it_was(tmp_path: Path, services: Services) -> None:
+    """An event's id names what it says, so another process knows as well what was told and what was not."""
+    services.script.may_go_on.clear()
+    async with open_socket_client(gateway_settings(tmp_path, services)) as client:
+        url = (await client.post("/generate", json={"prompt": "a kite"})).json()["urls"]["events"]
+        told: list[str] = []
+        async with asyncio.timeout(10), aconnect_sse(client, "GET", url) as source:
+            async for event in source.aiter_sse():
+                told.append(event.id)
+                if json.loads(event.data)["progress"]["step"] == 2:
+                    break
+    async with open_socket_client(gateway_settings(tmp_path, services)) as client:
+        following = asyncio.create_task(followed(client, url, **{"Last-Event-ID": told[-1]}))
+        await asyncio.sleep(0.3)
+        services.script.may_go_on.set()
+        later = await following
+        assert later[-1][1] == "completed"
+        assert told[-1] not in [event_id for event_id, _, _ in later[:1]], "what it knew is not told first"
+        assert [event for _, event, _ in later[:-1]] == ["running"] * (len(later) - 1)
+        assert len(services.script.begun) == 1
+    async with open_socket_client(gateway_settings(tmp_path, services)) as client:
+        assert (await client.get(url, headers={"Last-Event-ID": later[-1][0]})).status_code == 204
+        assert await followed(client, url, **{"Last-Event-ID": told[-1]}) == later[-1:]
