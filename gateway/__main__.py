@@ -25,7 +25,7 @@ def main() -> None:
         log.critical(
             "This gateway would listen on %s, beyond this machine, where every caller needs a key, and there is none. "
             "Make one with `stillmotion keys create NAME`, or listen on 127.0.0.1 (GATEWAY_HOST), or set "
-            "GATEWAY_KEYS=off to serve all who can reach it, or GATEWAY_KEYS=required to start now and make keys later.",
+            "GATEWAY_KEYS=off to serve all who can reach it, or GATEWAY_KEYS=required to start and make keys later.",
             settings.host,
         )
         sys.exit(_NOT_CONFIGURED)

@@ -6,16 +6,25 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from contracts.errors import Problem
-from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
+from contracts.jobs import (
+    TERMINAL_JOB_STATES,
+    EffectiveParameters,
+    GenerateOptions,
+    JobStage,
+    JobState,
+    VideoFile,
+)
 from wire.calls import current_call
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
     "queued": frozenset({"running", "failed", "canceled"}),
     "running": frozenset({"completed", "failed", "canceled"}),
-    "completed": frozenset(),
+    "completed": frozenset({"expired"}),
     "failed": frozenset(),
     "canceled": frozenset(),
+    "expired": frozenset(),  # was completed; its files are gone
 })
+UNFINISHED: tuple[JobState, ...] = tuple(state for state in TRANSITIONS if state not in TERMINAL_JOB_STATES)
 
 DEFAULT_PRIORITY = 10
 """Lower runs first. Always set: the engine runs a job without a priority before all others."""
@@ -130,11 +139,12 @@ class JobRecord:
     remixed_from: str | None
     thumbnail: StoredPicture | None
     spritesheet: StoredPicture | None
+    expired_at: float | None
 
     @property
     def finished(self) -> bool:
-        """Whether no transition leads out of the present state."""
-        return not TRANSITIONS[self.state]
+        """Whether nothing more will be done for it."""
+        return self.state in TERMINAL_JOB_STATES
 
 
 def new_job_id() -> str:

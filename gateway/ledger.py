@@ -56,6 +56,13 @@ class Ledger:
         """Sequence number and id of the next jobs that have not ended."""
         return await off_loop(self._store.unfinished, after, limit)
 
+    async def expire(self, finished_before: float, limit: int) -> list[str]:
+        """Let go of jobs that ended before; returns the ids of those whose files are to be removed."""
+        job_ids = await off_loop(self._store.expire, finished_before, limit)
+        for job_id in job_ids:
+            self.live.changed(job_id)
+        return job_ids
+
     async def webhook(self, job: JobRecord) -> Delivery | None:
         """The webhook of the job, if it has one."""
         return None if job.request.webhook_url is None else await off_loop(self._store.webhook, job.id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from gateway.database import Database, metadata
-from gateway.jobs import TRANSITIONS
+from gateway.jobs import UNFINISHED
 
 FORGET_AFTER_S = 7 * 86400.0
 """How long a service that never comes back is kept in mind."""
@@ -19,7 +19,6 @@ _places = sa.Table(
     sa.Column("abandoned", sa.Boolean, nullable=False),  # another address renders it now
 )
 _jobs = sa.table("jobs", sa.column("id"), sa.column("state"))
-_UNFINISHED = [state for state, targets in TRANSITIONS.items() if targets]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,7 @@ class RenderPlaces:
         query = (
             sa.select(_places.c.address, sa.func.count())
             .join(_jobs, _jobs.c.id == _places.c.job_id)
-            .where(~_places.c.abandoned, _jobs.c.state.in_(_UNFINISHED))
+            .where(~_places.c.abandoned, _jobs.c.state.in_(UNFINISHED))
             .group_by(_places.c.address)
         )
         with self._database.reading() as connection:
@@ -74,7 +73,7 @@ class RenderPlaces:
     def left(self, limit: int = 200) -> list[LeftRender]:
         """Renders of jobs that ended or are gone, and those that another address took over."""
         waited_for = sa.exists().where(
-            _jobs.c.id == _places.c.job_id, _jobs.c.state.in_(_UNFINISHED)
+            _jobs.c.id == _places.c.job_id, _jobs.c.state.in_(UNFINISHED)
         )
         query = (
             sa.select(_places.c.job_id, _places.c.address)

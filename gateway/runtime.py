@@ -23,6 +23,7 @@ from gateway.describers import Describers
 from gateway.engine import DbosEngine
 from gateway.events import LiveJobs
 from gateway.executors import Executors
+from gateway.expiry import Expiry
 from gateway.fetch import Fetching
 from gateway.files import LocalFiles
 from gateway.identity import FileIdentity, SessionIdentity
@@ -87,6 +88,9 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
                 asyncio.create_task(_keep_looking(gateway)),
                 asyncio.create_task(gateway.courier.keep_dispatching(gateway.engine.deliver)),
             ]
+            if settings.keep_files_s is not None:
+                expiry = Expiry(ledger=gateway.ledger, files=gateway.files, keep_s=settings.keep_files_s)
+                watches.append(asyncio.create_task(expiry.keep_running()))
             try:
                 yield gateway
             finally:

@@ -57,6 +57,13 @@ class GatewaySettings(BaseSettings):
             description="Where callers reach this server, without a closing slash; webhooks name whole addresses then.",
         ),
     ] = None
+    keep_files_s: Annotated[
+        float | None,
+        Field(
+            validation_alias="GATEWAY_KEEP_FILES_S", gt=0,
+            description="How long after a job's end its files are kept; unset: until the job is removed.",
+        ),
+    ] = None
     artifacts_url: Annotated[
         str | None,
         Field(

@@ -13,7 +13,7 @@ from gateway.database import Database, metadata
 from gateway.deliveries import Delivery, drop, expect, find
 from gateway.jobs import (
     LOCAL_OWNER,
-    TRANSITIONS,
+    UNFINISHED,
     IllegalTransition,
     JobNotFound,
     JobRecord,
@@ -55,13 +55,14 @@ _jobs = sa.Table(
     sa.Column("remixed_from", sa.String(64)),
     sa.Column("thumbnail", sa.JSON(none_as_null=True)),
     sa.Column("spritesheet", sa.JSON(none_as_null=True)),
+    sa.Column("expired_at", sa.Float),
+    sa.Index("jobs_to_expire", "expired_at", "finished_at"),
     sa.Index("jobs_waiting", "state", "priority", "sequence"),
     sa.Index("jobs_of_owner", "owner", "sequence"),
     sa.Index("jobs_of_idempotency_key", "owner", "idempotency_key", unique=True),
     sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
 )
 _QUEUE_LOCK = 2
-_UNFINISHED = [state for state, targets in TRANSITIONS.items() if targets]
 
 
 class JobStore:
@@ -130,15 +131,15 @@ class JobStore:
     def unfinished(self, after: int = 0, limit: int = 1_000_000) -> list[tuple[int, str]]:
         """Sequence number and id of up to `limit` jobs that have not ended and came after the number `after`."""
         query = sa.select(_jobs.c.sequence, _jobs.c.id).where(
-            _jobs.c.state.in_(_UNFINISHED), _jobs.c.sequence > after
+            _jobs.c.state.in_(UNFINISHED), _jobs.c.sequence > after
         ).order_by(_jobs.c.sequence).limit(limit)
         with self._database.reading() as connection:
             return [(row.sequence, row.id) for row in connection.execute(query)]
 
     def ids(self) -> set[str]:
-        """The id of every job."""
+        """The id of every job that may have files."""
         with self._database.reading() as connection:
-            return set(connection.scalars(sa.select(_jobs.c.id)))
+            return set(connection.scalars(sa.select(_jobs.c.id).where(_jobs.c.expired_at.is_(None))))
 
     def queue_position(self, job: JobRecord) -> int | None:
         """How many queued jobs will start before this one; `None` when it does not wait."""
@@ -165,7 +166,7 @@ class JobStore:
             if to == "running":
                 changes["started_at"] = time.time()
                 changes["timings"]["queued"] = round(changes["started_at"] - job.created_at, 3)
-            if not TRANSITIONS[to]:
+            if to not in UNFINISHED:
                 changes["finished_at"] = time.time()
                 changes["timings"] |= _closing_timings(job, changes["finished_at"])
             if video is not None:
@@ -210,6 +211,19 @@ class JobStore:
         with self._database.reading() as connection:
             return find(connection, job_id)
 
+    def expire(self, finished_before: float, limit: int) -> list[str]:
+        """Let go of up to `limit` jobs that ended before: completed ones are `expired`, the files of all may go."""
+        with self._database.writing() as connection:
+            due = sa.select(_jobs.c.id).where(
+                _jobs.c.expired_at.is_(None), _jobs.c.finished_at < finished_before
+            ).limit(limit).with_for_update(skip_locked=True)
+            job_ids = list(connection.scalars(due))
+            state = sa.case((_jobs.c.state == "completed", "expired"), else_=_jobs.c.state)
+            connection.execute(
+                _jobs.update().where(_jobs.c.id.in_(job_ids)).values(state=state, expired_at=time.time())
+            )
+        return job_ids
+
     def remove(self, job_id: str) -> None:
         """Forget a job; removing one that is not there changes nothing."""
         with self._database.writing() as connection:
@@ -223,7 +237,7 @@ class JobStore:
 
     @staticmethod
     def _unfinished_of(connection: sa.Connection, owner: str) -> int:
-        query = sa.select(sa.func.count()).where(_jobs.c.owner == owner, _jobs.c.state.in_(_UNFINISHED))
+        query = sa.select(sa.func.count()).where(_jobs.c.owner == owner, _jobs.c.state.in_(UNFINISHED))
         return connection.scalar(query) or 0
 
     @staticmethod

@@ -32,6 +32,7 @@ def present(job: JobRecord, live: JobProgress | None, waiting: Waiting | None) -
         id=job.id, state=job.state, created_at=_time(job.created_at),
         started_at=None if job.started_at is None else _time(job.started_at),
         finished_at=None if job.finished_at is None else _time(job.finished_at),
+        expired_at=None if job.expired_at is None else _time(job.expired_at),
         progress=_progress(job, live, waiting), original_prompt=job.request.prompt,
         actual_prompt=job.actual_prompt, caption=job.caption, priority=job.priority, parameters=job.parameters,
         warnings=list(job.warnings), timings=dict(job.timings), video=job.video, error=job.error,
@@ -60,7 +61,7 @@ def _webhook(delivery: Delivery) -> WebhookDelivery:
 
 def _progress(job: JobRecord, live: JobProgress | None, waiting: Waiting | None) -> JobProgress:
     steps = job.parameters.steps or 0
-    if job.state == "completed":
+    if job.state in ("completed", "expired"):
         return JobProgress(step=steps, num_steps=steps, fraction=1.0, eta_s=0.0)
     if job.state == "queued":
         return JobProgress() if waiting is None else JobProgress(queue_position=waiting.position, eta_s=waiting.eta_s)

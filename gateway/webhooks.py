@@ -14,7 +14,7 @@ from typing import Final
 import httpx
 from standardwebhooks import Webhook
 
-from contracts.jobs import Job
+from contracts.jobs import Job, JobState
 from gateway.addresses import AddressRefused, AddressRules, pin, read_url
 from gateway.deliveries import MAX_ERROR_CHARS, Attempt, Delivery, DeliveryState, DeliveryStore
 from gateway.jobs import JobNotFound, JobRecord
@@ -157,7 +157,7 @@ def message(job: Job, public_url: str | None) -> bytes:
         data["urls"] = {name: f"{public_url}{url}" if url[0] == "/" else url for name, url in data["urls"].items()}
     ended = job.finished_at or job.created_at
     return json.dumps(
-        {"type": f"job.{job.state}", "timestamp": ended.isoformat(), "data": data}, ensure_ascii=False,
+        {"type": f"job.{_ended_as(job.state)}", "timestamp": ended.isoformat(), "data": data}, ensure_ascii=False,
         separators=(",", ":"),
     ).encode()
 
@@ -165,9 +165,13 @@ def message(job: Job, public_url: str | None) -> bytes:
 def signed_headers(job: JobRecord, body: bytes, secret: str) -> dict[str, str]:
     """The headers of one attempt; all attempts have the same `webhook-id`, by which a receiver knows repetitions."""
     now = datetime.now(UTC)
-    message_id = f"msg_{job.id}_{job.state}"
+    message_id = f"msg_{job.id}_{_ended_as(job.state)}"
     return {
         "Content-Type": "application/json", "User-Agent": "Stillmotion-Webhooks/1", "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": Webhook(secret).sign(message_id, now, body.decode()),
     }
+
+
+def _ended_as(state: JobState) -> JobState:
+    return "completed" if state == "expired" else state

@@ -88,6 +88,11 @@ def _matches(header: str | None, sha256: str) -> bool:
 
 
 def _artifact(job: JobRecord, variant: Variant, gateway: Gateway) -> tuple[Path, str, str]:
+    if job.expired_at is not None:
+        raise ProblemError(
+            410, "expired", "The files have expired", job_id=job.id,
+            detail="This server keeps files for a while, and that is over: send the request again for a new video.",
+        )
     if variant == "input":
         return _picture(job, job.picture, "This job was made from words alone.", gateway)
     if job.state != "completed" or job.video is None:

@@ -87,7 +87,7 @@ async def job_events(
 
 @router.get(
     "/{job_id}/content", response_class=FileResponse, summary="The MP4, or a picture that goes with it",
-    responses={**FILE_RESPONSES, **problems(404, 409, 416, 422)},
+    responses={**FILE_RESPONSES, **problems(404, 409, 410, 416, 422)},
 )
 @router.head("/{job_id}/content", include_in_schema=False)
 async def get_content(

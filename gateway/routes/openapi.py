@@ -21,6 +21,7 @@ _EXPLANATIONS = {
     404: "No such job, or nothing of that kind.",
     406: "Not available in the wanted form.",
     409: "The job's state does not allow it.",
+    410: "The files have expired.",
     413: "More bytes than are taken.",
     415: "Neither multipart/form-data nor application/json, or not a PNG, JPEG or WebP picture.",
     416: "The range lies outside the file.",

@@ -9,10 +9,10 @@ from contracts.describe import MAX_IMAGE_BASE64_CHARS, Language, Text
 from contracts.errors import Problem
 from contracts.models import FrozenModel, Sampler
 
-JobState = Literal["queued", "running", "completed", "failed", "canceled"]
+JobState = Literal["queued", "running", "completed", "failed", "canceled", "expired"]
 JobStage = Literal["describing", "rendering", "saving"]
 Enhance = Literal["auto", "always", "never"]
-TERMINAL_JOB_STATES: frozenset[JobState] = frozenset({"completed", "failed", "canceled"})
+TERMINAL_JOB_STATES: frozenset[JobState] = frozenset({"completed", "failed", "canceled", "expired"})
 
 Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
                      Field(max_length=16)]
@@ -139,6 +139,7 @@ class Job(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    expired_at: datetime | None = Field(default=None, description="Since then its files are gone.")
     progress: JobProgress = Field(default_factory=JobProgress)
     original_prompt: str | None = None
     actual_prompt: str | None = None

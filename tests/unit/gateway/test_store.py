@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, JobState
 from gateway.database import Database
-from gateway.jobs import TRANSITIONS, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
+from gateway.jobs import TRANSITIONS, UNFINISHED, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
 from gateway.parameters import resolve
 from gateway.store import JobStore
 from tests.unit.gateway.services import VIDEO_MODEL
@@ -33,11 +33,13 @@ def store(tmp_path: Path) -> JobStore:
 
 def test_the_table_of_transitions_names_every_state_and_ends_in_the_terminal_ones() -> None:
     assert set(TRANSITIONS) == set(get_args(JobState))
-    assert {state for state, targets in TRANSITIONS.items() if not targets} == TERMINAL_JOB_STATES
+    assert set(UNFINISHED) == set(TRANSITIONS) - TERMINAL_JOB_STATES
+    ended = {target for state in TERMINAL_JOB_STATES for target in TRANSITIONS[state]}
+    assert ended == {"expired"}, "what has ended never begins again"
 
 
 def test_no_transition_leads_back() -> None:
-    rank = {"queued": 0, "running": 1, "completed": 2, "failed": 2, "canceled": 2}
+    rank = {"queued": 0, "running": 1, "completed": 2, "failed": 2, "canceled": 2, "expired": 3}
     assert all(rank[target] > rank[state] for state, targets in TRANSITIONS.items() for target in targets)
 
 
