@@ -20,7 +20,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.openai_errors import OpenAIErrorMiddleware
 from gateway.parameters import ParameterRefused
 from gateway.remix import NotRemixable
-from gateway.routes import describe, docs, files, generate, health, jobs, metrics, models, openai_videos
+from gateway.routes import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
 from gateway.routes.openapi import DESCRIPTION, with_keys, with_problem, without_keys
 from gateway.runtime import open_gateway
 from gateway.settings import GatewaySettings
@@ -50,7 +50,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         title="Stillmotion", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (generate, jobs, openai_videos, files, models, describe, health, metrics, docs):
+    for part in (generate, jobs, links, openai_videos, files, models, describe, health, metrics, docs):
         app.include_router(part.router)
     app.add_middleware(OpenAIErrorMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=series.registry)

@@ -11,6 +11,7 @@ from contracts.jobs import EffectiveParameters, JobStage, JobState, VideoFile
 from gateway.deliveries import Delivery
 from gateway.events import LiveJobs
 from gateway.jobs import JobRecord, NewJob, StoredPicture
+from gateway.links import Links
 from gateway.outlook import Outlook, Waiting
 from gateway.store import JobStore
 
@@ -27,11 +28,13 @@ class Ledger:
     """What `JobStore` does, without blocking the loop; raises what it raises."""
 
     def __init__(
-        self, store: JobStore, live: LiveJobs, outlook: Outlook, ended: Callable[[JobRecord], None]
+        self, store: JobStore, live: LiveJobs, outlook: Outlook, ended: Callable[[JobRecord], None],
+        links: Links | None = None,
     ) -> None:
         self._store = store
         self._outlook = outlook
         self.live = live
+        self.links = links  # where jobs are shown with links to their videos
         self._ended = ended  # told of every job that this process brings to its end
 
     async def add(self, job: NewJob, max_queued: int, max_of_owner: int | None = None) -> JobRecord:

@@ -29,6 +29,7 @@ from gateway.files import LocalFiles
 from gateway.identity import FileIdentity, SessionIdentity
 from gateway.keys import KeyStore
 from gateway.ledger import Ledger, off_loop
+from gateway.links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.outlook import Outlook
 from gateway.pipeline import Parts, run_job
@@ -37,7 +38,7 @@ from gateway.prompting import Prompter
 from gateway.render_places import RenderPlaces
 from gateway.routing import Renderers
 from gateway.settings import GatewaySettings
-from gateway.signing import open_signer
+from gateway.signing import Signer, open_signer
 from gateway.store import JobStore
 from gateway.uploaded import UploadStore
 from gateway.uploads import PictureLimits, harden_pillow
@@ -121,7 +122,10 @@ def _assemble(
     live = LiveJobs()
     outlook = Outlook(database, live, servers=video.upstreams.num_healthy)
     outlook.learn_from_the_past()
-    ledger = Ledger(store, live, outlook, metrics.job_ended)
+    given = settings.secret.get_secret_value() if settings.secret else None
+    signer = open_signer(given, settings.state_dir)
+    links = None if settings.link_s is None else Links(key=signer.links_key(), valid_s=settings.link_s)
+    ledger = Ledger(store, live, outlook, metrics.job_ended, links)
     catalog = Catalog(vl, video)
     prompts = Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up)
     parts = Parts(
@@ -129,7 +133,7 @@ def _assemble(
         render_timeout_s=settings.render_timeout_s,
     )
     tls = outside_tls(settings.ca_file)
-    courier = _courier(settings, database, ledger, tls)
+    courier = _courier(settings, database, ledger, signer, tls)
     engine = DbosEngine(
         settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step), courier.attempt,
         executor_id=settings.executor_id, concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
@@ -167,11 +171,12 @@ def _files(settings: GatewaySettings) -> LocalFiles:
     )
 
 
-def _courier(settings: GatewaySettings, database: Database, ledger: Ledger, tls: ssl.SSLContext) -> Courier:
+def _courier(
+    settings: GatewaySettings, database: Database, ledger: Ledger, signer: Signer, tls: ssl.SSLContext
+) -> Courier:
     patience = Patience()
-    given = settings.secret.get_secret_value() if settings.secret else None
     return Courier(
-        ledger=ledger, deliveries=DeliveryStore(database), signer=open_signer(given, settings.state_dir),
+        ledger=ledger, deliveries=DeliveryStore(database), signer=signer,
         http=outside_client(timeout=httpx.Timeout(patience.answer_s), tls=tls), rules=settings.webhook_rules,
         patience=patience, public_url=settings.public_url,
     )

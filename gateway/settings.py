@@ -57,6 +57,13 @@ class GatewaySettings(BaseSettings):
             description="Where callers reach this server, without a closing slash; webhooks name whole addresses then.",
         ),
     ] = None
+    link_s: Annotated[
+        float | None,
+        Field(
+            validation_alias="GATEWAY_LINK_S", ge=1,
+            description="Jobs show links that open their videos without a key, for at least so long; unset: none.",
+        ),
+    ] = None
     keep_files_s: Annotated[
         float | None,
         Field(

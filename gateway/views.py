@@ -6,6 +6,7 @@ from contracts.jobs import Job, JobPage, JobProgress, JobUrls, WebhookAttempt, W
 from gateway.deliveries import Delivery
 from gateway.jobs import JobRecord
 from gateway.ledger import Ledger
+from gateway.links import Links
 from gateway.outlook import Waiting
 
 # Where each stage begins on the way from 0 to 1; rendering takes nearly all of the time.
@@ -44,8 +45,15 @@ def present(job: JobRecord, live: JobProgress | None, waiting: Waiting | None) -
     )
 
 
+def linked(job: Job, links: Links | None) -> Job:
+    """The job with a link to its video, if there is one and links are made."""
+    if links is None or job.urls.content is None:
+        return job
+    return job.model_copy(update={"urls": job.urls.model_copy(update={"link": links.to_video(job.id)})})
+
+
 async def _glance(job: JobRecord, ledger: Ledger) -> Job:
-    return present(job, ledger.live.progress(job.id), await ledger.waiting(job))
+    return linked(present(job, ledger.live.progress(job.id), await ledger.waiting(job)), ledger.links)
 
 
 def _webhook(delivery: Delivery) -> WebhookDelivery:

@@ -20,7 +20,7 @@ from gateway.deliveries import MAX_ERROR_CHARS, Attempt, Delivery, DeliveryState
 from gateway.jobs import JobNotFound, JobRecord
 from gateway.ledger import Ledger, off_loop
 from gateway.signing import Signer
-from gateway.views import present
+from gateway.views import linked, present
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Courier:
             await off_loop(self.deliveries.begin, due)
 
     async def _call(self, job: JobRecord, delivery: Delivery) -> Receipt:
-        body = message(present(job, None, None), self.public_url)
+        body = message(linked(present(job, None, None), self.ledger.links), self.public_url)
         headers = signed_headers(job, body, self.signer.webhook_secret(job.owner))
         try:
             async with asyncio.timeout(self.patience.answer_s):

@@ -67,6 +67,9 @@ class JobUrls(BaseModel):
     events: str
     cancel: str
     content: str | None = Field(default=None, description="Set once the job is completed.")
+    link: str | None = Field(
+        default=None, description="Opens the video without a key, for a while; where the server makes such links."
+    )
 
 
 class JobProgress(BaseModel):

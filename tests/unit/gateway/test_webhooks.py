@@ -18,9 +18,10 @@ from fastapi.responses import Response
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import gateway.runtime
+from gateway.addresses import AddressRefused
 from gateway.settings import GatewaySettings
 from gateway.signing import open_signer
-from gateway.webhooks import Patience
+from gateway.webhooks import Patience, check_address
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.services import Services
 
@@ -260,10 +261,20 @@ async def test_a_removed_job_is_told_to_nobody(sender: httpx.AsyncClient) -> Non
         ("not a url", "webhook_url_not_plain"), ("https://2130706433/", "webhook_url_unreadable"),
     ],
 )
-async def test_a_webhook_goes_to_public_https_addresses_only(client: httpx.AsyncClient, url: str, code: str) -> None:
-    answer = await client.post("/generate", json={"prompt": "a kite", "webhook_url": url})
-    assert (answer.status_code, answer.json()["code"]) == (422, code)
-    assert answer.json()["errors"][0]["field"] == "body.webhook_url"
+async def test_a_webhook_goes_to_public_https_addresses_only(url: str, code: str) -> None:
+    with pytest.raises(AddressRefused) as refused:
+        await check_address(url, GatewaySettings().webhook_rules)
+    assert f"webhook_{refused.value.code}" == code
+
+
+async def test_a_webhook_that_could_never_be_delivered_is_refused_at_the_door(
+    tmp_path: Path, services: Services
+) -> None:
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        answer = await client.post("/generate", json={"prompt": "a kite", "webhook_url": "https://127.0.0.1/"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "webhook_url_address_not_public")
+        assert answer.json()["errors"][0]["field"] == "body.webhook_url"
+        assert (await client.get("/v1/jobs")).json()["data"] == []
 
 
 def test_the_secret_is_drawn_once_kept_to_its_owner_and_given_by_the_setting(tmp_path: Path) -> None:
