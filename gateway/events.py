@@ -1,10 +1,13 @@
 """Live progress of the jobs at work in this process, and who waits for news of a job. Used on one event loop."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from contracts.jobs import JobProgress
+
+_BETWEEN_QUEUE_NEWS_S = 1.0  # each watcher of a waiting job looks into the database: hundreds at a time
 
 
 class LiveJobs:
@@ -17,6 +20,8 @@ class LiveJobs:
         self._progress: dict[str, JobProgress] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._in_queue: set[str] = set()
+        self._queue_news: asyncio.TimerHandle | None = None
+        self._queue_told_at = 0.0
         self.webhook_due = asyncio.Event()
 
     def progress(self, job_id: str) -> JobProgress | None:
@@ -46,7 +51,15 @@ class LiveJobs:
             self._in_queue.discard(job_id)
 
     def queue_moved(self) -> None:
-        """Wake the watchers of every waiting job: one left the queue."""
+        """Wake the watchers of every waiting job: one left the queue. A queue that moves fast wakes them now and then.
+        """
+        if self._queue_news is not None:
+            return  # they will look after this move, too
+        wait_s = max(0.0, self._queue_told_at + _BETWEEN_QUEUE_NEWS_S - time.monotonic())
+        self._queue_news = asyncio.get_running_loop().call_later(wait_s, self._tell_queue)
+
+    def _tell_queue(self) -> None:
+        self._queue_news, self._queue_told_at = None, time.monotonic()
         for job_id in tuple(self._in_queue):
             self.changed(job_id)
 

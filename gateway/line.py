@@ -148,4 +148,4 @@ def _before(connection: sa.Connection, job_id: str) -> sa.ColumnElement[bool] | 
     own = connection.execute(sa.select(_line.c.turn, _line.c.number).where(_line.c.job_id == job_id, _WAITS)).first()
     if own is None:
         return None
-    return sa.or_(_line.c.turn < own[0], sa.and_(_line.c.turn == own[0], _line.c.number < own[1]))
+    return sa.tuple_(_line.c.turn, _line.c.number) < sa.tuple_(sa.literal(own[0]), sa.literal(own[1]))  # by the index

@@ -12,7 +12,7 @@ from gateway.runtime import Gateway
 _bearer = HTTPBearer(auto_error=False, scheme_name="key", description="A key of this server, such as `sm_…`.")
 
 
-def _gateway(request: Request) -> Gateway:
+async def _gateway(request: Request) -> Gateway:  # not a plain function: those are run in threads, for every request
     gateway: Gateway = request.app.state.gateway
     return gateway
 
