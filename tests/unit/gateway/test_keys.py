@@ -13,8 +13,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from typer.testing import CliRunner, Result
 
 from gateway.app import create_app
+from gateway.cli.commands import app as commands
 from gateway.database import Database
 from gateway.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyStore, RateNotReadable
 from gateway.settings import GatewaySettings
@@ -117,7 +119,8 @@ def api_routes(app: FastAPI) -> list[tuple[str, str]]:
         for inner in (getattr(getattr(route, "original_router", None), "routes", None) or [route])
     ]
     return [
-        (method, route.path) for route in routes if isinstance(route, APIRoute) for method in sorted(route.methods or ())
+        (method, route.path)
+        for route in routes if isinstance(route, APIRoute) for method in sorted(route.methods or ())
     ]
 
 
@@ -229,15 +232,11 @@ def test_the_description_offers_a_key_where_one_is_needed_and_only_there(setting
     assert "security" not in without["paths"]["/generate"]["post"]
 
 
-def command(data_dir: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "STILLMOTION_DATA": str(data_dir), "GATEWAY_PORT": "0", **environment},
-    )
-
-
 def test_a_gateway_for_everybody_does_not_start_by_oversight(tmp_path: Path) -> None:
-    refused = command(tmp_path, "gateway", GATEWAY_HOST="0.0.0.0")
+    refused = subprocess.run(
+        [sys.executable, "-m", "gateway"], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "STILLMOTION_DATA": str(tmp_path), "GATEWAY_PORT": "0", "GATEWAY_HOST": "0.0.0.0"},
+    )
     assert refused.returncode == 78
     assert "stillmotion keys create" in refused.stderr
     assert "GATEWAY_KEYS=off" in refused.stderr
@@ -245,18 +244,21 @@ def test_a_gateway_for_everybody_does_not_start_by_oversight(tmp_path: Path) -> 
 
 
 def test_the_command_makes_lists_and_revokes_keys(tmp_path: Path) -> None:
-    made = command(tmp_path, "gateway.cli", "keys", "create", "alice", "--rate", "30/minute", "--max-jobs", "4")
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(commands, ["keys", *arguments], env={"STILLMOTION_DATA": str(tmp_path)})
+
+    made = run("create", "alice", "--rate", "30/minute", "--max-jobs", "4")
     secret = made.stdout.strip()
-    assert secret.startswith("sm_"), made.stderr
-    listed = command(tmp_path, "gateway.cli", "keys", "list").stdout
+    assert secret.startswith("sm_"), made.output
+    listed = run("list").stdout
     assert "alice" in listed
     assert "30/minute" in listed
     assert "never" in listed
     assert secret not in listed
-    again = command(tmp_path, "gateway.cli", "keys", "create", "alice")
-    assert (again.returncode, again.stdout) == (1, "")
+    again = run("create", "alice")
+    assert (again.exit_code, again.stdout) == (1, "")
     assert "in use" in again.stderr
-    signed = command(tmp_path, "gateway.cli", "keys", "webhook-secret", "alice").stdout.strip()
+    signed = run("webhook-secret", "alice").stdout.strip()
     assert signed == open_signer(None, tmp_path / "gateway").webhook_secret(listed.split("alice")[1].split()[0])
-    assert command(tmp_path, "gateway.cli", "keys", "revoke", "alice").returncode == 0
-    assert "revoked" in command(tmp_path, "gateway.cli", "keys", "list").stdout
+    assert run("revoke", "alice").exit_code == 0
+    assert "revoked" in run("list").stdout
