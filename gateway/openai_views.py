@@ -5,7 +5,10 @@ from contracts.openai_videos import Video, VideoError, VideoStatus
 from gateway.jobs import JobRecord
 from gateway.views import present
 
-_STATUS: dict[JobState, VideoStatus] = {"queued": "queued", "running": "in_progress", "completed": "completed"}
+# An expired video was completed; `expires_at` says since when its files are gone.
+_STATUS: dict[JobState, VideoStatus] = {
+    "queued": "queued", "running": "in_progress", "completed": "completed", "expired": "completed",
+}
 
 
 def present_video(job: JobRecord, live: JobProgress | None) -> Video:
@@ -14,7 +17,8 @@ def present_video(job: JobRecord, live: JobProgress | None) -> Video:
     return Video(
         id=job.id, status=_STATUS.get(job.state, "failed"), progress=int(progress.fraction * 100),
         created_at=int(job.created_at),
-        completed_at=int(job.finished_at) if job.state == "completed" and job.finished_at else None,
+        completed_at=int(job.finished_at) if job.video is not None and job.finished_at else None,
+        expires_at=int(job.expired_at) if job.expired_at else None,
         model=used.model, prompt=job.request.prompt, seconds=f"{used.num_frames / used.fps:g}",
         size=f"{used.width}x{used.height}", remixed_from_video_id=job.remixed_from, error=_error(job),
     )

@@ -1,18 +1,13 @@
 """Every operation of /openapi.json, called with whatever its schema allows and much that it does not."""
 
-import asyncio
 import json
 import os
-import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-import httpx
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -31,6 +26,7 @@ from contracts.openai_videos import OpenAIError
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.conftest import gateway_settings
+from tests.unit.gateway.live_gateway import LiveGateway
 from tests.unit.gateway.services import running_services
 
 DOCUMENT = schemathesis.openapi.from_dict(create_app(GatewaySettings()).openapi())
@@ -38,6 +34,7 @@ FOUND = list(DOCUMENT.get_all_operations())
 OPERATIONS = [found.ok() for found in FOUND if isinstance(found, Ok)]
 assert len(OPERATIONS) == len(FOUND), "an operation's own schema is not valid"
 SEEN: Counter[tuple[str, int]] = Counter()
+UNBOUNDED = {"negative_prompt", "enhance", "seed", "metadata", "language", "instruction"}
 MAX_EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "14"))
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
@@ -45,11 +42,11 @@ CHECKS = [
 ]
 
 
-class LiveGateway:
-    """A gateway on a socket, with one completed job and one file that are there whenever they are asked for."""
+class Places:
+    """A gateway with one completed job and one file that are there whenever they are asked for."""
 
-    def __init__(self, port: int, picture: bytes) -> None:
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+    def __init__(self, gateway: LiveGateway, picture: bytes) -> None:
+        self.client = gateway.client
         self._picture = {"image": ("cat.png", picture, "image/png")}
         self._job_id = self._file_id = "none"
 
@@ -68,27 +65,16 @@ class LiveGateway:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory, picture: Callable[..., bytes]) -> Iterator[LiveGateway]:
-    with running_services() as services, socket.socket() as bound:
+def live(tmp_path_factory: pytest.TempPathFactory, picture: Callable[..., bytes]) -> Iterator[Places]:
+    with running_services() as services:
         services.script.step_s = 0.001
-        bound.bind(("127.0.0.1", 0))
-        options = gateway_settings(tmp_path_factory.mktemp("schema"), services, max_wait_s=1)
-        server = uvicorn.Server(uvicorn.Config(create_app(options), log_config=None, timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])), daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        try:
-            yield LiveGateway(bound.getsockname()[1], picture())
-        finally:
-            server.should_exit = True
-            thread.join(20)
+        gateway = LiveGateway(gateway_settings(tmp_path_factory.mktemp("schema"), services, max_wait_s=1))
+        yield Places(gateway, picture())
+        gateway.stop()
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=[operation.label for operation in OPERATIONS])
-def test_nothing_is_answered_that_is_not_documented(operation: APIOperation, live: LiveGateway) -> None:
+def test_nothing_is_answered_that_is_not_documented(operation: APIOperation, live: Places) -> None:
     """No 5xx, no status, media type or body beyond the schema; every error is readable JSON."""
     valid = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
     invalid = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
@@ -102,11 +88,14 @@ def test_nothing_is_answered_that_is_not_documented(operation: APIOperation, liv
     every_call_is_answered_as_documented()
 
 
-def call(case: schemathesis.Case, live: LiveGateway) -> None:
+def call(case: schemathesis.Case, live: Places) -> None:
     for name, real in (("job_id", live.job_id), ("video_id", live.job_id), ("file_id", live.file_id)):
         # Every second call meets something that is there.
         if name in case.path_parameters and len(str(case.path_parameters[name])) % 2:
             case.path_parameters[name] = real()
+    if case.operation.path in ("/generate", "/v1/videos") and isinstance(case.body, dict) and len(case.body) % 2:
+        # No schema knows the bounds of the model: without the fields that have some, a call comes further.
+        case.body = {name: value for name, value in case.body.items() if name in UNBOUNDED} | {"prompt": "a kite"}
     answer = case.call(base_url=str(live.client.base_url), timeout=20)
     SEEN[case.operation.label, answer.status_code] += 1
     case.validate_response(answer, checks=CHECKS)
@@ -116,11 +105,12 @@ def call(case: schemathesis.Case, live: LiveGateway) -> None:
         kind.model_validate(body)
 
 
-def test_the_calls_went_over_the_whole_api_and_further_than_its_door(live: LiveGateway) -> None:
+def test_the_calls_went_over_the_whole_api_and_further_than_its_door(live: Places) -> None:
     """Nothing was left out of the document but the pages of /docs, and most operations did what they are for."""
     paths = set(live.client.get("/openapi.json").json()["paths"])
     assert {"/generate", "/v1/jobs", "/v1/jobs/{job_id}/events", "/v1/videos", "/v1/videos/{video_id}/remix",
             "/v1/files", "/v1/describe", "/v1/models", "/readyz"} <= paths
     succeeded = {label for label, status in SEEN if status < 300}
-    by_chance = {"POST /v1/files", "POST /v1/jobs/{job_id}/cancel"}  # a valid picture, a job that still runs
+    # These need a valid picture, a job that still runs, a signature.
+    by_chance = {"POST /v1/files", "POST /v1/jobs/{job_id}/cancel", "GET /v1/links/{token}"}
     assert {operation.label for operation in OPERATIONS} - succeeded <= by_chance
