@@ -15,6 +15,7 @@ from gateway.callers import KeyRefused, RateExceeded
 from gateway.clients import ServiceError
 from gateway.failures import service_problem
 from gateway.fetch import FetchFailed
+from gateway.follow import ClientGone
 from gateway.jobs import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
 from gateway.metrics import GatewayMetrics
 from gateway.openai_errors import OpenAIErrorMiddleware
@@ -22,15 +23,18 @@ from gateway.parameters import ParameterRefused
 from gateway.remix import NotRemixable
 from gateway.routes import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
 from gateway.routes.openapi import DESCRIPTION, with_keys, with_problem, without_keys
+from gateway.room import DiskFull
 from gateway.runtime import open_gateway
 from gateway.settings import GatewaySettings
 from gateway.uploaded import TooManyFiles, UploadNotFound
 from gateway.uploads import PictureRefused
 from wire.calls import CallMiddleware
 from wire.metrics import HttpMetricsMiddleware
+from wire.problem_bodies import ProblemBodiesMiddleware
 from wire.problems import install_problem_handlers, problem_response
 
 _QUEUE_RETRY_AFTER_S = 10
+_DISK_RETRY_AFTER_S = 60
 _STATUS_OF_CODE = {
     "image_too_many_bytes": 413, "image_format_unsupported": 415, "unsupported_media_type": 415,
 }
@@ -53,6 +57,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     for part in (generate, jobs, links, openai_videos, files, models, describe, health, metrics, docs):
         app.include_router(part.router)
     app.add_middleware(OpenAIErrorMiddleware)
+    app.add_middleware(ProblemBodiesMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=series.registry)
     app.add_middleware(CallMiddleware)
     install_problem_handlers(app)
@@ -183,6 +188,21 @@ def _picture_not_fetched(error: AddressRefused | FetchFailed) -> Problem:
     )
 
 
+def _disk_full(error: DiskFull) -> Problem:
+    return Problem(
+        status=507, code="disk_full", title="No room on disk", retry_after_s=_DISK_RETRY_AFTER_S,
+        detail=f"{error.free // 2**20} MiB are free where {error.needed // 2**20} MiB are needed: delete jobs that are "
+        "done with, or give the server more space.",
+    )
+
+
+def _client_gone(_: ClientGone) -> Problem:
+    return Problem(
+        status=499, code="client_closed_request", title="Nobody waits",
+        detail="The connection was closed; the job goes on.",
+    )
+
+
 _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     KeyRefused: _key_refused,
     RateExceeded: _rate_exceeded,
@@ -200,6 +220,8 @@ _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     AddressRefused: _picture_not_fetched,
     FetchFailed: _picture_not_fetched,
     ServiceError: service_problem,
+    DiskFull: _disk_full,
+    ClientGone: _client_gone,
 }
 
 

@@ -11,6 +11,7 @@ from gateway.ledger import off_loop
 from gateway.parameters import ParameterRefused, resolve
 from gateway.pictures import picture_of, store_picture
 from gateway.request_ids import current_request_id
+from gateway.room import check_room
 from gateway.runtime import Gateway
 from gateway.uploads import Picture
 from gateway.webhooks import check_address
@@ -26,8 +27,8 @@ async def accept(
     """Check, store and queue a request on behalf of `caller`; true where an earlier one had made the job already.
 
     Raises:
-        BodyRefused, ParameterRefused, QueueFull, OwnerQueueFull, KeyReused, and what `picture_of` raises: nothing is
-            left behind.
+        BodyRefused, ParameterRefused, DiskFull, QueueFull, OwnerQueueFull, KeyReused, and what `picture_of` raises:
+            nothing is left behind.
         ServiceError: the video service was never reached, so nothing can be checked against its model.
     """
     if not submission.has_picture and submission.options.prompt is None:
@@ -39,6 +40,7 @@ async def accept(
         before = await gateway.ledger.made_before(caller.owner, idempotency_key, fingerprint)
         if before is not None:
             return before, True
+    await check_room(gateway.settings)
     await _check_webhook(submission.options.webhook_url, gateway)
     picture = await picture_of(submission, caller, gateway)
     job = await _new_job(submission, caller, gateway, picture, idempotency_key, fingerprint)

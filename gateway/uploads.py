@@ -7,12 +7,13 @@ import warnings
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 MIN_SIDE: Final = 64
 MAX_ASPECT: Final = 4.0
 LOW_RESOLUTION_SIDE: Final = 720
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
+_PROFILED_MODES: Final = ("RGB", "RGBA", "L", "CMYK")
 _ADVICE: Final = "Send one PNG, JPEG or WebP picture."
 # First bytes of what people send by mistake: a refusal that names it helps more than "unknown".
 _KNOWN_STRANGERS: Final = (
@@ -157,10 +158,31 @@ def _decode(image: Image.Image, long_side: int) -> Image.Image:
         raise _unreadable() from None
     except (SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, ZeroDivisionError, MemoryError):
         raise _unreadable() from None
-    flat = _flatten(upright)
+    flat = _flatten(_in_srgb(upright))
     if max(flat.size) > long_side:
         flat.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
     return flat
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """The picture with its colours as sRGB, which is what models and browsers take numbers without a profile for."""
+    embedded = image.info.pop("icc_profile", None)
+    if not embedded or image.mode not in _PROFILED_MODES:
+        return image
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+        if "srgb" in ImageCms.getProfileDescription(profile).lower():
+            return image
+        converted = ImageCms.profileToProfile(
+            image, profile, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGBA" if image.mode == "RGBA" else "RGB", flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image  # a profile that is damaged or of another kind of picture says nothing about this one
+    if converted is None:
+        return image
+    converted.info.pop("icc_profile", None)  # Pillow notes that of sRGB, and would write it into every PNG
+    return converted
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from contracts.errors import Problem
 from contracts.jobs import Job
 from gateway.bodies import read_submission
 from gateway.files import VIDEO_FILE
-from gateway.follow import wait_until_ended
+from gateway.follow import wait_until_ended, while_connected
 from gateway.intake import accept
 from gateway.jobs import JobRecord
 from gateway.ledger import off_loop
@@ -36,7 +36,7 @@ _Form = Literal["job", "video"]
         200: {"model": Job, "description": "The job ended while `Prefer: wait` lasted, or the MP4 itself.",
               "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}},
         202: {"model": Job, "description": "Accepted; `Location` is the job, `Retry-After` when to look."},
-        **problems(404, 409, 413, 415, 422, 429, 502, 503, 504),
+        **problems(404, 409, 413, 415, 422, 429, 502, 503, 504, 507),
     },
 )
 async def generate(
@@ -58,9 +58,10 @@ async def generate(
         return problem_response(await refused_fields(error, gateway))
     job, replayed = await accept(submission, caller, gateway, idempotency_key)
     if wanted_form(request.headers.get("accept", "")) == "video":
-        response = await _answer_with_video(job, gateway)
+        response = await while_connected(request, _answer_with_video(job, gateway))
     else:
-        response = await _answer_with_job(job, request.headers.get("prefer", ""), gateway)
+        prefer = request.headers.get("prefer", "")
+        response = await while_connected(request, _answer_with_job(job, prefer, gateway))
     if replayed:
         response.headers[REPLAYED] = "true"
     return response

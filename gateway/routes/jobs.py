@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from contracts.jobs import Job, JobPage, JobState
 from gateway.endings import cancel, remove
-from gateway.follow import encode, event_stream, wait_until_ended
+from gateway.follow import encode, event_stream, wait_until_ended, while_connected
 from gateway.routes.access import OpenGateway, OwnJob, TheCaller
 from gateway.routes.content import FILE_RESPONSES, Variant, serve
 from gateway.routes.openapi import problems
@@ -41,11 +41,12 @@ async def list_jobs(
 
 @router.get("/{job_id}", responses=problems(404, 422), summary="One job")
 async def get_job(
-    own: OwnJob, gateway: OpenGateway,
+    request: Request, own: OwnJob, gateway: OpenGateway,
     wait: Annotated[int, Query(ge=0, description="Seconds to wait for the end; capped.", examples=[30])] = 0,
 ) -> Job:
     """The job as it is, or, with `wait`, once it has ended or the time is over."""
-    job = await wait_until_ended(own.id, gateway.ledger, min(wait, gateway.settings.max_wait_s))
+    wait_s = min(wait, gateway.settings.max_wait_s)
+    job = await while_connected(request, wait_until_ended(own.id, gateway.ledger, wait_s)) if wait_s else own
     return await view(job, gateway.ledger)
 
 

@@ -30,6 +30,7 @@ _EXPLANATIONS = {
     500: "The server failed; its log has the cause.",
     502: "A service failed this job.",
     503: "A service is not available.",
+    507: "The server's disk is nearly full.",
     504: "The render took longer than a render may take.",
 }
 

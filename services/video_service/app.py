@@ -18,8 +18,10 @@ from video_service.service import ServiceUnavailable, VideoService
 from video_service.settings import VideoSettings
 from video_service.store import RenderStore
 from video_service.supervisor import WORKER_COMMAND, Supervisor
+from wire.body_limit import BodyLimitMiddleware
 from wire.calls import CallMiddleware
 from wire.metrics import HttpMetricsMiddleware, add_metrics_route
+from wire.problem_bodies import ProblemBodiesMiddleware
 from wire.problems import install_problem_handlers, problem_response
 from wire.token import InternalTokenMiddleware
 
@@ -45,17 +47,16 @@ def create_app(
         finally:
             await service.stop()
 
-    app = FastAPI(
-        title="Stillmotion video service", lifespan=lifespan, docs_url=None, redoc_url=None,
-        max_body_size=MAX_BODY_BYTES,
-    )
+    app = FastAPI(title="Stillmotion video service", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.include_router(router)
     install_problem_handlers(app)
     for kind, explain in _PROBLEMS.items():
         app.add_exception_handler(kind, _answer_with(explain))
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
+    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(InternalTokenMiddleware, token=token)
+    app.add_middleware(ProblemBodiesMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=renders.metrics.registry)
     app.add_middleware(CallMiddleware, internal=True)
     add_metrics_route(app, renders.metrics.registry)

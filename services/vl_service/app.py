@@ -21,6 +21,7 @@ from vl_service.settings import Settings
 from wire.body_limit import BodyLimitMiddleware
 from wire.calls import CallMiddleware
 from wire.metrics import HttpMetricsMiddleware, add_metrics_route
+from wire.problem_bodies import ProblemBodiesMiddleware
 from wire.problems import install_problem_handlers, problem_response
 from wire.token import InternalTokenMiddleware
 
@@ -46,6 +47,7 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(InternalTokenMiddleware, token=token)
+    app.add_middleware(ProblemBodiesMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=metrics.registry)
     app.add_middleware(CallMiddleware, internal=True)
     install_problem_handlers(app)

@@ -14,9 +14,14 @@ from contracts.errors import PROBLEM_MEDIA_TYPE, FieldProblem, Problem
 log = logging.getLogger(__name__)
 
 _CODES = {
-    401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 413: "body_too_large",
+    400: "bad_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 413: "body_too_large",
     415: "unsupported_media_type", 416: "range_not_satisfiable",
 }
+
+
+def code_of(status: int) -> str:
+    """The stable code of an error that nobody named more closely."""
+    return _CODES.get(status, "http_error")
 
 
 class ProblemError(Exception):
@@ -69,7 +74,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def on_http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         problem = Problem(
-            status=error.status_code, code=_CODES.get(error.status_code, "http_error"),
+            status=error.status_code, code=code_of(error.status_code),
             title=str(error.detail), detail=str(error.detail),
         )
         return problem_response(problem, error.headers)
