@@ -53,7 +53,10 @@ async def test_a_start_takes_up_what_a_crash_left_at_the_door_and_sweeps_the_res
     async with open_client(gateway_settings(tmp_path, services)) as client:
         done = await until(client, stored.id, lambda job: job["state"] == "completed")
         assert done["actual_prompt"] == "a kite"
-    assert left_behind(tmp_path) == ["job_stored", "job_stored/input.png", "job_stored/video.mp4"]
+    assert left_behind(tmp_path) == [
+        "job_stored", "job_stored/input.png", "job_stored/spritesheet.jpg", "job_stored/thumbnail.jpg",
+        "job_stored/video.mp4",
+    ]
 
 
 async def test_a_job_that_the_engine_gave_up_ends_truthfully(
