@@ -7,7 +7,7 @@ Source: start-time fair queueing (Goyal, Vin, Cheng 1996), with one job as the u
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -118,30 +118,38 @@ def position(connection: sa.Connection, job_id: str) -> int | None:
     return connection.scalar(sa.select(sa.func.count()).select_from(_line).where(_WAITS, before)) or 0
 
 
-def ahead(connection: sa.Connection, job_id: str, sample: int) -> Ahead | None:
-    """What is before a waiting job, sizes for the first `sample` jobs only; `None` when it does not wait."""
+def ahead(connection: sa.Connection, job_id: str, sample: int, head: Callable[[], Mapping[Work, int]]) -> Ahead | None:
+    """What is before a waiting job, sizes for the first `sample` jobs only; `None` when it does not wait.
+
+    `head` gives the sizes of the first `sample` jobs of the whole line, which are the same for all who wait behind.
+    """
     before = _before(connection, job_id)
     if before is None:
         return None
-    first = (
-        sa.select(_line.c.model, _line.c.voxels, _line.c.passes).where(_WAITS, before)
-        .order_by(_line.c.turn, _line.c.number).limit(sample).subquery()
-    )
-    sizes = connection.execute(
-        sa.select(first.c.model, first.c.voxels, first.c.passes, sa.func.count())
-        .group_by(first.c.model, first.c.voxels, first.c.passes)
-    )
+    place = connection.scalar(sa.select(sa.func.count()).select_from(_line).where(_WAITS, before)) or 0
     started = connection.execute(
         sa.select(_line.c.job_id, _line.c.started_at, _line.c.model, _line.c.voxels, _line.c.passes).where(~_WAITS)
     )
     return Ahead(
-        position=connection.scalar(sa.select(sa.func.count()).select_from(_line).where(_WAITS, before)) or 0,
-        sampled={Work(model=row[0], voxels=row[1], passes=row[2]): row[3] for row in sizes},
+        position=place, sampled=head() if place >= sample else sizes(connection, sample, before),
         running=tuple(
             Started(job_id=row[0], started_at=row[1], work=Work(model=row[2], voxels=row[3], passes=row[4]))
             for row in started
         ),
     )
+
+
+def sizes(connection: sa.Connection, sample: int, before: sa.ColumnElement[bool] | None = None) -> dict[Work, int]:
+    """How many of each size are among the first `sample` waiting jobs."""
+    first = sa.select(_line.c.model, _line.c.voxels, _line.c.passes).where(_WAITS)
+    if before is not None:
+        first = first.where(before)
+    rows = first.order_by(_line.c.turn, _line.c.number).limit(sample).subquery()
+    counted = connection.execute(
+        sa.select(rows.c.model, rows.c.voxels, rows.c.passes, sa.func.count())
+        .group_by(rows.c.model, rows.c.voxels, rows.c.passes)
+    )
+    return {Work(model=row[0], voxels=row[1], passes=row[2]): row[3] for row in counted}
 
 
 def _before(connection: sa.Connection, job_id: str) -> sa.ColumnElement[bool] | None:

@@ -11,7 +11,7 @@ from contracts.jobs import EffectiveParameters
 from gateway.database import Database
 from gateway.events import LiveJobs
 from gateway.jobs import JobRecord
-from gateway.line import Started, Work, ahead, work_of
+from gateway.line import Started, Work, ahead, sizes, work_of
 
 _SAMPLE = 500  # jobs ahead whose sizes are looked at; a longer line is taken to go on like its beginning
 _NEWEST_WEIGHT = 0.3
@@ -69,6 +69,8 @@ class Outlook:
         self._live = live
         self._servers = servers
         self._pace = Pace()
+        self._head_sizes: Mapping[Work, int] = {}
+        self._head_fresh_until = 0.0
 
     def learn_from_the_past(self) -> None:
         """Take in the renders of former processes, oldest first."""
@@ -89,7 +91,7 @@ class Outlook:
     def of(self, job: JobRecord) -> Waiting | None:
         """The place and time of a waiting job; `None` for any other."""
         with self._database.reading() as connection:
-            before = ahead(connection, job.id, _SAMPLE)
+            before = ahead(connection, job.id, _SAMPLE, lambda: self._head(connection))
         if before is None:
             return None
         own_s = self._pace.seconds(work_of(job.parameters))
@@ -103,6 +105,13 @@ class Outlook:
         waiting_s = sum(seconds * count for seconds, count in known) * (before.position / looked_at if known else 0.0)
         eta_s = own_s + (sum(running) + waiting_s) / max(1, self._servers())
         return Waiting(position=before.position, eta_s=round(eta_s, 1))
+
+    def _head(self, connection: sa.Connection) -> Mapping[Work, int]:
+        """The sizes at the head of a long line, looked at once a second, however many wait behind and ask."""
+        if time.monotonic() >= self._head_fresh_until:
+            self._head_sizes = sizes(connection, _SAMPLE)
+            self._head_fresh_until = time.monotonic() + 1.0
+        return self._head_sizes
 
     def _remaining(self, started: Started) -> float | None:
         live = self._live.progress(started.job_id)
