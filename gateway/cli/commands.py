@@ -15,6 +15,7 @@ from contracts.jobs import Enhance, GenerateOptions
 from contracts.models import Sampler
 from gateway.cli import keys
 from gateway.cli.demo import default_picture, demo
+from gateway.cli.engines import engines
 from gateway.cli.generate import generate
 from gateway.cli.interrupts import Interrupted, run_interruptible
 from gateway.cli.job_client import GatewayFailure, Server
@@ -52,6 +53,15 @@ def serve_command(
         _run(lambda: serve(console, read_settings(), names, log_format))
     except Interrupted:
         console.print("Stopped.")
+
+
+@app.command(
+    "engines", add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def engines_command(context: typer.Context) -> None:
+    """Build, list or verify engines of the video model: `engines build --help` says more."""
+    raise typer.Exit(engines(context.args, Console(stderr=True)))
 
 
 @app.command("generate")

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from contracts.models import FrozenModel
 
@@ -54,6 +54,8 @@ class EngineFile(FrozenModel):
 class Check(FrozenModel):
     """An engine against torch in float32, on the same seeded input: the worst output counts."""
 
+    model_config = ConfigDict(ser_json_inf_nan="strings")  # an engine may well compute NaN
+
     relative_l2: float = Field(description="Norm of the difference over the norm of torch's output.")
     max_error: float = Field(description="Largest difference over torch's largest magnitude.")
     bar_l2: float
@@ -70,6 +72,8 @@ class Check(FrozenModel):
 
 class Manifest(FrozenModel):
     """One engine in the store."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")  # an engine may well compute NaN
 
     format: int = MANIFEST_FORMAT
     model: str

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from video_service.engine_store.manifest import EngineRefused
-from video_service.engines.trt_api import Builder, BuilderConfig, Engine, Network, TensorRT
+from video_service.engines.trt_api import Builder, BuilderConfig, Engine, Network, ParserError, TensorRT
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def build_engine(api: TensorRT, onnx_path: Path, *, capability: str | None = Non
     network = _strongly_typed(api, builder)
     parser = api.OnnxParser(network, said.logger)
     if not parser.parse_from_file(str(onnx_path)):
-        errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        errors = [_told(parser.get_error(index)) for index in range(parser.num_errors)]
         raise EngineBuildFailed("the graph does not parse: " + ("; ".join(errors) or said.reason("no cause given")))
     config = builder.create_builder_config()
     if capability is not None:
@@ -71,6 +71,10 @@ def build_engine(api: TensorRT, onnx_path: Path, *, capability: str | None = Non
     if serialized is None:
         raise EngineBuildFailed("the builder made nothing: " + said.reason("no cause given"))
     return bytes(serialized)
+
+
+def _told(error: ParserError) -> str:
+    return f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip(" :")
 
 
 def _strongly_typed(api: TensorRT, builder: Builder) -> Network:

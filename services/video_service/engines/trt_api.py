@@ -16,10 +16,8 @@ _RTX_LIBRARIES = ("libtensorrt_rtx.so.1*", "libtensorrt_onnxparser_rtx.so.1*")
 
 class ParserError(Protocol):
     def desc(self) -> str: ...
-
-
-class Tensor(Protocol):
-    name: str
+    def node_name(self) -> str: ...
+    def node_operator(self) -> str: ...
 
 
 class Network(Protocol):

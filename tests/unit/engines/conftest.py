@@ -1,0 +1,67 @@
+"""A tiny checkpoint, and its engines for one clip shape, built once by the real builder."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_wan import save_tiny_wan
+from video_service.catalog import ModelSource, find_model
+from video_service.engine_store.manifest import Manifest
+from video_service.engine_store.shape import ClipShape
+from video_service.engine_store.store import EngineStore
+from video_service.engines.build import Order, build, verify
+from video_service.engines.clips import ClipGraphs
+from video_service.settings import VideoSettings
+
+SHAPE = ClipShape(width=96, height=64, num_frames=9, text_tokens=16)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from a second thread and lose much when the other cores are busy."""
+    torch.set_num_threads(1)
+    # torch.export warns about its own use of deprecated pytree names.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_wan(tmp_path_factory.mktemp("engines") / "wan")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_folder: Path, data_dir: Path) -> VideoSettings:
+    return VideoSettings(
+        model=str(tiny_folder), device="cpu", dtype="float32", threads=1, data_dir=data_dir, engine="torch"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tiny_settings: VideoSettings) -> ModelSource:
+    return find_model(tiny_settings)
+
+
+@pytest.fixture(scope="session")
+def clips(tiny_source: ModelSource) -> ClipGraphs:
+    return ClipGraphs(tiny_source)
+
+
+@pytest.fixture(scope="session")
+def order() -> Order:
+    return Order(shape=SHAPE, target="onnx", precision="fp32", capabilities=(None,))
+
+
+@pytest.fixture(scope="session")
+def built_store(tiny_settings: VideoSettings, tiny_source: ModelSource, order: Order) -> EngineStore:
+    """Every fp32 ONNX engine of the clip, verified. Tests that change it use `own_store`."""
+    store = EngineStore(tiny_settings.engine_store_dir)
+    manifests: list[Manifest] = build(tiny_source, store, order, print)
+    verify(tiny_source, store, manifests, print)
+    return store
