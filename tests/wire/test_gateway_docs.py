@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import async_playwright, expect
 
+from gateway.database import Database
+from gateway.keys import KeyLimits, KeyStore
 from tests.unit.gateway.conftest import gateway_settings, open_socket_client
 from tests.unit.gateway.services import Services, running_services
 
@@ -41,3 +43,22 @@ async def test_the_docs_page_loads_nothing_from_elsewhere_and_starts_a_job(tmp_p
         assert errors == []
         jobs = (await client.get("/v1/jobs")).json()["data"]
         assert [job["original_prompt"] for job in jobs] == ["a kite"]
+
+
+async def test_the_docs_page_works_with_a_key(tmp_path: Path, services: Services) -> None:
+    settings = gateway_settings(tmp_path, services, keys="required")
+    _, secret = KeyStore(Database(settings.jobs_database_url)).create("alice", KeyLimits())
+    async with open_socket_client(settings) as client, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = await browser.new_page()
+        await page.goto(f"{client.base_url}/docs")
+        await page.locator(".auth-wrapper .authorize").first.click()
+        await page.locator(".modal-ux input").first.fill(secret)
+        await page.locator(".modal-ux .authorize").first.click()
+        await page.locator(".modal-ux .btn-done").click()
+        listing = page.locator("#operations-jobs-list_jobs")
+        await listing.locator(".opblock-summary-control").click()
+        await listing.locator(".try-out__btn").click()
+        await listing.locator(".execute").click()
+        await expect(listing.locator(".live-responses-table td.response-col_status").last).to_have_text("200")
+        await browser.close()
