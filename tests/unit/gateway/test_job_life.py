@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -161,6 +162,7 @@ class JobLife(RuleBasedStateMachine):
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_the_life_of_jobs_under_any_order_of_calls(services: Services) -> None:
     JobLife.services = services
     run_state_machine_as_test(JobLife, settings=settings(

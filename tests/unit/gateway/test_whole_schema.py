@@ -29,6 +29,10 @@ from tests.unit.gateway.conftest import gateway_settings
 from tests.unit.gateway.live_gateway import LiveGateway
 from tests.unit.gateway.services import running_services
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module"),  # schemathesis does, when it mutates a case
+]
 DOCUMENT = schemathesis.openapi.from_dict(create_app(GatewaySettings()).openapi())
 FOUND = list(DOCUMENT.get_all_operations())
 OPERATIONS = [found.ok() for found in FOUND if isinstance(found, Ok)]

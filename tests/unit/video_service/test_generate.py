@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
@@ -102,6 +103,17 @@ def test_the_picture_reaches_the_frames(
     without = generate(tiny_model, request_64, tmp_path / "a.mp4", silent)
     with_it = generate(tiny_model, request_64.model_copy(update={"image": picture_base64}), tmp_path / "b.mp4", silent)
     assert without.sha256 != with_it.sha256
+
+
+def test_a_thumbnail_and_a_sheet_lie_beside_the_video(
+    tiny_model: LoadedModel, tmp_path: Path, request_64: VideoRequest
+) -> None:
+    generate(tiny_model, request_64, tmp_path / "v.mp4", silent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["spritesheet.jpg", "thumbnail.jpg", "v.mp4"]
+    with av.open(str(tmp_path / "v.mp4")) as video, Image.open(tmp_path / "thumbnail.jpg") as thumbnail:
+        first = next(video.decode(video=0)).to_ndarray(format="rgb24")
+        difference = np.abs(first.astype(int) - np.asarray(thumbnail).astype(int)).mean()
+    assert difference < 8, "the thumbnail is the first frame, but for two encodings"
 
 
 def test_bfloat16_stays_near_float32(tiny_folder: Path, tmp_path: Path, request_64: VideoRequest) -> None:
