@@ -21,9 +21,9 @@ from gateway.metrics import GatewayMetrics
 from gateway.openai_errors import OpenAIErrorMiddleware
 from gateway.parameters import ParameterRefused
 from gateway.remix import NotRemixable
+from gateway.room import DiskFull
 from gateway.routes import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
 from gateway.routes.openapi import DESCRIPTION, with_keys, with_problem, without_keys
-from gateway.room import DiskFull
 from gateway.runtime import open_gateway
 from gateway.settings import GatewaySettings
 from gateway.uploaded import TooManyFiles, UploadNotFound

@@ -14,8 +14,8 @@ from contracts.errors import PROBLEM_MEDIA_TYPE, FieldProblem, Problem
 log = logging.getLogger(__name__)
 
 _CODES = {
-    400: "bad_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 413: "body_too_large",
-    415: "unsupported_media_type", 416: "range_not_satisfiable",
+    400: "bad_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 406: "not_acceptable",
+    413: "body_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable",
 }
 
 
