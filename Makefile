@@ -14,7 +14,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,engines,rtx]'
 	touch $@
 
 # make demo IMAGE=cat.jpg PROMPT="slow zoom out"
