@@ -1,6 +1,7 @@
 # Every target sets up what it needs and is quick the second time.
 VENV := .venv
 PY := $(VENV)/bin/python
+PARALLEL := -n 2 --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .PHONY: setup setup-dev demo run test check test-gpu containers-test clean
@@ -30,8 +31,8 @@ check: setup-dev
 	$(VENV)/bin/lint-imports
 
 test: check
-	$(PY) -m pytest -m 'not gpu and not slow and not containers' --cov --cov-report=
-	$(PY) -m pytest -m 'slow and not gpu and not containers' --cov --cov-append --cov-report=term
+	$(PY) -m pytest $(PARALLEL) -m 'not gpu and not slow and not containers' --cov --cov-report=
+	$(PY) -m pytest $(PARALLEL) -m 'slow and not gpu and not containers' --cov --cov-append --cov-report=term
 
 test-gpu: setup-dev
 	$(PY) -m pytest -m gpu
