@@ -64,7 +64,10 @@ class Supervisor:
                 await self._one_worker()
             except (WorkerDied, ModelUnavailable, OSError) as error:
                 await self._note_loss(error)
-            await asyncio.sleep(self.backoff_s)
+            await self._pause(self.backoff_s)
+
+    async def _pause(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
 
     async def _one_worker(self) -> None:
         self._loaded = False

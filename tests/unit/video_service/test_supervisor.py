@@ -36,12 +36,12 @@ async def test_the_wait_between_failing_starts_grows_to_a_bound(
 ):
     waits: list[float] = []
 
-    async def note(delay_s: float) -> None:
+    async def note(_: Supervisor, delay_s: float) -> None:
         waits.append(delay_s)
         if len(waits) == 7:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr("video_service.supervisor.asyncio.sleep", note)
+    monkeypatch.setattr(Supervisor, "_pause", note)
     with pytest.raises(asyncio.CancelledError):
         await supervisor.run()
     assert waits == [1, 2, 4, 8, 16, MAX_BACKOFF_S, MAX_BACKOFF_S]
