@@ -49,7 +49,7 @@ def test_a_job_whose_vl_service_is_gone_names_it_after_bounded_retries_and_the_n
 ) -> None:
     pid = kill(stack, "vl_service")
     began = time.monotonic()
-    ended = gateway.render(cat)
+    ended = gateway.render(cat, instruction="As no test has asked before: the prompt is remembered nowhere.")
     assert time.monotonic() - began < 30
     assert ended["state"] == "failed"
     assert "vl_service" in ended["error"]["detail"]
