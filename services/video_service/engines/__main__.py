@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(options: argparse.Namespace, settings: VideoSettings, store: EngineStore) -> int:
+    from graphs.export import ExportFailed
     from video_service.engines.build import Order, build, verify
-    from video_service.engines.export import ExportFailed
     from video_service.engines.tensorrt import EngineBuildFailed
     from video_service.engines.trt_api import TensorRTUnavailable
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from graphs.export import MODEL_NAME, ExportFacts, export_graph
+from graphs.graph import DTYPES, Graph
 from video_service.catalog import ModelSource
 from video_service.device import cuda_capability
 from video_service.engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
@@ -15,8 +17,6 @@ from video_service.engine_store.recipes import make_recipe
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.export import MODEL_NAME, ExportFacts, export_graph
-from video_service.engines.graph import DTYPES, Graph
 from video_service.engines.sessions import PLAN_NAME, load_api, open_session
 from video_service.engines.tensorrt import build_engine
 from video_service.engines.verify import compare

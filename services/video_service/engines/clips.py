@@ -2,9 +2,9 @@
 
 import torch
 
+from graphs.graph import Graph
 from video_service.catalog import ModelSource
 from video_service.engine_store.shape import ClipShape
-from video_service.engines.graph import Graph
 from video_service.engines.wan import wan_graphs
 from video_service.load import CheckpointParts, read_parts
 

@@ -6,10 +6,10 @@ from typing import Protocol
 
 import torch
 
+from graphs.export import MODEL_NAME
 from video_service.engine_store.choice import EngineSet
 from video_service.engine_store.manifest import EngineRefused, Manifest, Recipe
 from video_service.engine_store.store import EngineStore
-from video_service.engines.export import MODEL_NAME
 from video_service.engines.onnxrt import OnnxSession
 from video_service.engines.tensorrt import TrtSession
 from video_service.engines.trt_api import TensorRT, TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from contracts.videos import VideoRequest
+from graphs.graph import DTYPES
 from video_service.catalog import RequestRefused
 from video_service.checkpoint_folder import ModelUnavailable
 from video_service.engine_store.choice import EngineSet
 from video_service.engine_store.manifest import EngineRefused
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore
-from video_service.engines.graph import DTYPES
 from video_service.engines.sessions import open_set
 from video_service.engines.slots import EngineCodec, EngineTextEncoder, EngineTransformer
 from video_service.load import LoadedModel

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from graphs.graph import Graph, run_in_torch
 from video_service.engine_store.manifest import Check
-from video_service.engines.graph import Graph, run_in_torch
 from video_service.engines.sessions import Session
 
 BARS: Mapping[str, tuple[float, float]] = {"fp32": (1e-4, 1e-3), "fp16": (5e-3, 5e-2), "bf16": (4e-2, 4e-1)}

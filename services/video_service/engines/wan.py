@@ -11,8 +11,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5EncoderModel
 
+from graphs.graph import Graph
 from video_service.engine_store.shape import ClipShape
-from video_service.engines.graph import Graph
 from video_service.engines.wan_text import TextEncoder
 from video_service.engines.wan_transformer import BakedTransformer
 from video_service.engines.wan_vae import FirstFrame, LaterFrame, StillEncoder, example_history, export_form

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from graphs.export import export_graph
+from graphs.graph import DTYPES, Graph, run_in_torch
 from video_service.engine_store.manifest import EngineRefused
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.export import export_graph
-from video_service.engines.graph import DTYPES, Graph, run_in_torch
 from video_service.engines.onnxrt import OnnxSession
 from video_service.engines.tensorrt import RTX_CAPABILITIES, EngineBuildFailed, TrtSession, build_engine, open_engine
 from video_service.engines.trt_api import TensorRT, TensorRTUnavailable, as_api, load_tensorrt_rtx

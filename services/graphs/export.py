@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from video_service.engines.graph import Graph
+from graphs.graph import Graph
 
 OPSET = 20
 MODEL_NAME = "graph.onnx"
