@@ -13,11 +13,12 @@ from rich.text import Text
 
 from contracts.jobs import GenerateOptions
 from gateway.cli.generate import generate
+from gateway.cli.health import ask_health, wait_until_ready
 from gateway.cli.job_client import Server
 from gateway.cli.logview import file_sink
 from gateway.cli.show import start_view
 from gateway.cli.stack import ServiceSpec, StackError, StackSettings, service_specs, stack_environment
-from gateway.cli.supervisor import lacking, running_stack, wait_until_ready
+from gateway.cli.supervisor import running_stack
 
 _JOB_S = 1800.0
 
@@ -44,7 +45,7 @@ async def demo(
     """Render `image` into `output` and say how long everything took.
 
     Raises:
-        StackError: the services cannot start.
+        StackError: the services cannot start or cannot become ready, such as without a model's files.
         GatewayFailure: there is no video; the sentence says why.
     """
     began = time.monotonic()
@@ -65,7 +66,7 @@ async def _served(console: Console, settings: StackSettings, specs: list[Service
     """The address of a gateway that is ready: the running one, else one started here and stopped afterwards."""
     url = specs[0].url
     async with httpx.AsyncClient(timeout=5.0, trust_env=False) as http:
-        if await lacking(http, url) is not None:
+        if await ask_health(http, url) is not None:
             console.print(f"Using Stillmotion as it runs at {url}", highlight=False)
             with start_view(console) as on_change:
                 await wait_until_ready(http, url, on_change)

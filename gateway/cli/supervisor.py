@@ -5,23 +5,21 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 import httpx
 
-from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.models import Health
+from gateway.cli.health import POLL_S, OnChange, ask_health, poll
 from gateway.cli.lifeline import die_with_parent
 from gateway.cli.logview import LogSink, plain_line
 from gateway.cli.stack import ServiceSpec, StackError, refuse_taken_ports
 
 _MAX_LINE_BYTES = 1 << 20
 _TAIL_LINES = 8
-
-OnChange = Callable[[Mapping[str, Sequence[str]]], None]  # what each service lacks, by name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +28,7 @@ class Patience:
 
     start_s: float = 900.0  # a full-size checkpoint from a slow disk
     stop_s: float = 10.0  # between SIGTERM and SIGKILL, for each of the two rounds
-    poll_s: float = 0.25
+    poll_s: float = POLL_S
     first_backoff_s: float = 0.5
     max_backoff_s: float = 10.0
     max_restarts: int = 5  # in a row; a child that stayed up for `steady_s` starts a new row
@@ -69,7 +67,7 @@ class Supervisor:
         `on_change` gets, whenever it changes, what each service that is not ready lacks.
 
         Raises:
-            StackError: a service cannot start, or the start takes longer than the patience.
+            StackError: a service cannot start, says that it cannot become ready, or takes longer than the patience.
         """
         waiting = asyncio.create_task(self._poll_ready(on_change))
         limit_s = self._patience.start_s
@@ -190,54 +188,13 @@ class Supervisor:
     async def _poll_ready(self, on_change: OnChange) -> None:
         async with httpx.AsyncClient(timeout=5.0, trust_env=False) as http:
 
-            async def ask(child: _Child) -> list[str] | None:
-                reasons = await lacking(http, child.spec.url)
-                child.answered = child.answered or reasons is not None
-                return reasons
+            async def ask(child: _Child) -> Health | None:
+                health = await ask_health(http, child.spec.url)
+                child.answered = child.answered or health is not None
+                return health
 
             asks = {child.spec.name: partial(ask, child) for child in self._children}
-            await _poll(asks, on_change, self._patience.poll_s)
-
-
-async def wait_until_ready(http: httpx.AsyncClient, url: str, on_change: OnChange, timeout_s: float = 600.0) -> None:
-    """Wait for a gateway that somebody else runs.
-
-    Raises:
-        StackError: it is not ready in time.
-    """
-    try:
-        async with asyncio.timeout(timeout_s):
-            await _poll({url: partial(lacking, http, url)}, on_change, Patience().poll_s)
-    except TimeoutError:
-        raise StackError(f"{url} is not ready after {timeout_s:.0f} s; see the server's log.") from None
-
-
-async def _poll(
-    asks: Mapping[str, Callable[[], Awaitable[list[str] | None]]], on_change: OnChange, pause_s: float
-) -> None:
-    said: dict[str, list[str]] | None = None
-    while True:
-        lacks = {name: ["starting"] if (reasons := await ask()) is None else reasons for name, ask in asks.items()}
-        if lacks != said:
-            on_change(lacks)
-            said = lacks
-        if not any(lacks.values()):
-            return
-        await asyncio.sleep(pause_s)
-
-
-async def lacking(http: httpx.AsyncClient, url: str) -> list[str] | None:
-    """What a service lacks to be ready: `[]` when it is, `None` when nothing of Stillmotion answers at `url`."""
-    try:
-        answer = await http.get(f"{url}/readyz")
-        if answer.headers.get("content-type") == PROBLEM_MEDIA_TYPE:  # it lives, and fails at telling its health
-            return [Problem.model_validate_json(answer.content).detail]
-        health = Health.model_validate_json(answer.content)
-    except (httpx.HTTPError, ValueError):
-        return None
-    if health.ready and answer.status_code == httpx.codes.OK:
-        return []
-    return health.reasons or ["not ready"]
+            await poll(asks, on_change, self._patience.poll_s)
 
 
 @asynccontextmanager

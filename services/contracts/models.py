@@ -87,5 +87,9 @@ class Health(FrozenModel):
     """Answer of `/livez` and `/readyz`; `ready` false goes with status 503 and the reasons."""
 
     ready: bool
+    stuck: bool = Field(
+        default=False,
+        description="Waiting will not make it ready: what the reasons name has to be changed. False while loading.",
+    )
     reasons: list[str] = Field(default_factory=list)
     details: dict[str, str] = Field(default_factory=dict)

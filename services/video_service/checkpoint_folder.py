@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 EMBEDDED = "embedded"
 CARD_NAME = "stillmotion.json"
@@ -26,7 +32,11 @@ _SAMPLES = 256
 
 
 class ModelUnavailable(Exception):
-    """The configured model cannot be used; the message says why and what to do."""
+    """The configured model cannot be used as things are; the message says why and what to do."""
+
+
+class ModelNotYetAvailable(ModelUnavailable):
+    """The same, but it may pass by itself: the network, memory or time was short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +57,7 @@ class CheckpointFolder:
 def open_checkpoint(model: str, models_dir: Path) -> CheckpointFolder:
     """Find the checkpoint that `model` names: `embedded`, a folder, or a hub id with an optional `@revision`.
 
-    Raises `ModelUnavailable`.
+    Raises `ModelUnavailable`; where the hub cannot be reached, `ModelNotYetAvailable`.
     """
     path = models_dir / "video" if model == EMBEDDED else Path(model).expanduser()
     if path.is_dir():
@@ -75,7 +85,8 @@ def _from_hub(hub_id: str, revision: str | None) -> CheckpointFolder:
     try:
         path = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*CONFIG_NAMES, CARD_NAME]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelUnavailable(
+        known_absent = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | HFValidationError)
+        raise (ModelUnavailable if known_absent else ModelNotYetAvailable)(
             f"{hub_id} is neither a folder here nor readable from the model hub ({type(error).__name__}); check the "
             "id and the network, or download it and set VIDEO_MODEL to the folder."
         ) from error

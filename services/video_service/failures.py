@@ -26,7 +26,7 @@ def explain(error: Exception) -> Failure:
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # such as VideoWriteFailed's
     if isinstance(error, RequestRefused | PictureUnreadable):
         problem = refusal(error)
-    elif _is_out_of_memory(error) or _is_out_of_memory(cause):
+    elif is_out_of_memory(error) or is_out_of_memory(cause):
         problem = Problem(
             status=500, code="out_of_memory", title="Out of memory",
             detail="The machine has too little memory for this render; use a smaller size or fewer frames. "
@@ -57,7 +57,8 @@ def refusal(error: RequestRefused | PictureUnreadable) -> Problem:
     )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether `error` says that memory was short, of the machine or of the device."""
     if isinstance(error, MemoryError) or type(error).__name__ in _MEMORY_TYPES:
         return True
     if isinstance(error, OSError):
@@ -67,7 +68,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _breaks_the_device(error: Exception) -> bool:
     # After such an error every later CUDA call of the process fails: only a new process gets a working context.
-    return isinstance(error, RuntimeError) and "cuda error" in str(error).lower() and not _is_out_of_memory(error)
+    return isinstance(error, RuntimeError) and "cuda error" in str(error).lower() and not is_out_of_memory(error)
 
 
 def _one_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from video_service.catalog import ModelSource
-from video_service.checkpoint_folder import WEIGHT_FOLDERS, ModelUnavailable
+from video_service.checkpoint_folder import WEIGHT_FOLDERS, ModelNotYetAvailable, ModelUnavailable
 from video_service.codec import Codec, TorchCodec
 from video_service.settings import VideoSettings
 from video_service.vae_layers import make_lean
@@ -87,7 +87,7 @@ def _weights(source: ModelSource) -> Path:
     try:
         return Path(snapshot_download(source.hub_id, revision=source.revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelUnavailable(f"the weights of {source.hub_id} cannot be downloaded: {error}") from error
+        raise ModelNotYetAvailable(f"the weights of {source.hub_id} cannot be downloaded: {error}") from error
 
 
 def _onto(part: Any, device: torch.device) -> Any:

@@ -53,6 +53,7 @@ class LoadFailed(FrozenModel):
 
     kind: Literal["load_failed"] = "load_failed"
     reason: str
+    may_pass: bool = Field(description="The next attempt may succeed with nothing changed.")
 
 
 class Progress(FrozenModel):

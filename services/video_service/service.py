@@ -73,7 +73,11 @@ class VideoService:
             details["engine_reason"] = info.engine_reason
         if self.supervisor.worker_pid is not None:
             details["worker_pid"] = str(self.supervisor.worker_pid)
-        return Health(ready=reason is None, reasons=[] if reason is None else [reason], details=details)
+        if reason is None:
+            return Health(ready=True, details=details)
+        return Health(
+            ready=False, stuck=bool(crashed) or self.supervisor.is_hopeless, reasons=[reason], details=details
+        )
 
     def _usable_model(self) -> VideoModelInfo:
         info = self.supervisor.info

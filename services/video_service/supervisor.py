@@ -9,7 +9,7 @@ from dataclasses import replace
 from contracts.errors import Problem
 from contracts.models import VideoModelInfo
 from video_service.catalog import ModelSource, find_model
-from video_service.checkpoint_folder import ModelUnavailable
+from video_service.checkpoint_folder import ModelNotYetAvailable, ModelUnavailable
 from video_service.messages import Loaded, LoadFailed, StartCommand
 from video_service.render_queue import RenderQueue
 from video_service.rendering import Files, Patience, render_on
@@ -37,6 +37,7 @@ class Supervisor:
         self._worker_command = worker_command
         self._worker: WorkerProcess | None = None
         self._start_failures = 0
+        self._refused = False
         self._loaded = False
         self.info: VideoModelInfo | None = None
         """The model, once found; it is known before it is loaded."""
@@ -45,8 +46,9 @@ class Supervisor:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the worker failed to start so often that a new render would only wait in vain."""
-        return self._start_failures >= MAX_START_FAILURES
+        """Whether a new render would only wait in vain: the model is unusable, or the worker failed to start again and
+        again. Starting goes on all the same: files may appear."""
+        return self._refused or self._start_failures >= MAX_START_FAILURES
 
     @property
     def backoff_s(self) -> float:
@@ -90,14 +92,14 @@ class Supervisor:
             async with asyncio.timeout(self._settings.load_timeout_s):
                 message = await worker.receive()
         except TimeoutError:
-            raise ModelUnavailable(
+            raise ModelNotYetAvailable(
                 f"{source.id} did not load within {self._settings.load_timeout_s:g} s (VIDEO_LOAD_TIMEOUT_S)."
             ) from None
         if isinstance(message, LoadFailed):
-            raise ModelUnavailable(message.reason)
+            raise (ModelNotYetAvailable if message.may_pass else ModelUnavailable)(message.reason)
         if not isinstance(message, Loaded):
             raise WorkerDied(f"It sent {message.kind} before it was loaded.")
-        self._loaded, self._start_failures, self.not_ready = True, 0, None
+        self._loaded, self._refused, self._start_failures, self.not_ready = True, False, 0, None
         log.info("worker ready", extra={"worker_pid": worker.pid, "model": source.id, "load_s": message.seconds})
 
     async def _work(self, worker: WorkerProcess) -> None:
@@ -150,8 +152,11 @@ class Supervisor:
             self.not_ready = f"The worker is being replaced. {error}"
         else:
             self._start_failures += 1
-            self.not_ready = f"{reason} Next start in {self.backoff_s:g} s."
-        log.warning("worker lost", extra={"reason": reason, "start_failures": self._start_failures})
+            self._refused = isinstance(error, ModelUnavailable) and not isinstance(error, ModelNotYetAvailable)
+            self.not_ready = reason
+        log.warning("worker lost", extra={
+            "reason": reason, "start_failures": self._start_failures, "next_start_in_s": self.backoff_s,
+        })
         if self.is_hopeless:
             await self._renders.fail_waiting(Problem(
                 status=503, code="model_unavailable", title="The model cannot be loaded", detail=self.not_ready,

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Protocol
 
 from contracts.videos import RenderResult, RenderStage, VideoRequest
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.failures import explain
+from video_service.checkpoint_folder import ModelNotYetAvailable, ModelUnavailable
+from video_service.failures import explain, is_out_of_memory
 from video_service.kept_result import keep_result
 from video_service.messages import (
     CancelCommand,
@@ -121,7 +121,10 @@ def _load(link: ParentLink, start: StartCommand, open_engine: OpenEngine) -> Eng
     except Exception as error:
         known = isinstance(error, ModelUnavailable)
         log.error("the model cannot be loaded: %s", error, exc_info=not known)
-        link.send(LoadFailed(reason=str(error) if known else f"{start.source.id} cannot be loaded: {error!r:.2000}"))
+        link.send(LoadFailed(
+            reason=str(error) if known else f"{start.source.id} cannot be loaded: {error!r:.2000}",
+            may_pass=not known or isinstance(error, ModelNotYetAvailable) or is_out_of_memory(error.__cause__),
+        ))
         return None
     seconds = round(time.monotonic() - started_s, 3)
     log.info("model loaded", extra={"model": start.source.id, "engine": start.source.info.engine, "seconds": seconds})

@@ -69,7 +69,7 @@ def _add_health(app: FastAPI, engine: EngineThread) -> None:
         """200 when a description would succeed now, else 503 with the reasons."""
         reasons = engine.ready_reasons()
         details = {} if reasons else {"model": engine.engine.info.id, "engine": engine.engine.info.engine}
-        health = Health(ready=not reasons, reasons=reasons, details=details)
+        health = Health(ready=not reasons, stuck=engine.failed, reasons=reasons, details=details)
         return JSONResponse(health.model_dump(mode="json"), 503 if reasons else 200)
 
 

@@ -65,6 +65,11 @@ class EngineThread:
         """Calls that wait or run."""
         return self._in_flight
 
+    @property
+    def failed(self) -> bool:
+        """The model could not be loaded, and will not be tried again."""
+        return self._failure is not None
+
     def ready_reasons(self) -> list[str]:
         """Why no call would succeed now; empty when one would."""
         if self._failure is not None:

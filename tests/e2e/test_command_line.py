@@ -1,6 +1,7 @@
 """The `stillmotion` command as a user meets it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -113,6 +114,25 @@ def test_demo_from_nothing_makes_a_video_and_stops_all_it_started(tiny_checkpoin
     assert wait_gone(started, limit_s=5) == []
     with av.open(str(output)) as container:
         assert next(container.decode(video=0))
+
+
+@pytest.mark.parametrize("command", ["demo", "serve"])
+def test_a_checkpoint_that_can_never_load_ends_the_start_at_once_with_its_reason(
+    tiny_checkpoint: Path, tmp_path: Path, command: str
+) -> None:
+    model = tmp_path / "half"
+    shutil.copytree(tiny_checkpoint, model, ignore=shutil.ignore_patterns("transformer"))
+    environment = stack_environment(model, tmp_path / "data")
+    began = time.monotonic()
+    result = subprocess.run(
+        [STILLMOTION, command], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert result.returncode == 1, result.stdout
+    assert "video cannot become ready: The checkpoint at" in result.stderr
+    assert "lacks transformer/config.json, transformer/*.safetensors" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "out").exists()
 
 
 def test_ctrl_c_during_a_render_ends_every_process_of_serve(

@@ -146,6 +146,7 @@ async def test_alive_at_once_ready_only_when_loaded(http: httpx.AsyncClient):
     answer = await http.get("/readyz")
     health = Health.model_validate_json(answer.content)
     assert (answer.status_code, health.ready, health.reasons) == (503, False, ["tiny-wan is loading."])
+    assert not health.stuck, "waiting will help"
 
 
 async def test_the_model_is_listed_with_its_bounds(http: httpx.AsyncClient):
@@ -159,6 +160,7 @@ async def test_a_model_that_is_not_there_leaves_the_service_alive_and_saying_why
         assert (await http.get("/livez")).status_code == 200
         answer = await http.get("/readyz")
         assert answer.status_code == 503
+        assert answer.json()["stuck"], "waiting will not help"
         assert "VIDEO_MODEL" in answer.json()["reasons"][0]
         refused = await http.put("/v1/videos/a", json=BODY)
         assert (refused.status_code, problem(refused).code) == (503, "model_unavailable")

@@ -108,7 +108,8 @@ def test_weights_that_cannot_be_loaded_are_named_and_the_service_lives(model: Pa
     weights.write_bytes(weights.read_bytes()[:1000])
     with running(MODULE, tmp_path / "data", damaged) as service:
         service.wait_alive()
-        service.until(lambda: "Next start in" in service.http.get("/readyz").text, timeout_s=60)
+        service.until(lambda: service.http.get("/readyz").json()["stuck"], timeout_s=60)
         answer = service.http.get("/readyz")
         assert answer.status_code == 503
+        assert "the weights of tiny-wan" in answer.json()["reasons"][0]
         assert service.http.get("/livez").status_code == 200

@@ -26,6 +26,11 @@ class Ready(BaseHTTPRequestHandler):
         pass
 
 
+class Stuck(Ready):
+    status = 503
+    answer: ClassVar[dict[str, object]] = {"ready": False, "stuck": True, "reasons": ["The checkpoint lacks its vae."]}
+
+
 class Unwell(Ready):
     status = 500
     media_type = "application/problem+json"
@@ -45,7 +50,8 @@ def main(port: int, *manners: str) -> None:
         print(f"worker {worker.pid}", flush=True)
     if "shouts" in manners:
         print("x" * 3_000_000, flush=True)
-    HTTPServer(("127.0.0.1", port), Unwell if "is-unwell" in manners else Ready).serve_forever()
+    health = {"is-unwell": Unwell, "is-stuck": Stuck}
+    HTTPServer(("127.0.0.1", port), next((health[name] for name in manners if name in health), Ready)).serve_forever()
 
 
 if __name__ == "__main__":

@@ -153,6 +153,16 @@ async def test_a_service_that_answers_with_a_problem_is_waited_for_under_its_own
     assert said[-1] == {"gateway": ["The log has the cause."]}
 
 
+async def test_a_service_that_is_stuck_is_given_up_at_once_with_its_reason_and_ends_the_others() -> None:
+    heard = Heard()
+    began = time.monotonic()
+    with pytest.raises(StackError, match=r"video cannot become ready: The checkpoint lacks its vae\."):
+        async with running_stack([small("vl"), small("video", "is-stuck")], os.environ, heard, QUICK) as stack:
+            await ready(stack)
+    assert time.monotonic() - began < QUICK.start_s / 2
+    assert not any(alive(pid) for pid in heard.pids())
+
+
 async def test_a_taken_port_is_refused_before_anything_starts() -> None:
     heard = Heard()
     spec = small("vl")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from video_service.messages import LoadFailed
 from video_service.render_queue import RenderQueue
 from video_service.settings import VideoSettings
 from video_service.store import RenderStore
@@ -47,3 +48,29 @@ async def test_the_wait_between_failing_starts_grows_to_a_bound(
     assert waits == [1, 2, 4, 8, 16, MAX_BACKOFF_S, MAX_BACKOFF_S]
     assert supervisor.not_ready is not None
     assert "exit status 1" in supervisor.not_ready
+
+
+def after_one_failed_start(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, message: LoadFailed) -> bool:
+    """Whether the supervisor is hopeless when its first worker said `message`."""
+    async def say(_: WorkerProcess) -> LoadFailed:
+        return message
+
+    async def stop(_: Supervisor, delay_s: float) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(WorkerProcess, "receive", say)
+    monkeypatch.setattr(Supervisor, "_pause", stop)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(supervisor.run())
+    assert supervisor.not_ready == message.reason
+    return supervisor.is_hopeless
+
+
+def test_weights_that_cannot_be_read_are_hopeless_at_once(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch):
+    assert after_one_failed_start(supervisor, monkeypatch, LoadFailed(reason="damaged", may_pass=False))
+
+
+def test_a_network_or_memory_that_is_short_is_not_hopeless_yet(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+):
+    assert not after_one_failed_start(supervisor, monkeypatch, LoadFailed(reason="no network", may_pass=True))

@@ -164,7 +164,8 @@ async def test_while_the_model_loads_it_is_alive_and_not_ready() -> None:
         assert (await client.get("/livez")).status_code == 200
         waiting = await client.get("/readyz")
         assert waiting.status_code == 503
-        assert Health.model_validate_json(waiting.content).reasons == ["the model is still loading"]
+        health = Health.model_validate_json(waiting.content)
+        assert (health.reasons, health.stuck) == (["the model is still loading"], False)
         refused = await client.post("/v1/describe", json=CAPTION)
         problem(refused, 503, "model_loading")
         assert "retry-after" in refused.headers
@@ -180,7 +181,9 @@ async def test_a_failed_load_is_reported_with_its_reason_for_good() -> None:
         for _ in range(3):
             await asyncio.sleep(0.05)
             assert (await client.get("/readyz")).status_code == 503
-        assert "no such checkpoint: nowhere/model" in (await client.get("/readyz")).json()["reasons"][0]
+        health = Health.model_validate_json((await client.get("/readyz")).content)
+        assert "no such checkpoint: nowhere/model" in health.reasons[0]
+        assert health.stuck
         assert "nowhere/model" in problem(await client.post("/v1/describe", json=CAPTION), 503, "model_failed").detail
         assert (await client.get("/livez")).status_code == 200
 
