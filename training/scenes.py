@@ -6,19 +6,22 @@ the *content* clockwise as seen on screen.
 """
 
 import math
+import random
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from training.bank import Bank
+from training.weather import WEATHER, cover
 
 CAMERA = ("zoom_in", "zoom_out", "pan_left", "pan_right", "tilt_up", "tilt_down", "rotate_cw", "rotate_ccw", "hold",
-          "handheld")
+          "handheld", "orbit_left", "orbit_right")
 OBJECT = ("drift_left", "drift_right", "rise", "fall", "bounce", "sway", "spin", "pulse")
-AMBIENCE = ("ripple", "flicker", "darken", "brighten")
+AMBIENCE = ("ripple", "flicker", "darken", "brighten", *WEATHER)
 MOTIONS = CAMERA + OBJECT + AMBIENCE
 SPEEDS = ("slow", "normal", "fast")
+PAIR_SHARE = 0.28
 REFERENCE_FRAMES = 33  # strengths below are totals over a clip of this many frames
 
 # The total change over 33 frames at slow, normal and fast (fractions of the frame, log zoom, radians). One value a
@@ -27,6 +30,7 @@ STRENGTH = {
     "zoom": (0.16, 0.32, 0.52),
     "pan": (0.15, 0.27, 0.45),
     "rotate": (0.15, 0.30, 0.58),
+    "orbit": (0.16, 0.30, 0.45),
     "drift": (0.17, 0.33, 0.52),
     "spin": (0.8, 1.8, 3.6),
 }
@@ -38,12 +42,15 @@ BACKDROPS = {  # name: RGB in 0..1, for scenes made from words alone
 }
 
 
+Motions = tuple[str, ...]  # one motion, or two that go together
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clips:
-    """`video` [B, 3, T, H, W] in [-1, 1]; one motion, speed, cut-out and backdrop a clip (-1 for none)."""
+    """`video` [B, 3, T, H, W] in [-1, 1]; motions, one speed, cut-out and backdrop a clip (-1 for none)."""
 
     video: torch.Tensor
-    motion: list[str]
+    motions: list[Motions]
     speed: list[str]
     cutout: list[int]
     backdrop: list[int]
@@ -63,8 +70,25 @@ def _wobble(t: torch.Tensor, waves: tuple[tuple[float, float], ...]) -> torch.Te
     return (torch.stack(parts).mean(0))[None]
 
 
-def _mask(names: list[str], wanted: str, device: str) -> torch.Tensor:
-    return torch.tensor([name == wanted for name in names], device=device, dtype=torch.float32)
+def _mask(motions: list[Motions], wanted: str, device: str) -> torch.Tensor:
+    return torch.tensor([wanted in names for names in motions], device=device, dtype=torch.float32)
+
+
+def draw_motions(rng: random.Random) -> Motions:
+    """One motion, or two that go together: two different kinds of camera motion, or motions of two families."""
+    first, second = _draw(rng), _draw(rng)
+    alike = _family(first) == _family(second) != CAMERA or first.split("_")[0] == second.split("_")[0]
+    if alike or "hold" in (first, second) or rng.random() > PAIR_SHARE:
+        return (first,)
+    return (first, second)
+
+
+def _draw(rng: random.Random) -> str:
+    return rng.choice(rng.choices((CAMERA, OBJECT, AMBIENCE), (0.62, 0.2, 0.18))[0])
+
+
+def _family(motion: str) -> tuple[str, ...]:
+    return next(family for family in (CAMERA, OBJECT, AMBIENCE) if motion in family)
 
 
 class SceneMaker:
@@ -74,7 +98,7 @@ class SceneMaker:
         self.bank = bank
         self.device = device
 
-    def make(self, motions: list[str], speeds: list[str], frames: int, height: int, width: int,
+    def make(self, motions: list[Motions], speeds: list[str], frames: int, height: int, width: int,
              plain: torch.Tensor | None = None) -> Clips:
         """One clip per motion; `plain` [B] bool asks for a plain backdrop with one cut-out (a scene words can tell)."""
         n, dev = len(motions), self.device
@@ -82,7 +106,7 @@ class SceneMaker:
         t = torch.arange(frames, device=dev, dtype=torch.float32)
         part = (t / (REFERENCE_FRAMES - 1))[None]
         camera = self._camera(motions, speeds, part, t, height, width)
-        moving = torch.tensor([m in OBJECT for m in motions], device=dev)
+        moving = torch.tensor([any(name in OBJECT for name in names) for names in motions], device=dev)
         has_object = moving | plain | (torch.rand(n, device=dev) < 0.25)
         world = self._world_grid(camera, height, width)
         world = self._ripple(world, _mask(motions, "ripple", dev), t, height)
@@ -90,10 +114,10 @@ class SceneMaker:
         cutout = torch.randint(len(self.bank.names), (n,), device=dev)
         video = self._paste(video, world, cutout, has_object, plain,
                             self._object(motions, speeds, part, t, height, width))
-        video = video * self._light(motions, part, t)
+        video = cover(video * self._light(motions, part, t), motions, speeds)
         video = (video.clamp(0, 1) * 2 - 1).permute(0, 2, 1, 3, 4)
         return Clips(
-            video=video, motion=motions, speed=speeds,
+            video=video, motions=motions, speed=speeds,
             cutout=[int(c) if h else -1 for c, h in zip(cutout, has_object, strict=True)], backdrop=backdrop,
         )
 
@@ -110,7 +134,10 @@ class SceneMaker:
         dx = dx + shake * _wobble(t, ((0.31, 0.0), (0.57, 1.9))) * 0.03 * width
         dy = dy + shake * _wobble(t, ((0.43, 2.6), (0.71, 0.4))) * 0.025 * width
         angle = angle + shake * _wobble(t, ((0.37, 1.2), (0.5, 3.0))) * 0.02
-        return {"log_zoom": log_zoom.expand(n, len(t)), "dx": dx, "dy": dy, "angle": angle}
+        yaw = _strength("orbit", speeds, dev)[:, None] * part
+        yaw = (_mask(motions, "orbit_right", dev) - _mask(motions, "orbit_left", dev))[:, None] * yaw
+        log_zoom, yaw = log_zoom.expand(n, len(t)), yaw.expand(n, len(t))
+        return {"log_zoom": log_zoom, "dx": dx, "dy": dy, "angle": angle, "yaw": yaw}
 
     def _world_grid(self, camera, height, width) -> torch.Tensor:
         """[B, T, H, W, 2]: which world point each output pixel shows."""
@@ -118,12 +145,19 @@ class SceneMaker:
         xs = torch.arange(width, device=self.device) - (width - 1) / 2
         y, x = torch.meshgrid(ys, xs, indexing="ij")
         shape = (*camera["dx"].shape, 1, 1)
+        x, y = self._seen_from_the_side(x, y, camera["yaw"].view(shape), width)
         # Content turned by +angle (y down: clockwise) shows at p the point R(-angle) p.
         cos, sin = camera["angle"].cos().view(shape), camera["angle"].sin().view(shape)
         scale = torch.exp(-camera["log_zoom"]).view(shape)
         world_x = (cos * x + sin * y) * scale + camera["dx"].view(shape)
         world_y = (-sin * x + cos * y) * scale + camera["dy"].view(shape)
         return torch.stack([world_x, world_y], dim=-1)
+
+    def _seen_from_the_side(self, x, y, yaw, width):
+        """The picture as a plane that turns about its upright middle axis: the camera circles it."""
+        distance = 1.3 * width
+        world_x = x * distance / (distance * yaw.cos() + x * yaw.sin())
+        return world_x, y * (distance - world_x * yaw.sin()) / distance
 
     def _ripple(self, world, on, t, height) -> torch.Tensor:
         if not on.any():
@@ -154,6 +188,7 @@ class SceneMaker:
         # Canvas pixels per output pixel: from a slight enlargement to as much as keeps the whole path inside.
         path = torch.stack([camera["dx"][:, -1], camera["dy"][:, -1]], dim=-1)
         reach = torch.exp((-camera["log_zoom"]).amax(1)) * max(height, width) + path.abs().amax(1)
+        reach = reach * (1 + 0.9 * camera["yaw"].abs().amax(1))
         largest = (0.97 * size / reach).clamp(0.72, 1.3)
         base = 0.7 + (largest - 0.7) * torch.rand(n, device=dev)
         slack = (size / 2 - base * reach / 2).clamp(min=0)

@@ -54,7 +54,7 @@ def still_batch(bank: Bank, n: int, size: int, device: str) -> torch.Tensor:
 
 def clip_batch(scenes: SceneMaker, n: int, frames: int, size: int) -> torch.Tensor:
     """[n, 3, frames, size, size] in [-1, 1]; camera motion half of the time."""
-    motions = [random.choice(CAMERA if random.random() < 0.5 else MOTIONS) for _ in range(n)]
+    motions = [(random.choice(CAMERA if random.random() < 0.5 else MOTIONS),) for _ in range(n)]
     return scenes.make(motions, random.choices(SPEEDS, k=n), frames, size, size).video
 
 

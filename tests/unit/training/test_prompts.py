@@ -26,6 +26,12 @@ def test_training_says_a_motion_as_the_vision_language_service_does(ours: str, t
 
 def test_prompts_repeat_for_a_seed_and_vary_within_it() -> None:
     first, second = (PromptWriter(["cat", "dog"], seed=7) for _ in range(2))
-    some = [first.photo("zoom_in", "slow", None) for _ in range(50)]
-    assert some == [second.photo("zoom_in", "slow", None) for _ in range(50)]
+    some = [first.photo(("zoom_in",), "slow", None) for _ in range(50)]
+    assert some == [second.photo(("zoom_in",), "slow", None) for _ in range(50)]
     assert len(set(some)) > 30
+
+
+def test_a_pair_of_motions_is_asked_for_in_one_prompt() -> None:
+    writer = PromptWriter(["cat"], seed=0)
+    prompts = [writer.photo(("zoom_in", "rain"), "normal", None).lower() for _ in range(200)]
+    assert all("rain" in prompt or "雨" in prompt for prompt in prompts)

@@ -1,5 +1,7 @@
 """Synthesised clips move as their label says, by the judge that also judges rendered ones."""
 
+import random
+
 import numpy as np
 import pytest
 import skimage.data
@@ -8,7 +10,7 @@ from PIL import Image
 
 from training.bank import CANVAS_PX, Bank
 from training.judge import MOTIONS, judge
-from training.scenes import SceneMaker
+from training.scenes import AMBIENCE, OBJECT, SceneMaker, draw_motions
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +25,37 @@ def scenes() -> SceneMaker:
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_a_clip_shows_the_camera_motion_of_its_label(scenes: SceneMaker, motion: str) -> None:
     torch.manual_seed(0)
-    video = scenes.make([motion], ["fast"], 9, 128, 128).video
+    video = scenes.make([(motion,)], ["fast"], 9, 128, 128).video
     frames = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
     assert judge(frames).motion == motion
 
 
-@pytest.mark.parametrize("motion", ["ripple", "flicker", "darken", "brighten", "handheld"])
+@pytest.mark.parametrize("motion", ["ripple", "flicker", "darken", "brighten", "handheld", "rain", "snow", "fog"])
 def test_a_clip_opens_on_the_picture_and_then_changes(scenes: SceneMaker, motion: str) -> None:
     torch.manual_seed(3)
-    still = scenes.make(["hold"], ["fast"], 9, 64, 64).video
+    still = scenes.make([("hold",)], ["fast"], 9, 64, 64).video
     torch.manual_seed(3)
-    video = scenes.make([motion], ["fast"], 9, 64, 64).video
+    video = scenes.make([(motion,)], ["fast"], 9, 64, 64).video
     if motion != "handheld":  # its path takes room, so that it is drawn at another scale
         torch.testing.assert_close(video[:, :, 0], still[:, :, 0])
     assert (still[:, :, 0] - still[:, :, -1]).abs().max() < 1e-5
     assert (video[:, :, 0] - video[:, :, -1]).abs().mean() > 0.004
+
+
+def test_two_motions_add_up(scenes: SceneMaker) -> None:
+    torch.manual_seed(0)
+    video = scenes.make([("zoom_in", "darken")], ["fast"], 9, 128, 128).video
+    frames = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+    assert judge(frames).motion == "zoom_in"
+    assert frames[-1].mean() < 0.9 * frames[0].mean()
+
+
+def test_draws_pairs_only_of_motions_that_go_together() -> None:
+    rng = random.Random(0)
+    pairs = [drawn for drawn in (draw_motions(rng) for _ in range(4000)) if len(drawn) == 2]
+    assert 400 < len(pairs) < 1200
+    for first, second in pairs:
+        assert "hold" not in (first, second)
+        assert first.split("_")[0] != second.split("_")[0]
+        assert not {first, second} <= set(OBJECT)
+        assert not {first, second} <= set(AMBIENCE)
