@@ -5,9 +5,9 @@ import sys
 
 import uvicorn
 
+from gateway.access.keys import KeyStore
 from gateway.app import create_app
 from gateway.database import Database
-from gateway.keys import KeyStore
 from gateway.settings import GatewaySettings
 from wire.logs import configure_logging
 

@@ -9,25 +9,25 @@ from fastapi.responses import Response
 
 from contracts.describe import DescribeRequest
 from contracts.errors import FieldProblem, Problem
+from gateway.access.callers import KeyRefused, RateExceeded
 from gateway.addresses import AddressRefused
-from gateway.bodies import BodyRefused, BodyTooLarge, LingeringResponse
-from gateway.callers import KeyRefused, RateExceeded
-from gateway.clients import ServiceError
-from gateway.failures import service_problem
-from gateway.fetch import FetchFailed
-from gateway.follow import ClientGone
-from gateway.jobs import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
+from gateway.artifacts.room import DiskFull
+from gateway.intake.bodies import BodyRefused, BodyTooLarge, LingeringResponse
+from gateway.intake.fetch import FetchFailed
+from gateway.intake.parameters import ParameterRefused
+from gateway.intake.remix import NotRemixable
+from gateway.intake.uploaded import TooManyFiles, UploadNotFound
+from gateway.intake.uploads import PictureRefused
+from gateway.jobs.job import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
 from gateway.metrics import GatewayMetrics
-from gateway.openai_errors import OpenAIErrorMiddleware
-from gateway.parameters import ParameterRefused
-from gateway.remix import NotRemixable
-from gateway.room import DiskFull
 from gateway.routes import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
+from gateway.routes.follow import ClientGone
+from gateway.routes.openai_errors import OpenAIErrorMiddleware
 from gateway.routes.openapi import DESCRIPTION, with_keys, with_problem, without_keys
 from gateway.runtime import open_gateway
 from gateway.settings import GatewaySettings
-from gateway.uploaded import TooManyFiles, UploadNotFound
-from gateway.uploads import PictureRefused
+from gateway.upstream.clients import ServiceError
+from gateway.work.failures import service_problem
 from wire.calls import CallMiddleware
 from wire.metrics import HttpMetricsMiddleware
 from wire.problem_bodies import ProblemBodiesMiddleware

@@ -3,9 +3,9 @@ when somebody looks."""
 
 from collections.abc import Iterable
 
-from gateway.backlog import Backlog
-from gateway.jobs import TRANSITIONS, JobRecord
-from gateway.upstreams import Client, Upstream
+from gateway.jobs.backlog import Backlog
+from gateway.jobs.job import TRANSITIONS, JobRecord
+from gateway.upstream.upstreams import Client, Upstream
 from wire.metrics import SECONDS_BUCKETS, Counter, Gauge, Histogram, new_registry
 
 

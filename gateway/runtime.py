@@ -11,39 +11,43 @@ from functools import partial
 import httpx
 from anyio import CapacityLimiter
 
+from gateway.access.callers import Door
+from gateway.access.keys import KeyStore
+from gateway.access.links import Links
+from gateway.access.signing import Signer, open_signer
 from gateway.addresses import outside_client, outside_tls
-from gateway.bucket import open_bucket
-from gateway.callers import Door
-from gateway.caretaking import Caretaker, taken_care_of
-from gateway.catalog import Catalog
-from gateway.clients import RetryPolicy, VideoClient, VLClient, connect
+from gateway.artifacts.bucket import open_bucket
+from gateway.artifacts.files import LocalFiles
 from gateway.database import Database
-from gateway.deliveries import DeliveryStore
-from gateway.describers import Describers
-from gateway.engine import DbosEngine
-from gateway.events import LiveJobs
-from gateway.executors import Executors
-from gateway.expiry import Expiry
-from gateway.fetch import Fetching
-from gateway.files import LocalFiles
-from gateway.identity import FileIdentity, SessionIdentity
-from gateway.keys import KeyStore
-from gateway.ledger import Ledger, off_loop
-from gateway.links import Links
+from gateway.intake.accept import Intake
+from gateway.intake.fetch import Fetching
+from gateway.intake.pictures import Pictures
+from gateway.intake.uploaded import UploadStore
+from gateway.intake.uploads import PictureLimits, harden_pillow
+from gateway.jobs.deliveries import DeliveryStore
+from gateway.jobs.ledger import Ledger
+from gateway.jobs.live import LiveJobs
+from gateway.jobs.outlook import Outlook
+from gateway.jobs.store import JobStore
 from gateway.metrics import GatewayMetrics
-from gateway.outlook import Outlook
-from gateway.pipeline import Parts, run_job
-from gateway.prompt_cache import PromptCache
-from gateway.prompting import Prompter
-from gateway.render_places import RenderPlaces
-from gateway.routing import Renderers
 from gateway.settings import GatewaySettings
-from gateway.signing import Signer, open_signer
-from gateway.store import JobStore
-from gateway.uploaded import UploadStore
-from gateway.uploads import PictureLimits, harden_pillow
-from gateway.upstreams import Upstream, Upstreams
-from gateway.webhooks import Courier, Patience
+from gateway.threads import off_loop
+from gateway.upstream.catalog import Catalog
+from gateway.upstream.clients import RetryPolicy, VideoClient, VLClient, connect
+from gateway.upstream.describers import Describers
+from gateway.upstream.prompt_cache import PromptCache
+from gateway.upstream.prompting import Prompter
+from gateway.upstream.render_places import RenderPlaces
+from gateway.upstream.routing import Renderers
+from gateway.upstream.upstreams import Upstream, Upstreams
+from gateway.work.caretaking import Caretaker, taken_care_of
+from gateway.work.endings import Endings
+from gateway.work.engine import DbosEngine
+from gateway.work.executors import Executors
+from gateway.work.expiry import Expiry
+from gateway.work.identity import FileIdentity, SessionIdentity
+from gateway.work.pipeline import Parts, run_job
+from gateway.work.webhooks import Courier, Patience
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +68,11 @@ class Gateway:
     video: Renderers
     catalog: Catalog
     engine: DbosEngine
+    intake: Intake
+    pictures: Pictures
+    endings: Endings
     care: Caretaker
     courier: Courier
-    uploads: UploadStore
-    fetching: Fetching
-    picture_limits: PictureLimits
-    decodes: CapacityLimiter
 
 
 @asynccontextmanager
@@ -77,7 +80,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
     """Open the databases and connections, take up unfinished jobs, and close everything again.
 
     Raises:
-        gateway.executors.StateInUse: another gateway works as this executor.
+        gateway.work.executors.StateInUse: another gateway works as this executor.
     """
     harden_pillow(settings.max_image_pixels)
     database = await off_loop(Database, settings.jobs_database_url)
@@ -109,6 +112,39 @@ def _assemble(
     settings: GatewaySettings, metrics: GatewayMetrics, database: Database, store: JobStore
 ) -> Gateway:
     retries = RetryPolicy(attempts=settings.retry_attempts, for_s=settings.retry_for_s)
+    vl, video = _services(settings, database, retries)
+    files, tls = _files(settings), outside_tls(settings.ca_file)
+    given = settings.secret.get_secret_value() if settings.secret else None
+    signer = open_signer(given, settings.state_dir)
+    ledger = _ledger(settings, metrics, database, store, video, signer)
+    catalog = Catalog(vl, video)
+    courier = _courier(settings, database, ledger, signer, tls)
+    parts = Parts(
+        ledger=ledger, files=files, video=video, retries=retries, render_timeout_s=settings.render_timeout_s,
+        prompts=Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up),
+    )
+    engine = DbosEngine(
+        settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step), courier.attempt,
+        executor_id=settings.executor_id, concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
+        max_recoveries=settings.max_recoveries,
+    )
+    pictures = _pictures(settings, database, files, tls)
+    care = Caretaker(
+        engine=engine, executors=_executors(settings, database), ledger=ledger, files=files,
+        known_jobs=lambda: store.ids() | pictures.uploads.ids(), dead_after_s=settings.dead_after_s,
+    )
+    return Gateway(
+        settings=settings, metrics=metrics, database=database,
+        door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger, files=files, vl=vl,
+        video=video, catalog=catalog, engine=engine, pictures=pictures, care=care, courier=courier,
+        intake=Intake(
+            settings=settings, ledger=ledger, files=files, pictures=pictures, catalog=catalog, engine=engine
+        ),
+        endings=Endings(ledger=ledger, files=files, engine=engine, video=video),
+    )
+
+
+def _services(settings: GatewaySettings, database: Database, retries: RetryPolicy) -> tuple[Describers, Renderers]:
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
     vl = Describers(Upstreams([
@@ -118,46 +154,31 @@ def _assemble(
         Upstreams([Upstream(url, VideoClient(join(url), retries)) for url in settings.video_urls]),
         RenderPlaces(database), retries, abandon_after_s=settings.abandon_after_s,
     )
-    files = _files(settings)
+    return vl, video
+
+
+def _ledger(
+    settings: GatewaySettings, metrics: GatewayMetrics, database: Database, store: JobStore, video: Renderers,
+    signer: Signer,
+) -> Ledger:
     live = LiveJobs()
     outlook = Outlook(database, live, servers=video.upstreams.num_healthy)
     outlook.learn_from_the_past()
-    given = settings.secret.get_secret_value() if settings.secret else None
-    signer = open_signer(given, settings.state_dir)
     links = None if settings.link_s is None else Links(key=signer.links_key(), valid_s=settings.link_s)
-    ledger = Ledger(store, live, outlook, metrics.job_ended, links)
-    catalog = Catalog(vl, video)
-    prompts = Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up)
-    parts = Parts(
-        ledger=ledger, files=files, prompts=prompts, video=video, retries=retries,
-        render_timeout_s=settings.render_timeout_s,
-    )
-    tls = outside_tls(settings.ca_file)
-    courier = _courier(settings, database, ledger, signer, tls)
-    engine = DbosEngine(
-        settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step), courier.attempt,
-        executor_id=settings.executor_id, concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
-        max_recoveries=settings.max_recoveries,
-    )
-    uploads = UploadStore(database)
-    care = Caretaker(
-        engine=engine, executors=_executors(settings, database), ledger=ledger, files=files,
-        known_jobs=lambda: store.ids() | uploads.ids(), dead_after_s=settings.dead_after_s,
-    )
-    return Gateway(
-        settings=settings, metrics=metrics, database=database,
-        door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger,
-        files=files, vl=vl, video=video, catalog=catalog, engine=engine, care=care,
-        courier=courier,
-        uploads=uploads, fetching=Fetching(
+    return Ledger(store, live, outlook, metrics.job_ended, links)
+
+
+def _pictures(settings: GatewaySettings, database: Database, files: LocalFiles, tls: ssl.SSLContext) -> Pictures:
+    return Pictures(
+        files=files, uploads=UploadStore(database), decodes=CapacityLimiter(_DECODES_AT_ONCE),
+        fetching=Fetching(
             rules=settings.image_url_rules, max_bytes=settings.max_image_bytes,
             timeout_s=settings.image_fetch_timeout_s, tls=tls,
         ),
-        picture_limits=PictureLimits(
+        limits=PictureLimits(
             max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels,
             stored_long_side=settings.stored_long_side,
         ),
-        decodes=CapacityLimiter(_DECODES_AT_ONCE),
     )
 
 

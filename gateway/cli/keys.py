@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.access.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
+from gateway.access.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, LOWEST_PRIORITY
+from gateway.access.signing import open_signer
 from gateway.database import Database
-from gateway.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, LOWEST_PRIORITY
-from gateway.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
 from gateway.settings import GatewaySettings
-from gateway.signing import open_signer
 
 app = typer.Typer(no_args_is_help=True, help="Who may use this server: make, list and revoke API keys.")
 

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from gateway.callers import Caller
-from gateway.jobs import JobNotFound, JobRecord
+from gateway.access.callers import Caller
+from gateway.jobs.job import JobNotFound, JobRecord
 from gateway.runtime import Gateway
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="key", description="A key of this server, such as `sm_…`.")

@@ -3,9 +3,9 @@
 from pydantic import ValidationError
 
 from contracts.errors import Problem
-from gateway.clients import ServiceError
-from gateway.parameters import advice
+from gateway.intake.parameters import advice
 from gateway.runtime import Gateway
+from gateway.upstream.clients import ServiceError
 from wire.problems import validation_problem
 
 

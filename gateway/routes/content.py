@@ -8,10 +8,10 @@ from fastapi import Request
 from fastapi.responses import FileResponse, Response
 
 from contracts.errors import Problem
-from gateway.files import VIDEO_FILE
-from gateway.jobs import JobRecord, StoredPicture
-from gateway.ledger import off_loop
+from gateway.artifacts.files import VIDEO_FILE
+from gateway.jobs.job import JobRecord, StoredPicture
 from gateway.runtime import Gateway
+from gateway.threads import off_loop
 from wire.problems import ProblemError, problem_response
 
 Variant = Literal["video", "thumbnail", "spritesheet", "input"]

@@ -6,12 +6,11 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from contracts.describe import DescribeRequest, DescribeResponse
-from gateway.bodies import read_limited
-from gateway.ledger import off_loop
-from gateway.pictures import checked
+from gateway.intake.bodies import read_limited
+from gateway.intake.uploads import decode_text
 from gateway.routes.access import OpenGateway, TheCaller
 from gateway.routes.openapi import problems
-from gateway.uploads import decode_text
+from gateway.threads import off_loop
 from wire.problems import ProblemError, validation_problem
 
 router = APIRouter(tags=["describe"])
@@ -39,7 +38,7 @@ async def describe(request: Request, _: TheCaller, gateway: OpenGateway) -> Desc
         raise ProblemError(422, problem.code, problem.title, problem.detail, errors=problem.errors) from None
     if asked.image is not None:
         image = await off_loop(decode_text, asked.image, gateway.settings.max_image_bytes)
-        picture = await checked(image, gateway)
+        picture = await gateway.pictures.checked(image)
         encoded = await off_loop(lambda: base64.b64encode(picture.data).decode("ascii"))
         asked = asked.model_copy(update={"image": encoded})
     return await gateway.vl.describe(asked)

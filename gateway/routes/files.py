@@ -7,13 +7,12 @@ from fastapi.responses import FileResponse, Response
 
 from contracts.files import UploadedFile, UploadedFileDeleted, UploadedFilePage
 from contracts.openai_videos import VideoOrder
-from gateway.bodies import BodyRefused, body_kind, form_fields, form_picture, read_form
-from gateway.ledger import off_loop
-from gateway.pictures import checked, store_picture
+from gateway.intake.bodies import BodyRefused, body_kind, form_fields, form_picture, read_form
+from gateway.intake.uploaded import NewUpload, UploadRecord, new_file_id
 from gateway.routes.access import OpenGateway, TheCaller
 from gateway.routes.content import FILE_RESPONSES, serve_picture
 from gateway.routes.openapi import problems
-from gateway.uploaded import NewUpload, UploadRecord, new_file_id
+from gateway.threads import off_loop
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -35,14 +34,14 @@ _UPLOAD: dict[str, Any] = {"requestBody": {"required": True, "content": {"multip
 async def upload_file(request: Request, caller: TheCaller, gateway: OpenGateway) -> UploadedFile:
     """The picture is checked as in `POST /generate`, and stored as it will be used. Refer to it as `file_id`."""
     name, purpose, data = await _read(request, gateway.settings.max_image_bytes)
-    picture = await checked(data, gateway)
+    picture = await gateway.pictures.checked(data)
     file_id = new_file_id()
     try:
-        stored = await store_picture(file_id, "picture", picture, gateway)
+        stored = await gateway.pictures.store(file_id, "picture", picture)
         upload = NewUpload(
             id=file_id, owner=caller.owner, filename=name, purpose=purpose, picture=stored, warnings=picture.warnings
         )
-        return _present(await off_loop(gateway.uploads.add, upload, gateway.settings.max_files))
+        return _present(await off_loop(gateway.pictures.uploads.add, upload, gateway.settings.max_files))
     except BaseException:
         await off_loop(gateway.files.remove_job, file_id)
         raise
@@ -57,9 +56,10 @@ async def list_files(
     purpose: Annotated[str | None, Query(max_length=_MAX_PURPOSE_CHARS, description="Only with this one.")] = None,
 ) -> UploadedFilePage:
     """A page of files, newest first unless asked otherwise."""
-    beyond = None if after is None else (await off_loop(gateway.uploads.get, after, caller.owner)).sequence
+    beyond = None if after is None else (await off_loop(gateway.pictures.uploads.get, after, caller.owner)).sequence
     found = await off_loop(
-        gateway.uploads.page, limit + 1, caller.owner, beyond=beyond, oldest_first=order == "asc", purpose=purpose
+        gateway.pictures.uploads.page, limit + 1, caller.owner, beyond=beyond, oldest_first=order == "asc",
+        purpose=purpose,
     )
     files = [_present(upload) for upload in found[:limit]]
     return UploadedFilePage(
@@ -71,7 +71,7 @@ async def list_files(
 @router.get("/{file_id}", responses=problems(404, 422), summary="One file")
 async def get_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> UploadedFile:
     """What is known of it."""
-    return _present(await off_loop(gateway.uploads.get, file_id, caller.owner))
+    return _present(await off_loop(gateway.pictures.uploads.get, file_id, caller.owner))
 
 
 @router.get(
@@ -81,14 +81,14 @@ async def get_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> 
 @router.head("/{file_id}/content", include_in_schema=False)
 async def get_file_content(file_id: FileId, request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:
     """The checked picture, with `ETag` and `Range`."""
-    upload = await off_loop(gateway.uploads.get, file_id, caller.owner)
+    upload = await off_loop(gateway.pictures.uploads.get, file_id, caller.owner)
     return await serve_picture(upload.id, upload.picture, request, gateway)
 
 
 @router.delete("/{file_id}", responses=problems(404, 422), summary="Delete a file")
 async def delete_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> UploadedFileDeleted:
     """The picture is gone; jobs that were made from it keep their own copy."""
-    await off_loop(gateway.uploads.remove, file_id, caller.owner)
+    await off_loop(gateway.pictures.uploads.remove, file_id, caller.owner)
     await off_loop(gateway.files.remove_job, file_id)
     return UploadedFileDeleted(id=file_id)
 

@@ -9,17 +9,16 @@ from pydantic import ValidationError
 
 from contracts.errors import Problem
 from contracts.jobs import Job
-from gateway.bodies import read_submission
-from gateway.files import VIDEO_FILE
-from gateway.follow import wait_until_ended, while_connected
-from gateway.intake import accept
-from gateway.jobs import JobRecord
-from gateway.ledger import off_loop
+from gateway.artifacts.files import VIDEO_FILE
+from gateway.intake.bodies import read_submission
+from gateway.jobs.job import JobRecord
+from gateway.jobs.views import view
 from gateway.routes.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller
 from gateway.routes.advice import refused_fields
+from gateway.routes.follow import wait_until_ended, while_connected
 from gateway.routes.openapi import generate_body, problems
 from gateway.runtime import Gateway
-from gateway.views import view
+from gateway.threads import off_loop
 from wire.problems import problem_response
 
 router = APIRouter(tags=["generate"])
@@ -56,7 +55,7 @@ async def generate(
         submission = await read_submission(request, gateway.settings.max_image_bytes)
     except ValidationError as error:
         return problem_response(await refused_fields(error, gateway))
-    job, replayed = await accept(submission, caller, gateway, idempotency_key)
+    job, replayed = await gateway.intake.accept(submission, caller, idempotency_key)
     if wanted_form(request.headers.get("accept", "")) == "video":
         response = await while_connected(request, _answer_with_video(job, gateway))
     else:

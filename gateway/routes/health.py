@@ -4,8 +4,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from contracts.models import Health
-from gateway.readiness import readiness
 from gateway.routes.access import OpenGateway
+from gateway.routes.readiness import readiness
 
 router = APIRouter(tags=["health"])
 

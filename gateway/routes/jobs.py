@@ -6,12 +6,11 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from contracts.jobs import Job, JobPage, JobState
-from gateway.endings import cancel, remove
-from gateway.follow import encode, event_stream, wait_until_ended, while_connected
+from gateway.jobs.views import view, view_page
 from gateway.routes.access import OpenGateway, OwnJob, TheCaller
 from gateway.routes.content import FILE_RESPONSES, Variant, serve
+from gateway.routes.follow import encode, event_stream, wait_until_ended, while_connected
 from gateway.routes.openapi import problems
-from gateway.views import view, view_page
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -53,13 +52,13 @@ async def get_job(
 @router.post("/{job_id}/cancel", responses=problems(404, 409), summary="Cancel a job")
 async def cancel_job(own: OwnJob, gateway: OpenGateway) -> Job:
     """Keep a queued job from starting, or stop a running one within one denoising step."""
-    return await view(await cancel(own.id, gateway), gateway.ledger)
+    return await view(await gateway.endings.cancel(own.id), gateway.ledger)
 
 
 @router.delete("/{job_id}", status_code=204, responses=problems(404, 409), summary="Remove a job and its files")
 async def delete_job(own: OwnJob, gateway: OpenGateway) -> None:
     """Forget an ended job, its video and its picture. One that still waits or runs is refused: cancel it first."""
-    await remove(own.id, gateway)
+    await gateway.endings.remove(own.id)
 
 
 @router.get(

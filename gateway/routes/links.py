@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import FileResponse, Response
 
-from gateway.links import LinkExpired, LinkRefused
+from gateway.access.links import LinkExpired, LinkRefused
 from gateway.routes.access import OpenGateway
 from gateway.routes.content import FILE_RESPONSES, serve
 from gateway.routes.openapi import problems

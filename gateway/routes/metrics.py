@@ -6,10 +6,10 @@ import time
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.backlog import read_backlog
-from gateway.ledger import off_loop
+from gateway.jobs.backlog import read_backlog
 from gateway.routes.access import OpenGateway, TheCaller
 from gateway.runtime import Gateway
+from gateway.threads import off_loop
 
 router = APIRouter(include_in_schema=False)
 

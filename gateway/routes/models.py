@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 
 from contracts.models import ModelList, VideoModelInfo, VLModelInfo
-from gateway.clients import ServiceError
 from gateway.routes.access import OpenGateway, TheCaller
 from gateway.routes.openapi import problems
+from gateway.upstream.clients import ServiceError
 
 router = APIRouter(tags=["models"])
 

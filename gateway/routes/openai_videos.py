@@ -8,19 +8,17 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import ValidationError
 
 from contracts.openai_videos import Video, VideoDeleted, VideoOrder, VideoPage, VideoRemix
-from gateway.bodies import read_json
-from gateway.endings import cancel, remove
-from gateway.intake import accept
-from gateway.jobs import IllegalTransition, JobRecord
-from gateway.ledger import off_loop
-from gateway.openai_views import present_video
-from gateway.remix import remix_of
+from gateway.intake.bodies import read_json
+from gateway.intake.remix import remix_of
+from gateway.intake.video_bodies import read_video
+from gateway.jobs.job import IllegalTransition, JobRecord
 from gateway.routes.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller, own_job
 from gateway.routes.advice import refused_fields
 from gateway.routes.content import FILE_RESPONSES, serve
+from gateway.routes.openai_views import present_video
 from gateway.routes.openapi import openai_errors, remix_body, video_body
 from gateway.runtime import Gateway
-from gateway.video_bodies import read_video
+from gateway.threads import off_loop
 from wire.problems import problem_response
 
 router = APIRouter(prefix="/v1/videos", tags=["OpenAI videos"])
@@ -47,7 +45,7 @@ async def create_video(
         submission = await read_video(request, gateway.settings.max_image_bytes)
     except ValidationError as error:
         return problem_response(await refused_fields(error, gateway))
-    job, replayed = await accept(submission, caller, gateway, idempotency_key)
+    job, replayed = await gateway.intake.accept(submission, caller, idempotency_key)
     return await _answer(job, replayed, gateway)
 
 
@@ -79,8 +77,8 @@ async def delete_video(job: OwnVideo, gateway: OpenGateway) -> VideoDeleted:
     """Remove the video and its files. One that still waits or renders is canceled first, for this API has no cancel."""
     if not job.finished:
         with suppress(IllegalTransition):  # it ended meanwhile
-            await cancel(job.id, gateway)
-    await remove(job.id, gateway)
+            await gateway.endings.cancel(job.id)
+    await gateway.endings.remove(job.id)
     return VideoDeleted(id=job.id)
 
 
@@ -108,7 +106,7 @@ async def remix_video(
         asked = await off_loop(VideoRemix.model_validate_json, await read_json(request, 0))
     except ValidationError as error:
         return problem_response(await refused_fields(error, gateway))
-    remixed, replayed = await accept(remix_of(job, asked.prompt), caller, gateway, idempotency_key)
+    remixed, replayed = await gateway.intake.accept(remix_of(job, asked.prompt), caller, idempotency_key)
     return await _answer(remixed, replayed, gateway)
 
 

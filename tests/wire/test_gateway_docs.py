@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import async_playwright, expect
 
+from gateway.access.keys import KeyLimits, KeyStore
 from gateway.database import Database
-from gateway.keys import KeyLimits, KeyStore
 from tests.unit.gateway.conftest import gateway_settings, open_socket_client
 from tests.unit.gateway.services import Services, running_services
 

@@ -24,7 +24,7 @@ def test_every_series_of_the_dashboard_and_of_the_documentation_is_served() -> N
     )))
     documented = {
         f"stillmotion_{name}"
-        for row in re.findall(r"^\| `.*$", (REPOSITORY / "docs/operations.md").read_text(), re.MULTILINE)
+        for row in re.findall(r"^\| `.*$", (REPOSITORY / "docs/operating.md").read_text(), re.MULTILINE)
         for name in re.findall(r"`(\w+)(?:\{[^}]*\})?`", row.rsplit("|", 2)[0])
     }
     assert len(asked) > 10

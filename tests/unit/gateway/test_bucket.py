@@ -12,8 +12,8 @@ import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from obstore.exceptions import BaseError
 
-import gateway.bucket
-from gateway.bucket import BucketFiles, open_bucket
+import gateway.artifacts.bucket
+from gateway.artifacts.bucket import BucketFiles, open_bucket
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.services import Services, video_bytes
 
@@ -146,7 +146,7 @@ def test_a_sweep_removes_folders_of_no_job_and_copies_that_nobody_uses(
     assert files.sweep(stored, {"known"}, 0) == 1
     assert bucket.keys() == ["videos/known/video.mp4"]
     assert files.path("known", "video.mp4").exists()
-    monkeypatch.setattr(gateway.bucket, "_COPY_KEPT_S", -1.0)
+    monkeypatch.setattr(gateway.artifacts.bucket, "_COPY_KEPT_S", -1.0)
     files.sweep(files.stored(), {"known"}, 3600)
     assert not files.path("known", "video.mp4").exists()
     assert bucket.keys() == ["videos/known/video.mp4"], "the copy went, the file stays"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from gateway.uploads import PictureLimits, check_picture
+from gateway.intake.uploads import PictureLimits, check_picture
 
 LIMITS = PictureLimits(max_bytes=2**20, max_pixels=10**6, stored_long_side=2048)
 # Display P3 and sRGB primaries, adapted to D50, as columns: what their ICC profiles hold.

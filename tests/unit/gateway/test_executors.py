@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway.database import Database
-from gateway.executors import Executors, StateInUse
-from gateway.identity import FileIdentity, SessionIdentity
+from gateway.work.executors import Executors, StateInUse
+from gateway.work.identity import FileIdentity, SessionIdentity
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.files import LocalFiles
+from gateway.artifacts.files import LocalFiles
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.services import Services
 

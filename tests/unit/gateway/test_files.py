@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.artifacts.files import LocalFiles
 from gateway.database import Database
-from gateway.files import LocalFiles
-from gateway.store import JobStore
+from gateway.jobs.store import JobStore
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.services import Services
 from tests.unit.gateway.test_store import new_job

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from contracts.jobs import TERMINAL_JOB_STATES
-from gateway.jobs import TRANSITIONS
+from gateway.jobs.job import TRANSITIONS
 from tests.unit.gateway.conftest import gateway_settings, left_behind
 from tests.unit.gateway.live_gateway import LiveGateway
 from tests.unit.gateway.services import Script, Services

@@ -15,12 +15,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from typer.testing import CliRunner, Result
 
+from gateway.access.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyStore, RateNotReadable
+from gateway.access.signing import open_signer
 from gateway.app import create_app
 from gateway.cli.commands import app as commands
 from gateway.database import Database
-from gateway.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyStore, RateNotReadable
 from gateway.settings import GatewaySettings
-from gateway.signing import open_signer
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.services import Services
 

@@ -7,11 +7,11 @@ import pytest
 
 from contracts.jobs import JobProgress
 from gateway.database import Database
-from gateway.events import LiveJobs
-from gateway.jobs import JobRecord
-from gateway.line import ROUNDS_PER_PRIORITY
-from gateway.outlook import Outlook
-from gateway.store import JobStore
+from gateway.jobs.job import JobRecord
+from gateway.jobs.line import ROUNDS_PER_PRIORITY
+from gateway.jobs.live import LiveJobs
+from gateway.jobs.outlook import Outlook
+from gateway.jobs.store import JobStore
 from tests.unit.gateway.test_store import new_job
 
 RENDER = {"render.text": 0.5, "render.denoise": 8.0, "render.decode": 1.0, "render.write": 1.5, "rendering": 99.0}

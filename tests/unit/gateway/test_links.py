@@ -5,10 +5,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-import gateway.links
+import gateway.access.links
+from gateway.access.keys import KeyLimits, KeyStore
+from gateway.access.links import LinkExpired, LinkRefused, Links
 from gateway.database import Database
-from gateway.keys import KeyLimits, KeyStore
-from gateway.links import LinkExpired, LinkRefused, Links
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.services import Services, video_bytes
 
@@ -16,7 +16,7 @@ LINKS = Links(key=b"key of this deployment", valid_s=100.0)
 
 
 def at(now: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway.links.time, "time", lambda: now)
+    monkeypatch.setattr(gateway.access.links.time, "time", lambda: now)
 
 
 def token(link: str) -> str:

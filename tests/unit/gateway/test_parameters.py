@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.jobs import EffectiveParameters, GenerateOptions
-from gateway.parameters import ParameterRefused, nearest_size, resolve
+from gateway.intake.parameters import ParameterRefused, nearest_size, resolve
 from tests.unit.gateway.services import VIDEO_MODEL, VL_MODEL
 
 PICTURE = (320, 240)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from gateway.uploads import Picture, PictureLimits, PictureRefused, check_picture, decode_text, harden_pillow
+from gateway.intake.uploads import Picture, PictureLimits, PictureRefused, check_picture, decode_text, harden_pillow
 
 LIMITS = PictureLimits(max_bytes=20 * 2**20, max_pixels=50_000_000, stored_long_side=2048)
 MakePicture = Callable[..., bytes]

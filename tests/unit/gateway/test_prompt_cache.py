@@ -9,7 +9,7 @@ import pytest
 
 from contracts.describe import DescribeRequest, DescribeTask, TaskResult
 from gateway.database import Database
-from gateway.prompt_cache import PromptCache, cache_key
+from gateway.upstream.prompt_cache import PromptCache, cache_key
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.services import VL_MODEL, Services
 from tests.unit.gateway.test_metrics import series

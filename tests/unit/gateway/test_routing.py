@@ -11,12 +11,12 @@ import pytest
 
 from contracts.models import Health
 from contracts.videos import VideoRequest
-from gateway.clients import RetryPolicy, ServiceError, VideoClient, connect
 from gateway.database import Database
-from gateway.render_places import RenderPlaces
-from gateway.routing import Renderers
-from gateway.store import JobStore
-from gateway.upstreams import Probe, Upstream, Upstreams
+from gateway.jobs.store import JobStore
+from gateway.upstream.clients import RetryPolicy, ServiceError, VideoClient, connect
+from gateway.upstream.render_places import RenderPlaces
+from gateway.upstream.routing import Renderers
+from gateway.upstream.upstreams import Probe, Upstream, Upstreams
 from tests.unit.gateway.services import Script, video_app
 from tests.unit.gateway.test_store import new_job
 

@@ -12,9 +12,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, JobState
 from gateway.database import Database
-from gateway.jobs import TRANSITIONS, UNFINISHED, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
-from gateway.parameters import resolve
-from gateway.store import JobStore
+from gateway.intake.parameters import resolve
+from gateway.jobs.job import TRANSITIONS, UNFINISHED, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
+from gateway.jobs.store import JobStore
 from tests.unit.gateway.services import VIDEO_MODEL
 
 

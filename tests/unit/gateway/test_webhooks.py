@@ -18,10 +18,10 @@ from fastapi.responses import Response
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import gateway.runtime
+from gateway.access.signing import open_signer
 from gateway.addresses import AddressRefused
 from gateway.settings import GatewaySettings
-from gateway.signing import open_signer
-from gateway.webhooks import Patience, check_address
+from gateway.work.webhooks import Patience, check_address
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.services import Services
 
@@ -229,7 +229,7 @@ async def test_a_job_that_ended_just_before_a_crash_is_told_after_it(
         await asyncio.Event().wait()
 
     with monkeypatch.context() as crash:
-        crash.setattr("gateway.webhooks.Courier.keep_dispatching", nothing)
+        crash.setattr("gateway.work.webhooks.Courier.keep_dispatching", nothing)
         async with open_client(settings) as client:
             job_id = await submit(client, receiver.url)
             job = await until(client, job_id, lambda job: job["state"] == "completed")

@@ -1,0 +1,1 @@
+"""Where files lie: on disk, or in a bucket with copies on disk."""

@@ -1,0 +1,151 @@
+"""What a job is: its states as a table of legal transitions, and the record of one job."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from contracts.errors import Problem
+from contracts.jobs import (
+    TERMINAL_JOB_STATES,
+    EffectiveParameters,
+    GenerateOptions,
+    JobStage,
+    JobState,
+    VideoFile,
+)
+from gateway.access.owners import DEFAULT_PRIORITY, LOCAL_OWNER
+from wire.calls import current_call
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
+    "queued": frozenset({"running", "failed", "canceled"}),
+    "running": frozenset({"completed", "failed", "canceled"}),
+    "completed": frozenset({"expired"}),
+    "failed": frozenset(),
+    "canceled": frozenset(),
+    "expired": frozenset(),  # was completed; its files are gone
+})
+UNFINISHED: tuple[JobState, ...] = tuple(state for state in TRANSITIONS if state not in TERMINAL_JOB_STATES)
+
+
+class JobNotFound(LookupError):
+    """There is no job with this id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {job_id!r}.")
+        self.job_id = job_id
+
+
+class IllegalTransition(Exception):
+    """The table does not lead from the job's present state to the wanted one; nothing was changed."""
+
+    def __init__(self, job_id: str, present: JobState, wanted: str) -> None:
+        super().__init__(f"Job {job_id} is {present}; it cannot become {wanted}.")
+        self.job_id = job_id
+        self.present: JobState = present
+        self.wanted = wanted
+
+
+class QueueFull(Exception):
+    """As many jobs wait as may wait; nothing was added."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} jobs wait already.")
+        self.limit = limit
+
+
+class OwnerQueueFull(QueueFull):
+    """As many jobs of one owner wait or run as may; nothing was added."""
+
+
+class KeyReused(Exception):
+    """The `Idempotency-Key` belongs to a request with another body; nothing was added."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"This Idempotency-Key made {job_id} from another body.")
+        self.job_id = job_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPicture:
+    """A picture on disk: the checked one that a job began with, or one made of its video."""
+
+    file: str
+    media_type: str
+    num_bytes: int
+    sha256: str
+    width: int
+    height: int
+
+
+def _traceparent() -> str | None:
+    call = current_call()
+    return None if call is None else call.traceparent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job as it is accepted; `request` is what the caller asked, `parameters` what will be done."""
+
+    id: str
+    request: GenerateOptions
+    parameters: EffectiveParameters
+    picture: StoredPicture | None
+    warnings: tuple[str, ...]
+    request_id: str
+    owner: str = LOCAL_OWNER
+    priority: int = DEFAULT_PRIORITY
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    remixed_from: str | None = None
+    traceparent: str | None = field(default_factory=_traceparent)  # the job's work continues the trace of its request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A job as it is stored. Times are seconds since the epoch; `sequence` orders jobs by arrival, `turn` by who runs
+    first."""
+
+    sequence: int
+    id: str
+    owner: str
+    state: JobState
+    stage: JobStage | None
+    priority: int
+    turn: int
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    request_id: str
+    traceparent: str | None
+    request: GenerateOptions
+    parameters: EffectiveParameters
+    picture: StoredPicture | None
+    actual_prompt: str | None
+    caption: str | None
+    warnings: tuple[str, ...]
+    timings: Mapping[str, float]
+    render_attempt: int
+    video: VideoFile | None
+    error: Problem | None
+    idempotency_key: str | None
+    fingerprint: str | None
+    remixed_from: str | None
+    thumbnail: StoredPicture | None
+    spritesheet: StoredPicture | None
+    expired_at: float | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be done for it."""
+        return self.state in TERMINAL_JOB_STATES
+
+
+def new_job_id() -> str:
+    """An id that cannot be guessed and that the video service takes as a render id."""
+    return f"job_{secrets.token_hex(12)}"
+
+
+def sources_of(state: JobState) -> frozenset[JobState]:
+    """The states from which `state` may be entered."""
+    return frozenset(source for source, targets in TRANSITIONS.items() if state in targets)

@@ -1,0 +1,106 @@
+"""The jobs table from the event loop: every call runs in a thread, every change wakes who waits for the job."""
+
+from collections.abc import Callable, Mapping
+
+from contracts.errors import Problem
+from contracts.jobs import EffectiveParameters, JobStage, JobState, VideoFile
+from gateway.access.links import Links
+from gateway.jobs.deliveries import Delivery
+from gateway.jobs.job import JobRecord, NewJob, StoredPicture
+from gateway.jobs.live import LiveJobs
+from gateway.jobs.outlook import Outlook, Waiting
+from gateway.jobs.store import JobStore
+from gateway.threads import off_loop
+
+
+class Ledger:
+    """What `JobStore` does, without blocking the loop; raises what it raises."""
+
+    def __init__(
+        self, store: JobStore, live: LiveJobs, outlook: Outlook, ended: Callable[[JobRecord], None],
+        links: Links | None = None,
+    ) -> None:
+        self._store = store
+        self._outlook = outlook
+        self.live = live
+        self.links = links  # where jobs are shown with links to their videos
+        self._ended = ended  # told of every job that this process brings to its end
+
+    async def add(self, job: NewJob, max_queued: int, max_of_owner: int | None = None) -> JobRecord:
+        """Store a new job."""
+        return await off_loop(self._store.add, job, max_queued, max_of_owner)
+
+    async def get(self, job_id: str) -> JobRecord:
+        """The job, or `JobNotFound`."""
+        return await off_loop(self._store.get, job_id)
+
+    async def made_before(self, owner: str, idempotency_key: str, fingerprint: str) -> JobRecord | None:
+        """The job that this request made before; raises `KeyReused`."""
+        return await off_loop(self._store.made_before, owner, idempotency_key, fingerprint)
+
+    async def page(
+        self, limit: int, beyond: int | None, *, owner: str, state: JobState | None = None, oldest_first: bool = False
+    ) -> list[JobRecord]:
+        """Jobs of `owner`, newest first unless asked otherwise."""
+        return await off_loop(self._store.page, limit, beyond, owner=owner, state=state, oldest_first=oldest_first)
+
+    async def unfinished(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """Sequence number and id of the next jobs that have not ended."""
+        return await off_loop(self._store.unfinished, after, limit)
+
+    async def expire(self, finished_before: float, limit: int) -> list[str]:
+        """Let go of jobs that ended before; returns the ids of those whose files are to be removed."""
+        job_ids = await off_loop(self._store.expire, finished_before, limit)
+        for job_id in job_ids:
+            self.live.changed(job_id)
+        return job_ids
+
+    async def webhook(self, job: JobRecord) -> Delivery | None:
+        """The webhook of the job, if it has one."""
+        return None if job.request.webhook_url is None else await off_loop(self._store.webhook, job.id)
+
+    async def waiting(self, job: JobRecord) -> Waiting | None:
+        """The place of a queued job in the line, and when it should be done."""
+        return None if job.state != "queued" else await off_loop(self._outlook.of, job)
+
+    async def move(
+        self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
+        error: Problem | None = None, timings: Mapping[str, float] | None = None,
+    ) -> JobRecord:
+        """Bring the job into another state."""
+        job = await off_loop(self._store.move, job_id, to, stage=stage, video=video, error=error, timings=timings)
+        self.live.forget(job_id)
+        self.live.queue_moved()
+        if job.finished:
+            self._outlook.ended(job)
+            self._ended(job)
+            if job.request.webhook_url is not None:
+                self.live.webhook_due.set()
+        return job
+
+    async def note(
+        self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
+        warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
+        caption: str | None = None, render_attempt: int | None = None, thumbnail: StoredPicture | None = None,
+        spritesheet: StoredPicture | None = None,
+    ) -> JobRecord:
+        """Write down what became known of a running job."""
+        job = await off_loop(
+            self._store.note, job_id, stage=stage, timings=timings, warning=warning, parameters=parameters,
+            actual_prompt=actual_prompt, caption=caption, render_attempt=render_attempt, thumbnail=thumbnail,
+            spritesheet=spritesheet,
+        )
+        if stage is not None:
+            self.live.forget(job_id)  # what the stage before reported
+        self.live.changed(job_id)
+        return job
+
+    async def remove(self, job_id: str) -> None:
+        """Forget the job."""
+        await off_loop(self._store.remove, job_id)
+        self.live.forget(job_id)
+        self.live.queue_moved()
+
+    async def check_writable(self) -> None:
+        """Raise where a write would fail."""
+        await off_loop(self._store.check_writable)

@@ -1,0 +1,278 @@
+"""The jobs table: every change of a job is one transaction, guarded by the table of transitions."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from contracts.errors import Problem
+from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
+from gateway.access.owners import LOCAL_OWNER
+from gateway.database import Database, metadata
+from gateway.jobs.deliveries import Delivery, drop, expect, find
+from gateway.jobs.job import (
+    UNFINISHED,
+    IllegalTransition,
+    JobNotFound,
+    JobRecord,
+    KeyReused,
+    NewJob,
+    OwnerQueueFull,
+    QueueFull,
+    StoredPicture,
+    sources_of,
+)
+from gateway.jobs.line import join, moved, position
+
+_jobs = sa.Table(
+    "jobs", metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("owner", sa.String(64), nullable=False, server_default=LOCAL_OWNER),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("stage", sa.String(16)),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("turn", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("request_id", sa.String(128), nullable=False),
+    sa.Column("traceparent", sa.String(64)),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("parameters", sa.JSON, nullable=False),
+    sa.Column("picture", sa.JSON(none_as_null=True)),
+    sa.Column("actual_prompt", sa.Text),
+    sa.Column("caption", sa.Text),
+    sa.Column("warnings", sa.JSON, nullable=False),
+    sa.Column("timings", sa.JSON, nullable=False),
+    sa.Column("render_attempt", sa.Integer, nullable=False),
+    sa.Column("video", sa.JSON(none_as_null=True)),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.Column("idempotency_key", sa.String(255)),
+    sa.Column("fingerprint", sa.String(64)),
+    sa.Column("remixed_from", sa.String(64)),
+    sa.Column("thumbnail", sa.JSON(none_as_null=True)),
+    sa.Column("spritesheet", sa.JSON(none_as_null=True)),
+    sa.Column("expired_at", sa.Float),
+    sa.Index("jobs_to_expire", "expired_at", "finished_at"),
+    sa.Index("jobs_waiting", "state", "priority", "sequence"),
+    sa.Index("jobs_of_owner", "owner", "sequence"),
+    sa.Index("jobs_of_idempotency_key", "owner", "idempotency_key", unique=True),
+    sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
+)
+_QUEUE_LOCK = 2
+
+
+class JobStore:
+    """The jobs. Methods block for a millisecond or so: call them off the event loop."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, job: NewJob, max_queued: int, max_of_owner: int | None = None) -> JobRecord:
+        """Store `job` as queued, or return the job that the same request under the same idempotency key made before.
+
+        Raises:
+            KeyReused: the idempotency key belongs to another request; nothing was stored.
+            QueueFull: `max_queued` jobs wait already; nothing was stored.
+            OwnerQueueFull: `max_of_owner` jobs of this owner wait or run already; nothing was stored.
+        """
+        with self._database.writing() as connection:
+            self._database.one_at_a_time(connection, _QUEUE_LOCK)  # the bound holds; numbers appear in their order
+            if job.idempotency_key is not None:
+                before = _made_before(connection, job.owner, job.idempotency_key, job.fingerprint)
+                if before is not None:
+                    return before
+            waiting = connection.scalar(sa.select(sa.func.count()).where(_jobs.c.state == "queued")) or 0
+            if waiting >= max_queued:
+                raise QueueFull(max_queued)
+            if max_of_owner is not None and self._unfinished_of(connection, job.owner) >= max_of_owner:
+                raise OwnerQueueFull(max_of_owner)
+            connection.execute(_jobs.insert().values(
+                id=job.id, owner=job.owner, state="queued", priority=job.priority, created_at=time.time(),
+                request_id=job.request_id,
+                request=job.request.model_dump(mode="json"), parameters=job.parameters.model_dump(mode="json"),
+                picture=asdict(job.picture) if job.picture else None, warnings=list(job.warnings), timings={},
+                render_attempt=0, idempotency_key=job.idempotency_key, fingerprint=job.fingerprint,
+                remixed_from=job.remixed_from,
+                traceparent=job.traceparent, turn=join(connection, job),
+            ))
+            if job.request.webhook_url is not None:
+                expect(connection, job.id, job.request.webhook_url)
+            return self._one(connection, job.id)
+
+    def made_before(self, owner: str, idempotency_key: str, fingerprint: str) -> JobRecord | None:
+        """The job that this request made before, if it did; raises `KeyReused` where another request has its key."""
+        with self._database.reading() as connection:
+            return _made_before(connection, owner, idempotency_key, fingerprint)
+
+    def get(self, job_id: str) -> JobRecord:
+        """The job, or `JobNotFound`."""
+        with self._database.reading() as connection:
+            return self._one(connection, job_id)
+
+    def page(
+        self, limit: int, beyond: int | None = None, *, owner: str = LOCAL_OWNER, state: JobState | None = None,
+        oldest_first: bool = False,
+    ) -> list[JobRecord]:
+        """Up to `limit` jobs of `owner`, in this order, that follow the sequence number `beyond`."""
+        number = _jobs.c.sequence
+        query = sa.select(_jobs).where(_jobs.c.owner == owner).limit(limit)
+        query = query.order_by(number if oldest_first else number.desc())
+        if beyond is not None:
+            query = query.where(number > beyond if oldest_first else number < beyond)
+        if state is not None:
+            query = query.where(_jobs.c.state == state)
+        with self._database.reading() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    def unfinished(self, after: int = 0, limit: int = 1_000_000) -> list[tuple[int, str]]:
+        """Sequence number and id of up to `limit` jobs that have not ended and came after the number `after`."""
+        query = sa.select(_jobs.c.sequence, _jobs.c.id).where(
+            _jobs.c.state.in_(UNFINISHED), _jobs.c.sequence > after
+        ).order_by(_jobs.c.sequence).limit(limit)
+        with self._database.reading() as connection:
+            return [(row.sequence, row.id) for row in connection.execute(query)]
+
+    def ids(self) -> set[str]:
+        """The id of every job that may have files."""
+        with self._database.reading() as connection:
+            return set(connection.scalars(sa.select(_jobs.c.id).where(_jobs.c.expired_at.is_(None))))
+
+    def queue_position(self, job: JobRecord) -> int | None:
+        """How many queued jobs will start before this one; `None` when it does not wait."""
+        if job.state != "queued":
+            return None
+        with self._database.reading() as connection:
+            return position(connection, job.id)
+
+    def move(
+        self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
+        error: Problem | None = None, timings: Mapping[str, float] | None = None,
+    ) -> JobRecord:
+        """Bring the job into another state, stamping its times.
+
+        Raises:
+            IllegalTransition: the table does not lead there from the present state; nothing changed.
+            JobNotFound: there is no such job.
+        """
+        with self._database.writing() as connection:
+            job = self._one(connection, job_id, to_change=True)
+            if job.state not in sources_of(to):
+                raise IllegalTransition(job_id, job.state, to)
+            changes: dict[str, Any] = {"state": to, "stage": stage, "timings": {**job.timings, **(timings or {})}}
+            if to == "running":
+                changes["started_at"] = time.time()
+                changes["timings"]["queued"] = round(changes["started_at"] - job.created_at, 3)
+            if to not in UNFINISHED:
+                changes["finished_at"] = time.time()
+                changes["timings"] |= _closing_timings(job, changes["finished_at"])
+            if video is not None:
+                changes["video"] = video.model_dump(mode="json")
+            if error is not None:
+                changes["error"] = error.model_dump(mode="json")
+            connection.execute(_jobs.update().where(_jobs.c.id == job_id).values(**changes))
+            moved(connection, job_id, to)
+            return self._one(connection, job_id)
+
+    def note(
+        self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
+        warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
+        caption: str | None = None, render_attempt: int | None = None, thumbnail: StoredPicture | None = None,
+        spritesheet: StoredPicture | None = None,
+    ) -> JobRecord:
+        """Write down what became known of a running job; what is `None` stays as it is.
+
+        Raises:
+            IllegalTransition: the job does not run (any more): nothing changed, and its work should stop.
+            JobNotFound: there is no such job.
+        """
+        with self._database.writing() as connection:
+            job = self._one(connection, job_id, to_change=True)
+            if job.state != "running":
+                raise IllegalTransition(job_id, job.state, f"running ({stage or 'unchanged'})")
+            changes: dict[str, Any] = {
+                "stage": stage, "actual_prompt": actual_prompt, "caption": caption, "render_attempt": render_attempt,
+                "timings": {**job.timings, **timings} if timings else None,
+                "parameters": parameters.model_dump(mode="json") if parameters else None,
+                "warnings": [*job.warnings, warning] if warning and warning not in job.warnings else None,
+                "thumbnail": asdict(thumbnail) if thumbnail else None,
+                "spritesheet": asdict(spritesheet) if spritesheet else None,
+            }
+            known = {name: value for name, value in changes.items() if value is not None}
+            if known:
+                connection.execute(_jobs.update().where(_jobs.c.id == job_id).values(**known))
+            return self._one(connection, job_id)
+
+    def webhook(self, job_id: str) -> Delivery | None:
+        """The webhook of a job, if it has one."""
+        with self._database.reading() as connection:
+            return find(connection, job_id)
+
+    def expire(self, finished_before: float, limit: int) -> list[str]:
+        """Let go of up to `limit` jobs that ended before: completed ones are `expired`, the files of all may go."""
+        with self._database.writing() as connection:
+            due = sa.select(_jobs.c.id).where(
+                _jobs.c.expired_at.is_(None), _jobs.c.finished_at < finished_before
+            ).limit(limit).with_for_update(skip_locked=True)
+            job_ids = list(connection.scalars(due))
+            state = sa.case((_jobs.c.state == "completed", "expired"), else_=_jobs.c.state)
+            connection.execute(
+                _jobs.update().where(_jobs.c.id.in_(job_ids)).values(state=state, expired_at=time.time())
+            )
+        return job_ids
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job; removing one that is not there changes nothing."""
+        with self._database.writing() as connection:
+            connection.execute(_jobs.delete().where(_jobs.c.id == job_id))
+            drop(connection, job_id)
+
+    def check_writable(self) -> None:
+        """Raise `sqlalchemy.exc.SQLAlchemyError` where a write would fail."""
+        with self._database.writing() as connection:  # changes no row, but takes the write lock and touches the file
+            connection.execute(_jobs.update().where(_jobs.c.sequence == -1).values(priority=0))
+
+    @staticmethod
+    def _unfinished_of(connection: sa.Connection, owner: str) -> int:
+        query = sa.select(sa.func.count()).where(_jobs.c.owner == owner, _jobs.c.state.in_(UNFINISHED))
+        return connection.scalar(query) or 0
+
+    @staticmethod
+    def _one(connection: sa.Connection, job_id: str, *, to_change: bool = False) -> JobRecord:
+        query = sa.select(_jobs).where(_jobs.c.id == job_id)
+        row = connection.execute(query.with_for_update() if to_change else query).one_or_none()
+        if row is None:
+            raise JobNotFound(job_id)
+        return _record(row)
+
+
+def _closing_timings(job: JobRecord, finished_at: float) -> dict[str, float]:
+    closing = {"total": round(finished_at - job.created_at, 3)}
+    if job.started_at is None:
+        closing["queued"] = closing["total"]
+    return closing
+
+
+def _made_before(
+    connection: sa.Connection, owner: str, idempotency_key: str, fingerprint: str | None
+) -> JobRecord | None:
+    query = sa.select(_jobs).where(_jobs.c.owner == owner, _jobs.c.idempotency_key == idempotency_key)
+    row = connection.execute(query).one_or_none()
+    if row is not None and row.fingerprint != fingerprint:
+        raise KeyReused(row.id)
+    return None if row is None else _record(row)
+
+
+def _record(row: sa.Row[Any]) -> JobRecord:
+    values = row._asdict()
+    values["request"] = GenerateOptions.model_validate(values["request"])
+    values["parameters"] = EffectiveParameters.model_validate(values["parameters"])
+    for name in ("picture", "thumbnail", "spritesheet"):
+        values[name] = StoredPicture(**values[name]) if values[name] else None
+    values["warnings"] = tuple(values["warnings"])
+    values["video"] = VideoFile.model_validate(values["video"]) if values["video"] else None
+    values["error"] = Problem.model_validate(values["error"]) if values["error"] else None
+    return JobRecord(**values)

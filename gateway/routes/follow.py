@@ -1,0 +1,99 @@
+"""Waiting for a job, and following it as server-sent events."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+
+from contracts.jobs import TERMINAL_JOB_STATES, Job
+from gateway.jobs.job import JobNotFound, JobRecord
+from gateway.jobs.ledger import Ledger
+from gateway.jobs.views import view
+
+Answer = TypeVar("Answer")
+
+_LOOK_AGAIN_S = 5.0  # a change made by another process wakes nobody here
+
+
+async def wait_until_ended(job_id: str, ledger: Ledger, seconds: float) -> JobRecord:
+    """The job once it has ended, or as it is after `seconds`; raises `JobNotFound`."""
+    deadline = time.monotonic() + seconds
+    with ledger.live.watch(job_id) as changed:
+        while True:
+            changed.clear()
+            job = await ledger.get(job_id)
+            left = deadline - time.monotonic()
+            if job.finished or left <= 0:
+                return job
+            await _wait(changed, min(left, _LOOK_AGAIN_S))
+
+
+class ClientGone(Exception):
+    """Nobody reads the answer any more."""
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """The result of `work`, which is stopped when the client of `request` (whose body was read) hangs up.
+
+    Raises:
+        ClientGone: it did.
+    """
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.wait({working, leaving})
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def event_stream(job_id: str, ledger: Ledger, last_event_id: str | None, heartbeat_s: float,
+                       ) -> AsyncIterator[bytes]:
+    """The job as SSE: whole at first and at every change, under the event name of its state; ends with the job.
+
+    An event's id names its content, so a client that reconnects (to any process, at any time later) is not told again
+    what it knows, and what it missed is contained in the next event.
+    """
+    told = last_event_id
+    with ledger.live.watch(job_id) as changed:
+        try:
+            while True:
+                changed.clear()
+                job = await view(await ledger.get(job_id), ledger)
+                ledger.live.waits_in_queue(job_id, job.state == "queued")
+                body, event_id = encode(job)
+                if event_id != told:
+                    told = event_id
+                    yield format_sse_event(data_str=body, event=job.state, id=event_id)
+                if job.state in TERMINAL_JOB_STATES:
+                    return
+                if not await _wait(changed, heartbeat_s):
+                    yield KEEPALIVE_COMMENT
+        except JobNotFound:
+            return  # removed while it was followed
+
+
+def encode(job: Job) -> tuple[str, str]:
+    """The data of an event, and the id that names it."""
+    body = job.model_dump_json(exclude_none=True)
+    return body, hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

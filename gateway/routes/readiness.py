@@ -1,0 +1,43 @@
+"""Whether a render asked for now would succeed, and if not, why."""
+
+import asyncio
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from contracts.models import Health
+from gateway.runtime import Gateway
+from gateway.threads import off_loop
+
+
+async def readiness(gateway: Gateway) -> Health:
+    """Ready when both services are, the disk has room and the database takes writes."""
+    vl, video, disk, database = await asyncio.gather(
+        gateway.vl.health(), gateway.video.health(), _disk(gateway), _database(gateway)
+    )
+    reasons = [
+        f"{name}: {reason}"
+        for name, health in (("vl_service", vl), ("video_service", video))
+        if not health.ready
+        for reason in health.reasons or ["is not ready"]
+    ]
+    reasons += [reason for reason in (disk, database) if reason]
+    details = {f"vl_service.{key}": value for key, value in vl.details.items()}
+    details |= {f"video_service.{key}": value for key, value in video.details.items()}
+    return Health(ready=not reasons, reasons=reasons, details=details)
+
+
+async def _disk(gateway: Gateway) -> str | None:
+    try:
+        free = await off_loop(gateway.files.free_bytes)
+    except OSError as error:
+        return f"gateway: the data folder cannot be read ({error})"
+    needed = gateway.settings.min_free_bytes
+    return None if free >= needed else f"gateway: {free // 2**20} MiB free on disk, {needed // 2**20} MiB needed"
+
+
+async def _database(gateway: Gateway) -> str | None:
+    try:
+        await gateway.ledger.check_writable()
+    except SQLAlchemyError as error:
+        return f"gateway: the database takes no writes ({type(error).__name__})"
+    return None

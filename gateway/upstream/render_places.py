@@ -1,0 +1,95 @@
+"""Where each render was asked for, written down before it is asked for: none is made twice, none is left behind."""
+
+import time
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from gateway.database import Database, metadata
+from gateway.jobs.job import UNFINISHED
+
+FORGET_AFTER_S = 7 * 86400.0
+"""How long a service that never comes back is kept in mind."""
+
+_places = sa.Table(
+    "render_places", metadata,
+    sa.Column("job_id", sa.String(64), primary_key=True),
+    sa.Column("address", sa.String(512), primary_key=True),
+    sa.Column("chosen_at", sa.Float, nullable=False),
+    sa.Column("abandoned", sa.Boolean, nullable=False),  # another address renders it now
+)
+_jobs = sa.table("jobs", sa.column("id"), sa.column("state"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftRender:
+    """A render that nobody waits for any more, at the address that may still have it."""
+
+    job_id: str
+    address: str
+
+
+class RenderPlaces:
+    """The table of places, in the jobs' database. Methods block: call them off the event loop."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def choose(self, job_id: str, address: str) -> None:
+        """The job's render belongs to `address` from now on; whoever had it before is to drop it."""
+        mine = _places.c.job_id == job_id
+        with self._database.writing() as connection:
+            connection.execute(_places.update().where(mine, _places.c.address != address).values(abandoned=True))
+            changed = connection.execute(
+                _places.update().where(mine, _places.c.address == address).values(abandoned=False)
+            )
+            if not changed.rowcount:
+                connection.execute(_places.insert().values(
+                    job_id=job_id, address=address, chosen_at=time.time(), abandoned=False
+                ))
+
+    def current(self, job_id: str) -> str | None:
+        """The address that the job's render belongs to, `None` where it was never asked for."""
+        query = sa.select(_places.c.address).where(_places.c.job_id == job_id, ~_places.c.abandoned)
+        with self._database.reading() as connection:
+            return connection.scalar(query)
+
+    def all_of(self, job_id: str) -> list[str]:
+        """Every address that may have something of the job's render."""
+        with self._database.reading() as connection:
+            return list(connection.scalars(sa.select(_places.c.address).where(_places.c.job_id == job_id)))
+
+    def load(self) -> dict[str, int]:
+        """How many renders of unfinished jobs each address has."""
+        query = (
+            sa.select(_places.c.address, sa.func.count())
+            .join(_jobs, _jobs.c.id == _places.c.job_id)
+            .where(~_places.c.abandoned, _jobs.c.state.in_(UNFINISHED))
+            .group_by(_places.c.address)
+        )
+        with self._database.reading() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def left(self, limit: int = 200) -> list[LeftRender]:
+        """Renders of jobs that ended or are gone, and those that another address took over."""
+        waited_for = sa.exists().where(
+            _jobs.c.id == _places.c.job_id, _jobs.c.state.in_(UNFINISHED)
+        )
+        query = (
+            sa.select(_places.c.job_id, _places.c.address)
+            .where(sa.or_(_places.c.abandoned, ~waited_for)).order_by(_places.c.chosen_at).limit(limit)
+        )
+        with self._database.reading() as connection:
+            return [LeftRender(job_id=job_id, address=address) for job_id, address in connection.execute(query)]
+
+    def forget(self, job_id: str, address: str) -> None:
+        """Nothing of the job's render is at `address`."""
+        with self._database.writing() as connection:
+            connection.execute(_places.delete().where(_places.c.job_id == job_id, _places.c.address == address))
+
+    def forget_old(self) -> None:
+        """Give up on addresses that were not heard of for `FORGET_AFTER_S`."""
+        with self._database.writing() as connection:
+            connection.execute(_places.delete().where(
+                _places.c.abandoned, _places.c.chosen_at < time.time() - FORGET_AFTER_S
+            ))

@@ -1,0 +1,133 @@
+"""What a gateway process does beside serving: it signs that it lives, takes over from the dead, forgets no job."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+from anyio import CapacityLimiter, to_thread
+
+from contracts.errors import Problem
+from gateway.artifacts.files import LocalFiles
+from gateway.jobs.job import IllegalTransition, JobNotFound
+from gateway.jobs.ledger import Ledger
+from gateway.threads import off_loop
+from gateway.work.engine import DbosEngine
+from gateway.work.executors import Executors, StateInUse
+from gateway.work.failures import crashed_too_often_problem, unexpected_problem
+
+log = logging.getLogger(__name__)
+
+_SIGNS_WHILE_ALIVE = 4  # signatures within the time after which silence is death: some may be late
+_REVIEW_EVERY_S = 30.0
+_REVIEWED_AT_ONCE = 500
+_SWEEP_EVERY_S = 600.0
+_FORGOTTEN_AFTER_S = 3600.0  # no upload lasts so long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caretaker:
+    """The parts that this needs."""
+
+    engine: DbosEngine
+    executors: Executors
+    ledger: Ledger
+    files: LocalFiles
+    known_jobs: Callable[[], set[str]]
+    dead_after_s: float
+
+
+@asynccontextmanager
+async def taken_care_of(care: Caretaker) -> AsyncIterator[None]:
+    """Become an executor and run jobs; at the end hand over what is unfinished.
+
+    Raises:
+        StateInUse: another process is this executor.
+    """
+    # As long as a dead machine may hold its id, and a little longer.
+    await to_thread.run_sync(care.executors.enter, care.dead_after_s + 5)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await sweep(care, starting=True)
+        await care.engine.launch()
+        await review(care)
+        tasks += [
+            asyncio.create_task(_keep_signing(care)),
+            asyncio.create_task(_every(_REVIEW_EVERY_S, partial(review, care))),
+            asyncio.create_task(_every(_SWEEP_EVERY_S, partial(sweep, care))),
+        ]
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await care.engine.shutdown()
+        with suppress(Exception):  # a database that is gone needs no farewell
+            await to_thread.run_sync(care.executors.leave)
+
+
+async def review(care: Caretaker) -> None:
+    """Bring the jobs table and the engine together: nothing accepted is forgotten, nothing hangs."""
+    after = 0
+    while page := await care.ledger.unfinished(after, _REVIEWED_AT_ONCE):
+        after = page[-1][0]
+        found = await care.engine.review([job_id for _, job_id in page])
+        for job_id in found.unknown:
+            with suppress(JobNotFound):
+                await care.engine.submit(job_id, (await care.ledger.get(job_id)).turn)
+        for job_id in found.crashed_too_often:
+            await _give_up(job_id, crashed_too_often_problem(), care.ledger)
+        for job_id in found.given_up:
+            await _give_up(job_id, unexpected_problem(), care.ledger)
+
+
+async def sweep(care: Caretaker, *, starting: bool = False) -> None:
+    """Remove the files that killed processes left; where others live, only what is too old to become a job's."""
+    def run() -> int:
+        stored = care.files.stored()
+        # Asked after the look: whoever wrote what was seen, and is not among the living now, will not finish it.
+        nobody_writes = starting and care.executors.alone()
+        return care.files.sweep(stored, care.known_jobs(), 0.0 if nobody_writes else _FORGOTTEN_AFTER_S)
+
+    if removed := await off_loop(run):
+        log.info("removed %d files and folders of no job", removed)
+
+
+async def _give_up(job_id: str, problem: Problem, ledger: Ledger) -> None:
+    with suppress(IllegalTransition, JobNotFound):  # it ended between the two looks
+        await ledger.move(job_id, "failed", error=problem.model_copy(update={"job_id": job_id}))
+        log.error("the engine gave job %s up: %s", job_id, problem.title, extra={"job_id": job_id})
+
+
+async def _keep_signing(care: Caretaker) -> None:
+    # A thread of its own: however many requests wait for one, this process lives.
+    in_thread = partial(to_thread.run_sync, limiter=CapacityLimiter(1))
+    while True:
+        try:
+            if not await in_thread(care.executors.sign):
+                log.warning("this executor was silent for too long: others have carried on what it was at")
+                care.engine.drop_running()
+            taken = await in_thread(care.executors.take_over, care.engine.stranded, care.engine.carry_on)
+            if taken:
+                log.warning("carrying on the jobs of executors that are gone: %s", ", ".join(sorted(taken)))
+        except StateInUse:
+            log.critical("another process has taken this executor's id; this one ends", exc_info=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        except Exception:
+            log.exception("this executor could not sign that it lives; it tries again")
+        await asyncio.sleep(care.dead_after_s / _SIGNS_WHILE_ALIVE)
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception:
+            log.exception("looking after jobs and files failed; it is tried again in %g s", seconds)

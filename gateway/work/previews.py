@@ -1,0 +1,44 @@
+"""The two small pictures of a video: the service that rendered it makes them, so nothing here decodes video."""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from contracts.videos import RenderFile
+from gateway.artifacts.files import LocalFiles
+from gateway.jobs.job import StoredPicture
+from gateway.jobs.ledger import Ledger
+from gateway.upstream.clients import ServiceError
+from gateway.upstream.routing import Renderers
+
+log = logging.getLogger(__name__)
+
+PREVIEW_FILES: Final[Mapping[RenderFile, str]] = {"thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg"}
+
+
+async def keep_previews(
+    job_id: str, files: LocalFiles, video: Renderers, ledger: Ledger, size: tuple[int, int]
+) -> None:
+    """Bring both to our disk and note them on the job; a video without them is a video all the same.
+
+    `size` is the video's (width, height) in pixels.
+    """
+    kept = {kind: await _keep(job_id, kind, files, video, size) for kind in PREVIEW_FILES}
+    await ledger.note(job_id, thumbnail=kept["thumbnail"], spritesheet=kept["spritesheet"])
+
+
+async def _keep(
+    job_id: str, kind: RenderFile, files: LocalFiles, video: Renderers, size: tuple[int, int]
+) -> StoredPicture | None:
+    place = await video.current(job_id)
+    if place is None:
+        return None
+    try:
+        stored = await files.receive(job_id, PREVIEW_FILES[kind], place.client.content(job_id, kind))
+    except ServiceError as error:
+        log.warning("no %s of %s: %s", kind, job_id, error, extra={"job_id": job_id})
+        return None
+    return StoredPicture(
+        file=PREVIEW_FILES[kind], media_type="image/jpeg", num_bytes=stored.num_bytes, sha256=stored.sha256,
+        width=size[0], height=size[1],
+    )
