@@ -21,9 +21,10 @@ async def readiness(gateway: Gateway) -> Health:
         for reason in health.reasons or ["is not ready"]
     ]
     reasons += [reason for reason in (disk, database) if reason]
+    stuck = disk is not None or any(health.stuck for health in (vl, video) if not health.ready)
     details = {f"vl_service.{key}": value for key, value in vl.details.items()}
     details |= {f"video_service.{key}": value for key, value in video.details.items()}
-    return Health(ready=not reasons, reasons=reasons, details=details)
+    return Health(ready=not reasons, stuck=stuck, reasons=reasons, details=details)
 
 
 async def _disk(gateway: Gateway) -> str | None:
@@ -32,7 +33,12 @@ async def _disk(gateway: Gateway) -> str | None:
     except OSError as error:
         return f"gateway: the data folder cannot be read ({error})"
     needed = gateway.settings.min_free_bytes
-    return None if free >= needed else f"gateway: {free // 2**20} MiB free on disk, {needed // 2**20} MiB needed"
+    if free >= needed:
+        return None
+    return (
+        f"gateway: {free // 2**20} MiB free on disk, {needed // 2**20} MiB needed; free some, or "
+        "lower GATEWAY_MIN_FREE_BYTES"
+    )
 
 
 async def _database(gateway: Gateway) -> str | None:

@@ -135,7 +135,7 @@ class Upstreams(Generic[Client]):
         return probes
 
     async def health(self) -> Health:
-        """Ready when one address is; what keeps the others away is then a detail."""
+        """Ready when one address is; what keeps the others away is then a detail. Stuck when every one is."""
         probes = await self.probe()
         if len(probes) == 1:
             return probes[0].health
@@ -148,7 +148,8 @@ class Upstreams(Generic[Client]):
                 details[f"{member.address} not_ready"] = why
                 reasons.append(f"{member.address}: {why}")
         ready = len(reasons) < len(probes)
-        return Health(ready=ready, reasons=[] if ready else reasons, details=details)
+        stuck = all(probe.health.stuck for probe in probes)
+        return Health(ready=ready, stuck=stuck, reasons=[] if ready else reasons, details=details)
 
     async def aclose(self) -> None:
         """Close every connection."""

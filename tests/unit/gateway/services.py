@@ -48,6 +48,7 @@ class Script:
     describe_calls: list[DescribeRequest] = field(default_factory=list)
     vl_ready: bool = True
     video_ready: bool = True
+    video_stuck: bool = False
     step_s: float = 0.01
     may_go_on: threading.Event = field(default_factory=_set_event)  # cleared: renders stay in step 2
     failures: list[Problem] = field(default_factory=list)  # one is used up by each render that begins
@@ -170,7 +171,10 @@ def video_app(script: Script) -> FastAPI:
 
 
 def _video_ready(script: Script) -> Response:
-    health = Health(ready=script.video_ready, reasons=[] if script.video_ready else ["the model is loading"])
+    reasons = ["the transformer is missing"] if script.video_stuck else ["the model is loading"]
+    health = Health(
+        ready=script.video_ready, stuck=script.video_stuck, reasons=[] if script.video_ready else reasons
+    )
     return JSONResponse(health.model_dump(), 200 if script.video_ready else 503)
 
 

@@ -23,6 +23,10 @@ async def test_ready_means_both_services_are(client: httpx.AsyncClient, services
     unready = await client.get("/readyz")
     assert unready.status_code == 503
     assert unready.json()["reasons"] == ["vl_service: the weights are loading", "video_service: the model is loading"]
+    assert unready.json()["stuck"] is False, "waiting helps"
+    services.script.video_stuck = True
+    stuck = (await client.get("/readyz")).json()
+    assert (stuck["stuck"], stuck["reasons"][1]) == (True, "video_service: the transformer is missing")
     assert (await client.get("/livez")).status_code == 200
 
 

@@ -163,4 +163,5 @@ async def test_a_disk_without_room_makes_the_gateway_unready(tmp_path: Path, ser
     async with open_client(gateway_settings(tmp_path, services, min_free_bytes=2**60)) as client:
         answer = await client.get("/readyz")
         assert answer.status_code == 503
+        assert answer.json()["stuck"] is True
         assert "MiB free on disk" in answer.json()["reasons"][0]

@@ -188,3 +188,23 @@ def test_a_render_goes_only_to_a_service_that_runs_its_model() -> None:
     ]
     members[0].models, members[1].models = frozenset({"small"}), frozenset({"large"})
     assert [member.address for member in Upstreams(members).ranked(model="large")] == ["http://two"]
+
+
+class Says:
+    """A service that says this of itself."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    async def probe(self) -> Probe:
+        return Probe(health=self._health, answered=True)
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_several_addresses_are_stuck_only_when_every_one_is() -> None:
+    stuck, loading = Health(ready=False, stuck=True, reasons=["half"]), Health(ready=False, reasons=["loading"])
+    for healths, expected in (([stuck, stuck], True), ([stuck, loading], False), ([stuck, Health(ready=True)], False)):
+        found = await Upstreams([Upstream(f"http://{i}", Says(health)) for i, health in enumerate(healths)]).health()
+        assert found.stuck is expected
