@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 import torch
 
+from graphs.attention import AttentionForm, opset_of, translation_of
 from graphs.graph import Graph
 
-OPSET = 20
 MODEL_NAME = "graph.onnx"
 
 _FORBIDDEN = frozenset({"Loop", "If", "Range", "Scan", "SequenceConstruct", "NonZero"})
@@ -30,7 +30,7 @@ class ExportFacts:
     operators: Mapping[str, int]
 
 
-def export_graph(graph: Graph, folder: Path) -> ExportFacts:
+def export_graph(graph: Graph, folder: Path, *, attention: AttentionForm = "fused") -> ExportFacts:
     """Write `graph` into `folder` (which must exist) as graph.onnx with its weights in graph.onnx.data.
 
     Raises:
@@ -40,17 +40,18 @@ def export_graph(graph: Graph, folder: Path) -> ExportFacts:
     try:
         with torch.inference_mode():
             program = torch.onnx.export(
-                graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, opset_version=OPSET,
+                graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, opset_version=opset_of(attention),
                 input_names=list(graph.inputs), output_names=list(graph.outputs), verbose=False,
+                custom_translation_table=translation_of(attention),
             )
         assert program is not None
         program.save(path, external_data=True)
     except (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
         raise ExportFailed(f"{graph.name} cannot be exported: {error}") from error
-    return check_exported(graph, path)
+    return check_exported(graph, path, opset_of(attention))
 
 
-def check_exported(graph: Graph, path: Path) -> ExportFacts:
+def check_exported(graph: Graph, path: Path, opset: int) -> ExportFacts:
     """Raise `ExportFailed` unless the file has the graph's names, fixed shapes, one opset and no control flow."""
     model = onnx.load(path, load_external_data=False)
     operators = Counter(node.op_type for node in model.graph.node)
@@ -62,8 +63,8 @@ def check_exported(graph: Graph, path: Path) -> ExportFacts:
     for value in (*model.graph.input, *model.graph.output):
         if any(not side.HasField("dim_value") for side in value.type.tensor_type.shape.dim):
             raise ExportFailed(f"{graph.name}: {value.name} has no fixed shape")
-    if any(entry.version < OPSET for entry in model.opset_import if entry.domain == ""):
-        raise ExportFailed(f"{graph.name}: the opset is below {OPSET}")
+    if opset not in {entry.version for entry in model.opset_import if entry.domain == ""}:
+        raise ExportFailed(f"{graph.name}: the opset is not {opset}")
     weights = sum(_elements(tensor) for tensor in model.graph.initializer)
     return ExportFacts(nodes=len(model.graph.node), weights=weights, operators=dict(operators))
 
