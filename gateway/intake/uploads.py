@@ -120,7 +120,7 @@ def _open(data: bytes, limits: PictureLimits) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(limits) from None
     except Image.UnidentifiedImageError:
-        raise _unknown_format(data) from None
+        raise _unknown_format(data, limits) from None
     except (OSError, SyntaxError, ValueError, EOFError):
         raise _unreadable() from None
 
@@ -221,7 +221,11 @@ def _too_many_pixels(limits: PictureLimits, width: int = 0, height: int = 0) -> 
     )
 
 
-def _unknown_format(data: bytes) -> PictureRefused:
+def _unknown_format(data: bytes, limits: PictureLimits) -> PictureRefused:
+    if data.startswith(b"\x89PNG") and data[12:16] == b"IHDR":  # it may break off before Pillow has seen enough
+        width, height = (int.from_bytes(data[at : at + 4]) for at in (16, 20))
+        if width * height > limits.max_pixels:
+            return _too_many_pixels(limits, width, height)
     if data.startswith((b"\x89PNG", b"\xff\xd8\xff")) or data[8:12] == b"WEBP":
         return _unreadable()
     start = data[:64].lstrip()

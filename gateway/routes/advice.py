@@ -18,7 +18,8 @@ async def refused_fields(error: ValidationError, gateway: Gateway) -> Problem:
         return problem
     fields = [
         field.model_copy(update={
-            "field": f"body.{field.field}", "message": f"{field.message}. {advice(field.field, model)}".rstrip(" ."),
+            "field": field.field if field.field == "body" else f"body.{field.field}",
+            "message": f"{field.message}. {advice(field.field, model)}".rstrip(" ."),
         })
         for field in problem.errors or []
     ]

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from contracts.models import FrozenModel
 
@@ -11,7 +12,15 @@ MAX_TEXT_CHARS = 4000
 
 Language = Literal["en", "zh"]
 TaskKind = Literal["caption", "prompt", "edit_suggestion", "question"]
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "There are only blanks: write words, or leave the field out")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS), AfterValidator(_not_blank)]
 
 
 class DescribeTask(FrozenModel):

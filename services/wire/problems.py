@@ -53,11 +53,17 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
 def validation_problem(errors: Sequence[Any], title: str = "The request is not valid") -> Problem:
     """Turn pydantic's error list into one problem that names every refused field."""
     fields = [
-        FieldProblem(field=".".join(str(part) for part in error["loc"]) or "body", message=str(error["msg"]))
+        FieldProblem(field=".".join(str(part) for part in error["loc"]) or "body", message=_message(error))
         for error in errors
     ]
     detail = "; ".join(f"{f.field}: {f.message}" for f in fields[:5]) or "The request could not be read."
     return Problem(status=422, code="invalid_request", title=title, detail=detail, errors=fields)
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "extra_forbidden":  # pydantic's words name no way out
+        return "There is no such field: check its spelling, or leave it out"
+    return str(error["msg"])
 
 
 def install_problem_handlers(app: FastAPI) -> None:

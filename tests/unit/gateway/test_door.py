@@ -90,7 +90,7 @@ async def test_fifty_megabytes_are_refused_before_they_are_read(
     [
         ({}, "nothing_to_animate", "`prompt`"),
         ({"instruction": "dramatic"}, "nothing_to_animate", "`image`"),
-        ({"prompt": "x", "colour": "red"}, "invalid_request", "body.colour"),
+        ({"prompt": "x", "colour": "red"}, "invalid_request", "body.colour: There is no such field"),
         ({"prompt": "x", "num_frames": 0}, "invalid_request", "4k+1 frames from 5 to 81"),
         ({"prompt": "x", "num_frames": 10_000}, "num_frames_not_usable", "81"),
         ({"prompt": "x", "width": 17, "height": 64}, "size_not_multiple", "64x64"),
@@ -100,6 +100,7 @@ async def test_fifty_megabytes_are_refused_before_they_are_read(
         ({"prompt": "x", "steps": "many"}, "invalid_request", "1 to 50 steps"),
         ({"prompt": "x", "seed": -1}, "invalid_request", "body.seed"),
         ({"prompt": ""}, "invalid_request", "body.prompt"),
+        ({"prompt": " \n\u3000"}, "invalid_request", "body.prompt: There are only blanks: write words"),
         ({"prompt": "x" * 4001}, "invalid_request", "body.prompt"),
         ({"prompt": "x", "sampler": "magic"}, "invalid_request", "unipc"),
         ({"image": "https://example.com/cat.png"}, "image_url_not_allowed", "web address"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ async def test_a_silent_stream_sends_heartbeats_and_a_queued_job_its_place(tmp_p
                     services.script.may_go_on.set()
         assert ": ping" in lines
         told = [line for line in lines if line.startswith("id: ")]
-        assert len(told) == len(set(told)), "only changes are told"
+        # Not all different: an estimate may return to what it was, and with it the content that the id names.
+        assert all(one != next_one for one, next_one in pairwise(told)), "only changes are told"
         assert places == sorted(places, reverse=True)
         assert {1, 0} <= set(places), "it moved up as the others left the queue"
 

@@ -60,6 +60,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "truncated jpeg": (noise_jpeg()[:20_000], "image_truncated"),
     "jpeg cut in its header": (noise_jpeg()[:40], "image_unreadable"),
     "png of 900 million pixels": (png_header(30_000, 30_000), "image_too_many_pixels"),
+    "the same, ending after its header": (png_header(30_000, 30_000)[:33], "image_too_many_pixels"),
     "png of 81 million pixels": (png_header(9_000, 9_000), "image_too_many_pixels"),
     "png without its pixels": (png_header(200, 200), "image_truncated"),
     "png with a wrong checksum": (png_header(200, 200).replace(b"IDAT", b"IDAX"), "image_unreadable"),
