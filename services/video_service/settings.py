@@ -48,6 +48,13 @@ class VideoSettings(BaseSettings):
     engines_dir: Annotated[
         Path | None, Field(validation_alias="VIDEO_ENGINES", description="Engine store; unset: in STILLMOTION_DATA.")
     ] = None
+    cuda_graphs: Annotated[
+        bool,
+        Field(
+            validation_alias="VIDEO_CUDA_GRAPHS",
+            description="Queue a denoising step of a TensorRT engine as one CUDA graph.",
+        ),
+    ] = False
     threads: Annotated[int, Field(validation_alias="VIDEO_THREADS", ge=0, description="CPU threads; 0: all.")] = 0
     max_queue: Annotated[
         int, Field(validation_alias="VIDEO_MAX_QUEUE", ge=1, le=1000, description="Renders waiting for their turn.")

@@ -17,7 +17,7 @@ from video_service.engine_store.recipes import make_recipe
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.sessions import PLAN_NAME, load_api, open_session
+from video_service.engines.sessions import PLAN_NAME, SessionOptions, load_api, open_sessions
 from video_service.engines.tensorrt import build_engine
 from video_service.engines.verify import compare
 
@@ -160,7 +160,8 @@ def _verify_one(
     for part in (reference, served):
         part.module.to(device)
     try:
-        session = open_session(store, manifest, device, threads=torch.get_num_threads())
+        options = SessionOptions(device=device, threads=torch.get_num_threads())
+        session = open_sessions(store, [manifest], options)[name]
         check = compare(graph, reference, served, session, precision=precision, device=device)
     except EngineRefused as error:
         return store.quarantine(manifest, str(error))

@@ -11,6 +11,11 @@ from video_service.engine_store.manifest import EngineRefused
 
 _DTYPES = {
     "tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(int64)": torch.int64,
+    "tensor(int32)": torch.int32, "tensor(bool)": torch.bool,
+}
+_ELEMENTS = {
+    torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.int64, torch.int32: np.int32,
+    torch.bool: np.bool_,
 }
 
 
@@ -27,20 +32,27 @@ class OnnxSession:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise EngineRefused(f"ONNX Runtime cannot open {path.parent.name}: {error}") from error
-        self._outputs = tuple(value.name for value in self._session.get_outputs())
+        self._outputs = {value.name: value for value in self._session.get_outputs()}
         self._inputs = {value.name: value for value in self._session.get_inputs()}
-        self.input_names = tuple(self._inputs)
+        self.input_names, self.output_names = tuple(self._inputs), tuple(self._outputs)
 
     def zeros(self, name: str) -> torch.Tensor:
-        """Zeros that fit the input `name`."""
-        value = self._inputs[name]
+        """Zeros that fit the input or output `name`."""
+        value = self._inputs.get(name) or self._outputs[name]
         return torch.zeros(value.shape, dtype=_DTYPES[value.type])
 
-    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """All outputs by name, each in memory of its own."""
-        arrays: dict[str, np.ndarray] = {name: x.detach().contiguous().numpy() for name, x in inputs.items()}
+    def run(
+        self, inputs: Mapping[str, torch.Tensor], into: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """All outputs by name: each written to its tensor of `into`, or else to memory of its own."""
+        results = {name: self.zeros(name) for name in self._outputs} | dict(into or {})
+        held = {name: x.detach().contiguous() for name, x in inputs.items()}
+        binding = self._session.io_binding()
         try:
-            results = self._session.run(None, arrays)
+            for bind, tensors in ((binding.bind_input, held), (binding.bind_output, results)):
+                for name, x in tensors.items():
+                    bind(name, "cpu", 0, _ELEMENTS[x.dtype], tuple(x.shape), x.data_ptr())
+            self._session.run_with_iobinding(binding)
         except Exception as error:
             raise EngineRefused(f"ONNX Runtime failed: {error}") from error
-        return {name: torch.from_numpy(x) for name, x in zip(self._outputs, results, strict=True)}
+        return results

@@ -1,18 +1,26 @@
 """An engine from the store, opened: ONNX Runtime, TensorRT or TensorRT-RTX behind one call."""
 
-from collections.abc import Mapping
-from pathlib import Path
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from graphs.export import MODEL_NAME
+from video_service.device import cuda_capability
 from video_service.engine_store.choice import EngineSet
+from video_service.engine_store.gpus import check_gpu
+from video_service.engine_store.kept_bytes import KeptBytes
 from video_service.engine_store.manifest import EngineRefused, Manifest, Recipe
 from video_service.engine_store.store import EngineStore
+from video_service.engines.gpu import CudaGpu
 from video_service.engines.onnxrt import OnnxSession
-from video_service.engines.tensorrt import TrtSession
 from video_service.engines.trt_api import TensorRT, TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
+from video_service.engines.trt_log import Log
+from video_service.engines.trt_memory import share_memory
+from video_service.engines.trt_protocol import Engine
+from video_service.engines.trt_session import RunOptions, TrtSession, open_engine
 
 PLAN_NAME = "engine.plan"
 
@@ -21,29 +29,46 @@ class Session(Protocol):
     """One loaded engine."""
 
     input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
 
-    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """All outputs by name, each in memory of its own. Raises `EngineRefused`."""
+    def run(
+        self, inputs: Mapping[str, torch.Tensor], into: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """All outputs by name: each written to its tensor of `into`, or else to fresh memory of its own.
+
+        Raises `EngineRefused`.
+        """
         ...
 
     def zeros(self, name: str) -> torch.Tensor:
-        """Zeros that fit the input `name`."""
+        """Zeros that fit the input or output `name`."""
         ...
 
 
-def open_set(store: EngineStore, engines: EngineSet, device: torch.device, threads: int) -> dict[str, Session]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How to run engines."""
+
+    device: torch.device
+    threads: int = 0
+    """On a CPU; 0: all."""
+    cuda_graphs: bool = False
+
+
+def open_set(store: EngineStore, engines: EngineSet, options: SessionOptions) -> dict[str, Session]:
     """Every engine of one clip shape, by graph name. Raises `EngineRefused`."""
+    return open_sessions(store, [store.usable(recipe) for recipe in engines.recipes.values()], options)
+
+
+def open_sessions(store: EngineStore, manifests: Sequence[Manifest], options: SessionOptions) -> dict[str, Session]:
+    """Check every byte, then load; by graph name. They share the GPU's memory. Raises `EngineRefused`."""
+    target = manifests[0].recipe.target
+    if target != "onnx":
+        return _open_plans(store, manifests, options)
     return {
-        name: open_session(store, store.usable(recipe), device, threads) for name, recipe in engines.recipes.items()
+        manifest.recipe.graph: OnnxSession(store.check_files(manifest) / MODEL_NAME, threads=options.threads)
+        for manifest in manifests
     }
-
-
-def open_session(store: EngineStore, manifest: Manifest, device: torch.device, threads: int) -> Session:
-    """Check every byte, then load. Raises `EngineRefused`."""
-    folder = store.check_files(manifest)
-    if manifest.recipe.target == "onnx":
-        return OnnxSession(folder / MODEL_NAME, threads=threads)
-    return _open_plan(manifest.recipe, folder / PLAN_NAME, device)
 
 
 def load_api(recipe: Recipe) -> TensorRT:
@@ -51,10 +76,53 @@ def load_api(recipe: Recipe) -> TensorRT:
     return load_tensorrt_rtx() if recipe.target == "tensorrt-rtx" else load_tensorrt()
 
 
-def _open_plan(recipe: Recipe, path: Path, device: torch.device) -> Session:
-    if device.type != "cuda":
-        raise EngineRefused(f"{recipe.target} engines run on a GPU, and the device is {device.type}")
+def _open_plans(
+    store: EngineStore, manifests: Sequence[Manifest], options: SessionOptions
+) -> dict[str, Session]:
+    for manifest in manifests:
+        check_gpu(manifest.recipe, cuda_capability() if options.device.type == "cuda" else None)
     try:
-        return TrtSession(load_api(recipe), path.read_bytes(), device)
+        api = load_api(manifests[0].recipe)
     except TensorRTUnavailable as error:
         raise EngineRefused(str(error)) from error
+    gpu = CudaGpu(options.device)
+    ordered = sorted(manifests, key=lambda manifest: _importance(manifest.recipe.graph))
+    opened = {manifest.recipe.graph: _open_plan(api, store, manifest) for manifest in ordered}
+    streaming = share_memory({name: engine for name, (engine, _) in opened.items()}, gpu)
+    sessions: dict[str, Session] = {}
+    for manifest in ordered:
+        name = manifest.recipe.graph
+        run = RunOptions(
+            cuda_graph=options.cuda_graphs and _importance(name) == 0, streams_weights=streaming[name],
+            kernels=kept_kernels(store, manifest.recipe),
+        )
+        sessions[name] = TrtSession(api, *opened[name], gpu, run)
+    return sessions
+
+
+def _open_plan(api: TensorRT, store: EngineStore, manifest: Manifest) -> tuple[Engine, Log]:
+    path = store.check_files(manifest) / PLAN_NAME
+    try:
+        # Mapped, for a plan holds all weights: they need not be in memory twice.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return open_engine(api, data)
+    except EngineRefused as error:
+        raise EngineRefused(f"{manifest.recipe.graph}: {error}") from error.__cause__
+
+
+def kept_kernels(store: EngineStore, recipe: Recipe) -> KeptBytes:
+    """What TensorRT-RTX compiled for an engine when it first ran."""
+    return KeptBytes(store.root / "caches" / f"kernels-{recipe.key}")
+
+
+def kept_timings(store: EngineStore, recipe: Recipe) -> KeptBytes:
+    """How fast kernels were found to be on this kind of GPU, by builds of any engine."""
+    version = recipe.libraries.get(recipe.target, "none")
+    return KeptBytes(store.root / "caches" / f"timings-{recipe.target}-{version}-{recipe.capability}")
+
+
+def _importance(graph: str) -> int:
+    """0 for what runs at every step: the last to lose memory, and worth a CUDA graph."""
+    if graph.startswith("text"):
+        return 2
+    return 1 if graph.startswith("vae") else 0

@@ -14,7 +14,7 @@ from video_service.engine_store.choice import EngineSet
 from video_service.engine_store.manifest import EngineRefused
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore
-from video_service.engines.sessions import open_set
+from video_service.engines.sessions import SessionOptions, open_set
 from video_service.engines.slots import EngineCodec, EngineTextEncoder, EngineTransformer
 from video_service.load import LoadedModel
 from video_service.settings import VideoSettings
@@ -31,7 +31,9 @@ class EngineShelf:
         """Raises `ModelUnavailable` if VIDEO_ENGINE forces an engine and its best set does not open."""
         self._choice = model.source.engine
         self._store = EngineStore(settings.engine_store_dir.resolve())
-        self._threads = settings.threads
+        self._options = SessionOptions(
+            device=model.device, threads=settings.threads, cuda_graphs=settings.cuda_graphs
+        )
         self._torch = _labelled(model, engine=f"torch-{model.source.device}", dtype=model.source.dtype)
         self._open: dict[ClipShape, LoadedModel] = {}
         self._broken: set[ClipShape] = set()
@@ -81,7 +83,7 @@ class EngineShelf:
 
     def _with_engines(self, engines: EngineSet) -> LoadedModel:
         base = self._torch
-        sessions = open_set(self._store, engines, base.device, self._threads)
+        sessions = open_set(self._store, engines, self._options)
         dtype = DTYPES[engines.precision]
         # Any: the slots are typed by what torch's modules are; these are called the same way.
         transformer: Any = EngineTransformer(sessions["transformer"], base.transformer.config)

@@ -42,7 +42,8 @@ class EngineTextEncoder:
 
 
 class EngineCodec:
-    """A `Codec` of three graphs. History goes from one run into the next as it came out, without a copy."""
+    """A `Codec` of three graphs. Two sets of memory hold the decoder's history in turn: one is read while the other is
+    written, so nothing is copied and nothing is allocated from frame to frame."""
 
     def __init__(self, encoder: Session, first: Session, later: Session) -> None:
         self._encoder, self._first, self._later = encoder, first, later
@@ -52,20 +53,22 @@ class EngineCodec:
 
     def decode(self, latents_BCTHW: torch.Tensor, chunk: int) -> Iterator[torch.Tensor]:
         """As `Codec.decode`; an engine takes one latent frame at a time, whatever `chunk`."""
-        history: dict[str, torch.Tensor] = {}
-        for index in range(latents_BCTHW.shape[2]):
-            latent = latents_BCTHW[:, :, index : index + 1]
-            if index == 0:
-                results = self._first.run({"latent": latent})
-            else:
-                results = self._later.run({"latent": latent} | history)
-            frames = results.pop("frames")
-            history |= {name.replace("_out_", "_"): x for name, x in results.items()}
-            if index == 0 and latents_BCTHW.shape[2] > 1:
-                history = self._complete(history)
-            yield frames
+        first, *later = latents_BCTHW.split(1, dim=2)
+        if not later:
+            yield self._first.run({"latent": first})["frames"]
+            return
+        # Zeros are the history of a layer that the first frame does not reach: the temporal upsampling.
+        ping, pong = self._history(), self._history()
+        yield self._first.run({"latent": first}, _as_outputs(ping, self._first))["frames"]
+        for latent in later:
+            yield self._later.run({"latent": latent} | ping, _as_outputs(pong, self._later))["frames"]
+            ping, pong = pong, ping
 
-    def _complete(self, written: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Zeros for what the first frame does not write: the temporal upsampling has seen nothing yet."""
-        names = [name for name in self._later.input_names if name != "latent"]
-        return {name: written[name] if name in written else self._later.zeros(name) for name in names}
+    def _history(self) -> dict[str, torch.Tensor]:
+        return {name: self._later.zeros(name) for name in self._later.input_names if name != "latent"}
+
+
+def _as_outputs(history: Mapping[str, torch.Tensor], session: Session) -> dict[str, torch.Tensor]:
+    """The memory under the names by which `session` writes it, as far as it does."""
+    named = {name.replace("history_", "history_out_"): x for name, x in history.items()}
+    return {name: x for name, x in named.items() if name in session.output_names}

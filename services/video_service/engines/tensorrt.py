@@ -1,56 +1,68 @@
-"""ONNX to an engine, and an engine on a GPU, through TensorRT or TensorRT-RTX alike."""
+"""ONNX to an engine, through TensorRT or TensorRT-RTX alike."""
 
-import logging
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
-import torch
-
-from video_service.engine_store.manifest import EngineRefused
-from video_service.engines.trt_api import Builder, BuilderConfig, Engine, Network, ParserError, TensorRT
-
-log = logging.getLogger(__name__)
+from video_service.engines.trt_api import TensorRT
+from video_service.engines.trt_log import Log
+from video_service.engines.trt_progress import Monitor, Progress
+from video_service.engines.trt_protocol import (
+    Builder,
+    BuilderConfig,
+    HostMemory,
+    Network,
+    ParserError,
+    RtxBuilderConfig,
+    view,
+)
 
 RTX_CAPABILITIES = ("SM86", "SM89", "SM120")
 
 
 class EngineBuildFailed(Exception):
-    """TensorRT refused the graph; the message is TensorRT's own."""
+    """TensorRT refused the graph; the message is TensorRT's own, and what to do where that is known."""
 
 
-class Log:
-    """What TensorRT said, kept, since it returns nothing but None when it fails."""
+class KeptTimings(Protocol):
+    """How fast kernels were found to be, kept from build to build."""
 
-    def __init__(self, api: TensorRT) -> None:
-        said: list[str] = []
-        severity = api.ILogger.Severity
+    def read(self) -> bytes:
+        """Empty where nothing is kept."""
+        ...
 
-        class Logger(api.ILogger):
-            def __init__(self) -> None:
-                super().__init__()
+    def update(self, change: Callable[[bytes], bytes]) -> None:
+        """Replace what is kept by `change` of it; no other process comes in between."""
+        ...
 
-            def log(self, level: Any, message: str) -> None:
-                if level in (severity.INTERNAL_ERROR, severity.ERROR):
-                    said.append(message)
-                elif level == severity.WARNING:
-                    log.debug(message)
 
-        self.errors = said
-        self.logger: Any = Logger()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """How to build."""
 
-    def reason(self, otherwise: str) -> str:
-        """TensorRT's errors in one line, or `otherwise` where it said nothing."""
-        return "; ".join(" ".join(message.split()) for message in self.errors[-4:]) or otherwise
+    capability: str | None = None
+    """TensorRT-RTX only, such as `SM89`: the GPU it is built for; none is needed here."""
+    stream_weights: bool = False
+    """The weights may stay in host memory and be copied when needed: for a GPU that does not hold them."""
+    refit: bool = False
+    """The weights can be replaced later. TensorRT-RTX then needs a GPU to build."""
+    timings: KeptTimings | None = None
+    progress: Progress | None = None
 
 
 def build_engine(api: TensorRT, onnx_path: Path, *, capability: str | None = None) -> bytes:
+    """As `build_plan`, the plan as bytes."""
+    return bytes(view(build_plan(api, onnx_path, PlanOptions(capability=capability))))
+
+
+def build_plan(api: TensorRT, onnx_path: Path, options: PlanOptions) -> HostMemory:
     """Build the graph; its numbers are as precise as the graph says (strongly typed).
 
     Args:
         api: from `load_tensorrt` (builds for the GPU of this machine) or `load_tensorrt_rtx`.
         onnx_path: graph.onnx, its external data beside it.
-        capability: TensorRT-RTX only, such as `SM89`: the GPU it is built for; none is needed here.
 
     Raises:
         EngineBuildFailed: it does not parse, or the builder made nothing.
@@ -58,23 +70,29 @@ def build_engine(api: TensorRT, onnx_path: Path, *, capability: str | None = Non
     said = Log(api)
     builder = api.Builder(said.logger)
     if builder is None:
-        raise EngineBuildFailed(said.reason("TensorRT has no builder on this machine"))
+        raise EngineBuildFailed(said.reason("TensorRT has no builder on this machine: there is no usable GPU"))
     network = _strongly_typed(api, builder)
     parser = api.OnnxParser(network, said.logger)
     if not parser.parse_from_file(str(onnx_path)):
         errors = [_told(parser.get_error(index)) for index in range(parser.num_errors)]
         raise EngineBuildFailed("the graph does not parse: " + ("; ".join(errors) or said.reason("no cause given")))
     config = builder.create_builder_config()
-    if capability is not None:
-        _aim(api, config, capability)
-    serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        raise EngineBuildFailed("the builder made nothing: " + said.reason("no cause given"))
-    return bytes(serialized)
+    _configure(api, config, options)
+    with _timed(config, options.timings), _watched(api, config, options.progress):
+        plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineBuildFailed("the builder made nothing: " + said.reason("no cause given") + _gpu_hint(options, said))
+    return plan
 
 
 def _told(error: ParserError) -> str:
     return f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip(" :")
+
+
+def _gpu_hint(options: PlanOptions, said: Log) -> str:
+    # Seen of TensorRT-RTX 1.7: it compiles a refittable engine's kernels while it builds, which takes the driver.
+    no_driver = options.refit and any("CUDA_SUCCESS" in message for message in said.errors)
+    return " (a refittable engine is built on a machine with the GPU)" if no_driver else ""
 
 
 def _strongly_typed(api: TensorRT, builder: Builder) -> Network:
@@ -83,7 +101,16 @@ def _strongly_typed(api: TensorRT, builder: Builder) -> Network:
     return builder.create_network(0 if flag is None else 1 << int(flag))
 
 
-def _aim(api: TensorRT, config: BuilderConfig, capability: str) -> None:
+def _configure(api: TensorRT, config: BuilderConfig, options: PlanOptions) -> None:
+    if options.capability is not None:
+        _aim(api, cast(RtxBuilderConfig, config), options.capability)
+    if options.stream_weights:
+        config.set_flag(api.BuilderFlag.WEIGHT_STREAMING)
+    if options.refit:
+        config.set_flag(api.BuilderFlag.REFIT)
+
+
+def _aim(api: TensorRT, config: RtxBuilderConfig, capability: str) -> None:
     kinds = getattr(api, "ComputeCapability", None)
     kind = getattr(kinds, capability, None)
     if kind is None:
@@ -98,63 +125,38 @@ def _known(kinds: Any) -> str:
     return ", ".join(name for name in members if name.startswith("SM")) or "no other GPU than the one it runs on"
 
 
-def open_engine(api: TensorRT, data: bytes) -> tuple[Engine, Log]:
-    """Load a built engine. Raises `EngineRefused` with TensorRT's words: another GPU, another version, damage."""
-    said = Log(api)
-    runtime = api.Runtime(said.logger)
-    if runtime is None:
-        raise EngineRefused(said.reason("TensorRT has no runtime on this machine: there is no usable GPU"))
-    engine = runtime.deserialize_cuda_engine(data)
-    if engine is None:
-        raise EngineRefused(said.reason("TensorRT does not load this engine and gives no cause"))
-    return engine, said
+@contextlib.contextmanager
+def _timed(config: BuilderConfig, timings: KeptTimings | None) -> Iterator[None]:
+    """Build with the timings that are kept, and keep those that were taken; they save time and decide nothing."""
+    if timings is not None:
+        kept = timings.read()
+        for blob in (kept, b"") if kept else (b"",):
+            cache = config.create_timing_cache(blob)
+            # False where another version or GPU took them.
+            if cache is not None and config.set_timing_cache(cache, False):
+                break
+    yield
+    taken = config.get_timing_cache() if timings is not None else None
+    if timings is None or taken is None:
+        return
+
+    def combine(latest: bytes) -> bytes:
+        other = config.create_timing_cache(latest) if latest else None
+        if other is not None:
+            taken.combine(other, False)
+        return bytes(view(taken.serialize()))
+
+    timings.update(combine)
 
 
-class TrtSession:
-    """One engine on the current CUDA device and stream; fixed shapes. Not safe to share between threads."""
-
-    def __init__(self, api: TensorRT, data: bytes, device: torch.device) -> None:
-        self._api, self._device = api, device
-        self._engine, self._said = open_engine(api, data)
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise EngineRefused(self._said.reason("there is no memory for this engine"))
-        self._context = context
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        kinds = {
-            name: (tuple(self._engine.get_tensor_shape(name)), _torch_dtype(api, self._engine.get_tensor_dtype(name)))
-            for name in names
-        }
-        output = api.TensorIOMode.OUTPUT
-        self._outputs = {name: kinds[name] for name in names if self._engine.get_tensor_mode(name) == output}
-        self._inputs = {name: kinds[name] for name in names if name not in self._outputs}
-        self.input_names = tuple(self._inputs)
-
-    def zeros(self, name: str) -> torch.Tensor:
-        """Zeros that fit the input `name`."""
-        shape, dtype = self._inputs[name]
-        return torch.zeros(shape, dtype=dtype, device=self._device)
-
-    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """All outputs by name, each in fresh memory, so that no step overwrites what another still reads."""
-        results = {
-            name: torch.empty(shape, dtype=dtype, device=self._device)
-            for name, (shape, dtype) in self._outputs.items()
-        }
-        held = {name: x.to(self._device).contiguous() for name, x in inputs.items()}
-        for name, x in (held | results).items():
-            if not self._context.set_tensor_address(name, x.data_ptr()):
-                raise EngineRefused(self._said.reason(f"the engine has no tensor {name}"))
-        # torch's allocator hands memory out in stream order, so `held` may go before the kernels have run.
-        if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
-            raise EngineRefused(self._said.reason("the engine did not run"))
-        return results
-
-
-def _torch_dtype(api: TensorRT, kind: Any) -> torch.dtype:
-    kinds = api.DataType
-    table = {
-        kinds.FLOAT: torch.float32, kinds.HALF: torch.float16, kinds.BF16: torch.bfloat16, kinds.INT64: torch.int64,
-        kinds.INT32: torch.int32,
-    }
-    return table[kind]
+@contextlib.contextmanager
+def _watched(api: TensorRT, config: BuilderConfig, progress: Progress | None) -> Iterator[None]:
+    """Tell `progress`; what it raises, such as a Ctrl-C, ends the build and is raised here."""
+    if progress is None:
+        yield
+        return
+    monitor = Monitor(api, progress)
+    config.progress_monitor = monitor.part
+    yield
+    if monitor.interruption is not None:
+        raise monitor.interruption

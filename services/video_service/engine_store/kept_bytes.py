@@ -1,0 +1,52 @@
+"""A cache file beside the engines: what a library learned, kept for its next start. Imports no model library."""
+
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_DIGEST_BYTES = 32
+
+
+class KeptBytes:
+    """Bytes in the file `path`, written whole or not at all; a damaged file counts as absent.
+
+    Losing it costs time and nothing else, so a disk that cannot be written is logged and forgotten.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> bytes:
+        """Empty where nothing is kept."""
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return b""
+        digest, blob = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(blob).digest() != digest:
+            log.warning("a damaged cache is left out", extra={"path": str(self.path)})
+            return b""
+        return blob
+
+    def update(self, change: Callable[[bytes], bytes]) -> None:
+        """Replace what is kept by `change` of it; no other process comes in between."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._write(change(self.read()))
+        except OSError as error:
+            log.warning("a cache cannot be written", extra={"path": str(self.path), "reason": str(error)})
+
+    def _write(self, blob: bytes) -> None:
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
+            file.write(hashlib.sha256(blob).digest() + blob)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self.path)

@@ -1,0 +1,41 @@
+"""Other weights into an engine that was built to take them, such as a checkpoint with a LoRA merged in."""
+
+from collections.abc import Mapping
+
+import torch
+
+from video_service.engine_store.manifest import EngineRefused
+from video_service.engines.trt_api import TensorRT
+from video_service.engines.trt_log import Log
+from video_service.engines.trt_protocol import Engine
+from video_service.engines.trt_session import torch_dtype
+
+
+def refit(api: TensorRT, engine: Engine, weights: Mapping[str, torch.Tensor]) -> None:
+    """Replace weights by their ONNX initializers' names; the others keep their values. The engine must not be running.
+
+    Args:
+        weights: on the CPU, of the shape and number format that the graph was exported with.
+
+    Raises:
+        EngineRefused: it was not built to be refitted, has no such weight, or TensorRT refuses one.
+    """
+    if not engine.refittable:
+        raise EngineRefused("this engine's weights are fixed: build it with `stillmotion engines build --refit`")
+    said = Log(api)
+    refitter = api.Refitter(engine, said.logger)
+    if unknown := sorted(weights.keys() - set(refitter.get_all_weights())):
+        raise EngineRefused(f"the engine has no weight {', '.join(unknown[:3])}")
+    held = {name: x.detach().cpu().contiguous() for name, x in weights.items()}
+    for name, x in held.items():
+        # TensorRT keeps the address until the engine is refitted: `held` outlives that.
+        prototype = refitter.get_weights_prototype(name)
+        kind = torch_dtype(api, prototype.dtype)
+        if (prototype.size, kind) != (x.numel(), x.dtype):
+            raise EngineRefused(f"{name}: {x.numel()} of {x.dtype} for the engine's {prototype.size} of {kind}")
+        if not refitter.set_named_weights(name, api.Weights(prototype.dtype, x.data_ptr(), x.numel())):
+            raise EngineRefused(said.reason(f"TensorRT does not take {name}"))
+    if missing := refitter.get_missing_weights():
+        raise EngineRefused(f"{', '.join(missing[:3])} must be given too: the engine computes with them together")
+    if not refitter.refit_cuda_engine():
+        raise EngineRefused(said.reason("TensorRT did not refit the engine"))
