@@ -56,7 +56,8 @@ class Pool:
 class Teacher:
     """Makes pools: scenes, their prompts, their latents."""
 
-    def __init__(self, args: argparse.Namespace, rank: int) -> None:
+    def __init__(self, args: argparse.Namespace, fleet: Fleet) -> None:
+        rank = fleet.rank
         self.device = args.device
         bank = load_bank(Path(args.pack), self.device, args.canvases, seed=1000 * rank)
         self.scenes = SceneMaker(bank, self.device)
@@ -66,14 +67,18 @@ class Teacher:
         self.writer = PromptWriter(words, args.seed)
         self.vae = load_vae(args.vae, self.device)
         self.mean, self.std = latent_scale(self.vae)
-        corpus = [] if args.resume else [self._any_prompt() for _ in range(args.corpus)]
-        folder = Path(args.out) / f"tokenizer{rank or ''}"
-        if args.resume:  # the text encoder's table belongs to its tokenizer
-            self.tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(args.resume) / "tokenizer")
-            self.tokenizer.save_pretrained(folder)
-        else:
-            self.tokenizer = train_tokenizer(corpus, 6000, folder)
+        self.tokenizer = self._tokenizer(args, fleet)
         self.encoder = torch.compile(self._means, dynamic=False) if args.compile else self._means
+
+    def _tokenizer(self, args: argparse.Namespace, fleet: Fleet) -> PreTrainedTokenizerFast:
+        """One for all ranks: with a tokenizer each, ids would mean other words on each GPU."""
+        folder = Path(args.out) / "tokenizer"
+        if fleet.rank == 0 and args.resume and not args.fresh_text:  # the text encoder's table belongs to its tokenizer
+            PreTrainedTokenizerFast.from_pretrained(Path(args.resume) / "tokenizer").save_pretrained(folder)
+        elif fleet.rank == 0:
+            train_tokenizer([self._any_prompt() for _ in range(args.corpus)], 6000, folder)
+        fleet.wait()
+        return PreTrainedTokenizerFast.from_pretrained(folder)
 
     def _any_prompt(self) -> str:
         motions, speed = draw_motions(self.rng), random.choice(SPEEDS)
@@ -172,6 +177,16 @@ def save(student: Student, folder: Path) -> None:
         save_file(state, folder / f"{name}.safetensors")
 
 
+def take_up(student: Student, folder: Path, *, fresh_text: bool) -> None:
+    """Load an earlier run; `fresh_text` leaves out all that reads the prompt."""
+    state = load_file(folder / "transformer.safetensors")
+    if fresh_text:
+        state = {key: value for key, value in state.items() if "attn2" not in key and "text_embedder" not in key}
+    else:
+        student.text_encoder.load_state_dict(load_file(folder / "text_encoder.safetensors"), strict=False)
+    student.transformer.load_state_dict(state, strict=False)
+
+
 def optimizers(student: Student) -> tuple[Muon, torch.optim.AdamW]:
     """Muon for the matrices inside the transformer's blocks, AdamW for everything else."""
     inside = [p for p in student.transformer.blocks.parameters() if p.ndim == 2]
@@ -187,11 +202,10 @@ def train(args: argparse.Namespace) -> None:
     enable_whole_clip()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    teacher = Teacher(args, fleet.rank)
+    teacher = Teacher(args, fleet)
     student = Student(len(teacher.tokenizer)).to(args.device)
     if args.resume:
-        for name in ("transformer", "text_encoder"):
-            getattr(student, name).load_state_dict(load_file(Path(args.resume) / f"{name}.safetensors"), strict=False)
+        take_up(student, Path(args.resume), fresh_text=args.fresh_text)
     parameters = list(student.parameters())
     fleet.agree(parameters)
     torch.manual_seed(args.seed + 1 + fleet.rank)
@@ -241,6 +255,7 @@ if __name__ == "__main__":
     parser.add_argument("--vae", default="models/video/vae")
     parser.add_argument("--out", default="training/runs/dit")
     parser.add_argument("--resume", help="folder of an earlier run; weights it lacks start fresh")
+    parser.add_argument("--fresh-text", action="store_true", help="resume the picture side only, with a new tokenizer")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--canvases", type=int, default=4000)
     parser.add_argument("--corpus", type=int, default=120_000)

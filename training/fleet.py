@@ -26,6 +26,11 @@ class Fleet:
             dist.broadcast(seconds, 0)
         return float(seconds)
 
+    def wait(self) -> None:
+        """Until all have come this far."""
+        if self.size > 1:
+            dist.barrier()
+
     def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Replace each gradient by its mean over the processes."""
         if self.size == 1:

@@ -21,7 +21,7 @@ OBJECT = ("drift_left", "drift_right", "rise", "fall", "bounce", "sway", "spin",
 AMBIENCE = ("ripple", "flicker", "darken", "brighten", *WEATHER)
 MOTIONS = CAMERA + OBJECT + AMBIENCE
 SPEEDS = ("slow", "normal", "fast")
-PAIR_SHARE = 0.28
+PAIR_SHARE = 0.2
 REFERENCE_FRAMES = 33  # strengths below are totals over a clip of this many frames
 
 # The total change over 33 frames at slow, normal and fast (fractions of the frame, log zoom, radians). One value a
@@ -84,7 +84,7 @@ def draw_motions(rng: random.Random) -> Motions:
 
 
 def _draw(rng: random.Random) -> str:
-    return rng.choice(rng.choices((CAMERA, OBJECT, AMBIENCE), (0.62, 0.2, 0.18))[0])
+    return rng.choice(rng.choices((CAMERA, OBJECT, AMBIENCE), (0.68, 0.18, 0.14))[0])
 
 
 def _family(motion: str) -> tuple[str, ...]:
