@@ -30,7 +30,10 @@ class Database:
             )
         else:
             Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(self.url, connect_args={"timeout": 30})
+            self.engine = sa.create_engine(
+                self.url, connect_args={"timeout": 30},
+                pool_reset_on_return=None,  # every use below is a transaction that ends by itself
+            )
             event.listen(self.engine, "connect", _prepare_connection)
             event.listen(self.engine, "begin", _begin)
         self._prepare()

@@ -26,6 +26,7 @@ from gateway.intake.uploaded import UploadStore
 from gateway.intake.uploads import PictureLimits, harden_pillow
 from gateway.jobs.deliveries import DeliveryStore
 from gateway.jobs.ledger import Ledger
+from gateway.jobs.line import Turns
 from gateway.jobs.live import LiveJobs
 from gateway.jobs.outlook import Outlook
 from gateway.jobs.store import JobStore
@@ -41,6 +42,7 @@ from gateway.upstream.render_places import RenderPlaces
 from gateway.upstream.routing import Renderers
 from gateway.upstream.upstreams import Upstream, Upstreams
 from gateway.work.caretaking import Caretaker, taken_care_of
+from gateway.work.dispatch import Dispatcher
 from gateway.work.endings import Endings
 from gateway.work.engine import DbosEngine
 from gateway.work.executors import Executors
@@ -125,12 +127,16 @@ def _assemble(
     )
     engine = DbosEngine(
         settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step), courier.attempt,
-        executor_id=settings.executor_id, concurrency=settings.concurrency, poll_s=settings.engine_poll_s,
-        max_recoveries=settings.max_recoveries,
+        ledger.live.turn_due.set, executor_id=settings.executor_id, concurrency=settings.concurrency,
+        poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
     pictures = _pictures(settings, database, files, tls)
+    turns = Turns(database)
     care = Caretaker(
-        engine=engine, executors=_executors(settings, database), ledger=ledger, files=files,
+        engine=engine, turns=turns, dispatcher=Dispatcher(
+            turns=turns, live=ledger.live, engine=engine, executor_id=settings.executor_id,
+            look_again_s=settings.engine_poll_s,
+        ), executors=_executors(settings, database), ledger=ledger, files=files,
         known_jobs=lambda: store.ids() | pictures.uploads.ids(), dead_after_s=settings.dead_after_s,
     )
     return Gateway(
@@ -138,7 +144,7 @@ def _assemble(
         door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger, files=files, vl=vl,
         video=video, catalog=catalog, engine=engine, pictures=pictures, care=care, courier=courier,
         intake=Intake(
-            settings=settings, ledger=ledger, files=files, pictures=pictures, catalog=catalog, engine=engine
+            settings=settings, ledger=ledger, files=files, pictures=pictures, catalog=catalog
         ),
         endings=Endings(ledger=ledger, files=files, engine=engine, video=video),
     )

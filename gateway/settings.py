@@ -170,7 +170,11 @@ class GatewaySettings(BaseSettings):
         Field(validation_alias="GATEWAY_MAX_RECOVERIES", ge=1,
               description="A job that was at work at more crashes and restarts is taken to be their cause."),
     ] = 20
-    engine_poll_s: Annotated[float, Field(validation_alias="GATEWAY_ENGINE_POLL_S", ge=0.01, le=5)] = 0.1
+    engine_poll_s: Annotated[
+        float,
+        Field(validation_alias="GATEWAY_ENGINE_POLL_S", ge=0.01, le=5,
+              description="How often a free slot looks for jobs that other processes accepted, and for webhooks."),
+    ] = 0.5
 
     max_wait_s: Annotated[
         int, Field(validation_alias="GATEWAY_MAX_WAIT_S", ge=0, description="Cap of `Prefer: wait` and `?wait=`.")

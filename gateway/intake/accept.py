@@ -1,6 +1,5 @@
 """The door: a request is checked completely before anything of it is stored."""
 
-import logging
 from dataclasses import dataclass, replace
 
 from gateway.access.callers import Caller, priority_for
@@ -16,11 +15,8 @@ from gateway.jobs.ledger import Ledger
 from gateway.settings import GatewaySettings
 from gateway.threads import off_loop
 from gateway.upstream.catalog import Catalog
-from gateway.work.engine import DbosEngine
 from gateway.work.webhooks import check_address
 from wire.calls import current_call
-
-log = logging.getLogger(__name__)
 
 MAX_KEY_CHARS = 255
 
@@ -34,7 +30,6 @@ class Intake:
     files: LocalFiles
     pictures: Pictures
     catalog: Catalog
-    engine: DbosEngine
 
     async def accept(
         self, submission: Submission, caller: Caller, idempotency_key: str | None = None
@@ -88,7 +83,6 @@ class Intake:
         if stored.id != job.id:  # the same request, sent twice at once, came first
             await off_loop(self.files.remove_job, job.id)
             return stored, True
-        await self._submit(stored)
         return stored, False
 
     async def _check_webhook(self, url: str | None) -> None:
@@ -98,13 +92,6 @@ class Intake:
             await check_address(url, self.settings.webhook_rules)
         except AddressRefused as error:
             raise ParameterRefused(f"webhook_{error.code}", "webhook_url", error.detail) from None
-
-    async def _submit(self, job: JobRecord) -> None:
-        try:
-            await self.engine.submit(job.id, job.turn)
-        except Exception:
-            # The job is in the table: `review` submits it. Refusing now would be a lie.
-            log.exception("job %s was stored but not yet submitted", job.id, extra={"job_id": job.id})
 
 
 def _check_key(key: str) -> None:

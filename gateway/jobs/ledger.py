@@ -1,6 +1,7 @@
 """The jobs table from the event loop: every call runs in a thread, every change wakes who waits for the job."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 
 from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, JobStage, JobState, VideoFile
@@ -22,13 +23,17 @@ class Ledger:
     ) -> None:
         self._store = store
         self._outlook = outlook
+        self._looking = asyncio.Lock()
         self.live = live
         self.links = links  # where jobs are shown with links to their videos
         self._ended = ended  # told of every job that this process brings to its end
 
     async def add(self, job: NewJob, max_queued: int, max_of_owner: int | None = None) -> JobRecord:
         """Store a new job."""
-        return await off_loop(self._store.add, job, max_queued, max_of_owner)
+        stored = await off_loop(self._store.add, job, max_queued, max_of_owner)
+        self._outlook.moved()
+        self.live.turn_due.set()
+        return stored
 
     async def get(self, job_id: str) -> JobRecord:
         """The job, or `JobNotFound`."""
@@ -44,10 +49,6 @@ class Ledger:
         """Jobs of `owner`, newest first unless asked otherwise."""
         return await off_loop(self._store.page, limit, beyond, owner=owner, state=state, oldest_first=oldest_first)
 
-    async def unfinished(self, after: int, limit: int) -> list[tuple[int, str]]:
-        """Sequence number and id of the next jobs that have not ended."""
-        return await off_loop(self._store.unfinished, after, limit)
-
     async def expire(self, finished_before: float, limit: int) -> list[str]:
         """Let go of jobs that ended before; returns the ids of those whose files are to be removed."""
         job_ids = await off_loop(self._store.expire, finished_before, limit)
@@ -59,17 +60,27 @@ class Ledger:
         """The webhook of the job, if it has one."""
         return None if job.request.webhook_url is None else await off_loop(self._store.webhook, job.id)
 
-    async def waiting(self, job: JobRecord) -> Waiting | None:
-        """The place of a queued job in the line, and when it should be done."""
-        return None if job.state != "queued" else await off_loop(self._outlook.of, job)
+    async def waiting(self, jobs: Sequence[JobRecord]) -> Mapping[str, Waiting]:
+        """The places of those that are queued, by job id, and when each should be done."""
+        queued = [job for job in jobs if job.state == "queued"]
+        if queued:
+            async with self._looking:  # one look answers all who ask meanwhile
+                if not self._outlook.fresh:
+                    await off_loop(self._outlook.look)
+        return {job.id: self._outlook.of(job) for job in queued}
 
     async def move(
         self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
         error: Problem | None = None, timings: Mapping[str, float] | None = None,
+        thumbnail: StoredPicture | None = None, spritesheet: StoredPicture | None = None,
     ) -> JobRecord:
         """Bring the job into another state."""
-        job = await off_loop(self._store.move, job_id, to, stage=stage, video=video, error=error, timings=timings)
+        job = await off_loop(
+            self._store.move, job_id, to, stage=stage, video=video, error=error, timings=timings, thumbnail=thumbnail,
+            spritesheet=spritesheet,
+        )
         self.live.forget(job_id)
+        self._outlook.moved()
         self.live.queue_moved()
         if job.finished:
             self._outlook.ended(job)
@@ -81,14 +92,12 @@ class Ledger:
     async def note(
         self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
         warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
-        caption: str | None = None, render_attempt: int | None = None, thumbnail: StoredPicture | None = None,
-        spritesheet: StoredPicture | None = None,
+        caption: str | None = None, render_attempt: int | None = None,
     ) -> JobRecord:
         """Write down what became known of a running job."""
         job = await off_loop(
             self._store.note, job_id, stage=stage, timings=timings, warning=warning, parameters=parameters,
-            actual_prompt=actual_prompt, caption=caption, render_attempt=render_attempt, thumbnail=thumbnail,
-            spritesheet=spritesheet,
+            actual_prompt=actual_prompt, caption=caption, render_attempt=render_attempt,
         )
         if stage is not None:
             self.live.forget(job_id)  # what the stage before reported
@@ -99,6 +108,7 @@ class Ledger:
         """Forget the job."""
         await off_loop(self._store.remove, job_id)
         self.live.forget(job_id)
+        self._outlook.moved()
         self.live.queue_moved()
 
     async def check_writable(self) -> None:

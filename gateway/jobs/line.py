@@ -6,14 +6,16 @@ priority is overtaken by a bounded number of others, and one owner's thousand jo
 Source: start-time fair queueing (Goyal, Vin, Cheng 1996), with one job as the unit of work.
 """
 
+import sys
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from contracts.jobs import EffectiveParameters, JobState
-from gateway.database import metadata
+from gateway.database import Database, metadata
 from gateway.jobs.job import NewJob
 
 ROUNDS_PER_PRIORITY = 100
@@ -31,6 +33,7 @@ _line = sa.Table(
     sa.Column("voxels", sa.BigInteger, nullable=False),
     sa.Column("passes", sa.Integer, nullable=False),
     sa.Column("started_at", sa.Float),  # null while it waits
+    sa.Column("taken_by", sa.String(200)),  # the executor whose engine is to begin it; null while nobody has taken it
     sa.Index("queue_line_order", "started_at", "turn", "number"),
     sa.Index("queue_line_rounds", "owner", "priority", "round"),
 )
@@ -40,6 +43,27 @@ _clock = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),  # the latest round that has begun
 )
 _WAITS = _line.c.started_at.is_(None)
+# Built once: most of a statement's cost is its making.
+_ROUND = sa.select(_clock.c.round)
+_OWN_LAST_ROUND = (  # not max(): this ends at the first row of the index that waits, however long the line is
+    sa.select(_line.c.round)
+    .where(_line.c.owner == sa.bindparam("of_owner"), _line.c.priority == sa.bindparam("of_priority"), _WAITS)
+    .order_by(_line.c.round.desc()).limit(1)
+)
+_JOIN = _line.insert().inline()
+_MINE = _line.c.job_id == sa.bindparam("of_job")
+_LEAVE = _line.delete().where(_MINE)
+_BEGIN = _line.update().where(_MINE).values(started_at=sa.bindparam("now")).returning(_line.c.round)
+_ADVANCE = _clock.update().values(
+    round=sa.case((_clock.c.round < sa.bindparam("begun"), sa.bindparam("begun")), else_=_clock.c.round)
+)
+_FREE = (
+    sa.select(_line.c.job_id).where(_WAITS, _line.c.taken_by.is_(None))
+    .order_by(_line.c.turn, _line.c.number).limit(sa.bindparam("most"))
+)
+_EVERYBODY = sa.select(
+    _line.c.job_id, _line.c.turn, _line.c.number, _line.c.started_at, _line.c.model, _line.c.voxels, _line.c.passes
+).order_by(_line.c.turn, _line.c.number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +85,18 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ahead:
-    """What is between a waiting job and its end: how many wait before it, the first of them by size, and who works."""
+class LineNow:
+    """Everybody who waits, in the order of their turns, and who works, as they stood at one moment."""
 
-    position: int
-    sampled: Mapping[Work, int]
+    order: tuple[tuple[int, int], ...]  # turn and number
+    works: tuple[Work, ...]
+    places: Mapping[str, int]  # by job id
     running: tuple[Started, ...]
+
+    def place(self, job_id: str, turn: int) -> int:
+        """How many wait before this waiting job; one that came since then stands behind all of its turn."""
+        known = self.places.get(job_id)
+        return bisect_right(self.order, (turn, sys.maxsize)) if known is None else known
 
 
 def work_of(parameters: EffectiveParameters) -> Work:
@@ -81,79 +111,80 @@ def work_of(parameters: EffectiveParameters) -> Work:
 def join(connection: sa.Connection, job: NewJob) -> int:
     """Put a job that is stored now into the line; returns its turn, the smallest of which is next. Turns are above 0.
     """
-    begun = connection.scalar(sa.select(_clock.c.round)) or 0
-    own_last = connection.scalar(
-        sa.select(sa.func.max(_line.c.round))
-        .where(_line.c.owner == job.owner, _line.c.priority == job.priority, _WAITS)
-    ) or 0
+    begun = connection.scalar(_ROUND) or 0
+    own_last = connection.scalar(_OWN_LAST_ROUND, {"of_owner": job.owner, "of_priority": job.priority}) or 0
     number = max(begun, own_last) + 1
     turn = number + max(0, job.priority) * ROUNDS_PER_PRIORITY
     work = work_of(job.parameters)
-    connection.execute(_line.insert().values(
-        job_id=job.id, owner=job.owner, priority=job.priority, round=number, turn=turn, model=work.model,
-        voxels=work.voxels, passes=work.passes,
-    ))
+    connection.execute(_JOIN, {
+        "job_id": job.id, "owner": job.owner, "priority": job.priority, "round": number, "turn": turn,
+        "model": work.model, "voxels": work.voxels, "passes": work.passes,
+    })
     return turn
 
 
 def moved(connection: sa.Connection, job_id: str, to: JobState) -> None:
     """Keep the line true when a job begins or ends."""
-    mine = _line.c.job_id == job_id
     if to != "running":
-        connection.execute(_line.delete().where(mine))
+        connection.execute(_LEAVE, {"of_job": job_id})
         return
-    connection.execute(_line.update().where(mine).values(started_at=time.time()))
-    begun = connection.scalar(sa.select(_line.c.round).where(mine))
-    if begun is not None and not connection.execute(
-        _clock.update().values(round=sa.case((_clock.c.round < begun, begun), else_=_clock.c.round))
-    ).rowcount:
+    begun = connection.scalar(_BEGIN, {"of_job": job_id, "now": time.time()})
+    if begun is not None and not connection.execute(_ADVANCE, {"begun": begun}).rowcount:
         connection.execute(_clock.insert().values(id=1, round=begun))
 
 
-def position(connection: sa.Connection, job_id: str) -> int | None:
-    """How many waiting jobs have their turn before this one; `None` when it does not wait."""
-    before = _before(connection, job_id)
-    if before is None:
-        return None
-    return connection.scalar(sa.select(sa.func.count()).select_from(_line).where(_WAITS, before)) or 0
+class Turns:
+    """Who begins the jobs whose turn has come. Methods block: call them off the event loop."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def take(self, executor_id: str, most: int) -> list[str]:
+        """Up to `most` jobs from the head of the line, which no other executor takes from now on."""
+        with self._database.reading() as connection:  # an empty line, the usual one, costs no writer's lock
+            if connection.execute(_FREE, {"most": 1}).first() is None:
+                return []
+        with self._database.writing() as connection:
+            job_ids = list(connection.scalars(_FREE.with_for_update(skip_locked=True), {"most": most}))
+            connection.execute(_line.update().where(_line.c.job_id.in_(job_ids)).values(taken_by=executor_id))
+        return job_ids
+
+    def hand_back(self, job_id: str) -> None:
+        """Let anybody take a job that was taken and could not be begun."""
+        with self._database.writing() as connection:
+            connection.execute(_line.update().where(_line.c.job_id == job_id, _WAITS).values(taken_by=None))
+
+    def look(self) -> LineNow:
+        """The whole line, some ten milliseconds for ten thousand jobs."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_EVERYBODY).all()
+        sizes: dict[tuple[str, int, int], Work] = {}  # few: one object for all that are alike
+
+        def work(model: str, voxels: int, passes: int) -> Work:
+            size = (model, voxels, passes)
+            return sizes.setdefault(size, Work(model=model, voxels=voxels, passes=passes))
+
+        waiting = [(row[0], (row[1], row[2]), work(*row[4:])) for row in rows if row[3] is None]
+        return LineNow(
+            order=tuple(place for _, place, _ in waiting), works=tuple(size for _, _, size in waiting),
+            places={job_id: index for index, (job_id, _, _) in enumerate(waiting)},
+            running=tuple(
+                Started(job_id=row[0], started_at=row[3], work=work(*row[4:])) for row in rows if row[3] is not None
+            ),
+        )
+
+    def in_hand(self) -> list[str]:
+        """The jobs that were taken, begun ones too, and have not ended."""
+        query = sa.select(_line.c.job_id).where(sa.or_(~_WAITS, _line.c.taken_by.is_not(None)))
+        with self._database.reading() as connection:
+            return list(connection.scalars(query))
 
 
-def ahead(connection: sa.Connection, job_id: str, sample: int, head: Callable[[], Mapping[Work, int]]) -> Ahead | None:
-    """What is before a waiting job, sizes for the first `sample` jobs only; `None` when it does not wait.
-
-    `head` gives the sizes of the first `sample` jobs of the whole line, which are the same for all who wait behind.
-    """
-    before = _before(connection, job_id)
-    if before is None:
-        return None
-    place = connection.scalar(sa.select(sa.func.count()).select_from(_line).where(_WAITS, before)) or 0
-    started = connection.execute(
-        sa.select(_line.c.job_id, _line.c.started_at, _line.c.model, _line.c.voxels, _line.c.passes).where(~_WAITS)
-    )
-    return Ahead(
-        position=place, sampled=head() if place >= sample else sizes(connection, sample, before),
-        running=tuple(
-            Started(job_id=row[0], started_at=row[1], work=Work(model=row[2], voxels=row[3], passes=row[4]))
-            for row in started
-        ),
-    )
+def takers(connection: sa.Connection) -> set[str]:
+    """The executors that have taken jobs and not begun them yet."""
+    return set(connection.scalars(sa.select(_line.c.taken_by).where(_WAITS, _line.c.taken_by.is_not(None)).distinct()))
 
 
-def sizes(connection: sa.Connection, sample: int, before: sa.ColumnElement[bool] | None = None) -> dict[Work, int]:
-    """How many of each size are among the first `sample` waiting jobs."""
-    first = sa.select(_line.c.model, _line.c.voxels, _line.c.passes).where(_WAITS)
-    if before is not None:
-        first = first.where(before)
-    rows = first.order_by(_line.c.turn, _line.c.number).limit(sample).subquery()
-    counted = connection.execute(
-        sa.select(rows.c.model, rows.c.voxels, rows.c.passes, sa.func.count())
-        .group_by(rows.c.model, rows.c.voxels, rows.c.passes)
-    )
-    return {Work(model=row[0], voxels=row[1], passes=row[2]): row[3] for row in counted}
-
-
-def _before(connection: sa.Connection, job_id: str) -> sa.ColumnElement[bool] | None:
-    own = connection.execute(sa.select(_line.c.turn, _line.c.number).where(_line.c.job_id == job_id, _WAITS)).first()
-    if own is None:
-        return None
-    return sa.tuple_(_line.c.turn, _line.c.number) < sa.tuple_(sa.literal(own[0]), sa.literal(own[1]))  # by the index
+def take_back(connection: sa.Connection, executor_ids: Collection[str]) -> None:
+    """Let anybody take what these executors took and did not begin."""
+    connection.execute(_line.update().where(_WAITS, _line.c.taken_by.in_(executor_ids)).values(taken_by=None))

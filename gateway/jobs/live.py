@@ -13,7 +13,7 @@ _BETWEEN_QUEUE_NEWS_S = 1.0  # each watcher of a waiting job looks into the data
 class LiveJobs:
     """The latest progress by job id, and an event per watcher that is set on every change.
 
-    `webhook_due` is set when a job ends whose owner wants to be told.
+    `webhook_due` is set when a job ends whose owner wants to be told, `turn_due` when a job has come or a slot is free.
     """
 
     def __init__(self) -> None:
@@ -23,6 +23,7 @@ class LiveJobs:
         self._queue_news: asyncio.TimerHandle | None = None
         self._queue_told_at = 0.0
         self.webhook_due = asyncio.Event()
+        self.turn_due = asyncio.Event()
 
     def progress(self, job_id: str) -> JobProgress | None:
         """What the running stage last reported; `None` when it reported nothing yet."""

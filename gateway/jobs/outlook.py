@@ -1,7 +1,7 @@
 """When a waiting job will be done: its place in the line, and the time that renders of its size have really taken."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,10 +10,12 @@ import sqlalchemy as sa
 from contracts.jobs import EffectiveParameters
 from gateway.database import Database
 from gateway.jobs.job import JobRecord
-from gateway.jobs.line import Started, Work, ahead, sizes, work_of
+from gateway.jobs.line import LineNow, Started, Turns, Work, work_of
 from gateway.jobs.live import LiveJobs
 
 _SAMPLE = 500  # jobs ahead whose sizes are looked at; a longer line is taken to go on like its beginning
+_SHORT = 50
+_SHORT_FRESH_S, _LONG_FRESH_S = 0.02, 1.0
 _NEWEST_WEIGHT = 0.3
 Key = TypeVar("Key", Work, str)
 _LEARN_FROM = 200
@@ -62,18 +64,20 @@ class Pace:
 
 
 class Outlook:
-    """What waiting jobs can expect. Methods but `completed` block: call them off the event loop."""
+    """What waiting jobs can expect, as of the last look at the line. Used on the event loop, but for what blocks."""
 
     def __init__(self, database: Database, live: LiveJobs, servers: Callable[[], int]) -> None:
         self._database = database
+        self._turns = Turns(database)
         self._live = live
         self._servers = servers
         self._pace = Pace()
-        self._head_sizes: Mapping[Work, int] = {}
-        self._head_fresh_until = 0.0
+        self._line = LineNow(order=(), works=(), places={}, running=())
+        self._ahead_s: tuple[float | None, ...] = (0.0,)  # of the first so many in the line
+        self._fresh_until = 0.0
 
     def learn_from_the_past(self) -> None:
-        """Take in the renders of former processes, oldest first."""
+        """Take in the renders of former processes, oldest first. Blocking."""
         query = (
             sa.select(_jobs.c.parameters, _jobs.c.timings).where(_jobs.c.state == "completed")
             .order_by(_jobs.c.sequence.desc()).limit(_LEARN_FROM)
@@ -88,30 +92,37 @@ class Outlook:
         if job.state == "completed":
             self._pace.learn(job.parameters, job.timings)
 
-    def of(self, job: JobRecord) -> Waiting | None:
-        """The place and time of a waiting job; `None` for any other."""
-        with self._database.reading() as connection:
-            before = ahead(connection, job.id, _SAMPLE, lambda: self._head(connection))
-        if before is None:
-            return None
-        own_s = self._pace.seconds(work_of(job.parameters))
-        parts = [self._remaining(started) for started in before.running]
-        sampled = [(self._pace.seconds(work), count) for work, count in before.sampled.items()]
-        known = [(seconds, count) for seconds, count in sampled if seconds is not None]
-        running = [seconds for seconds in parts if seconds is not None]
-        if own_s is None or len(known) < len(sampled) or len(running) < len(parts):
-            return Waiting(position=before.position, eta_s=None)
-        looked_at = sum(count for _, count in known)
-        waiting_s = sum(seconds * count for seconds, count in known) * (before.position / looked_at if known else 0.0)
-        eta_s = own_s + (sum(running) + waiting_s) / max(1, self._servers())
-        return Waiting(position=before.position, eta_s=round(eta_s, 1))
+    def moved(self) -> None:
+        """Somebody came or went: a short line is looked at again before the next answer, a long one once a second."""
+        if len(self._line.order) <= _SHORT:
+            self._fresh_until = 0.0
 
-    def _head(self, connection: sa.Connection) -> Mapping[Work, int]:
-        """The sizes at the head of a long line, looked at once a second, however many wait behind and ask."""
-        if time.monotonic() >= self._head_fresh_until:
-            self._head_sizes = sizes(connection, _SAMPLE)
-            self._head_fresh_until = time.monotonic() + 1.0
-        return self._head_sizes
+    @property
+    def fresh(self) -> bool:
+        """Whether the last look still counts."""
+        return time.monotonic() < self._fresh_until
+
+    def look(self) -> None:
+        """Look at the line. Blocking."""
+        began = time.monotonic()
+        line = self._turns.look()
+        self._ahead_s = tuple(_running_total(self._pace.seconds(work) for work in line.works[:_SAMPLE]))
+        self._line = line
+        self._fresh_until = began + (_SHORT_FRESH_S if len(line.order) <= _SHORT else _LONG_FRESH_S)
+
+    def of(self, job: JobRecord) -> Waiting:
+        """The place and time of a waiting job."""
+        place = self._line.place(job.id, job.turn)
+        own_s = self._pace.seconds(work_of(job.parameters))
+        parts = [self._remaining(started) for started in self._line.running]
+        running = [seconds for seconds in parts if seconds is not None]
+        sampled = min(place, len(self._ahead_s) - 1)
+        sampled_s = self._ahead_s[sampled]
+        if own_s is None or sampled_s is None or len(running) < len(parts):
+            return Waiting(position=place, eta_s=None)
+        waiting_s = sampled_s * (place / sampled) if sampled else 0.0
+        eta_s = own_s + (sum(running) + waiting_s) / max(1, self._servers())
+        return Waiting(position=place, eta_s=round(eta_s, 1))
 
     def _remaining(self, started: Started) -> float | None:
         live = self._live.progress(started.job_id)
@@ -119,6 +130,15 @@ class Outlook:
             return live.eta_s
         expected = self._pace.seconds(started.work)
         return None if expected is None else max(0.0, expected - (time.time() - started.started_at))
+
+
+def _running_total(seconds: Iterable[float | None]) -> Iterator[float | None]:
+    """The sums of the first 0, 1, 2 … values; `None` from the first unknown one on."""
+    total: float | None = 0.0
+    yield total
+    for value in seconds:
+        total = None if total is None or value is None else total + value
+        yield total
 
 
 def _average(of: dict[Key, float], key: Key, new: float) -> None:

@@ -24,7 +24,7 @@ from gateway.jobs.job import (
     StoredPicture,
     sources_of,
 )
-from gateway.jobs.line import join, moved, position
+from gateway.jobs.line import join, moved
 
 _jobs = sa.Table(
     "jobs", metadata,
@@ -63,6 +63,12 @@ _jobs = sa.Table(
     sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
 )
 _QUEUE_LOCK = 2
+# Built once: most of a statement's cost is its making.
+_ADD = _jobs.insert().returning(_jobs)
+_ONE = sa.select(_jobs).where(_jobs.c.id == sa.bindparam("of_job"))
+_ONE_TO_CHANGE = _ONE.with_for_update()
+_CHANGE = _jobs.update().where(_jobs.c.id == sa.bindparam("of_job")).returning(_jobs)
+_COUNT_QUEUED = sa.select(sa.func.count()).where(_jobs.c.state == "queued")
 
 
 class JobStore:
@@ -85,23 +91,14 @@ class JobStore:
                 before = _made_before(connection, job.owner, job.idempotency_key, job.fingerprint)
                 if before is not None:
                     return before
-            waiting = connection.scalar(sa.select(sa.func.count()).where(_jobs.c.state == "queued")) or 0
-            if waiting >= max_queued:
+            if (connection.scalar(_COUNT_QUEUED) or 0) >= max_queued:
                 raise QueueFull(max_queued)
             if max_of_owner is not None and self._unfinished_of(connection, job.owner) >= max_of_owner:
                 raise OwnerQueueFull(max_of_owner)
-            connection.execute(_jobs.insert().values(
-                id=job.id, owner=job.owner, state="queued", priority=job.priority, created_at=time.time(),
-                request_id=job.request_id,
-                request=job.request.model_dump(mode="json"), parameters=job.parameters.model_dump(mode="json"),
-                picture=asdict(job.picture) if job.picture else None, warnings=list(job.warnings), timings={},
-                render_attempt=0, idempotency_key=job.idempotency_key, fingerprint=job.fingerprint,
-                remixed_from=job.remixed_from,
-                traceparent=job.traceparent, turn=join(connection, job),
-            ))
+            stored = connection.execute(_ADD, _new_row(job, turn=join(connection, job))).one()
             if job.request.webhook_url is not None:
                 expect(connection, job.id, job.request.webhook_url)
-            return self._one(connection, job.id)
+            return _record(stored)
 
     def made_before(self, owner: str, idempotency_key: str, fingerprint: str) -> JobRecord | None:
         """The job that this request made before, if it did; raises `KeyReused` where another request has its key."""
@@ -128,29 +125,15 @@ class JobStore:
         with self._database.reading() as connection:
             return [_record(row) for row in connection.execute(query)]
 
-    def unfinished(self, after: int = 0, limit: int = 1_000_000) -> list[tuple[int, str]]:
-        """Sequence number and id of up to `limit` jobs that have not ended and came after the number `after`."""
-        query = sa.select(_jobs.c.sequence, _jobs.c.id).where(
-            _jobs.c.state.in_(UNFINISHED), _jobs.c.sequence > after
-        ).order_by(_jobs.c.sequence).limit(limit)
-        with self._database.reading() as connection:
-            return [(row.sequence, row.id) for row in connection.execute(query)]
-
     def ids(self) -> set[str]:
         """The id of every job that may have files."""
         with self._database.reading() as connection:
             return set(connection.scalars(sa.select(_jobs.c.id).where(_jobs.c.expired_at.is_(None))))
 
-    def queue_position(self, job: JobRecord) -> int | None:
-        """How many queued jobs will start before this one; `None` when it does not wait."""
-        if job.state != "queued":
-            return None
-        with self._database.reading() as connection:
-            return position(connection, job.id)
-
     def move(
         self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
         error: Problem | None = None, timings: Mapping[str, float] | None = None,
+        thumbnail: StoredPicture | None = None, spritesheet: StoredPicture | None = None,
     ) -> JobRecord:
         """Bring the job into another state, stamping its times.
 
@@ -173,15 +156,16 @@ class JobStore:
                 changes["video"] = video.model_dump(mode="json")
             if error is not None:
                 changes["error"] = error.model_dump(mode="json")
-            connection.execute(_jobs.update().where(_jobs.c.id == job_id).values(**changes))
+            pictures = {"thumbnail": thumbnail, "spritesheet": spritesheet}
+            changes |= {name: asdict(picture) for name, picture in pictures.items() if picture is not None}
+            changed = connection.execute(_CHANGE, {"of_job": job_id, **changes}).one()
             moved(connection, job_id, to)
-            return self._one(connection, job_id)
+            return _record(changed)
 
     def note(
         self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
         warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
-        caption: str | None = None, render_attempt: int | None = None, thumbnail: StoredPicture | None = None,
-        spritesheet: StoredPicture | None = None,
+        caption: str | None = None, render_attempt: int | None = None,
     ) -> JobRecord:
         """Write down what became known of a running job; what is `None` stays as it is.
 
@@ -198,13 +182,11 @@ class JobStore:
                 "timings": {**job.timings, **timings} if timings else None,
                 "parameters": parameters.model_dump(mode="json") if parameters else None,
                 "warnings": [*job.warnings, warning] if warning and warning not in job.warnings else None,
-                "thumbnail": asdict(thumbnail) if thumbnail else None,
-                "spritesheet": asdict(spritesheet) if spritesheet else None,
             }
             known = {name: value for name, value in changes.items() if value is not None}
-            if known:
-                connection.execute(_jobs.update().where(_jobs.c.id == job_id).values(**known))
-            return self._one(connection, job_id)
+            if not known:
+                return job
+            return _record(connection.execute(_CHANGE, {"of_job": job_id, **known}).one())
 
     def webhook(self, job_id: str) -> Delivery | None:
         """The webhook of a job, if it has one."""
@@ -242,11 +224,21 @@ class JobStore:
 
     @staticmethod
     def _one(connection: sa.Connection, job_id: str, *, to_change: bool = False) -> JobRecord:
-        query = sa.select(_jobs).where(_jobs.c.id == job_id)
-        row = connection.execute(query.with_for_update() if to_change else query).one_or_none()
+        row = connection.execute(_ONE_TO_CHANGE if to_change else _ONE, {"of_job": job_id}).one_or_none()
         if row is None:
             raise JobNotFound(job_id)
         return _record(row)
+
+
+def _new_row(job: NewJob, turn: int) -> dict[str, Any]:
+    return {
+        "id": job.id, "owner": job.owner, "state": "queued", "priority": job.priority, "turn": turn,
+        "created_at": time.time(), "request_id": job.request_id, "traceparent": job.traceparent,
+        "request": job.request.model_dump(mode="json"), "parameters": job.parameters.model_dump(mode="json"),
+        "picture": asdict(job.picture) if job.picture else None, "warnings": list(job.warnings), "timings": {},
+        "render_attempt": 0, "idempotency_key": job.idempotency_key, "fingerprint": job.fingerprint,
+        "remixed_from": job.remixed_from,
+    }
 
 
 def _closing_timings(job: JobRecord, finished_at: float) -> dict[str, float]:

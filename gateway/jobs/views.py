@@ -1,5 +1,6 @@
 """A stored job as its owner sees it."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from contracts.jobs import Job, JobPage, JobProgress, JobUrls, WebhookAttempt, WebhookDelivery
@@ -15,7 +16,7 @@ _DESCRIBING, _RENDERING, _SAVING = 0.01, 0.05, 0.97
 
 async def view(job: JobRecord, ledger: Ledger) -> Job:
     """The job with its place in the queue, or its live progress, and what became of its webhook."""
-    shown = await _glance(job, ledger)
+    shown = _glance(job, await ledger.waiting([job]), ledger)
     delivery = await ledger.webhook(job)
     return shown if delivery is None else shown.model_copy(update={"webhook": _webhook(delivery)})
 
@@ -23,7 +24,8 @@ async def view(job: JobRecord, ledger: Ledger) -> Job:
 async def view_page(jobs: list[JobRecord], limit: int, ledger: Ledger) -> JobPage:
     """A page of jobs; a full page names where the next one begins."""
     following = str(jobs[-1].sequence) if len(jobs) == limit else None
-    return JobPage(data=[await _glance(job, ledger) for job in jobs], next_cursor=following)
+    waiting = await ledger.waiting(jobs)
+    return JobPage(data=[_glance(job, waiting, ledger) for job in jobs], next_cursor=following)
 
 
 def present(job: JobRecord, live: JobProgress | None, waiting: Waiting | None) -> Job:
@@ -52,8 +54,8 @@ def linked(job: Job, links: Links | None) -> Job:
     return job.model_copy(update={"urls": job.urls.model_copy(update={"link": links.to_video(job.id)})})
 
 
-async def _glance(job: JobRecord, ledger: Ledger) -> Job:
-    return linked(present(job, ledger.live.progress(job.id), await ledger.waiting(job)), ledger.links)
+def _glance(job: JobRecord, waiting: Mapping[str, Waiting], ledger: Ledger) -> Job:
+    return linked(present(job, ledger.live.progress(job.id), waiting.get(job.id)), ledger.links)
 
 
 def _webhook(delivery: Delivery) -> WebhookDelivery:

@@ -15,7 +15,9 @@ from contracts.errors import Problem
 from gateway.artifacts.files import LocalFiles
 from gateway.jobs.job import IllegalTransition, JobNotFound
 from gateway.jobs.ledger import Ledger
+from gateway.jobs.line import Turns
 from gateway.threads import off_loop
+from gateway.work.dispatch import Dispatcher
 from gateway.work.engine import DbosEngine
 from gateway.work.executors import Executors, StateInUse
 from gateway.work.failures import crashed_too_often_problem, unexpected_problem
@@ -34,6 +36,8 @@ class Caretaker:
     """The parts that this needs."""
 
     engine: DbosEngine
+    dispatcher: Dispatcher
+    turns: Turns
     executors: Executors
     ledger: Ledger
     files: LocalFiles
@@ -57,6 +61,7 @@ async def taken_care_of(care: Caretaker) -> AsyncIterator[None]:
         await review(care)
         tasks += [
             asyncio.create_task(_keep_signing(care)),
+            asyncio.create_task(care.dispatcher.keep_dispatching()),
             asyncio.create_task(_every(_REVIEW_EVERY_S, partial(review, care))),
             asyncio.create_task(_every(_SWEEP_EVERY_S, partial(sweep, care))),
         ]
@@ -72,14 +77,14 @@ async def taken_care_of(care: Caretaker) -> AsyncIterator[None]:
 
 
 async def review(care: Caretaker) -> None:
-    """Bring the jobs table and the engine together: nothing accepted is forgotten, nothing hangs."""
-    after = 0
-    while page := await care.ledger.unfinished(after, _REVIEWED_AT_ONCE):
-        after = page[-1][0]
-        found = await care.engine.review([job_id for _, job_id in page])
+    """Bring the line and the engine together: nothing that was taken is forgotten, nothing hangs."""
+    in_hand = await off_loop(care.turns.in_hand)
+    for first in range(0, len(in_hand), _REVIEWED_AT_ONCE):
+        found = await care.engine.review(in_hand[first:first + _REVIEWED_AT_ONCE])
         for job_id in found.unknown:
             with suppress(JobNotFound):
-                await care.engine.submit(job_id, (await care.ledger.get(job_id)).turn)
+                await care.ledger.get(job_id)  # ended and removed meanwhile: nothing to start
+                await care.engine.start(job_id)
         for job_id in found.crashed_too_often:
             await _give_up(job_id, crashed_too_often_problem(), care.ledger)
         for job_id in found.given_up:

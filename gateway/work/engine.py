@@ -1,4 +1,4 @@
-"""The durable engine: a job that was submitted is carried to its end, over any number of crashes.
+"""The durable engine: a job that was started is carried to its end, over any number of crashes.
 
 `DbosEngine` keeps tables of its own: a SQLite file (WAL) beside the jobs' one, or a schema of the same Postgres. They
 remember which parts of a job are done; the jobs table says what the job is. Nothing outside this module knows DBOS.
@@ -23,7 +23,7 @@ from gateway.work.pipeline import Answer, Step
 log = logging.getLogger(__name__)
 
 APPLICATION = "stillmotion"
-QUEUE, WEBHOOK_QUEUE = "jobs", "webhooks"
+WEBHOOK_QUEUE = "webhooks"
 # Jobs in flight are taken up by any later build: it stays the same until `run_job` changes the order of its parts.
 APPLICATION_VERSION = "1"
 _WAITS_OR_RUNS = ("ENQUEUED", "PENDING", "DELAYED")
@@ -38,7 +38,7 @@ Deliver = Callable[[str, int], Awaitable[float | None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """What the engine knows of jobs that have not ended: it should have all of them, waiting or running."""
+    """What the engine knows of jobs that were taken from the line and have not ended: it should have all of them."""
 
     unknown: tuple[str, ...]
     given_up: tuple[str, ...]
@@ -46,24 +46,27 @@ class Review:
 
 
 class DbosEngine:
-    """Runs `run_job(job_id, step)` for every submitted job, at most `concurrency` at once, lower priority first, and
-    `deliver(job_id, n)` for every webhook until it is over, apart from the jobs.
+    """Runs `run_job(job_id, step)` for every started job, at most `concurrency` at once, and `deliver(job_id, n)` for
+    every webhook until it is over, apart from the jobs. `freed` is called when a job has ended here.
 
     One per process. Jobs run on the event loop that called `launch`.
     """
 
     def __init__(
-        self, database_url: str, run_job: RunJob, deliver: Deliver, *, executor_id: str, concurrency: int,
-        poll_s: float, max_recoveries: int,
+        self, database_url: str, run_job: RunJob, deliver: Deliver, freed: Callable[[], None], *, executor_id: str,
+        concurrency: int, poll_s: float, max_recoveries: int,
     ) -> None:
         self._url = normal_url(database_url)
         self._run_job = run_job
         self._deliver = deliver
+        self._freed = freed
         self._executor_id = executor_id
         self._concurrency = concurrency
         self._poll_s = poll_s
         self._max_recoveries = max_recoveries
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._jobs: set[str] = set()  # started here and not ended, or about to be
+        self._slots = asyncio.Semaphore(concurrency)
         self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
         self._delivery: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
 
@@ -87,11 +90,22 @@ class DbosEngine:
         self._delivery = DBOS.workflow(name="deliver", max_recovery_attempts=self._max_recoveries)(deliver)
         DBOS.launch()  # on the loop, which it adopts for the jobs; a tenth of a second, before anything is served
 
-    async def submit(self, job_id: str, priority: int) -> None:
-        """Have the job run when its turn comes. Submitting it again changes nothing."""
-        assert self._workflow is not None, "submit before launch"
-        with SetWorkflowID(job_id), SetEnqueueOptions(priority=priority):
-            await DBOS.enqueue_workflow_async(QUEUE, self._workflow, job_id)
+    @property
+    def num_free(self) -> int:
+        """How many more jobs this process would run now."""
+        return max(0, self._concurrency - len(self._jobs))
+
+    async def start(self, job_id: str) -> None:
+        """Run the job, here and now. Starting one again that was started anywhere changes nothing."""
+        assert self._workflow is not None, "start before launch"
+        self._jobs.add(job_id)
+        try:
+            with SetWorkflowID(job_id):
+                await DBOS.start_workflow_async(self._workflow, job_id)
+            await asyncio.sleep(0)  # its task, if it was not started before, has begun after this
+        finally:
+            if job_id not in self._running:
+                self._jobs.discard(job_id)
 
     async def deliver(self, job_id: str, attempt: int = 1, delay_s: float = 0.0) -> None:
         """Have an attempt at the job's webhook made after `delay_s`. Submitting it again changes nothing."""
@@ -130,7 +144,7 @@ class DbosEngine:
         return {workflow.executor_id for workflow in at_work if workflow.executor_id} - living
 
     def carry_on(self, dead: set[str]) -> None:
-        """Put the jobs that these executors were at back into the queue, before those that wait. Blocking."""
+        """Have the jobs that these executors were at run on living ones, before those that wait. Blocking."""
         # What DBOS offers to its own, paid, supervisor; it takes only jobs that still are in the dead one's hands.
         DBOS._recover_pending_workflows(sorted(dead))
 
@@ -150,8 +164,15 @@ class DbosEngine:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
     async def _carry(self, job_id: str) -> None:
-        with self._at_work(job_id):
-            await self._run_job(job_id, _step)
+        self._jobs.add(job_id)
+        try:
+            with self._at_work(job_id):
+                async with self._slots:  # jobs that a dead executor left come all at once
+                    await self._run_job(job_id, _step)
+        finally:
+            if job_id not in self._running:
+                self._jobs.discard(job_id)
+                self._freed()
 
     @contextmanager
     def _at_work(self, workflow_id: str) -> Iterator[None]:
@@ -178,11 +199,12 @@ class DbosEngine:
         return DBOSConfig(
             name=APPLICATION, system_database_url=self._full_url, executor_id=self._executor_id,
             application_version=APPLICATION_VERSION, serializer=DBOSPortableJSONSerializer(), enable_otlp=False,
-            log_level="WARNING", notification_listener_polling_interval_sec=0.2,
+            log_level="WARNING",
         )
 
     def _prepare(self) -> None:
-        """Make the database and the queue. A queue that is there at launch is polled from the first moment on."""
+        """Make the database and the webhooks' queue: one that is there at launch is polled from the first moment on.
+        """
         if self._url.get_backend_name() == "sqlite":
             _use_wal(str(self._url.database))
         DBOS.migrate(self._full_url)
@@ -190,10 +212,6 @@ class DbosEngine:
             system_database_url=self._full_url, serializer=DBOSPortableJSONSerializer(), application_name=APPLICATION
         )
         try:
-            client.register_queue(
-                QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=self._poll_s,
-                on_conflict="always_update", application_name=APPLICATION,
-            )
             client.register_queue(
                 WEBHOOK_QUEUE, worker_concurrency=_DELIVERIES_AT_ONCE, polling_interval_sec=self._poll_s,
                 on_conflict="always_update", application_name=APPLICATION,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from gateway.database import Database, metadata
+from gateway.jobs.line import take_back, takers
 from gateway.work.identity import Identity
 
 _executors = sa.Table(
@@ -58,6 +59,8 @@ class Executors:
                 raise StateInUse(self._id, self._place)
             time.sleep(_ASK_AGAIN_S)
         self._sign_in()
+        with self._database.writing() as connection:
+            take_back(connection, {self._id})  # what the process before this one had no time to begin
 
     def sign(self) -> bool:
         """Say that this process lives. False: the others had given it up and carry its jobs on; it counts again now.
@@ -82,13 +85,16 @@ class Executors:
         with self._database.reading() as connection:
             silent = connection.execute(sa.select(_executors.c.id).where(~self._lives()).limit(1)).first()
             living = set(connection.scalars(sa.select(_executors.c.id).where(self._lives())))
-        if silent is None and not stranded(living):
+            taken_by = takers(connection)
+        if silent is None and taken_by <= living and not stranded(living):
             return set()
         with self._database.writing() as connection:
             self._database.one_at_a_time(connection, _EXECUTORS_LOCK)
-            dead = stranded(set(connection.scalars(sa.select(_executors.c.id).where(self._lives()))))
+            living = set(connection.scalars(sa.select(_executors.c.id).where(self._lives())))
+            dead = stranded(living) | (takers(connection) - living)
             if dead:
                 carry_on(dead)
+                take_back(connection, dead)
             connection.execute(_executors.delete().where(~self._lives(), ~self._mine()))
         return dead
 

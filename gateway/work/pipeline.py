@@ -14,13 +14,13 @@ from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
 from contracts.jobs import JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
-from gateway.artifacts.files import VIDEO_FILE, LocalFiles, StoredFile
+from gateway.artifacts.files import VIDEO_FILE, LocalFiles
 from gateway.jobs.job import IllegalTransition, JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
 from gateway.threads import off_loop
 from gateway.upstream.clients import RetryPolicy, ServiceError, VideoClient
 from gateway.upstream.prompting import Prompter
-from gateway.upstream.routing import Renderers
+from gateway.upstream.routing import Place, Renderers
 from gateway.work.failures import JobFailed, render_problem, service_problem, timeout_problem, unexpected_problem
 from gateway.work.previews import PREVIEW_FILES, keep_previews
 from wire.calls import Call, work_on
@@ -71,9 +71,12 @@ async def run_job(job_id: str, parts: Parts, step: Step) -> None:
         return
 
 
-async def describe(job_id: str, parts: Parts) -> None:
+async def describe(job: JobRecord, parts: Parts) -> None:
     """Caption the picture and write, or enhance, the prompt."""
-    job = await _begin(job_id, parts.ledger)
+    if job.state == "queued":
+        job = await parts.ledger.move(job.id, "running", stage="describing")
+    elif job.stage != "describing":  # the process was killed between the end of this part and the engine's note of it
+        job = await parts.ledger.note(job.id, stage="describing")
     tasks = describe_tasks(job)
     started = time.monotonic()
     texts: dict[str, str] = {}
@@ -90,33 +93,32 @@ async def describe(job_id: str, parts: Parts) -> None:
         except ServiceError as error:
             if any(task.kind == "prompt" for task in tasks):
                 raise
-            await parts.ledger.note(job_id, warning=f"Not captioned: {service_problem(error).detail}")
+            await parts.ledger.note(job.id, warning=f"Not captioned: {service_problem(error).detail}")
     prompt = texts.get("prompt", job.request.prompt or "")[:MAX_TEXT_CHARS].strip()
     if not prompt:
         raise ServiceError("vl_service", "failed", "wrote an empty prompt")
     await parts.ledger.note(
-        job_id, actual_prompt=prompt, caption=texts.get("caption"),
+        job.id, stage="rendering", actual_prompt=prompt, caption=texts.get("caption"),
         timings={"describing": round(time.monotonic() - started, 3)},
     )
 
 
-async def render(job_id: str, parts: Parts) -> dict[str, Any]:
+async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
     """Have the video rendered under the job's id; returns the `RenderResult`."""
-    job = await parts.ledger.note(job_id, stage="rendering")
     request = video_request(job, await _picture(job, parts.files))
     started = time.monotonic()
     try:
         async with asyncio.timeout(parts.render_timeout_s):
             result = await _render_to_the_end(job, request, parts)
     except TimeoutError:
-        await parts.video.stop(job_id)
+        await parts.video.stop(job.id)
         raise JobFailed(timeout_problem(parts.render_timeout_s)) from None
     except asyncio.CancelledError:
-        if await _was_canceled(job_id, parts.ledger):  # else the gateway stops, and the render goes on
-            await parts.video.stop(job_id)
+        if await _was_canceled(job.id, parts.ledger):  # else the gateway stops, and the render goes on
+            await parts.video.stop(job.id)
         raise
     await parts.ledger.note(
-        job_id,
+        job.id, stage="saving",
         timings={"rendering": round(time.monotonic() - started, 3)}
         | {f"render.{stage}": round(seconds, 3) for stage, seconds in result.timings.items() if stage != "total"},
         # Only what is not part of the render's body, so that this part, run again, still finds its render.
@@ -125,16 +127,16 @@ async def render(job_id: str, parts: Parts) -> dict[str, Any]:
     return result.model_dump(mode="json")
 
 
-async def keep(job_id: str, parts: Parts, rendered: dict[str, Any]) -> None:
+async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
     """Bring the MP4 to our disk, complete the job, and let the video service forget the render."""
     result = RenderResult.model_validate(rendered)
-    await parts.ledger.note(job_id, stage="saving")
     started = time.monotonic()
-    await parts.retries.run(lambda: _download(job_id, parts, result))
-    await keep_previews(job_id, parts.files, parts.video, parts.ledger, (result.width, result.height))
+    place = await parts.retries.run(lambda: _download(job.id, parts, result))
+    previews = await keep_previews(job.id, parts.files, place, (result.width, result.height))
     try:
         await parts.ledger.move(
-            job_id, "completed", timings={"saving": round(time.monotonic() - started, 3)},
+            job.id, "completed", timings={"saving": round(time.monotonic() - started, 3)},
+            thumbnail=previews["thumbnail"], spritesheet=previews["spritesheet"],
             video=VideoFile(
                 num_bytes=result.num_bytes, sha256=result.sha256, width=result.width, height=result.height,
                 num_frames=result.num_frames, fps=result.fps, duration_s=round(result.num_frames / result.fps, 4),
@@ -142,9 +144,9 @@ async def keep(job_id: str, parts: Parts, rendered: dict[str, Any]) -> None:
         )
     except (IllegalTransition, JobNotFound):
         for name in (VIDEO_FILE, *PREVIEW_FILES.values()):
-            await off_loop(parts.files.remove, job_id, name)
+            await off_loop(parts.files.remove, job.id, name)
         raise
-    await parts.video.stop(job_id)
+    await parts.video.stop(job.id)
 
 
 def describe_tasks(job: JobRecord) -> list[DescribeTask]:
@@ -174,7 +176,7 @@ async def _carry_out(part: Callable[..., Awaitable[Any]], job_id: str, parts: Pa
         work_on(Call.begun(request_id=job.request_id, traceparent=job.traceparent, job_id=job_id))
         if job.finished:
             return {"ended": True}
-        return {"ended": False, "value": await part(job_id, parts, *args)}
+        return {"ended": False, "value": await part(job, parts, *args)}
     except (IllegalTransition, JobNotFound):
         return {"ended": True}  # canceled or removed meanwhile
     except JobFailed as error:
@@ -194,13 +196,6 @@ async def _fail(job_id: str, ledger: Ledger, problem: Problem) -> None:
         await ledger.move(job_id, "failed", error=problem.model_copy(update={"job_id": job_id}))
     except (IllegalTransition, JobNotFound):
         return  # it was canceled or removed before it could fail
-
-
-async def _begin(job_id: str, ledger: Ledger) -> JobRecord:
-    job = await ledger.get(job_id)
-    if job.state == "running":  # the gateway was restarted in the middle of this part
-        return await ledger.note(job_id, stage="describing")
-    return await ledger.move(job_id, "running", stage="describing")
 
 
 async def _render_to_the_end(job: JobRecord, request: VideoRequest, parts: Parts) -> RenderResult:
@@ -243,7 +238,8 @@ async def _watch(job_id: str, client: VideoClient, ledger: Ledger) -> RenderStat
     return status
 
 
-async def _download(job_id: str, parts: Parts, result: RenderResult) -> StoredFile:
+async def _download(job_id: str, parts: Parts, result: RenderResult) -> Place:
+    """Fetch the MP4 from where it was rendered; returns that place."""
     place = await parts.video.current(job_id)
     if place is None:
         raise ServiceError("video_service", "not_found", "is no longer configured where this was rendered")
@@ -251,7 +247,7 @@ async def _download(job_id: str, parts: Parts, result: RenderResult) -> StoredFi
     if stored.sha256 != result.sha256:
         await off_loop(parts.files.remove, job_id, VIDEO_FILE)
         raise ServiceError("video_service", "unavailable", "sent a video whose checksum does not match")
-    return stored
+    return place
 
 
 async def _was_canceled(job_id: str, ledger: Ledger) -> bool:

@@ -1,5 +1,6 @@
 """The two small pictures of a video: the service that rendered it makes them, so nothing here decodes video."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Final
@@ -7,9 +8,8 @@ from typing import Final
 from contracts.videos import RenderFile
 from gateway.artifacts.files import LocalFiles
 from gateway.jobs.job import StoredPicture
-from gateway.jobs.ledger import Ledger
 from gateway.upstream.clients import ServiceError
-from gateway.upstream.routing import Renderers
+from gateway.upstream.routing import Place
 
 log = logging.getLogger(__name__)
 
@@ -17,22 +17,19 @@ PREVIEW_FILES: Final[Mapping[RenderFile, str]] = {"thumbnail": "thumbnail.jpg", 
 
 
 async def keep_previews(
-    job_id: str, files: LocalFiles, video: Renderers, ledger: Ledger, size: tuple[int, int]
-) -> None:
-    """Bring both to our disk and note them on the job; a video without them is a video all the same.
+    job_id: str, files: LocalFiles, place: Place, size: tuple[int, int]
+) -> dict[RenderFile, StoredPicture | None]:
+    """Bring both to our disk, from where the video was rendered; a video without them is a video all the same.
 
     `size` is the video's (width, height) in pixels.
     """
-    kept = {kind: await _keep(job_id, kind, files, video, size) for kind in PREVIEW_FILES}
-    await ledger.note(job_id, thumbnail=kept["thumbnail"], spritesheet=kept["spritesheet"])
+    kept = await asyncio.gather(*(_keep(job_id, kind, files, place, size) for kind in PREVIEW_FILES))
+    return dict(zip(PREVIEW_FILES, kept, strict=True))
 
 
 async def _keep(
-    job_id: str, kind: RenderFile, files: LocalFiles, video: Renderers, size: tuple[int, int]
+    job_id: str, kind: RenderFile, files: LocalFiles, place: Place, size: tuple[int, int]
 ) -> StoredPicture | None:
-    place = await video.current(job_id)
-    if place is None:
-        return None
     try:
         stored = await files.receive(job_id, PREVIEW_FILES[kind], place.client.content(job_id, kind))
     except ServiceError as error:

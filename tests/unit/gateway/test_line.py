@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+import gateway.jobs.outlook
 from contracts.jobs import JobProgress
 from gateway.database import Database
 from gateway.jobs.job import JobRecord
-from gateway.jobs.line import ROUNDS_PER_PRIORITY
+from gateway.jobs.line import ROUNDS_PER_PRIORITY, Turns
 from gateway.jobs.live import LiveJobs
-from gateway.jobs.outlook import Outlook
+from gateway.jobs.outlook import Outlook, Waiting
 from gateway.jobs.store import JobStore
 from tests.unit.gateway.test_store import new_job
 
@@ -27,53 +28,80 @@ def store(database: Database) -> JobStore:
     return JobStore(database)
 
 
+@pytest.fixture
+def turns(database: Database) -> Turns:
+    return Turns(database)
+
+
 def add(store: JobStore, owner: str, count: int, priority: int = 10) -> list[str]:
     jobs = [replace(new_job(f"{owner}{index}", priority), owner=owner) for index in range(count)]
     return [store.add(job, 10_000).id for job in jobs]
 
 
-def next_up(store: JobStore, waiting: list[str]) -> str:
-    """The job that the engine starts next: it takes the smallest turn, then the earliest."""
-    jobs = [store.get(job_id) for job_id in waiting]
-    job = min(jobs, key=lambda job: (job.turn, job.sequence))
-    assert store.queue_position(job) == 0
-    store.move(job.id, "running")
-    waiting.remove(job.id)
-    return job.id
+def next_up(store: JobStore, turns: Turns) -> str:
+    """The job that is begun next."""
+    first = turns.look()
+    [job_id] = turns.take("an executor", 1)
+    assert first.place(job_id, store.get(job_id).turn) == 0
+    store.move(job_id, "running")
+    return job_id
 
 
-def test_owners_take_turns_however_many_jobs_each_of_them_has(store: JobStore) -> None:
-    waiting = add(store, "a", 6) + add(store, "b", 2) + add(store, "c", 1)
-    assert [next_up(store, waiting) for _ in range(6)] == ["a0", "b0", "c0", "a1", "b1", "a2"]
+def test_owners_take_turns_however_many_jobs_each_of_them_has(store: JobStore, turns: Turns) -> None:
+    add(store, "a", 6)
+    add(store, "b", 2)
+    add(store, "c", 1)
+    assert [next_up(store, turns) for _ in range(6)] == ["a0", "b0", "c0", "a1", "b1", "a2"]
 
 
-def test_a_newcomer_waits_for_one_round_and_not_for_the_whole_line(store: JobStore) -> None:
-    waiting = add(store, "a", 50)
+def test_a_newcomer_waits_for_one_round_and_not_for_the_whole_line(store: JobStore, turns: Turns) -> None:
+    add(store, "a", 50)
     for _ in range(10):
-        next_up(store, waiting)
-    waiting += add(store, "b", 2)
-    assert [next_up(store, waiting) for _ in range(4)] == ["a10", "b0", "a11", "b1"]
+        next_up(store, turns)
+    add(store, "b", 2)
+    assert [next_up(store, turns) for _ in range(4)] == ["a10", "b0", "a11", "b1"]
 
 
-def test_a_better_priority_goes_first(store: JobStore) -> None:
-    waiting = add(store, "a", 3) + add(store, "b", 2, priority=5)
-    assert [next_up(store, waiting) for _ in range(3)] == ["b0", "b1", "a0"]
+def test_a_better_priority_goes_first(store: JobStore, turns: Turns) -> None:
+    add(store, "a", 3)
+    add(store, "b", 2, priority=5)
+    assert [next_up(store, turns) for _ in range(3)] == ["b0", "b1", "a0"]
 
 
-def test_nobody_starves_under_an_endless_stream_of_better_jobs(store: JobStore) -> None:
-    waiting = add(store, "patient", 1, priority=11)
-    started = 0
-    while "patient0" in waiting:
-        waiting += [store.add(replace(new_job(f"eager{started}", 10), owner="eager"), 10_000).id]
-        next_up(store, waiting)
-        started += 1
-        assert started <= ROUNDS_PER_PRIORITY + 2
-    assert started > ROUNDS_PER_PRIORITY // 2  # and it did stand back
+def test_nobody_starves_under_an_endless_stream_of_better_jobs(store: JobStore, turns: Turns) -> None:
+    add(store, "patient", 1, priority=11)
+    begun: list[str] = []
+    while "patient0" not in begun:
+        store.add(replace(new_job(f"eager{len(begun)}", 10), owner="eager"), 10_000)
+        begun.append(next_up(store, turns))
+        assert len(begun) <= ROUNDS_PER_PRIORITY + 2
+    assert len(begun) > ROUNDS_PER_PRIORITY // 2  # and it did stand back
 
 
-def test_positions_name_every_place_in_the_line_once(store: JobStore) -> None:
+def test_positions_name_every_place_in_the_line_once(store: JobStore, turns: Turns) -> None:
     ids = add(store, "a", 5) + add(store, "b", 3, priority=7) + add(store, "c", 2)
-    assert sorted(store.queue_position(store.get(job_id)) or 0 for job_id in ids) == list(range(10))
+    now = turns.look()
+    assert sorted(now.place(job_id, store.get(job_id).turn) for job_id in ids) == list(range(10))
+
+
+def test_one_that_came_after_the_look_stands_behind_all_of_its_turn(store: JobStore, turns: Turns) -> None:
+    add(store, "a", 3)
+    before = turns.look()
+    for owner, place in (("a", 3), ("b", 1)):
+        job = store.add(replace(new_job(f"late {owner}"), owner=owner), 10_000)
+        assert before.place(job.id, job.turn) == place
+
+
+def test_what_one_executor_has_taken_no_other_takes_until_it_is_handed_back(store: JobStore, turns: Turns) -> None:
+    add(store, "a", 4)
+    assert (turns.take("one", 2), turns.take("other", 9), turns.take("one", 9)) == (["a0", "a1"], ["a2", "a3"], [])
+    turns.hand_back("a1")
+    assert turns.take("other", 9) == ["a1"]
+    store.move("a0", "running")
+    turns.hand_back("a0")
+    assert turns.take("other", 9) == [], "it was begun"
+    store.move("a1", "canceled")
+    assert sorted(turns.in_hand()) == ["a0", "a2", "a3"]
 
 
 def complete(store: JobStore, job_id: str, timings: dict[str, float] = RENDER) -> JobRecord:
@@ -84,7 +112,6 @@ def complete(store: JobStore, job_id: str, timings: dict[str, float] = RENDER) -
 def test_time_left_is_not_claimed_before_a_render_was_measured(database: Database, store: JobStore) -> None:
     outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
     waiting = outlook.of(store.add(new_job("first"), 10))
-    assert waiting is not None
     assert (waiting.position, waiting.eta_s) == (0, None)
 
 
@@ -100,17 +127,27 @@ def test_time_left_counts_the_renders_ahead_and_the_one_at_work_over_the_service
         store.add(new_job(job_id), 10)
     store.move("running", "running")
     live.report("running", JobProgress(stage="rendering", eta_s=4.0))
+    outlook.look()
     second, third = outlook.of(store.get("second")), outlook.of(store.get("third"))
-    assert second is not None
-    assert third is not None
     assert (second.position, second.eta_s) == (0, 14.0)
     assert (third.position, third.eta_s) == (1, 24.0)
     two = Outlook(database, live, servers=lambda: 2)
     two.learn_from_the_past()
-    shared = two.of(store.get("third"))
-    assert shared is not None
-    assert shared.eta_s == 17.0
-    assert outlook.of(store.get("running")) is None
+    two.look()
+    assert two.of(store.get("third")).eta_s == 17.0
+
+
+def test_a_line_longer_than_the_sample_is_taken_to_go_on_like_its_beginning(
+    database: Database, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.jobs.outlook, "_SAMPLE", 4)
+    store.add(new_job("past"), 10)
+    outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
+    outlook.ended(complete(store, "past"))
+    add(store, "a", 8)
+    outlook.look()
+    assert outlook.of(store.get("a7")) == Waiting(position=7, eta_s=80.0)
+    assert outlook.of(store.get("a2")) == Waiting(position=2, eta_s=30.0)
 
 
 def test_a_size_never_rendered_is_estimated_from_others_of_its_model(database: Database, store: JobStore) -> None:
@@ -121,5 +158,4 @@ def test_a_size_never_rendered_is_estimated_from_others_of_its_model(database: D
     job = new_job("larger")
     double = job.parameters.model_copy(update={"steps": (job.parameters.steps or 1) * 2})
     waiting = outlook.of(store.add(replace(job, parameters=double), 10))
-    assert waiting is not None
     assert waiting.eta_s == 18.0  # twice the 8 s of denoising, the other 2 s as they were
