@@ -19,9 +19,10 @@ FORMS: Mapping[str, AttentionForm] = {"onnx": "fused", "tensorrt-rtx": "fused-ha
 """By target."""
 
 _KERNEL_CHANNELS = range(16, 257, 8)
-op: Any = onnxscript_opset23  # its operators are typed for code inside a script
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+op: Any = onnxscript_opset23  # its operators are typed for code inside a script
 
 Translation = dict[Callable[..., Any], Callable[..., Any]]
 

@@ -77,7 +77,7 @@ def _local(path: Path) -> CheckpointFolder:
     if missing:
         raise ModelUnavailable(f"The checkpoint at {path} lacks {', '.join(missing)}; it needs the Wan hub layout.")
     # A folder of the hub's cache is named by its commit.
-    revision = path.name if _SNAPSHOT.fullmatch(path.name) else _content_hash(path)
+    revision = path.name if _SNAPSHOT.fullmatch(path.name) else content_hash(path)
     return CheckpointFolder(name=path.name, path=path, hub_id=None, revision=revision)
 
 
@@ -106,7 +106,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
     """First 16 hex digits of SHA-256 over names, sizes and content of every file that decides the output."""
     digest = hashlib.sha256()
     files = [file for file in path.rglob("*") if file.is_file() and file.suffix in {".json", ".safetensors", ".model"}]

@@ -72,9 +72,9 @@ def read_parts(source: ModelSource, dtype: torch.dtype) -> CheckpointParts:
     try:
         return CheckpointParts(
             tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            text_encoder=_read(UMT5EncoderModel, folder / "text_encoder", dtype=dtype),
-            transformer=_read(WanTransformer3DModel, folder / "transformer", torch_dtype=dtype),
-            vae=_read(AutoencoderKLWan, folder / "vae", torch_dtype=dtype),
+            text_encoder=read_part(UMT5EncoderModel, folder / "text_encoder", dtype=dtype),
+            transformer=read_part(WanTransformer3DModel, folder / "transformer", torch_dtype=dtype),
+            vae=read_part(AutoencoderKLWan, folder / "vae", torch_dtype=dtype),
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(f"the weights of {source.id} at {folder} cannot be loaded: {error}") from error
@@ -94,7 +94,7 @@ def _onto(part: Any, device: torch.device) -> Any:
     return part.to(device)
 
 
-def _read(kind: Any, folder: Path, **dtype: torch.dtype) -> Any:
+def read_part(kind: Any, folder: Path, **dtype: torch.dtype) -> Any:
     """Load one part strictly: the libraries only warn about weights they had to make up."""
     part, facts = kind.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **dtype

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from video_service.engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
-from video_service.engine_store.recipes import GRAPH_FIELDS, library_version, make_recipe
+from video_service.engine_store.recipes import RENDER_GRAPHS, library_version, make_recipe
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore
 
@@ -123,7 +123,7 @@ def _complete(store: EngineStore, shape: ClipShape, like: Recipe, situation: Sit
             graph, shape, revision=like.revision, precision=like.precision, target=like.target,
             capability=like.capability,
         ))
-        for graph in GRAPH_FIELDS
+        for graph in RENDER_GRAPHS
     }
     return EngineSet(
         shape=shape, precision=like.precision, recipes={name: found.recipe for name, found in manifests.items()},

@@ -15,8 +15,13 @@ GRAPH_FIELDS: Mapping[str, tuple[str, ...]] = {
     "vae_decoder_first": ("width", "height"),
     "vae_decoder_later": ("width", "height"),
     "transformer": ("width", "height", "num_frames", "text_tokens"),
+    "transformer_2": ("width", "height", "num_frames", "text_tokens"),
+    "unet": ("width", "height", "num_frames", "text_tokens"),
 }
 """What each graph of a clip is fixed to; graphs of equal fields are one engine."""
+
+RENDER_GRAPHS = ("text_encoder", "vae_encoder", "vae_decoder_first", "vae_decoder_later", "transformer")
+"""Those that the service renders with; the others are of families that it does not serve."""
 
 _LIBRARIES: Mapping[Target, tuple[str, ...]] = {
     "onnx": ("onnxruntime",),

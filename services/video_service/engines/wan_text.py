@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import UMT5EncoderModel
 
+from graphs.islands import rms_norm
+
 _MASKED = -1e4  # far below any score, and within float16
 
 
@@ -29,15 +31,9 @@ class TextEncoder(nn.Module):
         for index, block in enumerate(self.stack.block):
             attention, feed_forward = block.layer[0], block.layer[-1]
             bias = self.get_buffer(f"bias_{index}") + masked_B11L
-            x = x + _attend(attention.SelfAttention, _norm(attention.layer_norm, x), bias).float()
-            x = x + feed_forward.DenseReluDense(_norm(feed_forward.layer_norm, x)).float()
-        return _norm(self.stack.final_layer_norm, x)
-
-
-def _norm(norm: Any, x_BLC: torch.Tensor) -> torch.Tensor:
-    """T5's norm, in float32 up to its last step, then in the weights' format."""
-    scale = torch.rsqrt(x_BLC.square().mean(-1, keepdim=True) + norm.variance_epsilon)
-    return (x_BLC * scale * norm.weight.float()).to(norm.weight.dtype)
+            x = x + _attend(attention.SelfAttention, rms_norm(attention.layer_norm, x), bias).float()
+            x = x + feed_forward.DenseReluDense(rms_norm(feed_forward.layer_norm, x)).float()
+        return rms_norm(self.stack.final_layer_norm, x)
 
 
 def _attend(attention: Any, x_BLC: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -1,21 +1,20 @@
 """The Wan transformer with its rotary tables baked for one shape."""
 
-import copy
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel
 from torch import nn
 
-_Module = TypeVar("_Module", bound=nn.Module)
+from graphs.islands import with_shared_weights
 
 
 class BakedTransformer(nn.Module):
     """latents [1, C, t, h, w], timestep [1] float32, text [1, L, text_dim] to the velocity [1, out, t, h, w].
 
-    Shares the weights of `transformer`, which stays as it is. Float32 whatever the weights: norms, modulation, gates,
-    the timestep's embedding, the rotation and (by the exporter's decomposition) nothing else.
+    With a timestep [1, t] each latent frame has its own time (Wan2.2 TI2V). Shares the weights of `transformer`, which
+    stays as it is. Float32 whatever the weights: norms, modulation, gates, the timestep's embedding, the rotation.
     """
 
     def __init__(self, transformer: WanTransformer3DModel, latents_BCTHW: torch.Tensor) -> None:
@@ -29,6 +28,9 @@ class BakedTransformer(nn.Module):
             attention.processor = attend
 
     def forward(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        if timestep.ndim == 2:
+            tokens = self.body.rope.cos.shape[1] // timestep.shape[1]
+            timestep = timestep[:, :, None].expand(-1, -1, tokens).flatten(1)
         return self.body(latents, timestep, text, return_dict=False)[0]
 
 
@@ -42,12 +44,6 @@ class RotaryTable(nn.Module):
 
     def forward(self, latents_BCTHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.cos, self.sin
-
-
-def with_shared_weights(module: _Module) -> _Module:
-    """A copy of the module tree over the same parameters and buffers."""
-    shared = {id(x): x for x in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, memo=dict(shared))
 
 
 def attend(

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanUpsample
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanUpsample, patchify, unpatchify
 from torch import nn
 
+from graphs.islands import with_shared_weights
 from video_service.codec import encode_still
-from video_service.engines.wan_transformer import with_shared_weights
 from video_service.vae_layers import make_lean
 
 HISTORY_FRAMES = 2  # a causal convolution of 3 frames sees 2 back
@@ -18,9 +18,14 @@ class CopyingUpsample(WanUpsample):
     """Nearest neighbours at scale 2 as copies: TensorRT's Resize takes no bfloat16."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        n, channels, height, width = x.shape
-        x = x[:, :, :, None, :, None].expand(n, channels, height, 2, width, 2)
-        return x.reshape(n, channels, 2 * height, 2 * width)
+        return twice_as_large(x)
+
+
+def twice_as_large(x_NCHW: torch.Tensor) -> torch.Tensor:
+    """Each pixel as 2x2 of them."""
+    n, channels, height, width = x_NCHW.shape
+    copies = x_NCHW[:, :, :, None, :, None].expand(n, channels, height, 2, width, 2)
+    return copies.reshape(n, channels, 2 * height, 2 * width)
 
 
 def export_form(vae: AutoencoderKLWan) -> AutoencoderKLWan:
@@ -70,7 +75,7 @@ class FirstFrame(nn.Module):
         cache = self._empty_cache()
         x = self.vae.post_quant_conv(latent)
         frames = self.vae.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=True)
-        return frames, *(_two_frames(x) for x in cache if isinstance(x, torch.Tensor))
+        return _pixels(self.vae, frames), *(_two_frames(x) for x in cache if isinstance(x, torch.Tensor))
 
 
 class LaterFrame(nn.Module):
@@ -84,7 +89,8 @@ class LaterFrame(nn.Module):
         cache = list(history) + [None] * (self.vae._cached_conv_counts["decoder"] - len(history))
         x = self.vae.post_quant_conv(latent)
         frames = self.vae.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=False)
-        return frames, *(_two_frames(x) for x in cache[: len(history)] if isinstance(x, torch.Tensor))
+        written = (x for x in cache[: len(history)] if isinstance(x, torch.Tensor))
+        return _pixels(self.vae, frames), *(_two_frames(x) for x in written)
 
 
 class StillEncoder(nn.Module):
@@ -97,6 +103,24 @@ class StillEncoder(nn.Module):
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
         return encode_still(self.vae, picture, self.num_frames)
+
+
+class PictureEncoder(nn.Module):
+    """A picture [1, 3, 1, H, W] to its latents [1, z, 1, h, w]: the posterior's mode."""
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        x = patchify(picture, self.vae.config["patch_size"] or 1)
+        moments = self.vae.quant_conv(self.vae.encoder(x))
+        return moments[:, : self.vae.config["z_dim"]]
+
+
+def _pixels(vae: AutoencoderKLWan, frames_BCTHW: torch.Tensor) -> torch.Tensor:
+    """Wan2.2's small VAE decodes patches of 2x2 pixels."""
+    return unpatchify(frames_BCTHW, vae.config["patch_size"] or 1)
 
 
 def _two_frames(x_BCTHW: torch.Tensor) -> torch.Tensor:

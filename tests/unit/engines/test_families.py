@@ -1,0 +1,178 @@
+"""Families that are exported and not served: their graphs compute what diffusers' own classes compute."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from graphs.export import export_graph
+from graphs.graph import DTYPES, Graph, run_in_torch
+from tests.tiny_families import INDEXES, save_tiny_family, tiny_parts
+from video_service.checkpoint_folder import ModelUnavailable
+from video_service.engine_store.recipes import GRAPH_FIELDS
+from video_service.engine_store.shape import ClipShape
+from video_service.engines.buildable import find_buildable
+from video_service.engines.clips import ClipGraphs
+from video_service.engines.families import I2VGEN, WAN, WAN_EXPERTS, WAN_TI2V, Family, family_of
+from video_service.engines.onnxrt import OnnxSession
+from video_service.engines.slots import EngineCodec
+from video_service.engines.tensorrt import build_engine
+from video_service.engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
+from video_service.settings import VideoSettings
+
+SHAPES = {
+    "wan2.2-experts": ClipShape(width=64, height=48, num_frames=9, text_tokens=16),
+    "wan2.2-ti2v": ClipShape(width=96, height=64, num_frames=9, text_tokens=16),
+    "i2vgen-xl": ClipShape(width=128, height=64, num_frames=4, text_tokens=8),
+}
+FAMILIES = {"wan2.2-experts": WAN_EXPERTS, "wan2.2-ti2v": WAN_TI2V, "i2vgen-xl": I2VGEN}
+OF_THE_FAMILY = [
+    ("wan2.2-experts", "transformer_2"), ("wan2.2-ti2v", "transformer"), ("wan2.2-ti2v", "vae_encoder"),
+    ("wan2.2-ti2v", "vae_decoder_first"), ("wan2.2-ti2v", "vae_decoder_later"), ("i2vgen-xl", "unet"),
+]
+BAR_FP32, BAR_FP16 = 1e-4, 5e-3
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: save_tiny_family(tmp_path_factory.mktemp(name), name) for name in SHAPES}
+
+
+@pytest.fixture(scope="module")
+def clips(folders: dict[str, Path]) -> dict[str, ClipGraphs]:
+    return {name: ClipGraphs(find_buildable(settings_for(folder))) for name, folder in folders.items()}
+
+
+def settings_for(folder: Path) -> VideoSettings:
+    return VideoSettings(model=str(folder), device="cpu", dtype="float32", engine="torch")
+
+
+@pytest.fixture
+def exported(clips: dict[str, ClipGraphs], tmp_path: Path) -> Callable[[str, str], OnnxSession]:
+    def export(family: str, name: str) -> OnnxSession:
+        graph = clips[family].graphs(SHAPES[family], torch.float32)[name]
+        folder = tmp_path / name
+        folder.mkdir()
+        export_graph(graph, folder)
+        return OnnxSession(folder / "graph.onnx", threads=1)
+
+    return export
+
+
+def relative(found: torch.Tensor, true: torch.Tensor) -> float:
+    assert found.shape == true.shape
+    return float((found.double() - true.double()).norm() / true.double().norm())
+
+
+@pytest.mark.parametrize(("index", "family"), [
+    (INDEXES["wan2.2-experts"], WAN_EXPERTS), (INDEXES["wan2.2-ti2v"], WAN_TI2V), (INDEXES["i2vgen-xl"], I2VGEN),
+    ({"_class_name": "WanPipeline"}, WAN), ({"_class_name": "WanPipeline", "transformer_2": [None, None]}, WAN),
+])
+def test_a_checkpoints_index_names_its_family(index: dict[str, Any], family: Family) -> None:
+    assert family_of(index) is family
+
+
+def test_a_kind_without_a_description_is_refused_by_name() -> None:
+    with pytest.raises(ModelUnavailable, match="CogVideoXPipeline"):
+        family_of({"_class_name": "CogVideoXPipeline"})
+
+
+def test_every_graph_of_every_family_has_a_place_in_the_store(clips: dict[str, ClipGraphs]) -> None:
+    names = {name: set(found.graphs(SHAPES[name], torch.float32)) for name, found in clips.items()}
+    wan = {"text_encoder", "vae_encoder", "vae_decoder_first", "vae_decoder_later", "transformer"}
+    assert names == {"wan2.2-experts": wan | {"transformer_2"}, "wan2.2-ti2v": wan, "i2vgen-xl": {"unet"}}
+    assert set().union(*names.values()) == set(GRAPH_FIELDS)
+
+
+def test_the_two_experts_are_two_networks(clips: dict[str, ClipGraphs]) -> None:
+    graphs = clips["wan2.2-experts"].graphs(SHAPES["wan2.2-experts"], torch.float32)
+    high, low = graphs["transformer"], graphs["transformer_2"]
+    difference = run_in_torch(high, high.inputs)["velocity"] - run_in_torch(low, high.inputs)["velocity"]
+    assert float(difference.norm()) > 0.1
+
+
+@torch.inference_mode()
+def test_the_ti2v_transformer_takes_a_time_for_each_latent_frame(exported: Any, clips: dict[str, ClipGraphs]) -> None:
+    inputs = clips["wan2.2-ti2v"].graphs(SHAPES["wan2.2-ti2v"], torch.float32)["transformer"].inputs
+    assert inputs["timestep"].tolist() == [[0.0, 500.0, 500.0]]
+    by_token = inputs["timestep"].repeat_interleave(2 * 3, dim=1)  # 4x6 latents in patches of 2x2
+    transformer = tiny_parts("wan2.2-ti2v")["transformer"]
+    true = transformer(inputs["latents"], by_token, inputs["text"], return_dict=False)[0]
+    assert relative(exported("wan2.2-ti2v", "transformer").run(inputs)["velocity"], true) < BAR_FP32
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_the_ti2v_vae_decodes_and_encodes_as_diffusers_does(exported: Any) -> None:
+    """Four latent frames, so that history older than one step is used too."""
+    vae = tiny_parts("wan2.2-ti2v")["vae"]
+    names = ("vae_encoder", "vae_decoder_first", "vae_decoder_later")
+    encoder, first, later = (exported("wan2.2-ti2v", name) for name in names)
+    latents = torch.randn(1, 4, 4, 4, 6, generator=torch.Generator().manual_seed(3))
+    true = vae.decode(latents, return_dict=False)[0]
+    found = torch.cat(list(EngineCodec(encoder, first, later).decode(latents, 1)), dim=2)
+    assert found.shape == (1, 3, 13, 64, 96)
+    for frame in range(13):
+        assert relative(found[:, :, frame].clamp(-1, 1), true[:, :, frame]) < BAR_FP32, frame
+    picture = torch.rand(1, 3, 1, 64, 96, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    true = vae.encode(picture, return_dict=False)[0].mode()
+    assert relative(encoder.run({"picture": picture})["latents"], true) < BAR_FP32
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_the_second_expert_is_diffusers_transformer(exported: Any, clips: dict[str, ClipGraphs]) -> None:
+    inputs = clips["wan2.2-experts"].graphs(SHAPES["wan2.2-experts"], torch.float32)["transformer_2"].inputs
+    transformer = tiny_parts("wan2.2-experts")["transformer_2"]
+    true = transformer(inputs["latents"], inputs["timestep"], inputs["text"], return_dict=False)[0]
+    assert relative(exported("wan2.2-experts", "transformer_2").run(inputs)["velocity"], true) < BAR_FP32
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [(128, 64), (136, 72)])
+def test_the_i2vgen_unet_is_diffusers_unet_at_even_and_odd_sizes(
+    clips: dict[str, ClipGraphs], tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """The second size leaves a row and a column that halving and doubling do not give back."""
+    shape = ClipShape(width=size[0], height=size[1], num_frames=4, text_tokens=8)
+    graph = clips["i2vgen-xl"].graphs(shape, torch.float32)["unet"]
+    export_graph(graph, tmp_path)
+    x = graph.inputs
+    true = tiny_parts("i2vgen-xl")["unet"](
+        x["latents"], x["timestep"], x["fps"], x["image_latents"], x["image_embeddings"], x["text"], return_dict=False,
+    )[0]
+    assert relative(OnnxSession(tmp_path / "graph.onnx", threads=1).run(x)["velocity"], true) < BAR_FP32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "name"), OF_THE_FAMILY)
+def test_half_precision_agrees_with_torch_and_builds_for_every_rtx_generation(
+    clips: dict[str, ClipGraphs], tmp_path: Path, family: str, name: str
+) -> None:
+    rtx = _rtx()
+    for precision in ("fp16", "bf16"):
+        graph = clips[family].graphs(SHAPES[family], DTYPES[precision])[name]
+        folder = tmp_path / precision
+        folder.mkdir()
+        export_graph(graph, folder, attention="fused-half")
+        if precision == "fp16":
+            _check_half(graph, clips[family].graphs(SHAPES[family], torch.float32)[name], folder)
+        for capability in ("SM86", "SM89", "SM120"):
+            assert len(build_engine(rtx, folder / "graph.onnx", capability=capability)) > 10_000
+
+
+def _check_half(graph: Graph, true: Graph, folder: Path) -> None:
+    found = OnnxSession(folder / "graph.onnx", threads=1).run(graph.inputs)
+    inputs = {key: x.to(true.inputs[key].dtype) for key, x in graph.inputs.items()}
+    for key, expected in run_in_torch(true, inputs).items():
+        assert float((found[key].float() - expected).norm() / (expected.norm() or 1)) < BAR_FP16, key
+
+
+def _rtx() -> Any:
+    try:
+        return load_tensorrt_rtx()
+    except TensorRTUnavailable as error:
+        pytest.skip(str(error))
