@@ -69,6 +69,15 @@ def cuda_capability() -> str | None:
     return None if found is None else f"SM{found[0]}{found[1]}"
 
 
+@functools.cache
+def cuda_name() -> str | None:
+    """Name of device 0 such as `NVIDIA H200`, or None without one."""
+    if _cuda_version() is None:
+        return None
+    driver, name = ctypes.CDLL("libcuda.so.1"), ctypes.create_string_buffer(256)
+    return None if driver.cuDeviceGetName(name, len(name), 0) else name.value.decode(errors="replace")
+
+
 def _cuda_generation() -> int | None:
     found = _cuda_version()
     return None if found is None else found[0]

@@ -63,6 +63,7 @@ class Check(FrozenModel):
     engine_s: float = Field(description="One run of the engine, after a first one.")
     torch_s: float = Field(description="One run of torch in the number format that the service uses here.")
     device: str
+    gpu: str | None = Field(default=None, description="Name of the GPU that the times are of; None on a CPU.")
 
     @property
     def passed(self) -> bool:
@@ -83,6 +84,8 @@ class Manifest(FrozenModel):
     weights: int
     build_s: float
     peak_memory_bytes: int = Field(description="Of the building process so far.")
+    streams_weights: bool = Field(default=False, description="Its weights may stay in host memory.")
+    refittable: bool = Field(default=False, description="Its weights can be replaced.")
     state: EngineState = "built"
     check: Check | None = None
     reason: str | None = Field(default=None, description="Why it is quarantined.")

@@ -9,8 +9,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +59,15 @@ class EngineStore:
             return self._read(path)
         raise EngineRefused(self._why_missing(recipe))
 
+    def whole(self, recipe: Recipe) -> Manifest | None:
+        """As `find`, every byte checked; None where there is no such engine or it is damaged."""
+        try:
+            manifest = self.find(recipe)
+            self.check_files(manifest)
+        except EngineRefused:
+            return None
+        return manifest
+
     def usable(self, recipe: Recipe) -> Manifest:
         """As `find`, but verified. Raises `EngineRefused`."""
         manifest = self.find(recipe)
@@ -98,13 +107,33 @@ class EngineStore:
 
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
-        """A folder to build in, on the store's disk; gone afterwards."""
-        (self.root / "tmp").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.root / "tmp") as name:
-            yield Path(name)
+        """A folder to build in, on the store's disk; gone afterwards, or with the next one after a kill."""
+        self._sweep()
+        with _claim(self.root / "tmp") as claim:
+            folder = claim.with_suffix("")
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                claim.unlink()
+
+    def _sweep(self) -> None:
+        """Remove the work folders of processes that are gone."""
+        for claim in (self.root / "tmp").glob("*.claim"):
+            with contextlib.suppress(FileNotFoundError), claim.open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # its process lives
+                shutil.rmtree(claim.with_suffix(""), ignore_errors=True)
+                claim.unlink()
 
     def put(self, built: Path, manifest: Manifest) -> Manifest:
-        """Move the files of `built` into place, under the lock of their recipe; returns the manifest with them."""
+        """Move the files of `built`, in a work folder, into place, under the lock of their recipe.
+
+        Returns the manifest with them.
+        """
         files: dict[str, EngineFile] = {}
         for path in sorted(built.iterdir()):
             with path.open("rb+") as file:
@@ -114,7 +143,7 @@ class EngineStore:
         _write(built / MANIFEST_NAME, manifest)
         place = self.folder(manifest.recipe)
         if place.exists():
-            shutil.rmtree(place)
+            place.rename(built.with_name(f"replaced-{place.name}"))  # and goes with the work folder
         built.rename(place)
         _sync_folder(self.root)
         return manifest
@@ -162,6 +191,22 @@ class EngineStore:
         if not near:
             return f"{recipe.graph} has no {recipe.target} engine for {recipe.shape}"
         return f"{recipe.graph} has a stale engine only: {recipe.difference(near[0])}"
+
+
+@contextlib.contextmanager
+def _claim(folder: Path) -> Iterator[Path]:
+    """A new file in `folder`, locked as long as this process lives and uses it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        path = folder / f"{secrets.token_hex(8)}.claim"
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # another process swept it between the two lines
+            if path.exists():
+                yield path
+                return
 
 
 def _write(path: Path, manifest: Manifest) -> None:

@@ -2,26 +2,36 @@
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from graphs.attention import FORMS
 from graphs.export import MODEL_NAME, ExportFacts, export_graph
 from graphs.graph import DTYPES, Graph
-from video_service.catalog import ModelSource
-from video_service.device import cuda_capability
+from video_service.device import cuda_capability, cuda_name
+from video_service.engine_store.building import build_once
+from video_service.engine_store.gpus import check_gpu
 from video_service.engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
-from video_service.engine_store.recipes import make_recipe
+from video_service.engine_store.recipes import RENDER_GRAPHS, make_recipe
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore
+from video_service.engines.buildable import Buildable
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.sessions import PLAN_NAME, SessionOptions, load_api, open_sessions
-from video_service.engines.tensorrt import build_engine
+from video_service.engines.families import WAN
+from video_service.engines.sessions import PLAN_NAME, SessionOptions, kept_timings, load_api, open_sessions
+from video_service.engines.tensorrt import PlanOptions, build_plan
+from video_service.engines.trt_protocol import view
 from video_service.engines.verify import compare
 
 Say = Callable[[str], None]
+Streaming = Literal["auto", "on", "off"]
+
+_TELL_EVERY_S = 5.0
+_SHARE_OF_GPU = 0.7  # of its memory, for weights; the rest is for activations and what goes in and out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,106 +43,173 @@ class Order:
     precision: Precision
     capabilities: tuple[str | None, ...]
     """GPUs to build for, such as `SM89`; `(None,)` on a CPU."""
+    stream_weights: Streaming = "auto"
+    """TensorRT: whether weights may stay in host memory; auto: if those of the clip do not fit into this GPU."""
+    refit: bool = False
+    """TensorRT: weights can be replaced later."""
     rebuild: bool = False
     wait_s: float = 7200.0
     """For another process that is building the same engine."""
 
 
-def build(source: ModelSource, store: EngineStore, order: Order, say: Say) -> list[Manifest]:
+def build(source: Buildable, store: EngineStore, order: Order, say: Say) -> list[Manifest]:
     """Build what is missing; what is there already is kept, so an interrupted build goes on where it stopped.
 
     Raises `ExportFailed`, `EngineBuildFailed`, `TensorRTUnavailable`, `StoreBusy`; what was built before stays.
     """
-    graphs = ClipGraphs(source).graphs(order.shape, DTYPES[order.precision])
+    clips = ClipGraphs(source)
+    if (found := _all_there(clips, source, store, order)) is not None:
+        say(f"all {len(found)} engines were already built")
+        return found
+    graphs = clips.graphs(order.shape, DTYPES[order.precision])
+    features = _features(graphs, order)
     built: list[Manifest] = []
     for index, graph in enumerate(graphs.values()):
-        recipes = [_recipe(source, order, graph.name, capability) for capability in order.capabilities]
-        for manifest, kept in _build_graph(source.id, store, graph, recipes, order):
-            built.append(manifest)
-            what = "already built" if kept else f"built in {manifest.build_s:.1f} s"
-            place = manifest.recipe.capability or "cpu"
-            say(f"{index + 1}/{len(graphs)} {graph.name} {place}: {what}, {manifest.num_bytes / 1e6:.1f} MB")
+        with store.work_folder() as work:
+            workshop = _Workshop(source.id, store, graph, order, features, work, say, f"{index + 1}/{len(graphs)}")
+            for capability in order.capabilities:
+                built.append(workshop.engine(_recipe(source, order, graph.name, capability)))
     return built
 
 
-def _recipe(source: ModelSource, order: Order, graph: str, capability: str | None) -> Recipe:
+def _all_there(
+    clips: ClipGraphs, source: Buildable, store: EngineStore, order: Order
+) -> list[Manifest] | None:
+    """Every engine of a served family, or None if one is missing: found without reading any weights."""
+    if order.rebuild or order.stream_weights == "on" or order.refit or clips.family is not WAN:
+        return None
+    recipes = [_recipe(source, order, name, of) for name in RENDER_GRAPHS for of in order.capabilities]
+    found = [store.whole(recipe) for recipe in recipes]
+    return [manifest for manifest in found if manifest] if all(found) else None
+
+
+def _recipe(source: Buildable, order: Order, graph: str, capability: str | None) -> Recipe:
     return make_recipe(
         graph, order.shape, revision=source.revision, precision=order.precision, target=order.target,
         capability=capability,
     )
 
 
-def _build_graph(
-    model: str, store: EngineStore, graph: Graph, recipes: Sequence[Recipe], order: Order
-) -> Iterator[tuple[Manifest, bool]]:
-    """One engine for each recipe, from one export; true beside those that were there."""
-    with store.work_folder() as work:
-        exported: tuple[Path, ExportFacts] | None = None
-        for recipe in recipes:
-            with store.lock(recipe, order.wait_s):
-                if (found := _present(store, recipe)) is not None and not order.rebuild:
-                    yield found, True
-                    continue
-                start = time.monotonic()
-                exported = exported or _export(graph, work / "onnx")
-                built = _make(recipe, exported[0], work / recipe.key)
-                manifest = Manifest(
-                    model=model, recipe=recipe, files={}, nodes=exported[1].nodes, weights=exported[1].weights,
-                    build_s=time.monotonic() - start,
-                    peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                )
-                yield store.put(built, manifest), False
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Features:
+    stream_weights: bool
+    refit: bool
 
 
-def _present(store: EngineStore, recipe: Recipe) -> Manifest | None:
-    """The engine, whole; a quarantined one too, for building the same again would end the same way."""
-    try:
-        manifest = store.find(recipe)
-        store.check_files(manifest)
-    except EngineRefused:
-        return None
-    return manifest
+def _features(graphs: Mapping[str, Graph], order: Order) -> _Features:
+    if order.target == "onnx":
+        return _Features(stream_weights=False, refit=False)
+    stream = order.stream_weights == "on"
+    if order.stream_weights == "auto" and torch.cuda.is_available():
+        stream = _weight_bytes(graphs) > _SHARE_OF_GPU * torch.cuda.mem_get_info()[1]
+    return _Features(stream_weights=stream, refit=order.refit)
 
 
-def _export(graph: Graph, folder: Path) -> tuple[Path, ExportFacts]:
-    folder.mkdir()
-    return folder, export_graph(graph, folder)
+def _weight_bytes(graphs: Mapping[str, Graph]) -> int:
+    """Of all graphs together; some of them share theirs."""
+    tensors = (x for graph in graphs.values() for x in (*graph.module.parameters(), *graph.module.buffers()))
+    return sum({x.data_ptr(): x.numel() * x.element_size() for x in tensors}.values())
 
 
-def _make(recipe: Recipe, exported: Path, place: Path) -> Path:
-    """A folder with the engine's files: the ONNX graph itself, or what TensorRT makes of it."""
-    if recipe.target == "onnx":
-        return exported
-    place.mkdir()
-    # TensorRT for data centres builds for the GPU at hand, RTX for any.
-    capability = recipe.capability if recipe.target == "tensorrt-rtx" else None
-    plan = build_engine(load_api(recipe), exported / MODEL_NAME, capability=capability)
-    (place / PLAN_NAME).write_bytes(plan)
-    return place
+class _Workshop:
+    """Engines of one graph for several GPUs, from one export."""
+
+    def __init__(
+        self, model: str, store: EngineStore, graph: Graph, order: Order, features: _Features, work: Path, say: Say,
+        place: str,
+    ) -> None:
+        self._model, self._store, self._graph, self._order = model, store, graph, order
+        self._features, self._work, self._say, self._place = features, work, say, place
+        self._exported: ExportFacts | None = None
+
+    def engine(self, recipe: Recipe) -> Manifest:
+        """Built now, unless it is there."""
+        manifest, kept = build_once(
+            self._store, recipe, lambda work: self._make(recipe, work), wait_s=self._order.wait_s, enough=self._enough
+        )
+        self._tell(recipe, f"{'already built' if kept else f'built in {manifest.build_s:.1f} s'}, "
+                           f"{manifest.num_bytes / 1e6:.1f} MB")
+        return manifest
+
+    def _enough(self, found: Manifest) -> bool:
+        """A quarantined one too, for building the same again would end the same way."""
+        return not self._order.rebuild and found.streams_weights >= self._features.stream_weights \
+            and found.refittable >= self._features.refit
+
+    def _make(self, recipe: Recipe, work: Path) -> tuple[Path, Manifest]:
+        start = time.monotonic()
+        facts = self._export(recipe)
+        folder = self._work / "onnx"
+        if recipe.target != "onnx":
+            folder = work / "engine"
+            folder.mkdir()
+            self._plan(recipe, folder / PLAN_NAME)
+        return folder, Manifest(
+            model=self._model, recipe=recipe, files={}, nodes=facts.nodes, weights=facts.weights,
+            build_s=time.monotonic() - start, streams_weights=self._features.stream_weights,
+            refittable=self._features.refit,
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+    def _export(self, recipe: Recipe) -> ExportFacts:
+        if self._exported is None:
+            self._tell(recipe, "exporting")
+            folder = self._work / "onnx"
+            folder.mkdir()
+            self._exported = export_graph(self._graph, folder, attention=FORMS[self._order.target])
+        return self._exported
+
+    def _plan(self, recipe: Recipe, path: Path) -> None:
+        self._tell(recipe, "building")
+        rtx = recipe.target == "tensorrt-rtx"
+        options = PlanOptions(
+            # TensorRT for data centres builds for the GPU at hand, RTX for any.
+            capability=recipe.capability if rtx else None,
+            # RTX compiles its kernels when an engine first runs, so its builder times nothing.
+            timings=None if rtx else kept_timings(self._store, recipe), progress=self._progress(recipe),
+            stream_weights=self._features.stream_weights, refit=self._features.refit,
+        )
+        plan = build_plan(load_api(recipe), self._work / "onnx" / MODEL_NAME, options)
+        path.write_bytes(view(plan))
+
+    def _progress(self, recipe: Recipe) -> Callable[[str, float], None]:
+        told_s = time.monotonic()
+
+        def tell(phase: str, fraction: float) -> None:
+            nonlocal told_s
+            if time.monotonic() - told_s >= _TELL_EVERY_S:
+                told_s = time.monotonic()
+                self._tell(recipe, f"building, {fraction:.0%} ({phase})")
+
+        return tell
+
+    def _tell(self, recipe: Recipe, what: str) -> None:
+        self._say(f"{self._place} {self._graph.name} {recipe.capability or 'cpu'}: {what}")
 
 
-def verify(source: ModelSource, store: EngineStore, manifests: Sequence[Manifest], say: Say) -> list[Manifest]:
+def verify(source: Buildable, store: EngineStore, manifests: Sequence[Manifest], say: Say) -> list[Manifest]:
     """Compare each engine that this machine can run with torch, and record it: verified, or quarantined."""
     clips = ClipGraphs(source)
-    device = torch.device(source.device)
     results: list[Manifest] = []
     for shape, group in _by_clip(source, manifests).items():
         for manifest in group:
-            recipe = manifest.recipe
-            if reason := _cannot_run(recipe, source):
-                say(f"{recipe.graph} {recipe.capability or 'cpu'}: not verified, {reason}")
+            place = f"{manifest.recipe.graph} {manifest.recipe.capability or 'cpu'}"
+            try:
+                _check_can_run(manifest.recipe, source)
+                result = _verify_one(store, manifest, clips, shape, source)
+            except EngineRefused as error:
+                say(f"{place}: not verified, {error}")
                 results.append(manifest)
                 continue
-            result = _verify_one(store, manifest, clips, shape, device, source)
             check = result.check
             figures = f"relative L2 {check.relative_l2:.1e}, max {check.max_error:.1e}, " \
                 f"{check.engine_s:.3f} s, torch {check.torch_s:.3f} s" if check else ""
-            say(f"{recipe.graph}: {result.state} {result.reason or figures}")
+            say(f"{place}: {result.state} {result.reason or figures}")
             results.append(result)
     return results
 
 
-def _by_clip(source: ModelSource, manifests: Sequence[Manifest]) -> dict[ClipShape, list[Manifest]]:
+def _by_clip(source: Buildable, manifests: Sequence[Manifest]) -> dict[ClipShape, list[Manifest]]:
     """Engines under a clip shape that has them; those of another checkpoint are left out."""
     groups: dict[ClipShape, list[Manifest]] = {}
     clip = {"width": 64, "height": 64, "num_frames": 1, "text_tokens": source.max_sequence_length}
@@ -143,26 +220,27 @@ def _by_clip(source: ModelSource, manifests: Sequence[Manifest]) -> dict[ClipSha
     return groups
 
 
-def _cannot_run(recipe: Recipe, source: ModelSource) -> str | None:
-    if recipe.target == "onnx":
-        return None if source.device == "cpu" else "ONNX engines are for the CPU, and the device is cuda"
-    here = cuda_capability() if source.device == "cuda" else None
-    return None if recipe.capability == here else f"this machine has {here or 'no GPU'}"
+def _check_can_run(recipe: Recipe, source: Buildable) -> None:
+    if recipe.target == "onnx" and source.device != "cpu":
+        raise EngineRefused("ONNX engines are for the CPU, and the device is cuda")
+    check_gpu(recipe, cuda_capability() if source.device == "cuda" else None)
 
 
 def _verify_one(
-    store: EngineStore, manifest: Manifest, clips: ClipGraphs, shape: ClipShape, device: torch.device,
-    source: ModelSource,
+    store: EngineStore, manifest: Manifest, clips: ClipGraphs, shape: ClipShape, source: Buildable
 ) -> Manifest:
+    """Raises `EngineRefused` where this machine has too little memory: that says nothing of the engine."""
     name, precision = manifest.recipe.graph, manifest.recipe.precision
     kinds = (DTYPES[precision], torch.float32, getattr(torch, source.dtype))
     graph, reference, served = (clips.graphs(shape, dtype)[name] for dtype in kinds)
-    for part in (reference, served):
-        part.module.to(device)
+    options = SessionOptions(device=torch.device(source.device), threads=torch.get_num_threads())
     try:
-        options = SessionOptions(device=device, threads=torch.get_num_threads())
-        session = open_sessions(store, [manifest], options)[name]
-        check = compare(graph, reference, served, session, precision=precision, device=device)
+        check = compare(
+            graph, reference, served, lambda: open_sessions(store, [manifest], options)[name], precision=precision,
+            device=options.device, gpu=cuda_name() if source.device == "cuda" else None,
+        )
     except EngineRefused as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise
         return store.quarantine(manifest, str(error))
     return store.record(manifest, check)
