@@ -58,11 +58,16 @@ def known_colours() -> dict[str, str]:
     return dict(_table()[1])
 
 
+def nearest_names(lab: FloatArray) -> NDArray[np.intp]:
+    """CIELAB `[..., 3]` → `[...]`, the number of each pixel's colour name in the order of `known_colours`."""
+    _, _, owner, points = _table()
+    return owner[((lab[..., None, :] - points) ** 2).sum(-1).argmin(-1)]
+
+
 def palette_of(lab_N3: FloatArray, *, at_most: int = 4, least_share: float = 0.06) -> tuple[ColourShare, ...]:
     """Named colours by share, largest first; small ones are left out, the largest always stays."""
-    names, _, owner, points = _table()
-    distance = ((lab_N3[:, None, :] - points[None, :, :]) ** 2).sum(-1)
-    counts = np.bincount(owner[distance.argmin(1)], minlength=len(names))
+    names = _table()[0]
+    counts = np.bincount(nearest_names(lab_N3), minlength=len(names))
     shares = counts / max(1, counts.sum())
     order = np.argsort(-shares, kind="stable")[:at_most]
     kept = [index for rank, index in enumerate(order) if rank == 0 or shares[index] >= least_share]

@@ -1,0 +1,159 @@
+"""A picture → what the decoder reads: the tower's features twice (whole, then closer), a thumbnail, measured facts.
+
+All of it is computed from one square of 320 pixels, in training and in serving alike.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from vl_service.colours import known_colours, lab_from_rgb, nearest_names
+from vl_service.facts import PictureFacts, measure_facts
+
+SQUARE = 320
+TOWER_SIDE = 260
+THUMBNAIL = 144
+GRID = 9
+CHANNELS = 1280
+MEASURED_SIDE = 128  # pixels; measuring more of the square changes hardly anything and costs four times as much
+SLOTS = 34  # fact tokens
+LEVELS = 32  # values that one fact can take; the last one means none
+_NONE = LEVELS - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Views:
+    """Tower features of a batch of pictures."""
+
+    grid_BPC: Tensor
+    """`[B, 81, 1280]` of the whole picture, rows from the top."""
+    crop_BC: Tensor
+    """`[B, 1280]`, the mean over the closer look."""
+    whole_BK: Tensor
+    """`[B, 1000]` logits of the whole picture."""
+    close_BK: Tensor
+    """`[B, 1000]` logits of the closer look."""
+    boxes_B3: Tensor
+    """Centre x, y and side of the closer look in 0..1."""
+
+
+def to_square(picture: Image.Image) -> Image.Image:
+    """Any RGB picture, squeezed into the square that everything is computed from."""
+    return picture.resize((SQUARE, SQUARE), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def square_tensor(square: Image.Image) -> Tensor:
+    """uint8 `[3, 320, 320]`."""
+    return torch.from_numpy(np.array(square, dtype=np.uint8)).permute(2, 0, 1)
+
+
+@torch.no_grad()
+def look(tower: nn.Module, squares_B3HW: Tensor) -> Views:
+    """Look at uint8 squares `[B, 3, 320, 320]`: once at the whole, once closer at where the features are strongest."""
+    weight = tower._fc.weight  # the package names its classifier so; it has no public name
+    pixels = (squares_B3HW.float() - 127) / 128
+    whole = F.interpolate(pixels, size=(TOWER_SIDE, TOWER_SIDE), mode="bilinear", antialias=True)
+    grid = tower.extract_features(whole.to(weight.dtype))  # pyright: ignore[reportCallIssue]
+    boxes = _closer(grid)
+    closer = _cut(pixels, boxes).to(weight.dtype)
+    crop = tower.extract_features(closer).mean((2, 3))  # pyright: ignore[reportCallIssue]
+    return Views(
+        grid_BPC=grid.flatten(2).transpose(1, 2),
+        crop_BC=crop,
+        boxes_B3=boxes,
+        whole_BK=tower._fc(grid.mean((2, 3))),
+        close_BK=tower._fc(crop),
+    )  # pyright: ignore[reportCallIssue]
+
+
+def _closer(grid_BCHW: Tensor) -> Tensor:
+    """Where to look closer: around the strongest features (an AUC of 0.88 on cut-outs)."""
+    heat = grid_BCHW.float().norm(dim=1).flatten(1)
+    low, high = heat.amin(1, keepdim=True), heat.amax(1, keepdim=True)
+    heat = ((heat - low) / (high - low + 1e-6) - 0.45).clamp(min=0)
+    heat = (heat / heat.sum(1, keepdim=True).clamp(min=1e-6)).view(-1, GRID, GRID)
+    centres = (torch.arange(GRID, device=heat.device) + 0.5) / GRID
+    across, down = heat.sum(1), heat.sum(2)
+    x, y = (across * centres).sum(1), (down * centres).sum(1)
+    spread = torch.maximum((across * (centres - x[:, None]) ** 2).sum(1), (down * (centres - y[:, None]) ** 2).sum(1))
+    side = (spread.sqrt() * 3.6 + 0.12).clamp(0.35, 0.95)
+    half = side / 2
+    inside = [torch.minimum(torch.maximum(value, half), 1 - half) for value in (x, y)]
+    return torch.stack([*inside, side], dim=1)
+
+
+def _cut(pixels_B3HW: Tensor, boxes_B3: Tensor) -> Tensor:
+    x, y, side = boxes_B3.unbind(1)
+    zero = torch.zeros_like(x)
+    matrix = torch.stack([torch.stack([side, zero, 2 * x - 1], 1), torch.stack([zero, side, 2 * y - 1], 1)], 1)
+    places = F.affine_grid(matrix, [len(x), 3, TOWER_SIDE, TOWER_SIDE], align_corners=False)
+    return F.grid_sample(pixels_B3HW, places, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def thumbnails(squares_B3HW: Tensor) -> Tensor:
+    """uint8 `[B, 3, 144, 144]`."""
+    small = F.interpolate(squares_B3HW.float(), size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
+    return small.round().clamp(0, 255).to(torch.uint8)
+
+
+def measure(square: Image.Image, *, width: int, height: int) -> tuple[PictureFacts, list[int]]:
+    """Measured facts, and the same as `SLOTS` whole numbers under `LEVELS` (the last three, of the box, are zero)."""
+    small = square.resize((MEASURED_SIDE, MEASURED_SIDE), Image.Resampling.BOX)
+    facts = measure_facts(small, width=width, height=height)
+    return facts, _slots(facts, small)
+
+
+def _slots(facts: PictureFacts, small: Image.Image) -> list[int]:
+    order = {name: number for number, name in enumerate(known_colours())}
+    palette = [(order[colour.name], colour.share) for colour in facts.palette]
+    palette += [(_NONE, 0.0)] * (4 - len(palette))
+    layout, ratio = facts.layout, facts.width / facts.height
+    shape = 0 if ratio > 1.15 else 1 if ratio < 0.87 else 2
+    slots = [name for name, _ in palette] + [_level(share, 0.1) for _, share in palette]
+    slots += _cells(small)
+    slots += [
+        _NONE if layout.backdrop is None else order[layout.backdrop],
+        _level(facts.brightness, 0.03),
+        _level(facts.contrast, 0.04),
+        _level(facts.colourfulness, 0.015),
+        _level(facts.warmth + 0.3, 0.02),
+        _level(facts.sharpness, 0.02),
+        _level(layout.sky, 0.04),
+        _level(layout.water, 0.04),
+        _level(layout.greenery, 0.05),
+        _NONE if layout.horizon is None else _level(layout.horizon, 0.05),
+        _level(layout.detail_x, 0.05),
+        _level(layout.detail_y, 0.05),
+        _level(layout.detail_area, 0.05),
+        shape,
+    ]
+    return [*slots, 0, 0, 0]
+
+
+def _cells(small: Image.Image) -> list[int]:
+    """The commonest colour name in each cell of a 3x3 grid."""
+    names_HW = nearest_names(lab_from_rgb(np.asarray(small.resize((60, 60), Image.Resampling.BOX))))
+    cells = names_HW.reshape(3, 20, 3, 20).transpose(0, 2, 1, 3).reshape(9, -1)
+    return [int(np.bincount(cell).argmax()) for cell in cells]
+
+
+def _level(value: float, step: float) -> int:
+    return int(min(max(value / step + 1e-6, 0), LEVELS - 2))
+
+
+def box_levels(boxes_B3: Tensor) -> Tensor:
+    """The last three slots, `[B, 3]` whole numbers."""
+    return (boxes_B3 / 0.05).long().clamp(0, LEVELS - 2)
+
+
+def class_tokens(whole_BK: Tensor, close_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits → the classes to name: `[B, 16]` class numbers and levels of probability (8 of both looks, 4 of each)."""
+    whole, close = whole_BK.float().softmax(-1), close_BK.float().softmax(-1)
+    looks = (((whole + close) / 2, 8), (whole, 4), (close, 4))
+    parts = [probabilities.topk(number, dim=-1) for probabilities, number in looks]
+    values = torch.cat([part.values for part in parts], dim=-1)
+    return torch.cat([part.indices for part in parts], dim=-1), (values.sqrt() * LEVELS).long().clamp(0, LEVELS - 1)

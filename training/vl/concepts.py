@@ -1,0 +1,179 @@
+"""Named cut-outs → concepts: an English and a Chinese noun, the broader kind, and what evaluation alone may see."""
+
+import hashlib
+import json
+import re
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+TABLE = Path(__file__).parent / "clipart.toml"
+_SKIP = re.compile(
+    r"family|kiss|people|holding hands|men |women |wrestling|silhouette|busts|no one|foggy|night with|sunrise|sunset|"
+    r"cityscape|bridge at night|milky way|cyclone|sign|button|symbol|with slash|incoming|arrow|chart|muted|speaker |"
+    r"paw prints|footprints|microbe|pouring|ginger|construction$|japanese post|love hotel|wedding|oncoming|"
+    r"moon viewing|wood$|brick$|rock$|ice$|salt$|joker|mahjong|cards|goal|flag|bullseye|dna|drop of|x-ray|placard|nazar|hamsa|"
+    r"dizzy"
+)
+_MERGE = (
+    (re.compile(r"\bmoon\b(?! cake)"), "moon", "月亮"),
+    (re.compile(r"^globe"), "globe", "地球"),
+    (re.compile(r"hourglass"), "hourglass", "沙漏"),
+    (re.compile(r"^airplane"), "airplane", "飞机"),
+    (re.compile(r"mailbox"), "mailbox", "信箱"),
+    (re.compile(r"^sun with face"), "sun", "太阳"),
+    (re.compile(r"hatching chick|baby chick"), "chick", "小鸡"),
+    (re.compile(r"magnifying"), "magnifying glass", "放大镜"),
+    (re.compile(r"medal$"), "medal", "奖牌"),
+    (re.compile(r"banknote"), "banknote", "纸币"),
+    (re.compile(r"wheelchair$"), "wheelchair", "轮椅"),
+    (re.compile(r"^(glowing )?star$"), "star", "星星"),
+    (re.compile(r"train$|^locomotive|railway car|light rail|metro"), "train", "火车"),
+    (re.compile(r"^(green|blue|orange|closed) book$"), "book", "书"),
+    (re.compile(r"traffic light"), "traffic light", "红绿灯"),
+    (re.compile(r"hot beverage"), "cup of coffee", "咖啡"),
+    (re.compile(r"^locked"), "padlock", "挂锁"),
+    (re.compile(r"^unlocked"), "padlock", "挂锁"),
+    (re.compile(r"^guide dog|^service dog"), "dog", "狗"),
+    (re.compile(r"^black cat"), "cat", "猫"),
+    (re.compile(r"^tram"), "tram", "有轨电车"),
+    (re.compile(r"^two-hump"), "camel", "骆驼"),
+)
+_PLURAL = re.compile(r"(?<!s)s$")
+_SINGULAR_IN_S = frozenset(
+    {
+        "bus",
+        "minibus",
+        "trolleybus",
+        "cactus",
+        "compass",
+        "dress",
+        "octopus",
+        "hibiscus",
+        "lotus",
+        "glass",
+        "wine glass",
+        "cocktail glass",
+        "tumbler glass",
+        "magnifying glass",
+        "abacus",
+        "globe",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concept:
+    """One thing that cut-outs show; `role` says who may see it."""
+
+    en: str
+    zh: str
+    kind_en: str
+    kind_zh: str
+    measure: str
+    group: str
+    plural: bool
+    role: str
+    """`known`: named in training. `strange`: trained as unsure. `held`: in no training picture, for evaluation."""
+    files: tuple[str, ...]
+    held_files: tuple[str, ...]
+    """Drawings of a known concept that only evaluation sees."""
+
+
+def _place(text: str) -> float:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
+
+
+def _of_person(label: str) -> tuple[str, str] | None:
+    for start, en, zh in (
+        ("man", "man", "男人"),
+        ("woman", "woman", "女人"),
+        ("person", "person", "人"),
+        ("old man", "man", "男人"),
+        ("old woman", "woman", "女人"),
+    ):
+        if label == start or label.startswith((f"{start} ", f"{start}:")):
+            return en, zh
+    return None
+
+
+def _emoji(label: str, chinese: str, subgroup: str) -> tuple[str, str, str] | None:
+    """English noun, Chinese noun and key of the broader kind; `None` for what is no thing."""
+    if subgroup.startswith("face-") and not re.search(r"costume", subgroup):
+        return "smiley face", "表情脸", "face"
+    if _SKIP.search(label):
+        return None
+    if subgroup == "cat-face":
+        return "cat", "猫", "animal-mammal"
+    if subgroup == "monkey-face":
+        return "monkey", "猴子", "animal-mammal"
+    if subgroup.startswith("hand"):
+        return "hand", "手", "body"
+    if subgroup in ("body-parts",):
+        return label, chinese, "body"
+    if subgroup.startswith("person") or subgroup == "family":
+        en, zh = _of_person(label) or (label, chinese)
+        return en, zh, "person"
+    for pattern, en, zh in _MERGE:
+        if pattern.search(label):
+            return en, zh, subgroup
+    return re.sub(r" face$", "", label), re.sub(r"脸$|头$", "", chinese), subgroup
+
+
+def build_concepts(data: Path) -> list[Concept]:
+    """Read the pack's index and the emoji's names in both languages."""
+    table = tomllib.loads(TABLE.read_text("utf-8"))
+    labels = data / "packages/emojibase-data/package"
+    subgroups = json.loads((labels / "meta/groups.json").read_text("utf-8"))["subgroups"]
+    chinese = {row["hexcode"]: row["label"] for row in json.loads((labels / "zh/data.json").read_text("utf-8"))}
+    emoji = {row["hexcode"].lower(): row for row in json.loads((labels / "en/data.json").read_text("utf-8"))}
+    source = {row["file"]: row["source"] for row in json.loads((data / "sources.json").read_text("utf-8"))}
+    found: dict[str, tuple[str, str, list[str]]] = {en: (zh, kind, []) for en, (zh, kind) in table["new"].items()}
+    clip: list[tuple[str, str]] = []
+    for row in json.loads((data / "pack/index.json").read_text("utf-8")):
+        if row["kind"] == "clipart" and row["caption"] in table["names"]:
+            clip.append((table["names"][row["caption"]], row["file"]))
+        if row["kind"] != "emoji":
+            continue
+        entry = emoji[source[row["file"]].removesuffix(".webp")]
+        named = _emoji(entry["label"].lower(), chinese[entry["hexcode"]], subgroups[str(entry["subgroup"])])
+        if named is not None and (named[2] in table["kinds"] or named[0] in table["regroup"]):
+            found.setdefault(named[0], (named[1], named[2], []))[2].append(row["file"])
+    alias = {en: merged for en in {name for name, _ in clip} for pattern, merged, _ in _MERGE if pattern.search(en)}
+    for en, file in clip:
+        found[alias.get(en, en)][2].append(file)
+    regroup = table["regroup"]
+    return [
+        _concept(en, zh, table["kinds"][regroup.get(en, kind)], files)
+        for en, (zh, kind, files) in sorted(found.items())
+        if files
+    ]
+
+
+def _concept(en: str, zh: str, kind: list[str], files: list[str]) -> Concept:
+    place = _place(en)
+    role = "held" if place < 0.08 else "strange" if place < 0.24 else "known"
+    held = [file for file in files if _place(file) < 0.25][: len(files) // 2] if role == "known" else []
+    return Concept(
+        en=en,
+        zh=zh,
+        kind_en=kind[0],
+        kind_zh=kind[1],
+        measure=kind[2],
+        group=kind[3],
+        plural=bool(_PLURAL.search(en)) and en not in _SINGULAR_IN_S,
+        role=role,
+        files=tuple(file for file in files if file not in held),
+        held_files=tuple(held),
+    )
+
+
+def save_concepts(concepts: list[Concept], file: Path) -> None:
+    """Write them as JSON."""
+    file.write_text(json.dumps([asdict(concept) for concept in concepts], ensure_ascii=False, indent=0), "utf-8")
+
+
+def load_concepts(file: Path) -> list[Concept]:
+    """Read what `save_concepts` wrote."""
+    rows = json.loads(file.read_text("utf-8"))
+    return [Concept(**{**row, "files": tuple(row["files"]), "held_files": tuple(row["held_files"])}) for row in rows]
