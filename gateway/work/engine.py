@@ -19,6 +19,7 @@ from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetEn
 
 from gateway.database import normal_url
 from gateway.work.pipeline import Answer, Step
+from gateway.work.sqlite_clock import mend_sqlite_clock
 
 log = logging.getLogger(__name__)
 
@@ -206,6 +207,7 @@ class DbosEngine:
         """Make the database and the webhooks' queue: one that is there at launch is polled from the first moment on.
         """
         if self._url.get_backend_name() == "sqlite":
+            mend_sqlite_clock()
             _use_wal(str(self._url.database))
         DBOS.migrate(self._full_url)
         client = DBOSClient(
