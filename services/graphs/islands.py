@@ -34,9 +34,8 @@ def rms_norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
     They round before they multiply by the weight, in mixed formats; an exporter that recognises the norm then writes
     an operator that no engine takes.
     """
-    wide = x.float()
-    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.variance_epsilon)
-    return (wide * scale * norm.weight.float()).to(norm.weight.dtype)
+    wide = F.rms_norm(x.float(), norm.weight.shape, norm.weight.float(), norm.variance_epsilon)
+    return wide.to(norm.weight.dtype)
 
 
 class _Float32RMSNorm(nn.Module):

@@ -85,3 +85,14 @@ def save_tiny_checkpoint(family: str, folder: Path) -> Path:
         patch_size=patch, size={"shortest_edge": (2 * patch) ** 2, "longest_edge": 64 * (2 * patch) ** 2},
     ).save_pretrained(folder)
     return folder
+
+
+def tiny_tower(family: str) -> Any:
+    """The vision tower alone, with numbers large enough that a mistake in one shows."""
+    torch.manual_seed(7)
+    ids = {"image_token_id": 1, "video_token_id": 2, "vision_start_token_id": 3, "vision_end_token_id": 4}
+    tower = _model(family, 300, ids).model.visual.eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter.mul_(4)
+    return tower
