@@ -18,6 +18,7 @@ from gateway.access.signing import Signer, open_signer
 from gateway.addresses import outside_client, outside_tls
 from gateway.artifacts.bucket import open_bucket
 from gateway.artifacts.files import LocalFiles
+from gateway.artifacts.room import Room
 from gateway.database import Database
 from gateway.intake.accept import Intake
 from gateway.intake.fetch import Fetching
@@ -71,6 +72,7 @@ class Gateway:
     catalog: Catalog
     engine: DbosEngine
     intake: Intake
+    room: Room
     pictures: Pictures
     endings: Endings
     care: Caretaker
@@ -130,7 +132,7 @@ def _assemble(
         ledger.live.turn_due.set, executor_id=settings.executor_id, concurrency=settings.concurrency,
         poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
-    pictures = _pictures(settings, database, files, tls)
+    pictures, room = _pictures(settings, database, files, tls), Room(settings.data_dir, settings.min_free_bytes)
     turns = Turns(database)
     care = Caretaker(
         engine=engine, turns=turns, dispatcher=Dispatcher(
@@ -142,9 +144,9 @@ def _assemble(
     return Gateway(
         settings=settings, metrics=metrics, database=database,
         door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger, files=files, vl=vl,
-        video=video, catalog=catalog, engine=engine, pictures=pictures, care=care, courier=courier,
+        video=video, catalog=catalog, engine=engine, room=room, pictures=pictures, care=care, courier=courier,
         intake=Intake(
-            settings=settings, ledger=ledger, files=files, pictures=pictures, catalog=catalog
+            settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog
         ),
         endings=Endings(ledger=ledger, files=files, engine=engine, video=video),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from gateway.access.callers import Caller, priority_for
 from gateway.addresses import AddressRefused
 from gateway.artifacts.files import LocalFiles
-from gateway.artifacts.room import check_room
+from gateway.artifacts.room import Room
 from gateway.intake.bodies import BodyRefused, Submission
 from gateway.intake.parameters import ParameterRefused, resolve
 from gateway.intake.pictures import Pictures
@@ -28,6 +28,7 @@ class Intake:
     settings: GatewaySettings
     ledger: Ledger
     files: LocalFiles
+    room: Room
     pictures: Pictures
     catalog: Catalog
 
@@ -50,7 +51,7 @@ class Intake:
             before = await self.ledger.made_before(caller.owner, idempotency_key, fingerprint)
             if before is not None:
                 return before, True
-        await check_room(self.settings)
+        await self.room.check()
         await self._check_webhook(submission.options.webhook_url)
         picture = await self.pictures.of(submission, caller)
         job = await self._new_job(submission, caller, picture, idempotency_key, fingerprint)

@@ -69,6 +69,10 @@ class Ledger:
                     await off_loop(self._outlook.look)
         return {job.id: self._outlook.of(job) for job in queued}
 
+    def waits(self, job: JobRecord) -> bool:
+        """Whether a job that was queued surely still is, as of the last look at the line."""
+        return job.state == "queued" and self._outlook.knows(job.id)
+
     async def move(
         self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
         error: Problem | None = None, timings: Mapping[str, float] | None = None,

@@ -15,7 +15,7 @@ from gateway.jobs.live import LiveJobs
 
 _SAMPLE = 500  # jobs ahead whose sizes are looked at; a longer line is taken to go on like its beginning
 _SHORT = 50
-_SHORT_FRESH_S, _LONG_FRESH_S = 0.02, 1.0
+_SHORT_FRESH_S, _LONG_FRESH_S = 0.02, 0.8  # less than the time between the news of a queue that moves
 _NEWEST_WEIGHT = 0.3
 Key = TypeVar("Key", Work, str)
 _LEARN_FROM = 200
@@ -101,6 +101,10 @@ class Outlook:
     def fresh(self) -> bool:
         """Whether the last look still counts."""
         return time.monotonic() < self._fresh_until
+
+    def knows(self, job_id: str) -> bool:
+        """Whether the job stood in the line at the last look, and that look still counts."""
+        return self.fresh and job_id in self._line.places
 
     def look(self) -> None:
         """Look at the line. Blocking."""

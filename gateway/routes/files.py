@@ -29,10 +29,11 @@ _UPLOAD: dict[str, Any] = {"requestBody": {"required": True, "content": {"multip
 
 
 @router.post(
-    "", status_code=201, responses=problems(409, 413, 415, 422), openapi_extra=_UPLOAD, summary="Upload a picture"
+    "", status_code=201, responses=problems(409, 413, 415, 422, 507), openapi_extra=_UPLOAD, summary="Upload a picture"
 )
 async def upload_file(request: Request, caller: TheCaller, gateway: OpenGateway) -> UploadedFile:
     """The picture is checked as in `POST /generate`, and stored as it will be used. Refer to it as `file_id`."""
+    await gateway.room.check()
     name, purpose, data = await _read(request, gateway.settings.max_image_bytes)
     picture = await gateway.pictures.checked(data)
     file_id = new_file_id()

@@ -22,14 +22,14 @@ _LOOK_AGAIN_S = 5.0  # a change made by another process wakes nobody here
 async def wait_until_ended(job_id: str, ledger: Ledger, seconds: float) -> JobRecord:
     """The job once it has ended, or as it is after `seconds`; raises `JobNotFound`."""
     deadline = time.monotonic() + seconds
-    with ledger.live.watch(job_id) as changed:
+    with ledger.live.watch(job_id) as watcher:
         while True:
-            changed.clear()
+            watcher.up_to_date()
             job = await ledger.get(job_id)
             left = deadline - time.monotonic()
             if job.finished or left <= 0:
                 return job
-            await _wait(changed, min(left, _LOOK_AGAIN_S))
+            await watcher.wait(min(left, _LOOK_AGAIN_S))
 
 
 class ClientGone(Exception):
@@ -67,11 +67,15 @@ async def event_stream(job_id: str, ledger: Ledger, last_event_id: str | None, h
     what it knows, and what it missed is contained in the next event.
     """
     told = last_event_id
-    with ledger.live.watch(job_id) as changed:
+    with ledger.live.watch(job_id) as watcher:
         try:
+            record: JobRecord | None = None
             while True:
-                changed.clear()
-                job = await view(await ledger.get(job_id), ledger)
+                outdated = watcher.outdated
+                watcher.up_to_date()
+                if record is None or outdated or not ledger.waits(record):
+                    record = await ledger.get(job_id)
+                job = await view(record, ledger)
                 ledger.live.waits_in_queue(job_id, job.state == "queued")
                 body, event_id = encode(job)
                 if event_id != told:
@@ -79,7 +83,7 @@ async def event_stream(job_id: str, ledger: Ledger, last_event_id: str | None, h
                     yield format_sse_event(data_str=body, event=job.state, id=event_id)
                 if job.state in TERMINAL_JOB_STATES:
                     return
-                if not await _wait(changed, heartbeat_s):
+                if not await watcher.wait(heartbeat_s):
                     yield KEEPALIVE_COMMENT
         except JobNotFound:
             return  # removed while it was followed
@@ -89,11 +93,3 @@ def encode(job: Job) -> tuple[str, str]:
     """The data of an event, and the id that names it."""
     body = job.model_dump_json(exclude_none=True)
     return body, hashlib.sha256(body.encode()).hexdigest()[:16]
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False

@@ -4,7 +4,7 @@ import re
 from typing import Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, Response
 from pydantic import ValidationError
 
 from contracts.errors import Problem
@@ -59,8 +59,9 @@ async def generate(
     if wanted_form(request.headers.get("accept", "")) == "video":
         response = await while_connected(request, _answer_with_video(job, gateway))
     else:
-        prefer = request.headers.get("prefer", "")
-        response = await while_connected(request, _answer_with_job(job, prefer, gateway))
+        wait_s = preferred_wait_s(request.headers.get("prefer", ""))
+        answering = _answer_with_job(job, wait_s, gateway)
+        response = await answering if wait_s is None else await while_connected(request, answering)
     if replayed:
         response.headers[REPLAYED] = "true"
     return response
@@ -86,9 +87,8 @@ def preferred_wait_s(prefer_header: str) -> int | None:
     return int(found[1]) if found else None
 
 
-async def _answer_with_job(job: JobRecord, prefer: str, gateway: Gateway) -> Response:
+async def _answer_with_job(job: JobRecord, wait_s: int | None, gateway: Gateway) -> Response:
     headers = {"Location": f"/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
-    wait_s = preferred_wait_s(prefer)
     if wait_s is not None:
         wait_s = min(wait_s, gateway.settings.max_wait_s)
         headers["Preference-Applied"] = f"wait={wait_s}"
@@ -96,7 +96,11 @@ async def _answer_with_job(job: JobRecord, prefer: str, gateway: Gateway) -> Res
     if not job.finished:
         headers["Retry-After"] = str(POLL_AFTER_S)
     shown = await view(job, gateway.ledger)
-    return JSONResponse(shown.model_dump(mode="json"), 200 if job.finished else 202, headers)
+    return _json(shown, 200 if job.finished else 202, headers)
+
+
+def _json(shown: Job, status: int, headers: dict[str, str]) -> Response:
+    return Response(shown.model_dump_json(), status, headers, media_type="application/json")
 
 
 async def _answer_with_video(job: JobRecord, gateway: Gateway) -> Response:
@@ -119,4 +123,4 @@ async def _answer_with_video(job: JobRecord, gateway: Gateway) -> Response:
         )
         return problem_response(canceled, location)
     shown = await view(job, gateway.ledger)
-    return JSONResponse(shown.model_dump(mode="json"), 202, {**location, "Retry-After": str(POLL_AFTER_S)})
+    return _json(shown, 202, {**location, "Retry-After": str(POLL_AFTER_S)})

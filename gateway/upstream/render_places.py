@@ -19,6 +19,13 @@ _places = sa.Table(
     sa.Column("abandoned", sa.Boolean, nullable=False),  # another address renders it now
 )
 _jobs = sa.table("jobs", sa.column("id"), sa.column("state"))
+# Built once: most of a statement's cost is its making.
+_OF_JOB, _AT = _places.c.job_id == sa.bindparam("of_job"), sa.bindparam("at")
+_LEAVE_OTHERS = _places.update().where(_OF_JOB, _places.c.address != _AT).values(abandoned=True)
+_COME_BACK = _places.update().where(_OF_JOB, _places.c.address == _AT).values(abandoned=False)
+_CURRENT = sa.select(_places.c.address).where(_OF_JOB, ~_places.c.abandoned)
+_ALL = sa.select(_places.c.address).where(_OF_JOB)
+_FORGET = _places.delete().where(_OF_JOB, _places.c.address == _AT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,27 +44,23 @@ class RenderPlaces:
 
     def choose(self, job_id: str, address: str) -> None:
         """The job's render belongs to `address` from now on; whoever had it before is to drop it."""
-        mine = _places.c.job_id == job_id
+        named = {"of_job": job_id, "at": address}
         with self._database.writing() as connection:
-            connection.execute(_places.update().where(mine, _places.c.address != address).values(abandoned=True))
-            changed = connection.execute(
-                _places.update().where(mine, _places.c.address == address).values(abandoned=False)
-            )
-            if not changed.rowcount:
+            connection.execute(_LEAVE_OTHERS, named)
+            if not connection.execute(_COME_BACK, named).rowcount:
                 connection.execute(_places.insert().values(
                     job_id=job_id, address=address, chosen_at=time.time(), abandoned=False
                 ))
 
     def current(self, job_id: str) -> str | None:
         """The address that the job's render belongs to, `None` where it was never asked for."""
-        query = sa.select(_places.c.address).where(_places.c.job_id == job_id, ~_places.c.abandoned)
         with self._database.reading() as connection:
-            return connection.scalar(query)
+            return connection.scalar(_CURRENT, {"of_job": job_id})
 
     def all_of(self, job_id: str) -> list[str]:
         """Every address that may have something of the job's render."""
         with self._database.reading() as connection:
-            return list(connection.scalars(sa.select(_places.c.address).where(_places.c.job_id == job_id)))
+            return list(connection.scalars(_ALL, {"of_job": job_id}))
 
     def load(self) -> dict[str, int]:
         """How many renders of unfinished jobs each address has."""
@@ -85,7 +88,7 @@ class RenderPlaces:
     def forget(self, job_id: str, address: str) -> None:
         """Nothing of the job's render is at `address`."""
         with self._database.writing() as connection:
-            connection.execute(_places.delete().where(_places.c.job_id == job_id, _places.c.address == address))
+            connection.execute(_FORGET, {"of_job": job_id, "at": address})
 
     def forget_old(self) -> None:
         """Give up on addresses that were not heard of for `FORGET_AFTER_S`."""

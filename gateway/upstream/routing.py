@@ -128,7 +128,7 @@ class Renderers:
         if place := await self.current(job_id):
             return place, False
         async with self._choosing:  # the next job counts this one
-            load = await off_loop(self._places.load)
+            load = await off_loop(self._places.load) if len(self.upstreams.members) > 1 else {}
             chosen = self.upstreams.ranked(model=request.model, load=lambda member: load.get(member.address, 0))[0]
             await self._settle(job_id, chosen)
         return chosen, True

@@ -165,3 +165,10 @@ async def test_a_disk_without_room_makes_the_gateway_unready(tmp_path: Path, ser
         assert answer.status_code == 503
         assert answer.json()["stuck"] is True
         assert "MiB free on disk" in answer.json()["reasons"][0]
+        file = {"file": ("cat.png", b"never read", "image/png")}
+        for refused in (
+            await client.post("/generate", json={"prompt": "a kite"}), await client.post("/v1/files", files=file)
+        ):
+            assert (refused.status_code, refused.json()["code"]) == (507, "disk_full")
+            assert int(refused.headers["Retry-After"]) > 0
+    assert left_behind(tmp_path) == []
