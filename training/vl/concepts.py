@@ -12,8 +12,8 @@ _SKIP = re.compile(
     r"family|kiss|people|holding hands|men |women |wrestling|silhouette|busts|no one|foggy|night with|sunrise|sunset|"
     r"cityscape|bridge at night|milky way|cyclone|sign|button|symbol|with slash|incoming|arrow|chart|muted|speaker |"
     r"paw prints|footprints|microbe|pouring|ginger|construction$|japanese post|love hotel|wedding|oncoming|"
-    r"moon viewing|wood$|brick$|rock$|ice$|salt$|joker|mahjong|cards|goal|flag|bullseye|dna|drop of|x-ray|placard|nazar|hamsa|"
-    r"dizzy"
+    r"moon viewing|wood$|brick$|rock$|ice$|salt$|joker|mahjong|cards|goal|flag|bullseye|dna|drop of|x-ray|placard|"
+    r"nazar|hamsa|dizzy"
 )
 _MERGE = (
     (re.compile(r"\bmoon\b(?! cake)"), "moon", "月亮"),

@@ -2,8 +2,8 @@
 
     PYTHONPATH=services:. python -m training.vl.train --out OUT          # one H200, about seven minutes
 
-Reads `training/data/vl` (`python -m training.vl.pack`). Writes model.safetensors (bfloat16), vocabulary.json, config.json
-and training.json: losses, and how much of the record is right on pictures that training never saw.
+Reads `training/data/vl` (`python -m training.vl.pack`). Writes model.safetensors (bfloat16), vocabulary.json,
+config.json and training.json: losses, and how much of the record is right on pictures that training never saw.
 """
 
 import argparse
@@ -156,7 +156,7 @@ class Learner:
         return (losses * scale).sum() / scale.sum()
 
     def _disturbed(self, image: ImageTokens) -> ImageTokens:
-        """Features a little louder or softer, and some cells of the grid missing: backgrounds are few, pictures many."""
+        """Features a little louder or softer, and cells of the grid missing: backgrounds are few, pictures many."""
         grid = image.grid_BPC
         kept = (torch.rand(*grid.shape[:2], 1, device=grid.device) > MISSING_CELLS).to(grid.dtype)
         loud = 1 + LOUDNESS * torch.randn(len(grid), 1, 1, device=grid.device)
