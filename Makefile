@@ -4,7 +4,8 @@ PY := $(VENV)/bin/python
 PARALLEL := -n 2 --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: setup setup-dev demo run test check test-gpu containers-test clean
+.NOTPARALLEL:
+.PHONY: setup setup-dev demo run test test-fast test-slow check test-gpu containers-test clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -18,9 +19,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) -e '.[dev,engines,rtx]'
 	touch $@
 
-# make demo IMAGE=cat.jpg PROMPT="slow zoom out"
+# make demo IMAGE=cat.jpg PROMPT="slow zoom out"; make hands both on in the environment, so quotes in them do no harm.
 demo: setup
-	$(VENV)/bin/stillmotion demo --output out/demo.mp4 $(if $(IMAGE),--image "$(IMAGE)") $(if $(PROMPT),--prompt "$(PROMPT)")
+	$(VENV)/bin/stillmotion demo --output out/demo.mp4 $(if $(IMAGE),--image "$$IMAGE") $(if $(PROMPT),--prompt "$$PROMPT")
 
 run: setup
 	exec $(VENV)/bin/stillmotion serve
@@ -30,8 +31,12 @@ check: setup-dev
 	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
 
-test: check
+test: check test-fast test-slow
+
+test-fast: setup-dev
 	$(PY) -m pytest $(PARALLEL) -m 'not gpu and not slow and not containers' --cov --cov-report=
+
+test-slow: setup-dev
 	$(PY) -m pytest $(PARALLEL) -m 'slow and not gpu and not containers' --cov --cov-append --cov-report=term
 
 test-gpu: setup-dev
