@@ -20,8 +20,8 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
+from graphs.copies import with_float32_norms
 from graphs.graph import Graph
-from graphs.islands import with_float32_norms
 
 _EMPTY = -1e4  # far below any score, and within float16
 

@@ -9,8 +9,8 @@ from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
+from graphs.copies import with_float32_norms
 from graphs.graph import Graph
-from graphs.islands import with_float32_norms
 from video_service.engine_store.shape import ClipShape
 from video_service.engines.wan_vae import twice_as_large
 

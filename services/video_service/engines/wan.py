@@ -92,7 +92,7 @@ def decoder_graphs(vae: AutoencoderKLWan, shape: ClipShape) -> list[Graph]:
     vae, scale = export_form(vae), vae.config["scale_factor_spatial"]
     latent = torch.randn(1, vae.config["z_dim"], 1, shape.height // scale, shape.width // scale).to(vae.dtype)
     history = example_history(vae, latent)
-    first, later = FirstFrame(vae, history), LaterFrame(vae)
+    first, later = FirstFrame(vae, latent), LaterFrame(vae)
     return [
         Graph(
             name="vae_decoder_first", module=first, inputs={"latent": latent},

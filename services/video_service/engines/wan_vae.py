@@ -1,13 +1,11 @@
 """The Wan VAE as graphs without state: history comes in and goes out as tensors."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanUpsample, patchify, unpatchify
 from torch import nn
 
-from graphs.islands import with_shared_weights
+from graphs.copies import with_shared_weights, without_numbers
 from video_service.codec import encode_still
 from video_service.vae_layers import make_lean
 
@@ -42,14 +40,23 @@ def export_form(vae: AutoencoderKLWan) -> AutoencoderKLWan:
 
 
 def example_history(vae: AutoencoderKLWan, latent_BCTHW: torch.Tensor) -> list[torch.Tensor]:
-    """What every convolution of the decoder remembers after two latent frames, two frames each."""
-    cache: list[torch.Tensor | str | None] = [None] * vae._cached_conv_counts["decoder"]
-    with torch.inference_mode():
-        x = vae.post_quant_conv(latent_BCTHW)
-        for first in (True, False):
-            vae.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=first)
+    """Numbers in the shape of what every convolution of the decoder remembers after two latent frames: two frames each.
+
+    Only shapes are computed: running a decoder of full size twice would take minutes on a CPU.
+    """
     # The 1x1 shortcuts are counted but remember nothing.
-    return [x.clone() for x in cache if isinstance(x, torch.Tensor)]
+    return [torch.randn(x.shape).to(latent_BCTHW.dtype) for x in _remembered(vae, latent_BCTHW, 2) if x is not None]
+
+
+def _remembered(vae: AutoencoderKLWan, latent_BCTHW: torch.Tensor, frames: int) -> list[torch.Tensor | None]:
+    """What stands in each slot of the decoder's cache after `frames` latent frames, without numbers."""
+    cache: list[torch.Tensor | str | None] = [None] * vae._cached_conv_counts["decoder"]
+    shapes = without_numbers(vae)
+    with torch.inference_mode():
+        x = shapes.post_quant_conv(latent_BCTHW.to("meta"))
+        for frame in range(frames):
+            shapes.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=frame == 0)
+    return [x if isinstance(x, torch.Tensor) else None for x in cache]
 
 
 class FirstFrame(nn.Module):
@@ -58,21 +65,13 @@ class FirstFrame(nn.Module):
     A layer that has seen nothing yet (the temporal upsampling) leaves zeros, which are not among the outputs.
     """
 
-    def __init__(self, vae: AutoencoderKLWan, history: Sequence[torch.Tensor]) -> None:
+    def __init__(self, vae: AutoencoderKLWan, latent_BCTHW: torch.Tensor) -> None:
         super().__init__()
         self.vae = vae
-        cache = self._empty_cache()
-        z_dim, (_, _, _, height, width) = vae.config["z_dim"], history[0].shape
-        with torch.inference_mode():
-            x = vae.post_quant_conv(torch.zeros(1, z_dim, 1, height, width, dtype=vae.dtype))
-            vae.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=True)
-        self.written = tuple(slot for slot, x in enumerate(cache) if isinstance(x, torch.Tensor))
-
-    def _empty_cache(self) -> list[torch.Tensor | str | None]:
-        return [None] * self.vae._cached_conv_counts["decoder"]
+        self.written = tuple(slot for slot, x in enumerate(_remembered(vae, latent_BCTHW, 1)) if x is not None)
 
     def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        cache = self._empty_cache()
+        cache: list[torch.Tensor | str | None] = [None] * self.vae._cached_conv_counts["decoder"]
         x = self.vae.post_quant_conv(latent)
         frames = self.vae.decoder(x, feat_cache=cache, feat_idx=[0], first_chunk=True)
         return _pixels(self.vae, frames), *(_two_frames(x) for x in cache if isinstance(x, torch.Tensor))

@@ -1,4 +1,7 @@
-"""Norms that stay in float32 whatever the weights: casts in the graph, which a strongly typed TensorRT keeps."""
+"""Copies of modules over the same weights: with norms that stay in float32 whatever those are, or without numbers.
+
+Float32 within a half-precision module is casts in the graph, which a strongly typed TensorRT keeps.
+"""
 
 import copy
 from typing import Any, TypeVar
@@ -47,6 +50,15 @@ def with_shared_weights(module: _Module) -> _Module:
     """A copy of the module tree over the same parameters and buffers."""
     shared = {id(x): x for x in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, memo=dict(shared))
+
+
+def without_numbers(module: _Module) -> _Module:
+    """A copy that computes shapes only, on torch's meta device; it takes no memory."""
+    empty: dict[int, Any] = {
+        **{id(x): nn.Parameter(x.detach().to("meta"), requires_grad=False) for x in module.parameters()},
+        **{id(x): x.to("meta") for x in module.buffers()},
+    }
+    return copy.deepcopy(module, memo=empty)
 
 
 def with_float32_norms(module: _Module) -> _Module:
