@@ -191,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--watchers", type=int, default=500)
-    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--concurrency", type=int, default=2, help="2: what one video service gets by default")
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()

@@ -59,9 +59,8 @@ def _video_app() -> Starlette:
         return Response(known, media_type=_JSON) if known else Response(status_code=404)
 
     async def content(request: Request) -> Response:
-        if request.query_params.get("variant", "video") != "video":
-            return Response(status_code=404)
-        return Response(_VIDEO, media_type="video/mp4")
+        kind = "video/mp4" if request.query_params.get("variant", "video") == "video" else "image/jpeg"
+        return Response(_VIDEO, media_type=kind)
 
     async def delete(request: Request) -> Response:
         return Response(status_code=204 if done.pop(request.path_params["render_id"], None) else 404)

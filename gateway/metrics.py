@@ -1,12 +1,17 @@
 """The gateway's Prometheus series. What only changes when somebody works is counted as it happens, the rest is measured
 when somebody looks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gateway.jobs.backlog import Backlog
+from gateway.jobs.deliveries import DeliveryState
 from gateway.jobs.job import TRANSITIONS, JobRecord
 from gateway.upstream.upstreams import Client, Upstream
 from wire.metrics import SECONDS_BUCKETS, Counter, Gauge, Histogram, new_registry
+
+_WEBHOOK_OUTCOMES: Mapping[DeliveryState, str] = {
+    "delivered": "delivered", "refused": "refused", "given_up": "given_up", "sending": "failed",
+}
 
 
 class GatewayMetrics:
@@ -46,6 +51,8 @@ class GatewayMetrics:
         self._disk_free = Gauge("stillmotion_disk_free_bytes", "Free space for the jobs' files.", registry=registry)
         for outcome in ("hit", "miss"):
             self._prompts.labels(outcome)  # a series that is there from the start: a rate over it is 0, not unknown
+        for outcome in _WEBHOOK_OUTCOMES.values():
+            self._webhooks.labels(outcome)
 
     def job_ended(self, job: JobRecord) -> None:
         """A job of this process has reached its end."""
@@ -57,9 +64,9 @@ class GatewayMetrics:
         """A prompt was looked for among those written before."""
         self._prompts.labels("hit" if hit else "miss").inc()
 
-    def webhook_tried(self, outcome: str) -> None:
-        """A webhook was sent: `delivered`, `failed` (tried again later) or `given_up`."""
-        self._webhooks.labels(outcome).inc()
+    def webhook_tried(self, state: DeliveryState) -> None:
+        """A webhook was sent and is `delivered`, `refused` (410), `given_up`, or `failed` and tried again later."""
+        self._webhooks.labels(_WEBHOOK_OUTCOMES[state]).inc()
 
     def measure_backlog(self, backlog: Backlog, now_s: float) -> None:
         """Show how many jobs there are and how long the oldest waits."""

@@ -122,7 +122,7 @@ def _assemble(
     signer = open_signer(given, settings.state_dir)
     ledger = _ledger(settings, metrics, database, store, video, signer)
     catalog = Catalog(vl, video)
-    courier = _courier(settings, database, ledger, signer, tls)
+    courier = _courier(settings, metrics, database, ledger, signer, tls)
     parts = Parts(
         ledger=ledger, files=files, video=video, retries=retries, render_timeout_s=settings.render_timeout_s,
         prompts=Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up),
@@ -201,13 +201,14 @@ def _files(settings: GatewaySettings) -> LocalFiles:
 
 
 def _courier(
-    settings: GatewaySettings, database: Database, ledger: Ledger, signer: Signer, tls: ssl.SSLContext
+    settings: GatewaySettings, metrics: GatewayMetrics, database: Database, ledger: Ledger, signer: Signer,
+    tls: ssl.SSLContext,
 ) -> Courier:
     patience = Patience()
     return Courier(
         ledger=ledger, deliveries=DeliveryStore(database), signer=signer,
         http=outside_client(timeout=httpx.Timeout(patience.answer_s), tls=tls), rules=settings.webhook_rules,
-        patience=patience, public_url=settings.public_url,
+        patience=patience, public_url=settings.public_url, tried=metrics.webhook_tried,
     )
 
 

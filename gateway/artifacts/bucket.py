@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import obstore
 from anyio import to_thread
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 from gateway.artifacts.files import LocalFiles, StoredFile, begin, commit, discard
 
 _COPY_KEPT_S = 3600.0
+_ERROR_CHARS = 200
 
 
 class BucketFiles(LocalFiles):
@@ -29,6 +31,15 @@ class BucketFiles(LocalFiles):
     def __init__(self, root: Path, store: S3Store) -> None:
         super().__init__(root)
         self._store = store
+
+    async def check(self) -> None:
+        """Raise `OSError` where the bucket does not answer, or not to us. One small call."""
+        try:
+            # All names begin with `job_` or `file_`: nothing comes after this, so the answer is empty.
+            async for _ in obstore.list(self._store, offset="zzzz"):
+                return
+        except (BaseError, FileNotFoundError) as error:
+            raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0][:_ERROR_CHARS]}") from error
 
     def write(self, job_id: str, name: str, data: bytes) -> StoredFile:
         """Store `data`, here and in the bucket."""

@@ -97,6 +97,9 @@ class LocalFiles:
                 removed += 1
         return removed
 
+    async def check(self) -> None:
+        """Raise `OSError` where a store beyond this disk takes no files. There is none here."""
+
     def free_bytes(self) -> int:
         """Free space of the disk that holds the files."""
         return shutil.disk_usage(self.root).free

@@ -39,12 +39,13 @@ def resolve(
     fps = model.fps.default if options.fps is None else options.fps
     if not model.fps.minimum <= fps <= model.fps.maximum:
         raise ParameterRefused("fps_out_of_range", "fps", advice("fps", model))
+    num_frames = _num_frames_of_a_clip(options, model, (width, height), _num_frames(options, model, fps))
     sampler, steps, guidance_scale = _sampling(options, model)
     profile = options.profile or model.profile
     _check_words(options, profile, vls)
     return EffectiveParameters(
-        model=model.id, revision=model.revision, engine=model.engine, profile=profile, width=width, height=height,
-        num_frames=_num_frames(options, model, fps), fps=fps, steps=steps, sampler=sampler,
+        model=model.id, revision=model.revision, engine=model.engine, engine_reason=model.engine_reason or None,
+        profile=profile, width=width, height=height, num_frames=num_frames, fps=fps, steps=steps, sampler=sampler,
         guidance_scale=guidance_scale, language=options.language,
         seed=secrets.randbelow(2**31) if options.seed is None else options.seed,
     )
@@ -166,6 +167,26 @@ def _num_frames(options: GenerateOptions, model: VideoModelInfo, fps: int) -> in
             "num_frames_not_usable", "num_frames", f"{advice('num_frames', model)} Nearest to {wanted}: {near}."
         )
     return wanted
+
+
+def _num_frames_of_a_clip(
+    options: GenerateOptions, model: VideoModelInfo, size: tuple[int, int], num_frames: int
+) -> int:
+    """`num_frames`, or where none were asked for those that this size was built with."""
+    if not model.clips:
+        return num_frames
+    name = f"{size[0]}x{size[1]}"
+    built = [int(clip.rpartition("x")[2]) for clip in model.clips if clip.startswith(f"{name}x")]
+    if num_frames in built:
+        return num_frames
+    if built and options.num_frames is None and options.seconds is None:
+        return built[0]
+    field = "num_frames" if built else "size"
+    raise ParameterRefused(
+        "clip_not_built", field,
+        f"{model.id} has no engine for {name}x{num_frames} here; it renders {', '.join(model.clips)} "
+        "(width x height x frames).",
+    )
 
 
 def _sampling(options: GenerateOptions, model: VideoModelInfo) -> tuple[Sampler, int, float]:

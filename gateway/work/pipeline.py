@@ -122,7 +122,9 @@ async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
         timings={"rendering": round(time.monotonic() - started, 3)}
         | {f"render.{stage}": round(seconds, 3) for stage, seconds in result.timings.items() if stage != "total"},
         # Only what is not part of the render's body, so that this part, run again, still finds its render.
-        parameters=job.parameters.model_copy(update={"revision": result.revision, "engine": result.engine}),
+        parameters=job.parameters.model_copy(update={
+            "revision": result.revision, "engine": result.engine, "engine_reason": result.engine_reason or None,
+        }),
     )
     return result.model_dump(mode="json")
 

@@ -70,6 +70,8 @@ class Courier:
     rules: AddressRules
     patience: Patience
     public_url: str | None
+    tried: Callable[[DeliveryState], None]
+    """Told what came of each attempt."""
 
     async def attempt(self, job_id: str, number: int) -> float | None:
         """Make attempt `number` (from 1) and note it; returns seconds until the next one, `None` when it is over."""
@@ -90,6 +92,7 @@ class Courier:
         next_try_at = None if wait_s is None else time.time() + wait_s
         await off_loop(self.deliveries.note, job_id, number, attempt, state, next_try_at)
         self.ledger.live.changed(job_id)
+        self.tried(state)
         log.log(
             logging.INFO if state == "delivered" else logging.WARNING, "webhook of %s: %s (attempt %d: %s)", job_id,
             state, number, receipt.status or receipt.error, extra={"job_id": job_id},

@@ -170,6 +170,19 @@ async def test_a_job_is_kept_in_the_bucket_served_without_its_copy_and_removed_f
     assert left_behind(tmp_path) == []
 
 
+async def test_a_bucket_that_does_not_take_our_files_makes_the_gateway_unready(
+    bucket: Bucket, tmp_path: Path, services: Services
+) -> None:
+    async with open_client(gateway_settings(tmp_path / "well", services, **in_bucket(bucket))) as client:
+        assert (await client.get("/readyz")).json()["ready"] is True
+    missing = in_bucket(bucket, artifacts_url="s3://nobody-made-this-one/videos")
+    async with open_client(gateway_settings(tmp_path / "ill", services, **missing)) as client:
+        answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        [reason] = answer.json()["reasons"]
+        assert "the bucket cannot be used" in reason
+
+
 def test_the_client_of_the_bucket_is_the_real_one(bucket: Bucket, tmp_path: Path) -> None:
     files = opened(bucket, tmp_path)
     files.write("job_1", "a.bin", bytes(12 * 2**20))  # more than one part of a multipart upload

@@ -1,5 +1,6 @@
 """What goes wrong behind the gateway: which service, what it says, what is tried again and how often."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,26 @@ async def test_the_token_is_on_every_internal_call(tmp_path: Path, services: Ser
     async with open_client(gateway_settings(tmp_path, services, internal_token="s3cret")) as client:
         await ended(client, files={"image": ("a.png", picture())})
     assert [headers["authorization"] for headers in services.script.headers] == ["Bearer s3cret"] * 2
+
+
+async def test_a_job_at_which_the_gateway_ended_too_often_is_failed_and_not_tried_again(
+    tmp_path: Path, services: Services
+) -> None:
+    services.script.may_go_on.clear()
+    settings = gateway_settings(tmp_path, services, max_recoveries=1, concurrency_given=1)
+    async with open_client(settings) as client:
+        job = (await client.post("/generate", json={"prompt": "a kite"})).json()
+        await until(client, job["id"], lambda job: job["progress"]["stage"] == "rendering")
+    for _ in range(2):  # the first restart takes the job up again, the second one is once too often
+        async with open_client(settings) as client:
+            await asyncio.sleep(2.5)  # the engine takes up what it was at once a second
+            shown = (await client.get(job["urls"]["self"])).json()
+            assert shown["state"] == "running"
+    async with open_client(settings) as client:
+        failed = (await client.get(job["urls"]["self"])).json()
+        assert (failed["state"], failed["error"]["code"]) == ("failed", "crashed_too_often")
+        services.script.may_go_on.set()
+        assert (await ended(client, json={"prompt": "another kite"}))["state"] == "completed"
 
 
 async def test_a_disk_without_room_makes_the_gateway_unready(tmp_path: Path, services: Services) -> None:

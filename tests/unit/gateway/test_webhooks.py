@@ -24,6 +24,7 @@ from gateway.settings import GatewaySettings
 from gateway.work.webhooks import Patience, check_address
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.services import Services
+from tests.unit.gateway.test_metrics import series
 
 IMPATIENT = Patience(answer_s=0.5, first_wait_s=0.05, growth=2.0, longest_wait_s=0.4)
 
@@ -104,6 +105,12 @@ async def settled(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
     return (await until(client, job_id, lambda job: job["webhook"]["state"] in over))["webhook"]
 
 
+async def tried(client: httpx.AsyncClient) -> dict[str, float]:
+    """The attempts that this process counted, by outcome."""
+    name = "stillmotion_webhook_attempts_total{outcome="
+    return {key[len(name):-1]: value for key, value in (await series(client)).items() if key.startswith(name)}
+
+
 async def test_a_jobs_end_is_told_once_and_the_signature_is_that_of_standard_webhooks(
     sender: httpx.AsyncClient, receiver: Receiver, settings: GatewaySettings
 ) -> None:
@@ -133,6 +140,7 @@ async def test_a_receiver_that_stumbles_is_tried_again_with_growing_waits_under_
     webhook = await settled(sender, await submit(sender, receiver.url))
     assert [attempt["status"] for attempt in webhook["attempts"]] == [500, 302, 404, 204]
     assert webhook["state"] == "delivered"
+    assert await tried(sender) == {"failed": 3, "delivered": 1, "refused": 0, "given_up": 0}
     assert len({headers["webhook-id"] for headers, _, _ in receiver.got}) == 1
     assert len({body for _, body, _ in receiver.got}) == 1
     secret = open_signer(None, settings.state_dir).webhook_secret("local")
@@ -146,6 +154,7 @@ async def test_gone_ends_it_at_once(sender: httpx.AsyncClient, receiver: Receive
     receiver.answers = [Response(status_code=410)]
     webhook = await settled(sender, await submit(sender, receiver.url))
     assert webhook["state"] == "refused"
+    assert await tried(sender) == {"failed": 0, "delivered": 0, "refused": 1, "given_up": 0}
     await asyncio.sleep(0.3)
     assert len(receiver.got) == 1
 
@@ -184,6 +193,7 @@ async def test_what_cannot_be_delivered_in_time_is_given_up(
     monkeypatch.setattr(gateway.runtime, "Patience", lambda: hurried)
     async with open_client(settings) as client:
         webhook = await settled(client, await submit(client, f"http://127.0.0.1:{free_port()}/"))
+        assert (await tried(client))["given_up"] == 1
     assert webhook["state"] == "given_up"
     assert 2 <= len(webhook["attempts"]) <= 8
     assert webhook["next_try_at"] is None
