@@ -56,7 +56,10 @@ async def taken_care_of(care: Caretaker) -> AsyncIterator[None]:
     await to_thread.run_sync(care.executors.enter, care.dead_after_s + 5)
     tasks: list[asyncio.Task[None]] = []
     try:
-        await sweep(care, starting=True)
+        try:
+            await sweep(care, starting=True)
+        except Exception:  # a bucket that does not answer makes the gateway unready, which says more than no start
+            log.exception("left files could not be looked for; it is tried again in %g s", _SWEEP_EVERY_S)
         await care.engine.launch()
         await review(care)
         tasks += [
