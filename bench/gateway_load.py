@@ -197,7 +197,7 @@ def main() -> None:
     asked = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-load-")))
-        url = stack.enter_context(postgres_server()).new_database() if asked.postgres else None
+        url = stack.enter_context(postgres_server(fsync=True)).new_database() if asked.postgres else None
         vl_port, video_port = free_port(), free_port()
         instant = KeptProcess(
             "instant", ["-m", "bench.instant_services", str(vl_port), str(video_port)], video_port, folder, {}
