@@ -40,6 +40,12 @@ def gateway_settings(data_dir: Path, services: Services, **overrides: Any) -> Ga
     })
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The settings that name the database: of either kind, new."""
+    return {} if request.param == "sqlite" else {"database_url": request.getfixturevalue("postgres_url")}
+
+
 @asynccontextmanager
 async def open_client(settings: GatewaySettings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway whose lifespan runs."""

@@ -15,17 +15,17 @@ KEY = {"Idempotency-Key": "order-1"}
 
 
 async def test_the_same_request_leads_to_the_same_job_in_either_encoding_and_after_a_restart(
-    tmp_path: Path, services: Services, picture: Callable[..., bytes]
+    tmp_path: Path, services: Services, picture: Callable[..., bytes], where: dict[str, Any]
 ) -> None:
     form: dict[str, Any] = {"data": {"prompt": "a kite", "steps": "4"}, "files": {"image": ("a.png", picture())}}
     encoded = {"prompt": "a kite", "steps": 4, "image": base64.b64encode(picture()).decode()}
-    async with open_client(gateway_settings(tmp_path, services)) as client:
+    async with open_client(gateway_settings(tmp_path, services, **where)) as client:
         first = await client.post("/generate", headers=KEY, **form)
         assert first.status_code == 202
         assert "Idempotent-Replayed" not in first.headers
         job_id = first.json()["id"]
         await until(client, job_id, lambda job: job["state"] == "completed")
-    async with open_client(gateway_settings(tmp_path, services)) as client:
+    async with open_client(gateway_settings(tmp_path, services, **where)) as client:
         for again in (await client.post("/generate", headers=KEY, **form),
                       await client.post("/generate", headers=KEY, json=encoded)):
             assert (again.status_code, again.json()["id"]) == (200, job_id)
@@ -55,10 +55,10 @@ async def test_another_body_under_the_same_key_is_refused(
 
 
 async def test_twenty_at_once_make_one_job(
-    tmp_path: Path, services: Services, picture: Callable[..., bytes]
+    tmp_path: Path, services: Services, picture: Callable[..., bytes], where: dict[str, Any]
 ) -> None:
     """The database decides, not the look before: what the others had written is gone again."""
-    async with open_client(gateway_settings(tmp_path, services)) as client:
+    async with open_client(gateway_settings(tmp_path, services, **where)) as client:
         data = picture()
 
         async def post() -> httpx.Response:

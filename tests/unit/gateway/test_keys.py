@@ -69,7 +69,10 @@ def test_what_is_stored_of_a_key_does_not_contain_it(keys: KeyStore, settings: G
     assert record.id in stored
 
 
-def test_a_name_goes_to_one_usable_key_and_is_free_again_once_it_is_revoked(keys: KeyStore) -> None:
+def test_a_name_goes_to_one_usable_key_and_is_free_again_once_it_is_revoked(
+    tmp_path: Path, services: Services, where: dict[str, Any]
+) -> None:
+    keys = KeyStore(Database(gateway_settings(tmp_path, services, **where).jobs_database_url))
     first, secret = keys.create("alice", KeyLimits())
     with pytest.raises(KeyNameRefused):
         keys.create("alice", KeyLimits())

@@ -1,7 +1,9 @@
 """The line of waiting jobs: who is next, and when everybody is done."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +94,11 @@ def test_one_that_came_after_the_look_stands_behind_all_of_its_turn(store: JobSt
         assert before.place(job.id, job.turn) == place
 
 
-def test_what_one_executor_has_taken_no_other_takes_until_it_is_handed_back(store: JobStore, turns: Turns) -> None:
+def test_what_one_executor_has_taken_no_other_takes_until_it_is_handed_back(
+    tmp_path: Path, where: dict[str, Any]
+) -> None:
+    shared = Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite"))
+    store, turns = JobStore(shared), Turns(shared)
     add(store, "a", 4)
     assert (turns.take("one", 2), turns.take("other", 9), turns.take("one", 9)) == (["a0", "a1"], ["a2", "a3"], [])
     turns.hand_back("a1")
@@ -102,6 +108,10 @@ def test_what_one_executor_has_taken_no_other_takes_until_it_is_handed_back(stor
     assert turns.take("other", 9) == [], "it was begun"
     store.move("a1", "canceled")
     assert sorted(turns.in_hand()) == ["a0", "a2", "a3"]
+    add(store, "b", 40)
+    with ThreadPoolExecutor(4) as crowd:
+        taken = list(crowd.map(lambda number: turns.take(f"executor {number}", 15), range(4)))
+    assert sorted(job_id for each in taken for job_id in each) == sorted(f"b{number}" for number in range(40))
 
 
 def complete(store: JobStore, job_id: str, timings: dict[str, float] = RENDER) -> JobRecord:

@@ -91,3 +91,33 @@ def test_the_nearest_size_that_is_named_is_always_one_that_is_taken(width: int, 
 @given(size=st.tuples(st.integers(4, 16), st.integers(4, 16)).map(lambda s: (s[0] * 16, s[1] * 16)))
 def test_a_size_that_is_taken_is_its_own_nearest(size: tuple[int, int]) -> None:
     assert nearest_size(*size, VIDEO_MODEL) == size
+
+
+BUILT = VIDEO_MODEL.model_copy(update={
+    "engine": "tensorrt-cuda", "engine_reason": "forced", "sizes": ["256x192", "192x256"],
+    "clips": ["256x192x25", "192x256x13", "192x256x9"],
+})
+
+
+def with_engines(**asked: Any) -> EffectiveParameters:
+    return resolve(GenerateOptions.model_validate(asked), [BUILT], [VL_MODEL], PICTURE)
+
+
+def test_where_an_engine_is_forced_what_is_not_asked_for_is_what_was_built() -> None:
+    assert (with_engines().width, with_engines().num_frames) == (256, 25)
+    assert with_engines(size="192x256").num_frames == 13
+    assert with_engines(size="192x256", num_frames=9).num_frames == 9
+    assert (with_engines().engine, with_engines().engine_reason) == ("tensorrt-cuda", "forced")
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"size": "192x256", "num_frames": 25}, "num_frames"), ({"size": "192x192"}, "size"),
+        ({"seconds": 0.5}, "num_frames"),
+    ],
+)
+def test_a_clip_without_a_forced_engine_is_refused_with_those_there_are(asked: dict[str, Any], field: str) -> None:
+    with pytest.raises(ParameterRefused, match=r"it renders 256x192x25, 192x256x13") as caught:
+        with_engines(**asked)
+    assert (caught.value.code, caught.value.field) == ("clip_not_built", field)

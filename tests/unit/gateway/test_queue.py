@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,10 +11,11 @@ from tests.unit.gateway.conftest import gateway_settings, left_behind, open_clie
 from tests.unit.gateway.services import Services
 
 
-async def test_a_full_queue_refuses_at_once_and_changes_nothing(tmp_path: Path, services: Services,
-                                                                picture: Callable[..., bytes]) -> None:
+async def test_a_full_queue_refuses_at_once_and_changes_nothing(
+    tmp_path: Path, services: Services, picture: Callable[..., bytes], where: dict[str, Any]
+) -> None:
     services.script.may_go_on.clear()
-    settings = gateway_settings(tmp_path, services, concurrency_given=1, max_queued_jobs=1)
+    settings = gateway_settings(tmp_path, services, concurrency_given=1, max_queued_jobs=1, **where)
     async with open_client(settings) as client:
         first = (await client.post("/generate", json={"prompt": "one"})).json()
         await until(client, first["id"], lambda job: job["state"] == "running")

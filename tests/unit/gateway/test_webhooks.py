@@ -220,7 +220,8 @@ async def test_failed_and_canceled_jobs_are_told_as_well(
     assert told[canceled]["type"] == "job.canceled"
 
 
-async def test_a_restart_in_between_loses_no_webhook(settings: GatewaySettings) -> None:
+async def test_a_restart_in_between_loses_no_webhook(settings: GatewaySettings, where: dict[str, Any]) -> None:
+    settings = GatewaySettings.model_validate({**settings.model_dump(), **where})
     receiver = Receiver(free_port())
     async with open_client(settings) as client:
         job_id = await submit(client, receiver.url)
