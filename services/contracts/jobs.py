@@ -89,6 +89,7 @@ class EffectiveParameters(BaseModel):
     model: str
     revision: str | None = None
     engine: str | None = None
+    engine_reason: str | None = Field(default=None, description="Why that engine, in words.")
     profile: str
     width: int
     height: int

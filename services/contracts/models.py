@@ -45,6 +45,10 @@ class VideoModelInfo(FrozenModel):
     size_multiple: int = Field(description="Width and height must be multiples of this many pixels.")
     min_side: int = Field(description="Smallest side in pixels.")
     max_pixels: int = Field(description="Largest width x height in pixels.")
+    clips: list[str] = Field(
+        default_factory=list,
+        description="WIDTHxHEIGHTxFRAMES: where an engine is forced, the only ones rendered. Empty: all within bounds.",
+    )
     num_frames: IntRange = Field(description="Frames; the temporal VAE takes 4k+1 only.")
     fps: IntRange
     steps: IntRange

@@ -61,6 +61,7 @@ class RenderResult(FrozenModel):
     model: str
     revision: str
     engine: str
+    engine_reason: str = Field(default="", description="Why that engine, in words.")
     dtype: str
     num_bytes: int
     sha256: str

@@ -6,10 +6,10 @@ Imports no model library: the HTTP process answers `/v1/models` and refuses bad 
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.models import Sampler, VideoModelInfo
+from contracts.models import IntRange, Sampler, VideoModelInfo
 from contracts.videos import VideoRequest
 from video_service.checkpoint_folder import CheckpointFolder, ModelUnavailable, open_checkpoint
-from video_service.device import Device, DeviceUnavailable, Dtype, cuda_capability, pick_device, pick_dtype
+from video_service.device import Device, DeviceUnavailable, Dtype, cuda_capability, cuda_name, pick_device, pick_dtype
 from video_service.engine_store.choice import EngineChoice, Situation, choose_engine
 from video_service.engine_store.manifest import EngineRefused
 from video_service.model_card import ModelCard, read_card
@@ -70,7 +70,7 @@ def find_model(settings: VideoSettings) -> ModelSource:
 def _choose_engine(settings: VideoSettings, folder: CheckpointFolder, card: ModelCard, device: Device) -> EngineChoice:
     situation = Situation(
         revision=folder.revision, text_tokens=card.max_sequence_length, steps=card.steps.default, device=device,
-        capability=cuda_capability() if device == "cuda" else None,
+        capability=cuda_capability() if device == "cuda" else None, gpu=cuda_name() if device == "cuda" else None,
     )
     try:
         return choose_engine(settings.engine, settings.engine_store_dir.resolve(), situation)
@@ -106,6 +106,7 @@ def check_request(request: VideoRequest, info: VideoModelInfo) -> None:
     _check_task(request, info)
     _check_size(request, info)
     _check_range("num_frames", request.num_frames, info.num_frames.minimum, info.num_frames.maximum)
+    _check_clip(request, info)
     _check_range("fps", request.fps, info.fps.minimum, info.fps.maximum)
     _check_sampling(request, info)
 
@@ -132,6 +133,14 @@ def _check_size(request: VideoRequest, info: VideoModelInfo) -> None:
         )
 
 
+def _check_clip(request: VideoRequest, info: VideoModelInfo) -> None:
+    clip = f"{request.width}x{request.height}x{request.num_frames}"
+    if info.clips and clip not in info.clips:
+        field = "num_frames" if f"{request.width}x{request.height}" in info.sizes else "width"
+        raise RequestRefused(field, f"there is no engine for {clip}, and {info.engine} is forced here; "
+                                    f"it renders {', '.join(info.clips)}")
+
+
 def _check_sampling(request: VideoRequest, info: VideoModelInfo) -> None:
     if request.sampler is not None and request.sampler not in info.samplers:
         raise RequestRefused("sampler", f"{info.id} takes {', '.join(info.samplers)}")
@@ -155,13 +164,31 @@ def _check_range(field: str, value: float, minimum: float, maximum: float) -> No
 def _model_info(
     folder: CheckpointFolder, card: ModelCard, device: Device, dtype: Dtype, engine: EngineChoice
 ) -> VideoModelInfo:
+    sizes, num_frames, clips = _what_is_rendered(card, engine)
     return VideoModelInfo(
         id=card.id, revision=folder.revision, engine=engine.label(device), engine_reason=engine.reason,
         dtype=_dtype_of(engine) or dtype, profile=card.profile,
-        tasks=card.tasks, sizes=card.sizes, size_multiple=card.size_multiple, min_side=card.min_side,
-        max_pixels=card.max_pixels, num_frames=card.num_frames, fps=card.fps, steps=card.steps,
+        tasks=card.tasks, sizes=sizes, clips=clips, size_multiple=card.size_multiple, min_side=card.min_side,
+        max_pixels=card.max_pixels, num_frames=num_frames, fps=card.fps, steps=card.steps,
         guidance_scale=card.guidance_scale, samplers=card.samplers,
     )
+
+
+def _what_is_rendered(card: ModelCard, engine: EngineChoice) -> tuple[list[str], IntRange, list[str]]:
+    """Sizes, frames and clips: the card's, or where an engine is forced only what that was built for."""
+    if not engine.forced:
+        return card.sizes, card.num_frames, []
+    shapes = sorted(
+        (found.shape for found in engine.sets),
+        key=lambda shape: (shape.num_frames != card.num_frames.default, _rank(f"{shape.width}x{shape.height}", card)),
+    )
+    frames = [shape.num_frames for shape in shapes]
+    sizes = dict.fromkeys(f"{shape.width}x{shape.height}" for shape in shapes)
+    return list(sizes), IntRange(minimum=min(frames), maximum=max(frames), default=frames[0]), list(map(str, shapes))
+
+
+def _rank(size: str, card: ModelCard) -> int:
+    return card.sizes.index(size) if size in card.sizes else len(card.sizes)
 
 
 def _dtype_of(engine: EngineChoice) -> str | None:
@@ -169,4 +196,4 @@ def _dtype_of(engine: EngineChoice) -> str | None:
     return _DTYPE_NAMES[engine.sets[0].precision] if engine.sets else None
 
 
-_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp8": "float8", "int8": "int8"}

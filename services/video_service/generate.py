@@ -51,8 +51,8 @@ def generate(model: LoadedModel, request: VideoRequest, output: Path, report: Re
     return RenderResult(
         width=request.width, height=request.height, num_frames=written.num_frames, fps=request.fps,
         steps=sampling.steps, sampler=sampling.sampler, guidance_scale=sampling.guidance_scale, seed=request.seed,
-        model=info.id, revision=info.revision, engine=info.engine, dtype=info.dtype, num_bytes=written.num_bytes,
-        sha256=written.sha256, timings=clock.timings(),
+        model=info.id, revision=info.revision, engine=info.engine, engine_reason=info.engine_reason, dtype=info.dtype,
+        num_bytes=written.num_bytes, sha256=written.sha256, timings=clock.timings(),
     )
 
 

@@ -1,9 +1,11 @@
 """Which engine renders which clip shape, decided from manifests alone, and why."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from video_service.engine_store.gpus import check_gpu
 from video_service.engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
 from video_service.engine_store.recipes import RENDER_GRAPHS, library_version, make_recipe
 from video_service.engine_store.shape import ClipShape
@@ -19,25 +21,38 @@ class EngineSet:
     """Every engine of one clip shape, verified."""
 
     shape: ClipShape
+    target: Target
     precision: Precision
     recipes: dict[str, Recipe]
     """By graph name."""
+    clip_s: float
+    """The engines' own time for one clip with the model's default steps, as measured when verified."""
     speed_up: float
-    """Torch's time over the engine's, of one clip with the model's default steps, as measured when verified."""
+    """Torch's time over that, on the same machine."""
+    measured_on: str | None
+    """Name of the GPU; None on a CPU."""
+
+    def __str__(self) -> str:
+        return f"{self.shape} {self.target} {self.precision} ({self.speed_up:.2f}x torch)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """What renders: `target`'s engines for the shapes in `sets`; any other shape is torch's, or refused if `forced`."""
+    """What renders: engines for the shapes in `sets`; any other shape is torch's, or refused if `forced`."""
 
-    target: Target | None
     forced: bool
     sets: tuple[EngineSet, ...]
+    """One for each shape."""
     reason: str
+
+    @property
+    def target(self) -> Target | None:
+        """Of the first set, or None where torch renders everything."""
+        return self.sets[0].target if self.sets else None
 
     def label(self, device: str) -> str:
         """As `/v1/models` shows it, such as `torch-cpu` or `onnx-cpu`."""
-        return f"torch-{device}" if self.target is None else f"{self.target}-{device}"
+        return f"{self.target or 'torch'}-{device}"
 
     def find(self, shape: ClipShape) -> EngineSet | None:
         return next((found for found in self.sets if found.shape == shape), None)
@@ -53,6 +68,8 @@ class Situation:
     device: Literal["cpu", "cuda"]
     capability: str | None
     """Of the GPU, such as `SM89`."""
+    gpu: str | None
+    """Its name."""
 
 
 def choose_engine(wish: Wish, store_dir: Path, situation: Situation) -> EngineChoice:
@@ -61,29 +78,30 @@ def choose_engine(wish: Wish, store_dir: Path, situation: Situation) -> EngineCh
     Raises `EngineRefused` where the wish names an engine that cannot run here.
     """
     if wish == "torch":
-        return _torch("VIDEO_ENGINE=torch")
-    targets: tuple[Target, ...] = (wish,) if wish != "auto" else _targets_of(situation.device)
+        return EngineChoice(forced=False, sets=(), reason="VIDEO_ENGINE=torch")
+    if wish != "auto":
+        return _forced(wish, *find_sets(wish, store_dir, situation))
+    faster: list[EngineSet] = []
     notes: list[str] = []
-    for target in targets:
+    for target in _targets_of(situation.device):
         try:
             sets, refused = find_sets(target, store_dir, situation)
         except EngineRefused as error:
-            if wish != "auto":
-                raise
             notes.append(f"{target}: {error}")
             continue
-        if wish != "auto":
-            return _forced(target, sets, refused)
-        faster = tuple(found for found in sets if found.speed_up * _WORTH_IT > 1)
-        if faster:
-            return EngineChoice(target=target, forced=False, sets=faster, reason=f"{target} for {_list(faster)}, "
-                                "verified and measured faster; torch for any other shape")
-        notes.append(f"{target}: {_why_not(sets, refused)}")
-    return _torch("; ".join(notes))
+        usable = [found for found in sets if _is_faster(found, situation)]
+        faster += usable
+        if not usable:
+            notes.append(f"{target}: {_why_not(sets, refused, situation)}")
+    if not faster:
+        return EngineChoice(forced=False, sets=(), reason="torch renders: " + "; ".join(notes))
+    best = _best_of_each_shape(faster, lambda found: found.clip_s)
+    reason = f"measured faster here and verified: {_list(best)}; torch for any other shape"
+    return EngineChoice(forced=False, sets=best, reason=reason)
 
 
 def find_sets(target: Target, store_dir: Path, situation: Situation) -> tuple[tuple[EngineSet, ...], list[str]]:
-    """The complete verified sets for `target`, and why the others are none.
+    """The complete verified sets for `target`, the best of each shape, and why the others are none.
 
     Raises `EngineRefused` where `target` cannot run here at all.
     """
@@ -104,15 +122,25 @@ def find_sets(target: Target, store_dir: Path, situation: Situation) -> tuple[tu
             sets.append(_complete(store, shape, recipe, situation))
         except EngineRefused as error:
             refused.append(f"{shape}: {error}")
-    sets.sort(key=lambda found: found.speed_up, reverse=True)
-    return tuple({found.shape: found for found in reversed(sets)}.values()), refused
+    return _best_of_each_shape(sets, lambda found: -found.speed_up), refused
+
+
+def _best_of_each_shape(sets: Iterable[EngineSet], cost: Callable[[EngineSet], float]) -> tuple[EngineSet, ...]:
+    best: dict[ClipShape, EngineSet] = {}
+    for found in sorted(sets, key=cost):
+        best.setdefault(found.shape, found)
+    return tuple(best.values())
+
+
+def _is_faster(found: EngineSet, situation: Situation) -> bool:
+    """Times of another GPU say nothing of this one."""
+    return found.speed_up * _WORTH_IT > 1 and found.measured_on == situation.gpu
 
 
 def _check_home(recipe: Recipe, situation: Situation) -> None:
     if recipe.revision != situation.revision:
         raise EngineRefused(f"built from other weights ({recipe.revision[:12]}, not {situation.revision[:12]})")
-    if recipe.capability != situation.capability:
-        raise EngineRefused(f"built for {recipe.capability}, and this GPU is {situation.capability}")
+    check_gpu(recipe, situation.capability)
     if recipe.shape.get("text_tokens") != situation.text_tokens:
         raise EngineRefused(f"built for {recipe.shape.get('text_tokens')} prompt tokens, not {situation.text_tokens}")
 
@@ -125,20 +153,24 @@ def _complete(store: EngineStore, shape: ClipShape, like: Recipe, situation: Sit
         ))
         for graph in RENDER_GRAPHS
     }
+    engine_s, torch_s = _clip_times(manifests, shape, situation.steps)
+    check = manifests["transformer"].check
     return EngineSet(
-        shape=shape, precision=like.precision, recipes={name: found.recipe for name, found in manifests.items()},
-        speed_up=_speed_up(manifests, shape, situation.steps),
+        shape=shape, target=like.target, precision=like.precision, clip_s=engine_s, speed_up=torch_s / engine_s,
+        recipes={name: found.recipe for name, found in manifests.items()},
+        measured_on=check.gpu if check else None,
     )
 
 
-def _speed_up(manifests: dict[str, Manifest], shape: ClipShape, steps: int) -> float:
+def _clip_times(manifests: dict[str, Manifest], shape: ClipShape, steps: int) -> tuple[float, float]:
+    """Seconds of the engines and of torch."""
     runs = {"transformer": steps, "vae_decoder_later": shape.latent_frames - 1}
-    torch_s = engine_s = 0.0
+    engine_s = torch_s = 0.0
     for name, manifest in manifests.items():
         assert manifest.check is not None  # it is verified
-        torch_s += manifest.check.torch_s * runs.get(name, 1)
         engine_s += manifest.check.engine_s * runs.get(name, 1)
-    return torch_s / engine_s
+        torch_s += manifest.check.torch_s * runs.get(name, 1)
+    return engine_s, torch_s
 
 
 def _forced(target: Target, sets: tuple[EngineSet, ...], refused: list[str]) -> EngineChoice:
@@ -149,22 +181,21 @@ def _forced(target: Target, sets: tuple[EngineSet, ...], refused: list[str]) -> 
             f"Run `stillmotion engines build --target {target}`."
         )
     reason = f"VIDEO_ENGINE={target}: {_list(sets)}; other shapes are refused"
-    return EngineChoice(target=target, forced=True, sets=sets, reason=reason)
-
-
-def _torch(reason: str) -> EngineChoice:
-    return EngineChoice(target=None, forced=False, sets=(), reason=reason)
+    return EngineChoice(forced=True, sets=sets, reason=reason)
 
 
 def _targets_of(device: str) -> tuple[Target, ...]:
-    return ("onnx",) if device == "cpu" else ("tensorrt-rtx", "tensorrt")
+    return ("onnx",) if device == "cpu" else ("tensorrt", "tensorrt-rtx")
 
 
 def _list(sets: tuple[EngineSet, ...]) -> str:
-    return ", ".join(f"{found.shape} ({found.speed_up:.2f}x torch)" for found in sets)
+    return ", ".join(map(str, sets))
 
 
-def _why_not(sets: tuple[EngineSet, ...], refused: list[str]) -> str:
+def _why_not(sets: tuple[EngineSet, ...], refused: list[str], situation: Situation) -> str:
+    elsewhere = {found.measured_on or "another machine" for found in sets if found.measured_on != situation.gpu}
+    if elsewhere:
+        return f"measured on {', '.join(sorted(elsewhere))} only: run `stillmotion engines verify` on this machine"
     if sets:
         return f"torch was measured as fast or faster ({_list(sets)})"
     return "; ".join(refused) or "no engines built"

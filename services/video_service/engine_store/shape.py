@@ -30,5 +30,13 @@ class ClipShape:
             raise ValueError(f"{num_frames} frames: the VAE takes 4k+1, such as 17")
         return cls(width=int(match[1]), height=int(match[2]), num_frames=num_frames, text_tokens=text_tokens)
 
+    @classmethod
+    def parse_clip(cls, clip: str, text_tokens: int) -> Self:
+        """From `WIDTHxHEIGHTxFRAMES`; raises `ValueError` with what is wrong."""
+        match = re.fullmatch(r"(.+)x([1-9]\d{0,3})", clip.strip())
+        if match is None or "x" not in match[1]:
+            raise ValueError(f"the clip {clip!r} is not WIDTHxHEIGHTxFRAMES, such as 832x480x81")
+        return cls.parse(match[1], int(match[2]), text_tokens)
+
     def __str__(self) -> str:
         return f"{self.width}x{self.height}x{self.num_frames}"

@@ -3,15 +3,21 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
 
 from video_service.catalog import ModelSource, find_model
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.device import cuda_capability
+from video_service.device import Device, cuda_capability, cuda_name
 from video_service.engine_store.choice import Situation, find_sets
-from video_service.engine_store.manifest import EngineRefused, Manifest
+from video_service.engine_store.gpus import RTX_RUNS_ON, name_gpu
+from video_service.engine_store.manifest import EngineRefused, Manifest, Precision, Target
+from video_service.engine_store.recipes import library_version
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore, StoreBusy
 from video_service.settings import VideoSettings
+
+if TYPE_CHECKING:
+    from video_service.engines.buildable import Buildable
 
 RTX_CAPABILITIES = ("86", "89", "120")
 
@@ -27,42 +33,81 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return {"build": _build, "list": _list, "verify": _verify}[options.command](options, settings, store)
     except (ModelUnavailable, EngineRefused, StoreBusy, ValueError) as error:
         return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where it stopped")
 
 
 def _build(options: argparse.Namespace, settings: VideoSettings, store: EngineStore) -> int:
     from graphs.export import ExportFailed
     from video_service.engines.build import Order, build, verify
+    from video_service.engines.buildable import find_buildable
     from video_service.engines.tensorrt import EngineBuildFailed
     from video_service.engines.trt_api import TensorRTUnavailable
 
-    source = find_model(settings)
-    size = options.size or source.info.sizes[0]
-    frames = options.frames or source.info.num_frames.default
-    order = Order(
-        shape=ClipShape.parse(size, frames, source.max_sequence_length), target=options.target,
-        precision=options.precision or ("fp32" if options.target == "onnx" else "bf16"),
-        capabilities=_capabilities(options), rebuild=options.rebuild,
-    )
-    if order.target == "onnx" and order.precision == "bf16":
+    source = find_buildable(settings)
+    target: Target = _target_for(source.device) if options.target == "auto" else options.target
+    precision = options.precision or ("fp32" if target == "onnx" else "bf16")
+    if target == "onnx" and precision == "bf16":
         raise ValueError("ONNX Runtime has no bfloat16 kernels on a CPU: use --precision fp32 or fp16")
-    _say(f"{source.id} {source.revision[:12]} {order.shape} {order.target} {order.precision}")
-    try:
-        built = build(source, store, order, _say)
-    except (ExportFailed, EngineBuildFailed, TensorRTUnavailable) as error:
-        return _fail(str(error))
-    return _verdict(verify(source, store, built, _say))
+    capabilities = _capabilities(target, options.sm)
+    failed = 0
+    for shape in _shapes(options, source):
+        order = Order(
+            shape=shape, target=target, precision=precision, capabilities=capabilities,
+            stream_weights=options.stream_weights, refit=options.refit, rebuild=options.rebuild,
+        )
+        _say(f"{source.id} {source.revision[:12]} {shape} {target} {precision}")
+        try:
+            built = build(source, store, order, _say)
+        except (ExportFailed, EngineBuildFailed, TensorRTUnavailable) as error:
+            return _fail(f"{shape}: {error}")
+        unchecked = [manifest for manifest in built if not _checked_here(manifest, source)]
+        failed |= _verdict(verify(source, store, unchecked, _say), source)
+    return failed
 
 
-def _capabilities(options: argparse.Namespace) -> tuple[str | None, ...]:
-    if options.target == "onnx":
+def _target_for(device: Device) -> Target:
+    """What is installed and runs here; RTX where both do, for its engines are built quickly and anywhere."""
+    if device == "cpu":
+        return "onnx"
+    if library_version("tensorrt-rtx") and cuda_capability() in RTX_RUNS_ON:
+        return "tensorrt-rtx"
+    return "tensorrt"
+
+
+def _shapes(options: argparse.Namespace, source: "Buildable") -> list[ClipShape]:
+    """The clips to build for: those named, else the model's own default. Raises `ValueError`."""
+    tokens, info = source.max_sequence_length, getattr(source, "info", None)
+    if options.clips:
+        return [ClipShape.parse_clip(clip, tokens) for clip in options.clips.split(",")]
+    if info is not None:
+        return [ClipShape.parse(options.size or info.sizes[0], options.frames or info.num_frames.default, tokens)]
+    if not options.size or not options.frames:
+        raise ValueError(f"{source.id} is not served, so it has no sizes of its own: give --size and --frames")
+    return [ClipShape.parse(options.size, options.frames, tokens)]
+
+
+def _capabilities(target: Target, sm: str) -> tuple[str | None, ...]:
+    if target == "onnx":
         return (None,)
-    if options.target == "tensorrt-rtx":
-        return tuple(f"SM{number.strip()}" for number in options.sm.split(","))
     here = cuda_capability()
-    if here is None:
-        raise EngineRefused("TensorRT builds on the GPU that it builds for, and there is none here; "
-                            "--target tensorrt-rtx builds for RTX GPUs anywhere")
+    if target == "tensorrt":
+        if here is None:
+            raise EngineRefused("TensorRT builds on the GPU that it builds for, and there is none here; "
+                                "--target tensorrt-rtx builds for RTX GPUs anywhere")
+        return (here,)
+    if sm != "here":
+        return tuple(f"SM{number.strip()}" for number in sm.split(","))
+    if here not in RTX_RUNS_ON:
+        raise EngineRefused(f"TensorRT-RTX does not run on {name_gpu(here)}; name others, such as --sm 89,120, or "
+                            "use --target tensorrt")
     return (here,)
+
+
+def _checked_here(manifest: Manifest, source: "Buildable") -> bool:
+    """Whether it was verified on this kind of GPU: its numbers and its times."""
+    gpu = cuda_name() if source.device == "cuda" else None
+    return manifest.state == "verified" and manifest.check is not None and manifest.check.gpu == gpu
 
 
 def _list(options: argparse.Namespace, settings: VideoSettings, store: EngineStore) -> int:
@@ -91,48 +136,66 @@ def _say_sets(settings: VideoSettings, store: EngineStore) -> None:
             _say(f"{target}: {error}")
             continue
         for found in sets:
-            _say(f"{target}: {found.shape} {found.precision} ready, {found.speed_up:.2f}x torch")
+            _say(f"{target}: {found.shape} {found.precision} ready, {found.speed_up:.2f}x torch on "
+                 f"{found.measured_on or 'the CPU'}")
         for reason in refused:
             _say(f"{target}: {reason}")
 
 
 def _situation(source: ModelSource) -> Situation:
+    on_gpu = source.device == "cuda"
     return Situation(
         revision=source.revision, text_tokens=source.max_sequence_length, steps=source.info.steps.default,
-        device=source.device, capability=cuda_capability() if source.device == "cuda" else None,
+        device=source.device, capability=cuda_capability() if on_gpu else None, gpu=cuda_name() if on_gpu else None,
     )
 
 
 def _verify(options: argparse.Namespace, settings: VideoSettings, store: EngineStore) -> int:
     from video_service.engines.build import verify
+    from video_service.engines.buildable import find_buildable
 
-    source = find_model(settings)
+    source = find_buildable(settings)
     mine = [found for found in store.manifests()[0] if found.recipe.revision == source.revision]
     if not mine:
         raise EngineRefused(f"no engines of {source.id} in {store.root}; run `stillmotion engines build`")
-    return _verdict(verify(source, store, mine, _say))
+    return _verdict(verify(source, store, mine, _say), source)
 
 
-def _verdict(manifests: Sequence[Manifest]) -> int:
-    failed = [manifest.recipe.graph for manifest in manifests if manifest.state == "quarantined"]
-    return _fail(f"quarantined: {', '.join(failed)}") if failed else 0
+def _verdict(manifests: Sequence[Manifest], source: "Buildable") -> int:
+    """An engine for another machine need not be verified here."""
+    here = cuda_capability() if source.device == "cuda" else None
+    bad = [
+        f"{manifest.recipe.graph} {manifest.state}" for manifest in manifests
+        if manifest.state == "quarantined" or (manifest.state == "built" and manifest.recipe.capability == here)
+    ]
+    return _fail(", ".join(bad)) if bad else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stillmotion engines", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("build", "build the engines of one clip shape"), ("list", "what is in the store"),
-                       ("verify", "compare engines with torch")):
+    for name, text in (("build", "build and verify what is missing of some clip shapes"),
+                       ("list", "what is in the store"), ("verify", "compare engines with torch")):
         command = commands.add_parser(name, help=text)
         command.add_argument("--model", help="checkpoint folder or hub id; default VIDEO_MODEL")
         if name == "build":
-            command.add_argument("--size", help="WIDTHxHEIGHT; default the model's own")
-            command.add_argument("--frames", type=int, help="4k+1; default the model's own")
-            command.add_argument("--target", choices=("onnx", "tensorrt", "tensorrt-rtx"), default="onnx")
-            command.add_argument("--precision", choices=("fp32", "fp16", "bf16"))
-            command.add_argument("--sm", default=",".join(RTX_CAPABILITIES), help="GPUs for tensorrt-rtx")
-            command.add_argument("--rebuild", action="store_true")
+            _add_build_options(command)
     return parser
+
+
+def _add_build_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--size", help="WIDTHxHEIGHT; default the model's own")
+    command.add_argument("--frames", type=int, help="4k+1; default the model's own")
+    command.add_argument("--clips", help="instead of both: WIDTHxHEIGHTxFRAMES, several with commas")
+    command.add_argument("--target", choices=("auto", "onnx", "tensorrt", "tensorrt-rtx"), default="auto",
+                         help="auto: what is installed and runs on this machine")
+    command.add_argument("--precision", choices=get_args(Precision), help="default bf16, of onnx fp32")
+    command.add_argument("--sm", default=",".join(RTX_CAPABILITIES),
+                         help="GPUs for tensorrt-rtx, such as 89,120, or `here`; default %(default)s")
+    command.add_argument("--stream-weights", choices=("auto", "on", "off"), default="auto",
+                         help="TensorRT: weights may stay in host memory; auto: if they do not fit this GPU")
+    command.add_argument("--refit", action="store_true", help="TensorRT: weights can be replaced, as for a LoRA")
+    command.add_argument("--rebuild", action="store_true", help="build also what is there")
 
 
 def _say(line: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from contracts.videos import VideoRequest
-from graphs.graph import DTYPES
+from graphs.graph import dtype_of
 from video_service.catalog import RequestRefused
 from video_service.checkpoint_folder import ModelUnavailable
 from video_service.engine_store.choice import EngineSet
@@ -34,9 +34,9 @@ class EngineShelf:
         self._options = SessionOptions(
             device=model.device, threads=settings.threads, cuda_graphs=settings.cuda_graphs
         )
-        self._torch = _labelled(model, engine=f"torch-{model.source.device}", dtype=model.source.dtype)
+        self._torch = model
         self._open: dict[ClipShape, LoadedModel] = {}
-        self._broken: set[ClipShape] = set()
+        self._broken: dict[ClipShape, str] = {}
         if self._choice.forced:
             try:
                 self._opened(self._choice.sets[0])
@@ -58,21 +58,26 @@ class EngineShelf:
         if engines is None:
             if self._choice.forced:
                 raise RequestRefused("width", self._no_engine(shape))
-            return self._torch
+            return self._torch_for(self._no_engine(shape))
         if shape in self._broken:
-            return self._torch
+            return self._torch_for(self._broken[shape])
         try:
             return self._opened(engines)
         except EngineRefused as error:
             if self._choice.forced:
                 raise
             log.warning("engine refused, torch renders instead", extra={"shape": str(shape), "reason": str(error)})
-            self._broken.add(shape)
-            return self._torch
+            self._broken[shape] = f"{engines.target} was chosen and refused: {error}"
+            return self._torch_for(self._broken[shape])
 
     def _no_engine(self, shape: ClipShape) -> str:
         built = ", ".join(str(found.shape) for found in self._choice.sets)
-        return f"VIDEO_ENGINE={self._choice.target} has no engine for {shape}; it has {built}"
+        wish = self._choice.target if self._choice.forced else "auto"
+        return f"VIDEO_ENGINE={wish} has no engine for {shape}; it has {built}"
+
+    def _torch_for(self, reason: str) -> LoadedModel:
+        source = self._torch.source
+        return _labelled(self._torch, engine=f"torch-{source.device}", reason=reason, dtype=source.dtype)
 
     def _opened(self, engines: EngineSet) -> LoadedModel:
         model = self._open.pop(engines.shape, None) or self._with_engines(engines)
@@ -84,7 +89,7 @@ class EngineShelf:
     def _with_engines(self, engines: EngineSet) -> LoadedModel:
         base = self._torch
         sessions = open_set(self._store, engines, self._options)
-        dtype = DTYPES[engines.precision]
+        dtype = dtype_of(engines.precision, engines.target)
         # Any: the slots are typed by what torch's modules are; these are called the same way.
         transformer: Any = EngineTransformer(sessions["transformer"], base.transformer.config)
         text_encoder: Any = EngineTextEncoder(sessions["text_encoder"])
@@ -92,12 +97,15 @@ class EngineShelf:
         model = replace(
             base, transformer=transformer, codec=codec, text_encoder=text_encoder, dtype=dtype, vae_dtype=dtype
         )
-        return _labelled(model, engine=f"{self._choice.target}-{base.source.device}", dtype=_dtype_name(dtype))
+        return _labelled(
+            model, engine=f"{engines.target}-{base.source.device}", dtype=_dtype_name(dtype),
+            reason=f"{'forced' if self._choice.forced else 'the fastest here'}: {engines}",
+        )
 
 
-def _labelled(model: LoadedModel, *, engine: str, dtype: str) -> LoadedModel:
-    info = model.source.info.model_copy(update={"engine": engine, "dtype": dtype})
-    return replace(model, source=replace(model.source, info=info))
+def _labelled(model: LoadedModel, *, engine: str, reason: str, dtype: str) -> LoadedModel:
+    update = {"engine": engine, "engine_reason": reason, "dtype": dtype}
+    return replace(model, source=replace(model.source, info=model.source.info.model_copy(update=update)))
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

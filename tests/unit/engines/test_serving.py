@@ -75,6 +75,8 @@ def test_a_whole_video_on_onnx_graphs_equals_torchs(
     model = shelf_of(wishing(tiny_settings, "onnx")).model_for(request_)
     found = generate(model, request_, tmp_path / "onnx.mp4", no_report)
     assert (true.engine, found.engine) == ("torch-cpu", "onnx-cpu")
+    assert true.engine_reason == "VIDEO_ENGINE=torch"
+    assert found.engine_reason.startswith("forced: 96x64x9 onnx fp32 (")
     difference = frames_of(tmp_path / "torch.mp4").astype(float) - frames_of(tmp_path / "onnx.mp4")
     assert 10 * np.log10(255**2 / max(np.mean(difference**2), 1e-9)) > 40
 
@@ -115,7 +117,9 @@ def test_auto_renders_with_torch_where_an_engine_is_corrupt(own_store: VideoSett
     measure(own_store, engine_s=0.001, torch_s=1.0)
     spoil(own_store, "transformer")
     shelf = shelf_of(wishing(own_store, "auto"))
-    assert shelf.model_for(request_).source.info.engine == "torch-cpu"
+    info = shelf.model_for(request_).source.info
+    assert info.engine == "torch-cpu"
+    assert "transformer: graph.onnx.data" in info.engine_reason
 
 
 @pytest.mark.parametrize(("engine_s", "label"), [(0.5, "onnx-cpu"), (0.99, "torch-cpu"), (2.0, "torch-cpu")])
@@ -133,7 +137,9 @@ def test_auto_takes_what_was_measured_faster_and_says_so(
 def test_auto_keeps_torch_for_shapes_without_engines(own_store: VideoSettings, request_: VideoRequest) -> None:
     measure(own_store, engine_s=0.1, torch_s=1.0)
     other = request_.model_copy(update={"num_frames": 13})
-    assert shelf_of(wishing(own_store, "auto")).model_for(other).source.info.engine == "torch-cpu"
+    info = shelf_of(wishing(own_store, "auto")).model_for(other).source.info
+    assert info.engine == "torch-cpu"
+    assert info.engine_reason == "VIDEO_ENGINE=auto has no engine for 96x64x13; it has 96x64x9"
 
 
 def test_engines_of_other_weights_are_not_used_and_the_reason_is_told(own_store: VideoSettings) -> None:
