@@ -73,6 +73,8 @@ class JobClient:
                     if response.status_code != httpx.codes.NO_CONTENT:  # 204: nothing after the last event
                         async for event in EventSource(response).aiter_sse():
                             last_event_id, failures = event.id or last_event_id, 0
+                            if not event.data:  # httpx_sse makes an event of a heartbeat that follows an id
+                                continue
                             job = _job(event.data, job.urls.events)
                             yield job
                 job = await self.look(job)  # the stream's end is no proof of the job's
