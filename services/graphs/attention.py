@@ -32,10 +32,10 @@ def opset_of(form: AttentionForm) -> int:
     return 20 if form == "plain" else 23
 
 
-def translation_of(form: AttentionForm) -> Translation | None:
-    """How the exporter writes `F.scaled_dot_product_attention`; None: in its own way, which is plain at opset 20."""
+def translation_of(form: AttentionForm) -> Translation:
+    """How the exporter writes `F.scaled_dot_product_attention`. Its own way is plain at opset 20."""
     if form == "plain":
-        return None
+        return {}
 
     def translate(
         query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,

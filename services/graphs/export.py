@@ -10,6 +10,7 @@ import torch
 
 from graphs.attention import AttentionForm, opset_of, translation_of
 from graphs.graph import Graph
+from graphs.quantize import TRANSLATION
 
 MODEL_NAME = "graph.onnx"
 
@@ -42,7 +43,7 @@ def export_graph(graph: Graph, folder: Path, *, attention: AttentionForm = "fuse
             program = torch.onnx.export(
                 graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, opset_version=opset_of(attention),
                 input_names=list(graph.inputs), output_names=list(graph.outputs), verbose=False,
-                custom_translation_table=translation_of(attention),
+                custom_translation_table={**translation_of(attention), **TRANSLATION},
             )
         assert program is not None
         program.save(path, external_data=True)

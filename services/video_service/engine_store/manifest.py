@@ -9,7 +9,8 @@ from pydantic import ConfigDict, Field
 from contracts.models import FrozenModel
 
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
+"""The last two: linear layers of the transformers in eight bits; the rest in bf16, of onnx in fp32."""
 EngineState = Literal["built", "verified", "quarantined"]
 
 MANIFEST_FORMAT = 1

@@ -11,7 +11,7 @@ import torch
 
 from graphs.attention import FORMS
 from graphs.export import MODEL_NAME, ExportFacts, export_graph
-from graphs.graph import DTYPES, Graph
+from graphs.graph import Graph, dtype_of
 from video_service.device import cuda_capability, cuda_name
 from video_service.engine_store.building import build_once
 from video_service.engine_store.gpus import check_gpu
@@ -61,7 +61,7 @@ def build(source: Buildable, store: EngineStore, order: Order, say: Say) -> list
     if (found := _all_there(clips, source, store, order)) is not None:
         say(f"all {len(found)} engines were already built")
         return found
-    graphs = clips.graphs(order.shape, DTYPES[order.precision])
+    graphs = clips.engine_graphs(order.shape, order.precision, order.target)
     features = _features(graphs, order)
     built: list[Manifest] = []
     for index, graph in enumerate(graphs.values()):
@@ -231,7 +231,7 @@ def _verify_one(
 ) -> Manifest:
     """Raises `EngineRefused` where this machine has too little memory: that says nothing of the engine."""
     name, precision = manifest.recipe.graph, manifest.recipe.precision
-    kinds = (DTYPES[precision], torch.float32, getattr(torch, source.dtype))
+    kinds = (dtype_of(precision, manifest.recipe.target), torch.float32, getattr(torch, source.dtype))
     graph, reference, served = (clips.graphs(shape, dtype)[name] for dtype in kinds)
     options = SessionOptions(device=torch.device(source.device), threads=torch.get_num_threads())
     try:

@@ -1,6 +1,7 @@
 """The graphs of a checkpoint's clips, with seeded inputs, in any precision."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,17 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from graphs.graph import Graph
+from graphs.graph import Graph, dtype_of, run_in_torch
+from graphs.quantize import KINDS, input_ranges, quantized
 from video_service.checkpoint_folder import ModelUnavailable
+from video_service.engine_store.manifest import Precision, Target
 from video_service.engine_store.shape import ClipShape
 from video_service.engines.buildable import Buildable
 from video_service.engines.families import Family, family_of, read_family
 
 _SEED = 1234
+_SEEN_SIDE, _SEEN_FRAMES = 128, 5
+_SEEN_TIMES = (2.0, 1.5, 1.0, 0.5, 0.1)  # of the example's, which is 500
 
 
 class ClipGraphs:
@@ -35,6 +40,37 @@ class ClipGraphs:
             torch.manual_seed(_SEED)
             graphs = self.family.graphs(self._parts[dtype], shape)
         return {graph.name: graph for graph in graphs}
+
+    def engine_graphs(self, shape: ClipShape, precision: Precision, target: Target) -> dict[str, Graph]:
+        """The graphs as an engine has them: with eight-bit layers where `precision` asks for them."""
+        dtype = dtype_of(precision, target)
+        graphs = self.graphs(shape, dtype)
+        if precision not in KINDS:
+            return graphs
+        if not any(graph.eight_bits for graph in graphs.values()):
+            raise ValueError(f"no layers of {self.family.name} are known to bear {precision}")
+        seen = self._ranges(shape, dtype)
+        return {
+            name: quantized(graph, KINDS[precision], seen[name]) if graph.eight_bits else graph
+            for name, graph in graphs.items()
+        }
+
+    def _ranges(self, shape: ClipShape, dtype: torch.dtype) -> dict[str, dict[str, float]]:
+        """What goes into each layer, from a clip small enough to compute anywhere: magnitudes depend little on size."""
+        small = replace(
+            shape, width=min(shape.width, _SEEN_SIDE), height=min(shape.height, _SEEN_SIDE),
+            num_frames=min(shape.num_frames, _SEEN_FRAMES),
+        )
+        graphs = self.graphs(small, dtype)
+        text = graphs["text_encoder"]
+        states = run_in_torch(text, text.inputs)["states"]
+        found: dict[str, dict[str, float]] = {}
+        for name, graph in graphs.items():
+            if graph.eight_bits:
+                given = dict(graph.inputs) | {"text": states.to(dtype)}
+                examples = [given | {"timestep": graph.inputs["timestep"] * of} for of in _SEEN_TIMES]
+                found[name] = input_ranges(graph, examples)
+        return found
 
 
 def _weights(source: Buildable, family: Family) -> Path:

@@ -64,6 +64,7 @@ def transformer_graph(
         inputs["timestep"][:, 0] = 0
     return Graph(
         name=name, module=BakedTransformer(transformer, inputs["latents"]), inputs=inputs, outputs=("velocity",),
+        eight_bits="body.blocks.",
     )
 
 
