@@ -5,7 +5,7 @@ PARALLEL := -n 2 --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: setup setup-dev demo run test test-fast test-slow check test-gpu containers-test clean
+.PHONY: setup setup-dev demo run test test-fast test-slow test-full check test-gpu containers-test clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -34,10 +34,13 @@ check: setup-dev
 test: check test-fast test-slow
 
 test-fast: setup-dev
-	$(PY) -m pytest $(PARALLEL) -m 'not gpu and not slow and not containers' --cov --cov-report=
+	$(PY) -m pytest $(PARALLEL) -m 'not slow and not full and not gpu and not containers' --cov --cov-report=
 
 test-slow: setup-dev
-	$(PY) -m pytest $(PARALLEL) -m 'slow and not gpu and not containers' --cov --cov-append --cov-report=term
+	$(PY) -m pytest $(PARALLEL) -m 'slow and not full and not gpu and not containers' --cov --cov-append --cov-report=term
+
+test-full: test
+	$(PY) -m pytest $(PARALLEL) -m 'full and not gpu'
 
 test-gpu: setup-dev
 	$(PY) -m pytest -m gpu

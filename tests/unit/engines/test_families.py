@@ -130,7 +130,7 @@ def test_the_second_expert_is_diffusers_transformer(exported: Any, clips: dict[s
     assert relative(exported("wan2.2-experts", "transformer_2").run(inputs)["velocity"], true) < BAR_FP32
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @torch.inference_mode()
 @pytest.mark.parametrize("size", [(128, 64), (136, 72)])
 def test_the_i2vgen_unet_is_diffusers_unet_at_even_and_odd_sizes(
@@ -147,7 +147,7 @@ def test_the_i2vgen_unet_is_diffusers_unet_at_even_and_odd_sizes(
     assert relative(OnnxSession(tmp_path / "graph.onnx", threads=1).run(x)["velocity"], true) < BAR_FP32
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(("family", "name"), OF_THE_FAMILY)
 def test_half_precision_agrees_with_torch_and_builds_for_every_rtx_generation(
     clips: dict[str, ClipGraphs], tmp_path: Path, family: str, name: str

@@ -45,8 +45,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "name",
     [
-        "text_encoder", "vae_decoder_later", "transformer", pytest.param("vae_encoder", marks=pytest.mark.slow),
-        pytest.param("vae_decoder_first", marks=pytest.mark.slow),
+        "text_encoder", "vae_decoder_later", "transformer", pytest.param("vae_encoder", marks=pytest.mark.full),
+        pytest.param("vae_decoder_first", marks=pytest.mark.full),
     ],
 )
 def test_fp16_graphs_agree_with_torch_and_build_for_every_rtx_generation(
@@ -64,9 +64,9 @@ def test_fp16_graphs_agree_with_torch_and_build_for_every_rtx_generation(
 @pytest.mark.parametrize(
     "name",
     [
-        "text_encoder", "transformer", pytest.param("vae_encoder", marks=pytest.mark.slow),
-        pytest.param("vae_decoder_first", marks=pytest.mark.slow),
-        pytest.param("vae_decoder_later", marks=pytest.mark.slow),
+        "text_encoder", "transformer", pytest.param("vae_encoder", marks=pytest.mark.full),
+        pytest.param("vae_decoder_first", marks=pytest.mark.full),
+        pytest.param("vae_decoder_later", marks=pytest.mark.full),
     ],
 )
 def test_bf16_graphs_build_for_every_rtx_generation(
