@@ -1,9 +1,11 @@
 """Where the gateway's tables lie: SQLite (WAL) in a file or Postgres by URL, reached by the same statements."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -14,6 +16,37 @@ metadata = sa.MetaData()
 _LOCKS = 0x57111  # the advisory locks of this application, apart from those of others on the same Postgres
 _SCHEMA_LOCK = 1
 _POOL_SIZE, _POOL_OVERFLOW = 10, 20
+_SHARE_A_COMMIT = 64
+T = TypeVar("T")
+
+
+class _Piece(Generic[T]):
+    """One part of a shared transaction: what is to be done, and what came of it."""
+
+    def __init__(self, work: Callable[[sa.Connection], T]) -> None:
+        self._work = work
+        self._value: list[T] = []
+        self.done = False
+        self.error: BaseException | None = None
+
+    def run(self, connection: sa.Connection, *, alone: bool) -> None:
+        """Do it; where it fails, undo it and nothing else. `alone`, the transaction's end undoes it."""
+        if alone:
+            self._value = [self._work(connection)]
+            return
+        connection.exec_driver_sql("SAVEPOINT piece")
+        try:
+            self._value = [self._work(connection)]
+        except BaseException as error:
+            self.error = error
+            connection.exec_driver_sql("ROLLBACK TO piece")
+        connection.exec_driver_sql("RELEASE piece")
+
+    def result(self) -> T:
+        """Its value; raises what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self._value[0]
 
 
 class Database:
@@ -21,8 +54,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = normal_url(url)
+        self._pieces: deque[_Piece[Any]] = deque()
         self.shared = self.url.get_backend_name() == "postgresql"
         """Whether processes of other machines may work on it at the same time."""
+        # SQLite lets one write at a time and has the others look again and again; here they stand in line for it.
+        self._writer: AbstractContextManager[Any] = nullcontext() if self.shared else threading.Lock()
         if self.shared:
             self.engine = sa.create_engine(
                 self.url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True,
@@ -30,10 +66,7 @@ class Database:
             )
         else:
             Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(
-                self.url, connect_args={"timeout": 30},
-                pool_reset_on_return=None,  # every use below is a transaction that ends by itself
-            )
+            self.engine = sa.create_engine(self.url, connect_args={"timeout": 30})
             event.listen(self.engine, "connect", _prepare_connection)
             event.listen(self.engine, "begin", _begin)
         self._prepare()
@@ -46,8 +79,35 @@ class Database:
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that may write. On SQLite it has the only write lock from its first moment on; on Postgres
         rows that are read to be changed are locked by `with_for_update` (which SQLite leaves out)."""
-        with self.engine.connect() as connection, connection.begin():
+        with self._writer, self.engine.connect() as connection, connection.begin():
             yield connection
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """The result of `work` in a transaction that may write, once it is on disk; raises what it raises, and then
+        nothing of it is there. On SQLite, those who come while others write share the next commit."""
+        if self.shared:
+            with self.writing() as connection:
+                return work(connection)
+        mine = _Piece(work)
+        self._pieces.append(mine)
+        with self._writer:
+            while not mine.done:
+                self._write_all()
+        return mine.result()
+
+    def _write_all(self) -> None:
+        """Write what all who wait want written, in one transaction, of which each has a part of its own."""
+        pieces = [self._pieces.popleft() for _ in range(min(len(self._pieces), _SHARE_A_COMMIT))]
+        try:
+            with self.engine.connect() as connection, connection.begin():
+                for piece in pieces:
+                    piece.run(connection, alone=len(pieces) == 1)
+        except BaseException as error:
+            for piece in pieces:
+                piece.error = error  # no commit, so nothing of anybody's
+        finally:
+            for piece in pieces:
+                piece.done = True
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

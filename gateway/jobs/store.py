@@ -85,7 +85,7 @@ class JobStore:
             QueueFull: `max_queued` jobs wait already; nothing was stored.
             OwnerQueueFull: `max_of_owner` jobs of this owner wait or run already; nothing was stored.
         """
-        with self._database.writing() as connection:
+        def write(connection: sa.Connection) -> JobRecord:
             self._database.one_at_a_time(connection, _QUEUE_LOCK)  # the bound holds; numbers appear in their order
             if job.idempotency_key is not None:
                 before = _made_before(connection, job.owner, job.idempotency_key, job.fingerprint)
@@ -99,6 +99,8 @@ class JobStore:
             if job.request.webhook_url is not None:
                 expect(connection, job.id, job.request.webhook_url)
             return _record(stored)
+
+        return self._database.write(write)
 
     def made_before(self, owner: str, idempotency_key: str, fingerprint: str) -> JobRecord | None:
         """The job that this request made before, if it did; raises `KeyReused` where another request has its key."""
@@ -141,7 +143,7 @@ class JobStore:
             IllegalTransition: the table does not lead there from the present state; nothing changed.
             JobNotFound: there is no such job.
         """
-        with self._database.writing() as connection:
+        def write(connection: sa.Connection) -> JobRecord:
             job = self._one(connection, job_id, to_change=True)
             if job.state not in sources_of(to):
                 raise IllegalTransition(job_id, job.state, to)
@@ -162,6 +164,8 @@ class JobStore:
             moved(connection, job_id, to)
             return _record(changed)
 
+        return self._database.write(write)
+
     def note(
         self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
         warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
@@ -173,7 +177,7 @@ class JobStore:
             IllegalTransition: the job does not run (any more): nothing changed, and its work should stop.
             JobNotFound: there is no such job.
         """
-        with self._database.writing() as connection:
+        def write(connection: sa.Connection) -> JobRecord:
             job = self._one(connection, job_id, to_change=True)
             if job.state != "running":
                 raise IllegalTransition(job_id, job.state, f"running ({stage or 'unchanged'})")
@@ -187,6 +191,8 @@ class JobStore:
             if not known:
                 return job
             return _record(connection.execute(_CHANGE, {"of_job": job_id, **known}).one())
+
+        return self._database.write(write)
 
     def webhook(self, job_id: str) -> Delivery | None:
         """The webhook of a job, if it has one."""

@@ -52,8 +52,7 @@ async def taken_care_of(care: Caretaker) -> AsyncIterator[None]:
     Raises:
         StateInUse: another process is this executor.
     """
-    # As long as a dead machine may hold its id, and a little longer.
-    await to_thread.run_sync(care.executors.enter, care.dead_after_s + 5)
+    await to_thread.run_sync(care.executors.enter, care.executors.patience_s)
     tasks: list[asyncio.Task[None]] = []
     try:
         try:

@@ -22,6 +22,7 @@ _executors = sa.Table(
 )
 _EXECUTORS_LOCK = 3
 _ASK_AGAIN_S = 0.2
+_ENDING_S = 5.0  # a process that was told to stop may need so long
 
 
 class StateInUse(Exception):
@@ -46,6 +47,12 @@ class Executors:
         self._place = place
         self._dead_after_s = dead_after_s
         self._life = ""
+
+    @property
+    def patience_s(self) -> float:
+        """How long the process before this one may keep its id: a machine that vanished, for as long as it may be
+        silent; one on this disk only until it has ended."""
+        return _ENDING_S + (self._dead_after_s if self._database.shared else 0.0)
 
     def enter(self, wait_s: float) -> None:
         """Take this executor's id and begin to count as living.

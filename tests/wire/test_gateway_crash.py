@@ -52,11 +52,11 @@ class GatewayProcess:
     def stop(self, how: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(how)
-        return self._process.wait(timeout=20)
+        return self._process.wait(timeout=60)
 
     def wait(self) -> int:
         assert self._process is not None
-        return self._process.wait(timeout=30)
+        return self._process.wait(timeout=120)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -157,5 +157,8 @@ async def test_two_gateways_never_share_a_data_folder(gateway: GatewayProcess, s
         assert (await client.get("/livez")).status_code == 200
     second = GatewayProcess(tmp_path, services)
     second.start()
-    assert await asyncio.to_thread(second.wait) != 0
+    try:
+        assert await asyncio.to_thread(second.wait) != 0
+    finally:
+        second.stop(signal.SIGKILL)
     assert "Another gateway works as executor" in (tmp_path / "gateway.log").read_text()
