@@ -16,7 +16,6 @@ from gateway.jobs.job import IllegalTransition, QueueFull
 from gateway.jobs.store import JobStore
 from tests.unit.gateway.test_store import new_job
 
-
 R = TypeVar("R")
 
 
