@@ -1,5 +1,6 @@
 # The video service, with the embedded checkpoint.
 #   docker build -f deploy/video.Dockerfile -t stillmotion/video .
+# With what builds and runs engines (docs/engines.md): --build-arg ENGINE_TARGET=onnx, tensorrt-rtx or tensorrt
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 # Packages: changes only when pyproject.toml or constraints.txt do.
@@ -13,7 +14,8 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/venv
 WORKDIR /build
 COPY deploy/requirements.py pyproject.toml constraints.txt ./
-RUN python3 requirements.py video > requirements.txt \
+ARG ENGINE_TARGET
+RUN python3 requirements.py video ${ENGINE_TARGET} > requirements.txt \
     && python3 -m pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt
 
 FROM ${BASE_IMAGE} AS code
@@ -39,13 +41,13 @@ COPY --from=system / /
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=models /models /models
 COPY --from=code /app /app
-RUN mkdir /data && chown 10001:10001 /data
+RUN mkdir /data /engines && chown 10001:10001 /data /engines
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 HOME=/tmp PYTHONUNBUFFERED=1 \
-    VIDEO_HOST=0.0.0.0 STILLMOTION_DATA=/data STILLMOTION_MODELS=/models/embedded HF_HOME=/tmp/huggingface
+    VIDEO_HOST=0.0.0.0 STILLMOTION_DATA=/data VIDEO_ENGINES=/engines STILLMOTION_MODELS=/models/embedded HF_HOME=/tmp/huggingface
 USER 10001:10001
 WORKDIR /app
-VOLUME /data
+VOLUME /data /engines
 EXPOSE 8002
 HEALTHCHECK --interval=5s --timeout=6s --start-period=15m --retries=3 CMD ["python", "healthcheck.py", "8002"]
 CMD ["python", "-m", "video_service"]

@@ -23,16 +23,16 @@ GRAPH_FIELDS: Mapping[str, tuple[str, ...]] = {
 RENDER_GRAPHS = ("text_encoder", "vae_encoder", "vae_decoder_first", "vae_decoder_later", "transformer")
 """Those that the service renders with; the others are of families that it does not serve."""
 
-_LIBRARIES: Mapping[Target, tuple[str, ...]] = {
+DISTRIBUTIONS: Mapping[Target, tuple[str, ...]] = {
     "onnx": ("onnxruntime",),
-    "tensorrt": ("tensorrt",),
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt"),
     "tensorrt-rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx", "tensorrt_rtx"),
 }
 
 
 def library_version(target: Target) -> str | None:
     """The installed version of what runs `target`, or None."""
-    for name in _LIBRARIES[target]:
+    for name in DISTRIBUTIONS[target]:
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -24,7 +24,7 @@ RTX_CAPABILITIES = ("86", "89", "120")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     # The choice of an engine is what this prepares: it must not fail for want of one.
     wish = {"engine": "torch"} | ({"model": options.model} if options.model else {})
     settings = VideoSettings().model_copy(update=wish)
@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return {"build": _build, "list": _list, "verify": _verify}[options.command](options, settings, store)
     except (ModelUnavailable, EngineRefused, StoreBusy, ValueError) as error:
         return _fail(str(error))
+    except ModuleNotFoundError as error:
+        return _fail(f"engines need {error.name}: pip install 'stillmotion[engines]'; in compose set ENGINE_TARGET "
+                     "and build the image again")
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where it stopped")
 
@@ -46,7 +49,8 @@ def _build(options: argparse.Namespace, settings: VideoSettings, store: EngineSt
 
     source = find_buildable(settings)
     target: Target = _target_for(source.device) if options.target == "auto" else options.target
-    precision = options.precision or ("fp32" if target == "onnx" else "bf16")
+    own: Precision = "fp32" if target == "onnx" else "bf16"
+    precision: Precision = own if options.precision == "auto" else options.precision
     if target == "onnx" and precision == "bf16":
         raise ValueError("ONNX Runtime has no bfloat16 kernels on a CPU: use --precision fp32 or fp16")
     capabilities = _capabilities(target, options.sm)
@@ -171,7 +175,8 @@ def _verdict(manifests: Sequence[Manifest], source: "Buildable") -> int:
     return _fail(", ".join(bad)) if bad else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(prog="stillmotion engines", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("build", "build and verify what is missing of some clip shapes"),
@@ -189,7 +194,8 @@ def _add_build_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--clips", help="instead of both: WIDTHxHEIGHTxFRAMES, several with commas")
     command.add_argument("--target", choices=("auto", "onnx", "tensorrt", "tensorrt-rtx"), default="auto",
                          help="auto: what is installed and runs on this machine")
-    command.add_argument("--precision", choices=get_args(Precision), help="default bf16, of onnx fp32")
+    command.add_argument("--precision", choices=("auto", *get_args(Precision)), default="auto",
+                         help="auto: bf16, of onnx fp32")
     command.add_argument("--sm", default=",".join(RTX_CAPABILITIES),
                          help="GPUs for tensorrt-rtx, such as 89,120, or `here`; default %(default)s")
     command.add_argument("--stream-weights", choices=("auto", "on", "off"), default="auto",
