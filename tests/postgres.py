@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-_START_S = 30.0
+_START_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,9 +56,9 @@ class KeptProcess:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(20)
+            self._process.wait(60)
 
-    def terminate(self, limit_s: float = 20) -> int:
+    def terminate(self, limit_s: float = 60) -> int:
         """SIGTERM; the exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
@@ -76,7 +76,7 @@ class KeptProcess:
             return httpx.get(f"{self.url}/readyz", timeout=10, trust_env=False).status_code == 200
         return False
 
-    def wait_ready(self, limit_s: float = 60) -> None:
+    def wait_ready(self, limit_s: float = 180) -> None:
         """Wait for `/readyz`."""
         until(self.ready, limit_s, lambda: f"{self.name} is not ready:\n{self.log.read_text()[-4000:]}")
 

@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 MODULE = ("-m", "video_service")
-_START_S = 60.0
+_START_S = 180.0
 Value = TypeVar("Value")
 
 
@@ -52,7 +52,7 @@ class VideoProcess:
         """The worker that renders now."""
         return psutil.Process(int(self.http.get("/readyz").json()["details"]["worker_pid"]))
 
-    def until(self, condition: Callable[[], Value], timeout_s: float = 20.0) -> Value:
+    def until(self, condition: Callable[[], Value], timeout_s: float = 60.0) -> Value:
         """Poll until `condition` is true and return its value; fails with the service's log."""
         deadline = time.monotonic() + timeout_s
         while not (value := condition()):
@@ -60,7 +60,7 @@ class VideoProcess:
             time.sleep(0.02)
         return value
 
-    def wait_ended(self, render_id: str, timeout_s: float = 30.0) -> dict:
+    def wait_ended(self, render_id: str, timeout_s: float = 90.0) -> dict:
         """The terminal status."""
         def ended() -> dict | None:
             status = self.http.get(f"/v1/videos/{render_id}").json()

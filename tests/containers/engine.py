@@ -29,9 +29,9 @@ class Engine:
         """Call compose on the project's file under a project name of the tests' own."""
         return self._call((*self.compose, "-p", PROJECT, *arguments), limit_s)
 
-    def build(self, kind: str) -> None:
-        """Build the image of one service as its Dockerfile says."""
-        what = ("-f", f"deploy/{kind}.Dockerfile", "-t", f"stillmotion/{kind}", ".")
+    def build(self, kind: str, *arguments: str) -> None:
+        """Build the image of one service as its Dockerfile says; `arguments` are for the build command."""
+        what = ("-f", f"deploy/{kind}.Dockerfile", "-t", f"stillmotion/{kind}", *arguments, ".")
         self._call((self.name, "build", *self.build_flags, *what), 3000)
 
     def image_mb(self, kind: str) -> float:

@@ -62,7 +62,7 @@ class Gateway:
         """The job as it is now."""
         return self.http.get(job["urls"]["self"]).json()
 
-    def wait_for_step(self, job: dict[str, Any], step: int, limit_s: float = 60) -> dict[str, Any]:
+    def wait_for_step(self, job: dict[str, Any], step: int, limit_s: float = 120) -> dict[str, Any]:
         """The job once it has done `step` denoising steps and still renders."""
         until = time.monotonic() + limit_s
         while time.monotonic() < until:
@@ -73,7 +73,7 @@ class Gateway:
             time.sleep(0.02)
         raise AssertionError(f"no step {step} within {limit_s} s: {job}")
 
-    def wait_for_end(self, job: dict[str, Any], limit_s: float = 90) -> dict[str, Any]:
+    def wait_for_end(self, job: dict[str, Any], limit_s: float = 180) -> dict[str, Any]:
         """The job once it has ended."""
         until = time.monotonic() + limit_s
         while time.monotonic() < until:

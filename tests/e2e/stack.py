@@ -18,7 +18,7 @@ import psutil
 from gateway.cli.lifeline import die_with_parent
 
 STILLMOTION = str(Path(sys.executable).with_name("stillmotion"))
-START_S = 120
+START_S = 240
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def served(environment: Mapping[str, str], folder: Path) -> Iterator[Stack]:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(30)
+                    process.wait(60)
                 process.kill()
             process.wait(10)
 

@@ -51,7 +51,7 @@ class VideoProcess:
 
     def kill(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)  # the worker too, as when the machine goes down
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ async def ready(client: httpx.AsyncClient) -> bool:
     return (await client.get("/readyz")).status_code == 200
 
 
-async def until(reached: Callable[[], Any], seconds: float = 60) -> None:
+async def until(reached: Callable[[], Any], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not await reached():
         assert time.monotonic() < deadline, "not reached in time"

@@ -174,7 +174,7 @@ async def test_when_no_worker_starts_what_waits_fails_with_the_reason_and_new_re
     settings = VideoSettings(model=str(model), data_dir=tmp_path / "data")
     async for http in connect(settings, ("false",)):
         assert (await http.put("/v1/videos/a", json=BODY)).status_code == 202
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await http.get("/v1/videos/a/events")
         status = (await http.get("/v1/videos/a")).json()
         assert (status["state"], status["error"]["code"]) == ("failed", "model_unavailable")

@@ -93,7 +93,7 @@ def test_a_restart_finds_the_finished_render_at_once_and_takes_up_the_interrupte
         service.http.put("/v1/videos/interrupted", json=long_body())
         service.until(lambda: service.http.get("/v1/videos/interrupted").json()["step"] >= 1)
         service.process.kill()
-        service.process.wait(5)
+        service.process.wait(30)
     with running(MODULE, tmp_path / "data", model) as service:
         service.wait_alive()
         assert service.http.put("/v1/videos/finished", json=body()).status_code == 200

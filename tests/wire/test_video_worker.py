@@ -136,7 +136,7 @@ def test_a_killed_worker_fails_its_render_by_name_and_the_next_one_completes(ser
     assert error["code"] == "worker_died"
     assert "SIGKILL" in error["detail"]
     service.wait_ready()
-    assert time.monotonic() - killed_at < 15
+    assert time.monotonic() - killed_at < 60
     assert service.wait_ended("survivor")["state"] == "completed"
     assert service.worker().pid != worker.pid
 
@@ -195,8 +195,8 @@ def test_ctrl_c_ends_everything_soon_without_a_traceback(model: Path, tmp_path: 
             service.process.send_signal(signal.SIGINT)
             for _ in lines:
                 pass
-        assert service.process.wait(10) == 0
-        assert time.monotonic() - asked_at < 8
+        assert service.process.wait(60) == 0
+        assert time.monotonic() - asked_at < 30
         service.until(lambda: not worker.is_running())
         assert "Traceback" not in service.log
 
@@ -213,8 +213,8 @@ def test_a_killed_service_takes_its_worker_along_and_its_renders_up_again(model:
         family = psutil.Process(service.process.pid).children(recursive=True)
         assert service.worker() in family
         service.process.kill()
-        service.process.wait(5)
-        psutil.wait_procs(family, timeout=5)
+        service.process.wait(30)
+        psutil.wait_procs(family, timeout=30)
         assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     with running(SCRIPTED, tmp_path / "data", model) as service:
         service.wait_alive()
@@ -227,6 +227,6 @@ def test_a_second_service_refuses_the_folder_of_the_first(model: Path, tmp_path:
     with running(SCRIPTED, tmp_path / "data", model) as first:
         first.wait_alive()
         with running(SCRIPTED, tmp_path / "data", model) as second:
-            assert second.process.wait(30) == 1
+            assert second.process.wait(120) == 1
             assert "STILLMOTION_DATA" in second.log
             assert "Traceback" not in second.log

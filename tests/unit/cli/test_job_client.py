@@ -34,7 +34,7 @@ async def test_a_render_that_is_silent_for_several_heartbeats_is_followed_to_its
             await asyncio.sleep(0.3)  # six heartbeats without a change
             services.script.may_go_on.set()
 
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             group.create_task(let_it_go_on())
             seen = [current async for current in client.follow(job)]
         assert seen[-1].state == "completed"

@@ -17,7 +17,7 @@ from gateway.cli.stack import ServiceSpec, StackError
 from gateway.cli.supervisor import Patience, Supervisor, running_stack
 
 SCRIPT = Path(__file__).with_name("small_service.py")
-QUICK = Patience(start_s=20, stop_s=0.7, poll_s=0.02, first_backoff_s=0.05, max_backoff_s=0.1, max_restarts=2)
+QUICK = Patience(start_s=60, stop_s=0.7, poll_s=0.02, first_backoff_s=0.05, max_backoff_s=0.1, max_restarts=2)
 
 
 def free_port() -> int:
@@ -53,7 +53,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def eventually(law: Callable[[], bool], limit_s: float = 5.0) -> bool:
+def eventually(law: Callable[[], bool], limit_s: float = 30.0) -> bool:
     until = time.monotonic() + limit_s
     while not law() and time.monotonic() < until:
         time.sleep(0.02)
@@ -79,7 +79,7 @@ async def test_a_child_that_ignores_sigterm_is_killed_when_the_patience_ends() -
     async with running_stack([small("video", "ignores-sigterm")], os.environ, heard, QUICK) as stack:
         await ready(stack)
         began = time.monotonic()
-    assert QUICK.stop_s <= time.monotonic() - began < QUICK.stop_s + 2
+    assert QUICK.stop_s <= time.monotonic() - began < QUICK.stop_s + 15
     assert not alive(heard.pids()[0])
 
 
@@ -102,14 +102,14 @@ async def test_a_second_signal_during_the_stop_kills_at_once_and_leaves_nothing(
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20, "not the 30 s of an orderly stop"
     assert not alive(heard.pids()[0])
 
 
 async def kill_whenever_it_lives(heard: Heard, name: str, times: int) -> None:
     """Kill the first `times` processes of a service, each once it has said its pid."""
     for number in range(times):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(heard.pids(of=name)) <= number:  # noqa: ASYNC110 - the word comes from another process
                 await asyncio.sleep(0.02)
         os.kill(heard.pids(of=name)[number], signal.SIGKILL)
@@ -131,7 +131,7 @@ async def test_a_child_that_dies_again_and_again_is_given_up_by_name() -> None:
         await ready(stack)
         await kill_whenever_it_lives(heard, "vl", times=QUICK.max_restarts + 1)
         with pytest.raises(StackError, match="vl died 3 times in a row, the last time: killed by SIGKILL"):
-            await asyncio.wait_for(stack.until_failure(), 10)
+            await asyncio.wait_for(stack.until_failure(), 60)
         assert alive(heard.pids(of="video")[0])
     assert not any(alive(pid) for pid in heard.pids())
 

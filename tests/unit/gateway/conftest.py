@@ -65,7 +65,7 @@ async def open_socket_client(settings: GatewaySettings) -> AsyncIterator[httpx.A
     server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1))
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not server.started:  # noqa: ASYNC110 - uvicorn sets an attribute and has no event to wait for
                 await asyncio.sleep(0.01)
         async with httpx.AsyncClient(
@@ -110,7 +110,7 @@ def picture() -> Callable[..., bytes]:
 
 
 async def until(
-    client: httpx.AsyncClient, job_id: str, reached: Callable[[dict[str, Any]], bool], seconds: float = 10
+    client: httpx.AsyncClient, job_id: str, reached: Callable[[dict[str, Any]], bool], seconds: float = 60
 ) -> dict[str, Any]:
     """The job once `reached` holds for it."""
     deadline = asyncio.get_running_loop().time() + seconds

@@ -260,5 +260,5 @@ def running_services() -> Iterator[Services]:
     finally:
         for server in servers:
             server.should_exit = server.force_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=60)
 

@@ -51,7 +51,7 @@ async def test_a_silent_stream_sends_heartbeats_and_a_queued_job_its_place(tmp_p
         jobs = [(await client.post("/generate", json={"prompt": f"kite {n}"})).json() for n in range(3)]
         lines: list[str] = []
         places: list[int] = []
-        async with asyncio.timeout(10), client.stream("GET", jobs[2]["urls"]["events"]) as stream:
+        async with asyncio.timeout(60), client.stream("GET", jobs[2]["urls"]["events"]) as stream:
             async for line in stream.aiter_lines():
                 lines.append(line)
                 if line.startswith("data: "):
@@ -89,7 +89,7 @@ async def test_a_follower_goes_on_after_a_restart_where_it_was(tmp_path: Path, s
     async with open_socket_client(gateway_settings(tmp_path, services)) as client:
         url = (await client.post("/generate", json={"prompt": "a kite"})).json()["urls"]["events"]
         told: list[str] = []
-        async with asyncio.timeout(10), aconnect_sse(client, "GET", url) as source:
+        async with asyncio.timeout(60), aconnect_sse(client, "GET", url) as source:
             async for event in source.aiter_sse():
                 told.append(event.id)
                 if json.loads(event.data)["progress"]["step"] == 2:

@@ -44,7 +44,7 @@ def command(folder: Path, prompt: str = "go", steps: int = 4) -> RenderCommand:
 
 
 async def outcome(worker: WorkerProcess) -> Completed | Failed | Canceled:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             message = await worker.receive()
             if not isinstance(message, Progress):

@@ -70,7 +70,7 @@ async def serving(load: Callable[[Settings], Engine], *, wait: bool = True, **se
 
 
 async def until_ready(client: Client) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         ready = False
         while not ready:
             await asyncio.sleep(0.01)
@@ -157,7 +157,7 @@ async def test_while_the_model_loads_it_is_alive_and_not_ready() -> None:
     loaded = threading.Event()
 
     def slow_load(_: Settings) -> Engine:
-        loaded.wait(10)
+        loaded.wait(60)
         return HeldEngine()
 
     async with serving(slow_load, wait=False) as client:
