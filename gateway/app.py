@@ -53,6 +53,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app = FastAPI(
         title="Stillmotion", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
+        # Traces and series are ours (`wire`); looking for others costs each request as much as its place in the line.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for part in (generate, jobs, links, openai_videos, files, models, describe, health, metrics, docs):
         app.include_router(part.router)
