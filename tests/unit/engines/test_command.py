@@ -1,5 +1,6 @@
 """The command line of the engines: what is wrong is told in one line, and nothing is guessed."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,43 @@ def test_the_list_shows_every_engine_its_state_and_what_is_ready(
     lines = capsys.readouterr().out.splitlines()
     assert sum("verified" in line for line in lines) == 5
     assert any(line.startswith("onnx: 96x64x9 fp32 ready") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--clips", "64x64"], "the clip '64x64' is not WIDTHxHEIGHTxFRAMES"),
+        (["--clips", "64x64x9,96x64x10"], "10 frames: the VAE takes 4k+1"),
+        (["--target", "tensorrt-rtx", "--sm", "here"], "TensorRT-RTX does not run on no GPU"),
+    ],
+)
+def test_every_clip_and_gpu_is_checked_before_any_is_built(
+    environment: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(["build", *arguments]) == 1
+    assert words in capsys.readouterr().err
+    assert not (environment / "engines").exists()
+
+
+def test_without_the_libraries_it_says_which_is_missing_and_how_to_get_it(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "graphs.export", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert main(["build"]) == 1
+    told = capsys.readouterr().err
+    assert "engines need onnx: pip install 'stillmotion[engines]'; in compose set ENGINE_TARGET" in told
+
+
+def test_what_is_built_and_verified_is_neither_built_nor_verified_again(
+    built_store: EngineStore, environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As at every later start of a deployment."""
+    monkeypatch.setenv("VIDEO_ENGINES", str(built_store.root))
+    monkeypatch.setenv("VIDEO_DTYPE", "float32")
+    assert main(["build", "--target", "auto", "--clips", "96x64x9"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ["all 5 engines were already built"]
 
 
 @pytest.mark.slow
