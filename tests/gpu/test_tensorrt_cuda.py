@@ -52,9 +52,10 @@ def onnx_path(net: torch.nn.Sequential, tmp_path_factory: pytest.TempPathFactory
     return folder / "graph.onnx"
 
 
-def plan_for(api: TensorRT, path: Path, **options: bool) -> bytes:
+def plan_for(api: TensorRT, path: Path, *, stream_weights: bool = False, refit: bool = False) -> bytes:
     capability = cuda_capability() if hasattr(api, "ComputeCapability") else None
-    return bytes(view(build_plan(api, path, PlanOptions(capability=capability, **options))))
+    options = PlanOptions(capability=capability, stream_weights=stream_weights, refit=refit)
+    return bytes(view(build_plan(api, path, options)))
 
 
 def session_of(api: TensorRT, plan: bytes, options: RunOptions | None = None) -> TrtSession:
