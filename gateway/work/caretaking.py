@@ -87,6 +87,9 @@ async def review(care: Caretaker) -> None:
             with suppress(JobNotFound):
                 await care.ledger.get(job_id)  # ended and removed meanwhile: nothing to start
                 await care.engine.start(job_id)
+        for job_id in found.adrift:
+            log.warning("job %s was let go of by this process; it is carried on", job_id, extra={"job_id": job_id})
+            await care.engine.resume(job_id)
         for job_id in found.crashed_too_often:
             await _give_up(job_id, crashed_too_often_problem(), care.ledger)
         for job_id in found.given_up:

@@ -42,6 +42,8 @@ class Review:
     """What the engine knows of jobs that were taken from the line and have not ended: it should have all of them."""
 
     unknown: tuple[str, ...]
+    adrift: tuple[str, ...]
+    """This process holds them and was not at them in two reviews: it had let go of them, and nobody took them up."""
     given_up: tuple[str, ...]
     crashed_too_often: tuple[str, ...]
 
@@ -67,6 +69,7 @@ class DbosEngine:
         self._max_recoveries = max_recoveries
         self._running: dict[str, asyncio.Task[None]] = {}
         self._jobs: set[str] = set()  # started here and not ended, or about to be
+        self._adrift: set[str] = set()
         self._slots = asyncio.Semaphore(concurrency)
         self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
         self._delivery: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
@@ -133,11 +136,21 @@ class DbosEngine:
         found = await DBOS.list_workflows_async(workflow_ids=list(job_ids), load_input=False, load_output=False)
         status = {workflow.workflow_id: workflow.status for workflow in found}
         idle = {job_id for job_id, state in status.items() if state not in _WAITS_OR_RUNS}
+        held = {
+            workflow.workflow_id for workflow in found
+            if workflow.status == "PENDING" and workflow.executor_id == self._executor_id
+        } - self._running.keys()
+        adrift = held & self._adrift
+        self._adrift = self._adrift.difference(job_ids) | held
         return Review(
-            unknown=tuple(job_id for job_id in job_ids if job_id not in status),
+            unknown=tuple(job_id for job_id in job_ids if job_id not in status), adrift=tuple(adrift),
             given_up=tuple(job_id for job_id in idle if status[job_id] != _CRASHED_TOO_OFTEN),
             crashed_too_often=tuple(job_id for job_id in idle if status[job_id] == _CRASHED_TOO_OFTEN),
         )
+
+    async def resume(self, job_id: str) -> None:
+        """Have a job that nobody is at carried on; whoever still is at it, after all, writes nothing any more."""
+        await DBOS.resume_workflow_async(job_id)
 
     def stranded(self, living: set[str]) -> set[str]:
         """The executors that hold jobs and are not among the living. Blocking."""

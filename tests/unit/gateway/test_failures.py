@@ -10,6 +10,9 @@ import httpx
 import pytest
 
 from contracts.errors import Problem
+from gateway.app import create_app
+from gateway.runtime import Gateway
+from gateway.work.caretaking import review
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.services import Services
 
@@ -178,6 +181,29 @@ async def test_a_job_at_which_the_gateway_ended_too_often_is_failed_and_not_trie
         assert (failed["state"], failed["error"]["code"]) == ("failed", "crashed_too_often")
         services.script.may_go_on.set()
         assert (await ended(client, json={"prompt": "another kite"}))["state"] == "completed"
+
+
+async def test_a_job_that_its_process_let_go_of_is_carried_on_after_two_reviews(
+    tmp_path: Path, services: Services
+) -> None:
+    """As after a silence that the others took for death, when a job had been begun just before it was learnt."""
+    services.script.may_go_on.clear()
+    app = create_app(gateway_settings(tmp_path, services))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway", timeout=30) as client,
+    ):
+        opened: Gateway = app.state.gateway
+        job = (await client.post("/generate", json={"prompt": "a kite"})).json()
+        await until(client, job["id"], lambda job: job["progress"]["stage"] == "rendering")
+        opened.engine.drop_running()
+        await asyncio.sleep(0.1)
+        services.script.may_go_on.set()
+        await review(opened.care)
+        assert (await opened.engine.review([job["id"]])).adrift == (job["id"],)
+        await review(opened.care)
+        await until(client, job["id"], lambda job: job["state"] == "completed")
+    assert services.script.begun == [job["id"]]
 
 
 async def test_a_disk_without_room_makes_the_gateway_unready(tmp_path: Path, services: Services) -> None:
