@@ -17,6 +17,7 @@ _SAMPLE = 500  # jobs ahead whose sizes are looked at; a longer line is taken to
 _SHORT = 50
 _SHORT_FRESH_S, _LONG_FRESH_S = 0.02, 0.8  # less than the time between the news of a queue that moves
 _NEWEST_WEIGHT = 0.3
+_LOOKING_AT_MOST = 0.05  # of the time, however long the line is
 Key = TypeVar("Key", Work, str)
 _LEARN_FROM = 200
 _jobs = sa.table(
@@ -112,7 +113,8 @@ class Outlook:
         line = self._turns.look()
         self._ahead_s = tuple(_running_total(self._pace.seconds(work) for work in line.works[:_SAMPLE]))
         self._line = line
-        self._fresh_until = began + (_SHORT_FRESH_S if len(line.order) <= _SHORT else _LONG_FRESH_S)
+        fresh_s = _SHORT_FRESH_S if len(line.order) <= _SHORT else _LONG_FRESH_S
+        self._fresh_until = began + max(fresh_s, (time.monotonic() - began) / _LOOKING_AT_MOST)
 
     def of(self, job: JobRecord) -> Waiting:
         """The place and time of a waiting job."""
