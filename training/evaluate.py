@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--photos", type=int, help="only the first N photographs")
     parser.add_argument("--motions", default="all", help=f"all, or some of {','.join(MOTIONS)}")
     parser.add_argument("--wordings", type=int, default=1, help="prompts per photograph and motion")
+    parser.add_argument("--language", choices=("any", "en", "zh"), default="any", help="of the prompts")
     parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT")
     parser.add_argument("--frames", type=int, default=33)
     parser.add_argument("--steps", type=int, help="default: the model's own")
     parser.add_argument("--sampler", help="service engine only; default: the model's own")
     parser.add_argument("--guidance", type=float, help="default: the model's own")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", default="1/1", help="K/N: only each Nth clip from the Kth, for N processes at once")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--engine", choices=("service", "diffusers"), default="service")
     parser.add_argument("--render-only", action="store_true")
@@ -69,7 +72,9 @@ def _service(options: argparse.Namespace, width: int, height: int) -> Render:
             num_frames=options.frames, fps=FPS, steps=options.steps, sampler=options.sampler,
             guidance_scale=options.guidance, seed=case.seed,
         )
-        generate(model, request, output.with_suffix(".mp4"), lambda stage, done, total: None)
+        with TemporaryDirectory(dir=output.parent) as own:  # the thumbnail has one name for all clips
+            generate(model, request, Path(own) / "video.mp4", lambda stage, done, total: None)
+            (Path(own) / "video.mp4").replace(output.with_suffix(".mp4"))
 
     return render
 
@@ -106,11 +111,11 @@ def read_clip(stem: Path) -> Frames:
 
 
 def render_all(options: argparse.Namespace) -> None:
-    """Renders every case into `out/clips`, the fitted inputs into `out/inputs`, and lists them in `out/cases.json`."""
+    """Renders this part of the cases into `out/clips`; fitted inputs in `out/inputs`; `out/cases.json` lists all."""
     width, height = (int(side) for side in options.size.split("x"))
     photographs = load_photographs(options.pictures, options.names and options.names.split(","), options.photos)
     motions: list[str] = [*MOTIONS] if options.motions == "all" else options.motions.split(",")
-    cases = make_cases(list(photographs), motions, options.wordings, options.seed)
+    cases = make_cases(list(photographs), motions, options.wordings, options.seed, options.language)
     for folder in ("clips", "inputs"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
     fitted = {name: ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
@@ -118,31 +123,35 @@ def render_all(options: argparse.Namespace) -> None:
     for name, picture in fitted.items():
         picture.save(options.out / "inputs" / f"{name}.png")
     render = (_service if options.engine == "service" else _diffusers)(options, width, height)
-    done: list[dict[str, object]] = []
-    for number, case in enumerate(cases, 1):
+    told = ("model", "engine", "size", "frames", "steps", "sampler", "guidance")
+    setup = {key: getattr(options, key) or "default" for key in told}
+    listed = {"setup": setup, "cases": [asdict(case) for case in cases]}
+    (options.out / "cases.json").write_text(json.dumps(listed, ensure_ascii=False, indent=1), encoding="utf-8")
+    first, parts = (int(number) for number in options.part.split("/"))
+    for number, case in enumerate(cases[first - 1::parts], 1):
+        timing = options.out / "clips" / f"{case.name}.json"
+        if timing.exists():
+            continue  # of an earlier run into this folder
         start = time.perf_counter()
         render(case, fitted[case.picture], options.out / "clips" / case.name)
         seconds = time.perf_counter() - start
-        done.append({"case": asdict(case), "seconds": seconds})
-        print(f"{number}/{len(cases)} {case.name}: {case.prompt} ({seconds:.1f} s)", flush=True)
-    told = ("model", "engine", "size", "frames", "steps", "sampler", "guidance")
-    setup = {key: getattr(options, key) or "default" for key in told}
-    (options.out / "cases.json").write_text(
-        json.dumps({"setup": setup, "cases": done}, ensure_ascii=False, indent=1), encoding="utf-8"
-    )
+        timing.write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
+        print(f"{number} {case.name}: {case.prompt} ({seconds:.1f} s)", flush=True)
 
 
 def judge_all(out: Path) -> None:
-    """Measures what `out/cases.json` lists, writes the report and the contact sheets, and prints the report."""
+    """Measures what is rendered of `out/cases.json`, writes report and contact sheets, and prints the report."""
     from training.evaluation_report import contact_sheet, markdown, measure, summarise, write_report
 
     listed = json.loads((out / "cases.json").read_text(encoding="utf-8"))
     results, rows = [], {}
-    for row in listed["cases"]:
-        case = Case(**row["case"])
+    for case in (Case(**row) for row in listed["cases"]):
+        timing = out / "clips" / f"{case.name}.json"
+        if not timing.exists():
+            continue
         fitted = np.asarray(Image.open(out / "inputs" / f"{case.picture}.png"))
         frames = read_clip(out / "clips" / case.name)
-        result = measure(case, fitted, frames, row["seconds"])
+        result = measure(case, fitted, frames, json.loads(timing.read_text())["seconds"])
         results.append(result)
         label = f"{case.picture}, asked {case.motion}, seen {result.seen}, {result.psnr_db:.1f} dB"
         rows.setdefault(case.picture, []).append((label, fitted, frames))

@@ -90,13 +90,20 @@ def load_photographs(folder: Path | None, names: list[str] | None, limit: int | 
     return {name: Image.open(files[name]).convert("RGB") for name in chosen}
 
 
-def make_cases(pictures: list[str], motions: list[str], wordings: int, seed: int) -> list[Case]:
-    """`wordings` cases for every picture and motion; the wording moves on from picture to picture, so all get used."""
+def make_cases(
+    pictures: list[str], motions: list[str], wordings: int, seed: int, language: str = "any"
+) -> list[Case]:
+    """`wordings` cases for every picture and motion; the wording moves on from picture to picture, so all get used.
+
+    `language` is "en", "zh" or "any". Raises ValueError for a motion that is not among MOTIONS.
+    """
     unknown = set(motions) - set(MOTIONS)
     if unknown:
         raise ValueError(f"unknown motions {sorted(unknown)}; choose from {', '.join(MOTIONS)}")
+    ways = {motion: [text for text in WORDINGS[motion] if language == "any" or text.isascii() == (language == "en")]
+            for motion in motions}
     return [
         Case(picture=picture, motion=motion, seed=seed + turn,
-             prompt=WORDINGS[motion][(position + MOTIONS.index(motion) + turn) % len(WORDINGS[motion])])
+             prompt=ways[motion][(position + MOTIONS.index(motion) + turn) % len(ways[motion])])
         for position, picture in enumerate(pictures) for motion in motions for turn in range(wordings)
     ]
