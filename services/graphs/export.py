@@ -15,6 +15,9 @@ from graphs.quantize import TRANSLATION
 MODEL_NAME = "graph.onnx"
 
 _FORBIDDEN = frozenset({"Loop", "If", "Range", "Scan", "SequenceConstruct", "NonZero"})
+_SMALL = 2**16
+_TOLERANCE = 1e-4
+_FOLDED = 1024  # shapes, axes and scalars, and constants folded into one
 
 
 class ExportFailed(Exception):
@@ -46,10 +49,42 @@ def export_graph(graph: Graph, folder: Path, *, attention: AttentionForm = "fuse
                 custom_translation_table={**translation_of(attention), **TRANSLATION},
             )
         assert program is not None
+        assert program.exported_program is not None
         program.save(path, external_data=True)
     except (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
         raise ExportFailed(f"{graph.name} cannot be exported: {error}") from error
-    return check_exported(graph, path, opset_of(attention))
+    facts = check_exported(graph, path, opset_of(attention))
+    check_weights(graph, facts.weights, used_elements(program.exported_program))
+    return facts
+
+
+def used_elements(program: torch.export.ExportedProgram) -> int:
+    """Elements of the parameters, buffers and constants that the traced graph reads; equal small ones count once."""
+    tensors = {**program.state_dict, **program.constants}
+    named = {
+        spec.arg.name: spec.target for spec in program.graph_signature.input_specs
+        if spec.target is not None and hasattr(spec.arg, "name")
+    }
+    read = {named[node.name] for node in program.graph.nodes if node.name in named and node.users}
+    distinct: dict[object, int] = {}
+    for name in read:
+        x = tensors[name]
+        if isinstance(x, torch.Tensor):
+            distinct[_identity(x)] = x.numel()
+    return sum(distinct.values())
+
+
+def _identity(x: torch.Tensor) -> object:
+    # The exporter stores equal tensors once: of a fresh checkpoint, every norm's ones.
+    if x.numel() > _SMALL or x.dtype == torch.float8_e4m3fn:
+        return x.data_ptr()
+    return x.dtype, tuple(x.shape), x.contiguous().view(torch.uint8 if x.ndim else x.dtype).numpy().tobytes()
+
+
+def check_weights(graph: Graph, stored: int, used: int) -> None:
+    """Raise `ExportFailed` where the file lacks weights that the module reads, or holds a table that it computes."""
+    if not used * (1 - _TOLERANCE) - _FOLDED <= stored <= used * (1 + _TOLERANCE) + _FOLDED:
+        raise ExportFailed(f"{graph.name}: the file holds {stored} numbers, the module reads {used}")
 
 
 def check_exported(graph: Graph, path: Path, opset: int) -> ExportFacts:

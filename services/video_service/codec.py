@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d, WanResample
 
 _CONV_REACH = 2  # a causal convolution of 3 frames sees 2 back
@@ -57,7 +58,8 @@ def encode_still(vae: AutoencoderKLWan, picture_BCTHW: torch.Tensor, num_frames:
         [1, z_dim, k + 1, h, w] in the VAE's dtype.
     """
     encoder, total = vae.encoder, num_frames
-    x = torch.cat([picture_BCTHW, torch.zeros_like(picture_BCTHW)], dim=2)[:, :, :total]
+    # Padded: zeros to concatenate would stand in an exported graph as a constant as large as a frame.
+    x = F.pad(picture_BCTHW, (0, 0, 0, 0, 0, 1))[:, :, :total]
     x = encoder.conv_in(_lengthen(x, _CONV_REACH, total))
     for layer in encoder.down_blocks:
         if isinstance(layer, WanResample):
