@@ -181,7 +181,8 @@ def open_torch_engine(start: StartCommand) -> Engine:
     shelf = EngineShelf(model, start.settings)
 
     def engine(request: VideoRequest, output: Path, report: Report) -> RenderResult:
-        return generate(shelf.model_for(request), request, output, report)
+        with shelf.stream():
+            return generate(shelf.model_for(request), request, output, report)
 
     return engine
 

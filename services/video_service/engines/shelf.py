@@ -1,6 +1,7 @@
 """The model for each request: torch's, or the same with engines in its slots."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -37,11 +38,17 @@ class EngineShelf:
         self._torch = model
         self._open: dict[ClipShape, LoadedModel] = {}
         self._broken: dict[ClipShape, str] = {}
+        self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
         if self._choice.forced:
             try:
                 self._opened(self._choice.sets[0])
             except EngineRefused as error:
-                raise ModelUnavailable(f"VIDEO_ENGINE={self._choice.target}: {error}") from error
+                # Of a refusal for want of memory the cause is a MemoryError: that may pass.
+                raise ModelUnavailable(f"VIDEO_ENGINE={self._choice.target}: {error}") from error.__cause__ or error
+
+    def stream(self) -> AbstractContextManager[object]:
+        """Where renders compute: on CUDA's default stream TensorRT would wait for the GPU at every call."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def model_for(self, request: VideoRequest) -> LoadedModel:
         """The model that renders this request.

@@ -1,0 +1,81 @@
+"""The loop hands every engine the shapes and number formats that its graph has, in each precision."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from contracts.videos import VideoRequest
+from graphs.graph import DTYPES, Graph, run_in_torch
+from video_service.catalog import ModelSource, find_model
+from video_service.engine_store.manifest import EngineRefused, Precision
+from video_service.engine_store.store import EngineStore
+from video_service.engines import shelf as module
+from video_service.engines.clips import ClipGraphs
+from video_service.engines.shelf import EngineShelf
+from video_service.generate import generate
+from video_service.load import load_model
+from video_service.progress import silent
+from video_service.settings import VideoSettings
+
+from .conftest import SHAPE
+from .test_choice import put
+from .test_serving import picture_base64
+
+__all__ = ["picture_base64"]
+
+
+class StrictSession:
+    """A graph in torch that takes what an engine of it would take, and nothing else."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.input_names, self.output_names = tuple(graph.inputs), graph.outputs
+        self.runs = 0
+
+    def zeros(self, name: str) -> torch.Tensor:
+        return torch.zeros_like(self._graph.inputs[name])
+
+    def run(
+        self, inputs: Mapping[str, torch.Tensor], into: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        self.runs += 1
+        kinds = {name: (x.shape, x.dtype) for name, x in self._graph.inputs.items()}
+        found = {name: (x.shape, x.dtype) for name, x in inputs.items()}
+        if found != kinds:
+            raise EngineRefused(f"{self._graph.name} takes {kinds}, not {found}")
+        results = run_in_torch(self._graph, {name: inputs[name] for name in self.input_names})
+        for name, x in (into or {}).items():
+            assert (x.shape, x.dtype) == (results[name].shape, results[name].dtype), name
+            results[name] = x.copy_(results[name])
+        return results
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_render_feeds_each_engine_exactly_what_it_takes(
+    tiny_settings: VideoSettings, tiny_source: ModelSource, clips: ClipGraphs, picture_base64: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, guidance_scale: float,
+) -> None:
+    settings = tiny_settings.model_copy(update={"data_dir": tmp_path, "engine": "onnx"})
+    put(
+        EngineStore(settings.engine_store_dir.resolve()), "onnx", clip=str(SHAPE), revision=tiny_source.revision,
+        precision=precision, gpu=(None, None),
+    )
+    graphs = clips.graphs(SHAPE, DTYPES[precision])
+    sessions: dict[str, Any] = {name: StrictSession(graph) for name, graph in graphs.items()}
+    monkeypatch.setattr(module, "open_set", lambda store, engines, options: sessions)
+    request = VideoRequest(
+        prompt="zoom", image=picture_base64, width=SHAPE.width, height=SHAPE.height, num_frames=SHAPE.num_frames,
+        fps=16, seed=7, steps=2, guidance_scale=guidance_scale,
+    )
+    model = EngineShelf(load_model(find_model(settings), settings), settings).model_for(request)
+    result = generate(model, request, tmp_path / "video.mp4", silent)
+    assert result.dtype == {"fp16": "float16", "bf16": "bfloat16"}[precision]
+    passes = 2 if guidance_scale > 1 else 1
+    assert {name: session.runs for name, session in sessions.items()} == {
+        "text_encoder": passes, "vae_encoder": 1, "vae_decoder_first": 1, "vae_decoder_later": 2,
+        "transformer": 2 * passes,
+    }
