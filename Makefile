@@ -5,7 +5,7 @@ PARALLEL := -n 2 --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: setup setup-dev demo run test test-fast test-slow test-full check test-gpu containers-test clean
+.PHONY: setup setup-dev demo run test test-fast test-slow test-full check test-gpu containers-test engines-full clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -44,6 +44,10 @@ test-full: test
 
 test-gpu: setup-dev
 	$(PY) -m pytest -m gpu
+
+# Full-size graphs with random weights for RTX GPUs, on this machine: an hour or so, 14 GB of memory, 10 GB of disk.
+engines-full: setup-dev
+	$(PY) -m bench.engines_full
 
 containers-test: setup-dev
 	$(PY) -m pytest -m containers tests/containers
