@@ -27,7 +27,7 @@ async def test_a_wait_ends_when_its_client_hangs_up_and_the_job_goes_on(
         else:
             pytest.fail("the gateway still waits")
         job = (await client.get("/v1/jobs")).json()["data"][0]
-        assert job["state"] == "running"
+        await until(client, job["id"], lambda job: job["state"] == "running")
         services.script.may_go_on.set()
         await until(client, job["id"], lambda job: job["state"] == "completed")
 
