@@ -1,5 +1,6 @@
 """Weights into memory: a checkpoint in the hub layout of Wan becomes one frozen object."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from video_service.catalog import ModelSource
 from video_service.checkpoint_folder import WEIGHT_FOLDERS, ModelNotYetAvailable, ModelUnavailable
@@ -41,18 +42,25 @@ class LoadedModel:
 def load_model(source: ModelSource, settings: VideoSettings) -> LoadedModel:
     """Read the weights onto `source.device`; of a hub id, download them first.
 
+    Where an engine is forced no weights are read, for none would be computed with, and they may not even fit: the
+    modules then say what their configs say and nothing else.
+
     Raises:
         ModelUnavailable: weights are missing, damaged or do not fit the configs.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device, dtype = torch.device(source.device), getattr(torch, source.dtype)
-    parts = read_parts(source, dtype)
-    vae = make_lean(_onto(parts.vae, device))
+    if source.engine.forced:
+        parts = _read_configs(source)
+    else:
+        parts = read_parts(source, dtype)
+        for part in (parts.transformer, parts.vae, parts.text_encoder):
+            _onto(part, device)
+        make_lean(parts.vae)
     return LoadedModel(
-        source=source, transformer=_onto(parts.transformer, device), vae=vae, codec=TorchCodec(vae),
-        text_encoder=_onto(parts.text_encoder, device), tokenizer=parts.tokenizer, device=device, dtype=dtype,
-        vae_dtype=dtype,
+        source=source, transformer=parts.transformer, vae=parts.vae, codec=TorchCodec(parts.vae),
+        text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, device=device, dtype=dtype, vae_dtype=dtype,
     )
 
 
@@ -80,10 +88,29 @@ def read_parts(source: ModelSource, dtype: torch.dtype) -> CheckpointParts:
         raise ModelUnavailable(f"the weights of {source.id} at {folder} cannot be loaded: {error}") from error
 
 
-def _weights(source: ModelSource) -> Path:
+def _read_configs(source: ModelSource) -> CheckpointParts:
+    """Modules without weights, on no device. Raises `ModelUnavailable`."""
+    folder = _weights(source, folders=())
+    try:
+        with torch.device("meta"):
+            return CheckpointParts(
+                tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+                text_encoder=UMT5EncoderModel(UMT5Config.from_pretrained(folder / "text_encoder")),
+                transformer=_empty(WanTransformer3DModel, folder / "transformer"),
+                vae=_empty(AutoencoderKLWan, folder / "vae"),
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelUnavailable(f"the configs of {source.id} at {folder} cannot be loaded: {error}") from error
+
+
+def _empty(kind: Any, folder: Path) -> Any:
+    return kind.from_config(kind.load_config(folder, local_files_only=True))
+
+
+def _weights(source: ModelSource, folders: Iterable[str] = WEIGHT_FOLDERS) -> Path:
     if source.hub_id is None:
         return source.folder
-    patterns = ["*.json", "tokenizer/*", *(f"{name}/*.safetensors" for name in WEIGHT_FOLDERS)]
+    patterns = ["*.json", "tokenizer/*", *(f"{name}/*.safetensors" for name in folders)]
     try:
         return Path(snapshot_download(source.hub_id, revision=source.revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

@@ -190,7 +190,7 @@ class EngineStore:
         ]
         if not near:
             return f"{recipe.graph} has no {recipe.target} engine for {recipe.shape}"
-        return f"{recipe.graph} has a stale engine only: {recipe.difference(near[0])}"
+        return f"{recipe.graph} has a stale engine only: {recipe.difference(near[0])}; run `stillmotion engines build`"
 
 
 @contextlib.contextmanager
