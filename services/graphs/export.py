@@ -1,7 +1,9 @@
 """A graph into an ONNX file, by torch's dynamo exporter, and what must hold of every such file."""
 
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +44,7 @@ def export_graph(graph: Graph, folder: Path, *, attention: AttentionForm = "fuse
     """
     path = folder / MODEL_NAME
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _quiet():
             program = torch.onnx.export(
                 graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, opset_version=opset_of(attention),
                 input_names=list(graph.inputs), output_names=list(graph.outputs), verbose=False,
@@ -56,6 +58,18 @@ def export_graph(graph: Graph, folder: Path, *, attention: AttentionForm = "fuse
     facts = check_exported(graph, path, opset_of(attention))
     check_weights(graph, facts.weights, used_elements(program.exported_program))
     return facts
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a word on torchvision's operators, which no graph here has."""
+    told = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = told.level
+    told.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        told.setLevel(level)
 
 
 def used_elements(program: torch.export.ExportedProgram) -> int:

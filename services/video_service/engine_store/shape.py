@@ -21,13 +21,13 @@ class ClipShape:
         return (self.num_frames - 1) // TEMPORAL_SCALE + 1
 
     @classmethod
-    def parse(cls, size: str, num_frames: int, text_tokens: int) -> Self:
+    def parse(cls, size: str, num_frames: int, text_tokens: int, temporal_scale: int = TEMPORAL_SCALE) -> Self:
         """From `WIDTHxHEIGHT`; raises `ValueError` with what is wrong."""
         match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", size)
         if match is None:
             raise ValueError(f"the size {size!r} is not WIDTHxHEIGHT, such as 256x256")
-        if num_frames < 1 or (num_frames - 1) % TEMPORAL_SCALE:
-            raise ValueError(f"{num_frames} frames: the VAE takes 4k+1, such as 17")
+        if num_frames < 1 or (num_frames - 1) % temporal_scale:
+            raise ValueError(f"{num_frames} frames: the VAE takes {temporal_scale}k+1, such as 17")
         return cls(width=int(match[1]), height=int(match[2]), num_frames=num_frames, text_tokens=text_tokens)
 
     @classmethod

@@ -14,6 +14,7 @@ from video_service.engine_store.manifest import EngineRefused, Manifest, Precisi
 from video_service.engine_store.recipes import library_version
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore, StoreBusy
+from video_service.model_card import TEMPORAL_SCALE
 from video_service.settings import VideoSettings
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _shapes(options: argparse.Namespace, source: "Buildable") -> list[ClipShape]
         return [ClipShape.parse(options.size or info.sizes[0], options.frames or info.num_frames.default, tokens)]
     if not options.size or not options.frames:
         raise ValueError(f"{source.id} is not served, so it has no sizes of its own: give --size and --frames")
-    return [ClipShape.parse(options.size, options.frames, tokens)]
+    return [ClipShape.parse(options.size, options.frames, tokens, getattr(source, "temporal_scale", TEMPORAL_SCALE))]
 
 
 def _capabilities(target: Target, sm: str) -> tuple[str | None, ...]:

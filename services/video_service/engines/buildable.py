@@ -42,6 +42,7 @@ class UnservedCheckpoint:
     device: Device
     dtype: Dtype
     max_sequence_length: int
+    temporal_scale: int
 
 
 def find_buildable(settings: VideoSettings) -> Buildable:
@@ -67,4 +68,5 @@ def _unserved(settings: VideoSettings) -> UnservedCheckpoint | None:
     return UnservedCheckpoint(
         id=folder.name, folder=folder, hub_id=None, revision=content_hash(folder), device=device,
         dtype=pick_dtype(settings.dtype, device), max_sequence_length=family.text_tokens,
+        temporal_scale=family.temporal_scale,
     )

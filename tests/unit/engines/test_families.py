@@ -13,6 +13,7 @@ from tests.tiny_families import INDEXES, save_tiny_family, tiny_parts
 from video_service.checkpoint_folder import ModelUnavailable
 from video_service.engine_store.recipes import GRAPH_FIELDS
 from video_service.engine_store.shape import ClipShape
+from video_service.engines.__main__ import main
 from video_service.engines.buildable import find_buildable
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.families import I2VGEN, WAN, WAN_EXPERTS, WAN_TI2V, Family, family_of
@@ -101,6 +102,32 @@ def test_the_ti2v_transformer_takes_a_time_for_each_latent_frame(exported: Any, 
     transformer = tiny_parts("wan2.2-ti2v")["transformer"]
     true = transformer(inputs["latents"], by_token, inputs["text"], return_dict=False)[0]
     assert relative(exported("wan2.2-ti2v", "transformer").run(inputs)["velocity"], true) < BAR_FP32
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--size", "96x64"], "is not served, so it has no sizes of its own: give --size and --frames"),
+    (["--size", "96x64", "--frames", "8"], "8 frames: the VAE takes 4k"),
+])
+def test_the_command_wants_a_whole_shape_of_a_family_that_is_not_served(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], words: str,
+) -> None:
+    monkeypatch.setenv("STILLMOTION_DATA", str(tmp_path))
+    monkeypatch.setenv("VIDEO_DEVICE", "cpu")
+    assert main(["build", "--model", str(folders["wan2.2-ti2v"]), "--target", "onnx", *arguments]) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_the_command_builds_and_verifies_a_family_that_is_not_served(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """I2VGen-XL, whose clips may have any number of frames."""
+    monkeypatch.setenv("STILLMOTION_DATA", str(tmp_path))
+    monkeypatch.setenv("VIDEO_DEVICE", "cpu")
+    shape = ["--size", "128x64", "--frames", "4", "--target", "onnx"]
+    assert main(["build", "--model", str(folders["i2vgen-xl"]), *shape]) == 0
+    assert "unet cpu: verified" in capsys.readouterr().out
 
 
 @pytest.mark.slow
