@@ -4,12 +4,13 @@ All of it is computed from one square of 320 pixels, in training and in serving 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from vl_service.colours import known_colours, lab_from_rgb, nearest_names
 from vl_service.facts import PictureFacts, measure_facts
@@ -52,22 +53,25 @@ def square_tensor(square: Image.Image) -> Tensor:
 
 
 @torch.no_grad()
-def look(tower: nn.Module, squares_B3HW: Tensor) -> Views:
-    """Look at uint8 squares `[B, 3, 320, 320]`: once at the whole, once closer at where the features are strongest."""
+def look(tower: Any, squares_B3HW: Tensor) -> Views:
+    """Look at uint8 squares `[B, 3, 320, 320]`: once at the whole, once closer at where the features are strongest.
+
+    `tower` is the package's EfficientNet, which has no types.
+    """
     weight = tower._fc.weight  # the package names its classifier so; it has no public name
     pixels = (squares_B3HW.float() - 127) / 128
     whole = F.interpolate(pixels, size=(TOWER_SIDE, TOWER_SIDE), mode="bilinear", antialias=True)
-    grid = tower.extract_features(whole.to(weight.dtype))  # pyright: ignore[reportCallIssue]
+    grid = tower.extract_features(whole.to(weight.dtype))
     boxes = _closer(grid)
     closer = _cut(pixels, boxes).to(weight.dtype)
-    crop = tower.extract_features(closer).mean((2, 3))  # pyright: ignore[reportCallIssue]
+    crop = tower.extract_features(closer).mean((2, 3))
     return Views(
         grid_BPC=grid.flatten(2).transpose(1, 2),
         crop_BC=crop,
         boxes_B3=boxes,
         whole_BK=tower._fc(grid.mean((2, 3))),
         close_BK=tower._fc(crop),
-    )  # pyright: ignore[reportCallIssue]
+    )
 
 
 def _closer(grid_BCHW: Tensor) -> Tensor:
