@@ -89,7 +89,7 @@ def test_weights_that_are_streamed_compute_the_same(
     engine, said = open_engine(api, plan_for(api, onnx_path, stream_weights=True))
     gpu = CudaGpu(CUDA)
     monkeypatch.setattr(gpu, "free_bytes", lambda: 0)
-    assert share_memory({"net": engine}, gpu) == {"net": True}
+    assert share_memory({"net": engine}, {"net"}, gpu) == {"net": True}
     found = TrtSession(api, engine, said, gpu, RunOptions(streams_weights=True)).run({"x": x})["y"]
     assert float((found - true).norm() / true.norm()) < 5e-3
 

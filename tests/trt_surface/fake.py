@@ -104,7 +104,8 @@ class _Object:
 
     def __getattr__(self, name: str) -> Any:
         if name in self.values:
-            return self.values[name]
+            found = self.values[name]
+            return found(self.values) if callable(found) else found  # a function of the other values
         if name not in self._methods:
             raise AttributeError(f"{self._api.surface.name}: {self._kind} has no {name}")
 
@@ -189,11 +190,16 @@ def _runtime(api: FakeTensorRT, logger: Any) -> Any:
 def _engine(api: FakeTensorRT, logger: Any) -> Any:
     script = api.script
     kinds = {**script.inputs, **script.outputs}
-    values = {
+    values: dict[str, Any] = {
         "num_io_tensors": len(kinds), "refittable": bool(script.weights), "device_memory_size_v2": script.working,
-        "streamable_weights_size": script.streamable, "weight_streaming_budget_v2": script.streamable,
-        "weight_streaming_scratch_memory_size": script.scratch,
     }
+    if script.streamable:
+        values |= {
+            "streamable_weights_size": script.streamable, "weight_streaming_budget_v2": script.streamable,
+            "device_memory_size_v2": lambda now: script.working + (
+                script.scratch if now["weight_streaming_budget_v2"] < script.streamable else 0
+            ),
+        }
     modes = api.TensorIOMode
     return api.object(
         "ICudaEngine", values, get_tensor_name=lambda index: list(kinds)[index],

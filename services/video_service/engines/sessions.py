@@ -88,7 +88,8 @@ def _open_plans(
     gpu = CudaGpu(options.device)
     ordered = sorted(manifests, key=lambda manifest: _importance(manifest.recipe.graph))
     opened = {manifest.recipe.graph: _open_plan(api, store, manifest) for manifest in ordered}
-    streaming = share_memory({name: engine for name, (engine, _) in opened.items()}, gpu)
+    streamable = {manifest.recipe.graph for manifest in ordered if manifest.streams_weights}
+    streaming = share_memory({name: engine for name, (engine, _) in opened.items()}, streamable, gpu)
     sessions: dict[str, Session] = {}
     for manifest in ordered:
         name = manifest.recipe.graph

@@ -1,6 +1,6 @@
 """How much of an engine's weights stays on the GPU when not all of them fit."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from video_service.engine_store.manifest import EngineRefused
@@ -18,33 +18,31 @@ class Needs:
     weights: int
     """Those that can be streamed; others are there already."""
     working: int
-    """For activations."""
-    scratch: int
-    """For streaming itself, when any weights are streamed."""
+    """For activations, and for streaming where weights are streamed."""
 
 
-def share_memory(engines: Mapping[str, Engine], gpu: Gpu) -> dict[str, bool]:
-    """Set each engine's weight budget by the memory that is free now; true beside those that will stream weights.
+def share_memory(engines: Mapping[str, Engine], streamable: Collection[str], gpu: Gpu) -> dict[str, bool]:
+    """Set weight budgets by the memory that is free now; by engine, true beside those that will stream weights.
 
-    Must come before the engines' first contexts. An engine that was built without weight streaming holds all of its
-    weights already.
+    Must come before the engines' first contexts.
 
     Args:
         engines: by graph, those that run most often first.
+        streamable: those that were built for weight streaming. The others hold all of their weights already, and
+            TensorRT reports an error when they are asked.
     """
-    needs = {
-        name: Needs(
-            weights=engine.streamable_weights_size, working=engine.device_memory_size_v2,
-            scratch=engine.weight_streaming_scratch_memory_size,
-        )
-        for name, engine in engines.items()
-    }
-    budgets = weight_budgets(needs, gpu.free_bytes())
+    needs: dict[str, Needs] = {}
     for name, engine in engines.items():
-        if not needs[name].weights:
-            continue
-        engine.weight_streaming_budget_v2 = budgets[name]
-        if engine.weight_streaming_budget_v2 != budgets[name]:
+        weights = 0
+        if name in streamable:
+            weights = engine.streamable_weights_size
+            # The working memory grows with what is streamed: this is the most of it.
+            engine.weight_streaming_budget_v2 = 0
+        needs[name] = Needs(weights=weights, working=engine.device_memory_size_v2)
+    budgets = weight_budgets(needs, gpu.free_bytes())
+    for name in streamable:
+        engines[name].weight_streaming_budget_v2 = budgets[name]
+        if engines[name].weight_streaming_budget_v2 != budgets[name]:
             raise EngineRefused(
                 f"TensorRT does not take {budgets[name]} bytes as {name}'s budget for {needs[name].weights} of weights"
             )
@@ -61,10 +59,6 @@ def weight_budgets(needs: Mapping[str, Needs], free: int) -> dict[str, int]:
     room = free - HEADROOM_BYTES - sum(need.working for need in needs.values())
     budgets: dict[str, int] = {}
     for name, need in needs.items():
-        if room >= need.weights:
-            budgets[name] = need.weights
-        else:
-            room -= need.scratch
-            budgets[name] = max(0, min(need.weights, room))
+        budgets[name] = max(0, min(need.weights, room))
         room -= budgets[name]
     return budgets

@@ -110,9 +110,10 @@ class Engine(Protocol):
     num_io_tensors: int
     refittable: bool
     device_memory_size_v2: int
+    """Of one context; changes with the weight budget."""
     streamable_weights_size: int
+    """This and the next: only of an engine that was built for weight streaming."""
     weight_streaming_budget_v2: int
-    weight_streaming_scratch_memory_size: int
 
     def get_tensor_name(self, index: int) -> str: ...
     def get_tensor_mode(self, name: str) -> Any: ...

@@ -164,33 +164,43 @@ GIB = 2**30
 
 @pytest.mark.parametrize(
     ("free_gib", "transformer", "text"),
-    [(64, 28, 11), (40, 28, 6), (33, 28, 0), (24, 19, 0), (3, 0, 0)],
+    [(64, 28, 11), (40, 28, 7), (33, 28, 0), (24, 19, 0), (3, 0, 0)],
 )
 def test_the_weights_of_every_step_stay_on_the_gpu_before_those_of_one(
     free_gib: int, transformer: int, text: int
 ) -> None:
     """Budgets of a 14B transformer (28 GiB) and a text encoder (11 GiB), working in 3 and 1 GiB."""
     needs = {
-        "transformer": Needs(weights=28 * GIB, working=3 * GIB, scratch=0),
-        "text_encoder": Needs(weights=11 * GIB, working=GIB, scratch=GIB),
+        "transformer": Needs(weights=28 * GIB, working=3 * GIB),
+        "text_encoder": Needs(weights=11 * GIB, working=GIB),
     }
     budgets = weight_budgets(needs, free_gib * GIB)
     assert HEADROOM_BYTES == GIB
     assert (budgets["transformer"], budgets["text_encoder"]) == (transformer * GIB, text * GIB)
 
 
-@pytest.mark.parametrize(("free", "budget", "streams"), [(20 * GIB, 4 * GIB, False), (4 * GIB, 2 * GIB, True)])
+@pytest.mark.parametrize(("free", "budget", "streams"), [(20 * GIB, 4 * GIB, False), (5 * GIB, 2 * GIB, True)])
 @pytest.mark.parametrize("name", ALL)
 def test_weights_that_do_not_fit_are_streamed_by_a_budget_from_the_free_memory(
     name: str, free: int, budget: int, streams: bool
 ) -> None:
-    api = fake(name, doubling(streamable=4 * GIB, working=GIB))
+    api = fake(name, doubling(streamable=4 * GIB, working=GIB, scratch=GIB))
     engine, said = open_engine(api, b"plan")
-    assert share_memory({"transformer": engine}, FakeGpu(api, free=free)) == {"transformer": streams}
+    found = share_memory({"transformer": engine}, {"transformer"}, FakeGpu(api, free=free))
+    assert found == {"transformer": streams}
     assert engine.weight_streaming_budget_v2 == budget
     assert api.called("ICudaEngine", "create_execution_context") == []  # the budget cannot change after the first
     session = TrtSession(api, engine, said, FakeGpu(api), RunOptions(cuda_graph=True, streams_weights=streams))
     assert torch.equal(session.run({"x": X})["y"], X * 2)
+
+
+def test_an_engine_that_was_not_built_to_stream_is_not_asked_about_it() -> None:
+    """TensorRT answers with an error: the fake has no such property then."""
+    api = fake("tensorrt-11", doubling(working=GIB))
+    engine, _ = open_engine(api, b"plan")
+    assert share_memory({"transformer": engine}, set(), FakeGpu(api)) == {"transformer": False}
+    with pytest.raises(AttributeError):
+        _ = engine.streamable_weights_size
 
 
 def test_an_engine_that_streams_is_not_captured() -> None:
