@@ -112,7 +112,7 @@ def test_the_transformer_in_eight_bits_stays_under_its_bar_in_onnx_runtime(
     assert 1e-3 < relative(found, true) < BARS[precision][0]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_tensorrt_rtx_builds_int8_for_all_and_fp8_from_ada_on(clips: ClipGraphs, tmp_path: Path) -> None:
     rtx = _rtx()
     precisions: tuple[Precision, ...] = ("int8", "fp8")

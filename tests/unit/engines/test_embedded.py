@@ -41,7 +41,7 @@ def quiet(*_: object) -> None:
     pass
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_the_embedded_video_on_onnx_graphs_equals_torchs_within_40_db(tmp_path: Path) -> None:
     settings = VideoSettings(

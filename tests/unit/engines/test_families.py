@@ -130,7 +130,7 @@ def test_the_command_builds_and_verifies_a_family_that_is_not_served(
     assert "unet cpu: verified" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @torch.inference_mode()
 def test_the_ti2v_vae_decodes_and_encodes_as_diffusers_does(exported: Any) -> None:
     """Four latent frames, so that history older than one step is used too."""
