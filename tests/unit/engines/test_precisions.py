@@ -53,8 +53,7 @@ class StrictSession:
         return results
 
 
-@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(("precision", "guidance_scale"), [("fp16", 1.0), ("bf16", 3.0)])
 def test_a_render_feeds_each_engine_exactly_what_it_takes(
     tiny_settings: VideoSettings, tiny_source: ModelSource, clips: ClipGraphs, picture_base64: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, precision: Precision, guidance_scale: float,

@@ -139,14 +139,10 @@ def test_an_interruption_ends_the_real_build_and_is_not_lost(rtx: TensorRT, line
 
 
 def test_the_real_builder_makes_a_plan_whose_weights_can_be_streamed_without_a_gpu(
-    rtx: TensorRT, linear: Path, tmp_path: Path
+    rtx: TensorRT, linear: Path
 ) -> None:
-    kept = KeptBytes(tmp_path / "timings")
-    plan = build_plan(rtx, linear, PlanOptions(capability="SM120", stream_weights=True, timings=kept))
+    plan = build_plan(rtx, linear, PlanOptions(capability="SM120", stream_weights=True))
     assert view(plan).nbytes > 10_000
-    assert kept.read()
-    again = build_plan(rtx, linear, PlanOptions(capability="SM120", timings=kept))
-    assert view(again).nbytes > 10_000
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
