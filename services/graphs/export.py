@@ -72,33 +72,32 @@ def _quiet() -> Iterator[None]:
         told.setLevel(level)
 
 
-def used_elements(program: torch.export.ExportedProgram) -> int:
-    """Elements of the parameters, buffers and constants that the traced graph reads; equal small ones count once."""
+def used_elements(program: torch.export.ExportedProgram) -> tuple[int, int]:
+    """Elements of the parameters, buffers and constants that the traced graph reads, at least and at most.
+
+    Which equal tensors the exporter stores once is its own affair; a fresh checkpoint has many, a trained one none.
+    """
     tensors = {**program.state_dict, **program.constants}
     named = {
         spec.arg.name: spec.target for spec in program.graph_signature.input_specs
         if spec.target is not None and hasattr(spec.arg, "name")
     }
-    read = {named[node.name] for node in program.graph.nodes if node.name in named and node.users}
-    distinct: dict[object, int] = {}
-    for name in read:
-        x = tensors[name]
-        if isinstance(x, torch.Tensor):
-            distinct[_identity(x)] = x.numel()
-    return sum(distinct.values())
+    read = [tensors[named[node.name]] for node in program.graph.nodes if node.name in named and node.users]
+    distinct = {_identity(x): x.numel() for x in read if isinstance(x, torch.Tensor)}
+    return sum(distinct.values()), sum(x.numel() for x in read if isinstance(x, torch.Tensor))
 
 
 def _identity(x: torch.Tensor) -> object:
-    # The exporter stores equal tensors once: of a fresh checkpoint, every norm's ones.
     if x.numel() > _SMALL or x.dtype == torch.float8_e4m3fn:
         return x.data_ptr()
     return x.dtype, tuple(x.shape), x.contiguous().view(torch.uint8 if x.ndim else x.dtype).numpy().tobytes()
 
 
-def check_weights(graph: Graph, stored: int, used: int) -> None:
+def check_weights(graph: Graph, stored: int, used: tuple[int, int]) -> None:
     """Raise `ExportFailed` where the file lacks weights that the module reads, or holds a table that it computes."""
-    if not used * (1 - _TOLERANCE) - _FOLDED <= stored <= used * (1 + _TOLERANCE) + _FOLDED:
-        raise ExportFailed(f"{graph.name}: the file holds {stored} numbers, the module reads {used}")
+    least, most = used
+    if not least * (1 - _TOLERANCE) - _FOLDED <= stored <= most * (1 + _TOLERANCE) + _FOLDED:
+        raise ExportFailed(f"{graph.name}: the file holds {stored} numbers, the module reads {most}")
 
 
 def check_exported(graph: Graph, path: Path, opset: int) -> ExportFacts:
