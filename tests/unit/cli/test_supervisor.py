@@ -146,10 +146,13 @@ async def test_a_service_that_cannot_start_ends_the_others_and_its_last_words_ar
 
 async def test_a_service_that_answers_with_a_problem_is_waited_for_under_its_own_words_and_not_for_ever() -> None:
     said: list[Mapping[str, Sequence[str]]] = []
-    patience = Patience(start_s=2, stop_s=0.7, poll_s=0.02)
+    patience = Patience(start_s=1, stop_s=0.7, poll_s=0.02)
     async with running_stack([small("gateway", "is-unwell")], os.environ, Heard(), patience) as stack:
-        with pytest.raises(StackError, match="Not ready after 2 s"):
-            await stack.wait_ready(said.append)
+        for _ in range(60):
+            with pytest.raises(StackError, match="Not ready after 1 s"):
+                await stack.wait_ready(said.append)
+            if said[-1] != {"gateway": ["starting"]}:  # its process may take longer than the patience to answer at all
+                break
     assert said[-1] == {"gateway": ["The log has the cause."]}
 
 

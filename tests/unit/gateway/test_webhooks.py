@@ -189,13 +189,13 @@ async def test_a_receiver_that_is_down_or_silent_never_delays_a_job(
 async def test_what_cannot_be_delivered_in_time_is_given_up(
     settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hurried = replace(IMPATIENT, give_up_after_s=0.5)
+    hurried = replace(IMPATIENT, give_up_after_s=2.0)
     monkeypatch.setattr(gateway.runtime, "Patience", lambda: hurried)
     async with open_client(settings) as client:
         webhook = await settled(client, await submit(client, f"http://127.0.0.1:{free_port()}/"))
         assert (await tried(client))["given_up"] == 1
     assert webhook["state"] == "given_up"
-    assert 2 <= len(webhook["attempts"]) <= 8
+    assert 2 <= len(webhook["attempts"]) <= 12
     assert webhook["next_try_at"] is None
 
 
