@@ -1,24 +1,18 @@
 """The worker's own note that a video is whole: a render that is done stays done, whoever dies before it is reported."""
 
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from contracts.videos import RenderResult
+from video_service.durable import replace_file
 
 RESULT = "result.json"
 
 
 def keep_result(video: Path, result: RenderResult) -> None:
     """Write the note beside the finished video, whole or not at all; raises `OSError`."""
-    note = video.with_name(RESULT)
-    temporary = note.with_name(f"{RESULT}.tmp")
-    with temporary.open("wb") as file:
-        file.write(result.model_dump_json().encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(note)
+    replace_file(video.with_name(RESULT), result.model_dump_json().encode())
 
 
 def kept_result(video: Path) -> RenderResult | None:

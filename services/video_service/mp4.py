@@ -14,6 +14,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
+from video_service.durable import sync_folder
+
 CRF = "17"  # visually close to lossless
 MAX_WAITING_CHUNKS = 2
 _POLL_S = 0.1
@@ -78,7 +80,7 @@ class Mp4Writer:
                 os.fsync(stream.fileno())
                 num_bytes = stream.seek(0, os.SEEK_END)
             self._part.replace(self._output)
-            _sync_folder(self._output.parent)
+            sync_folder(self._output.parent)
         except OSError as error:
             raise VideoWriteFailed(f"the video could not be stored: {error}") from error
         return WrittenVideo(num_frames=self._num_frames, num_bytes=num_bytes, sha256=digest)
@@ -136,12 +138,3 @@ class Mp4Writer:
         yuv.pts = self._num_frames
         yuv.time_base = Fraction(1, self._fps)
         return yuv
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

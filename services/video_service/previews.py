@@ -1,11 +1,12 @@
 """Two small pictures of a video, made while its frames pass by: its first frame, and a sheet of frames."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from video_service.durable import replace_file
 
 COLUMNS = 4
 MAX_CELLS = 16
@@ -55,9 +56,4 @@ class Previews:
 def _store(image: Image.Image, path: Path) -> None:
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=_QUALITY)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(encoded.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    replace_file(path, encoded.getbuffer())

@@ -2,7 +2,6 @@
 
 import fcntl
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderResult
+from video_service.durable import replace_file, sync_folder
 from video_service.kept_result import RESULT, kept_result
 from video_service.renders import RenderRecord
 
@@ -66,13 +66,13 @@ class RenderStore:
         """Write a new render (or one that is retried): the request first, for the status makes it exist."""
         folder = self.folder / record.status.id
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / REQUEST, request)
+        replace_file(folder / REQUEST, request)
         self.save(record)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def save(self, record: RenderRecord) -> None:
         """Replace the record of an existing render."""
-        _replace(self.folder / record.status.id / STATUS, record.model_dump_json().encode())
+        replace_file(self.folder / record.status.id / STATUS, record.model_dump_json().encode())
 
     def remove(self, render_id: str) -> None:
         """Forget a render and its files; no error if there is none."""
@@ -113,24 +113,6 @@ class RenderStore:
             if unwanted or (path.name not in _KEPT and not (whole and path.name == RESULT)):
                 _remove(path)
         return record if record.status.id == folder.name else None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -3,9 +3,10 @@
 import fcntl
 import hashlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
+
+from video_service.durable import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,7 @@ class KeptBytes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.with_suffix(".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                self._write(change(self.read()))
+                blob = change(self.read())
+                replace_file(self.path, hashlib.sha256(blob).digest() + blob)
         except OSError as error:
             log.warning("a cache cannot be written", extra={"path": str(self.path), "reason": str(error)})
-
-    def _write(self, blob: bytes) -> None:
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            file.write(hashlib.sha256(blob).digest() + blob)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self.path)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from video_service.durable import replace_file, sync_folder
 from video_service.engine_store.manifest import MANIFEST_FORMAT, Check, EngineFile, EngineRefused, Manifest, Recipe
 
 MANIFEST_NAME = "manifest.json"
@@ -145,7 +146,7 @@ class EngineStore:
         if place.exists():
             place.rename(built.with_name(f"replaced-{place.name}"))  # and goes with the work folder
         built.rename(place)
-        _sync_folder(self.root)
+        sync_folder(self.root)
         return manifest
 
     def record(self, manifest: Manifest, check: Check) -> Manifest:
@@ -164,11 +165,7 @@ class EngineStore:
         return self._replace(manifest.model_copy(update={"state": "quarantined", "reason": reason}))
 
     def _replace(self, manifest: Manifest) -> Manifest:
-        folder = self.folder(manifest.recipe)
-        temporary = folder / f".{MANIFEST_NAME}.{os.getpid()}"
-        _write(temporary, manifest)
-        temporary.rename(folder / MANIFEST_NAME)
-        _sync_folder(folder)
+        _write(self.folder(manifest.recipe) / MANIFEST_NAME, manifest)
         return manifest
 
     def _read(self, path: Path) -> Manifest:
@@ -210,18 +207,7 @@ def _claim(folder: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, manifest: Manifest) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json(indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_file(path, manifest.model_dump_json(indent=1).encode())
 
 
 def _sha256(path: Path) -> str:
