@@ -49,6 +49,16 @@ class _Piece(Generic[T]):
         return self._value[0]
 
 
+def page_of(
+    query: sa.Select[Any], number: sa.Column[int], limit: int, *, beyond: int | None, oldest_first: bool
+) -> sa.Select[Any]:
+    """Up to `limit` rows of `query` in the order of `number`, those that follow `beyond`."""
+    query = query.order_by(number if oldest_first else number.desc()).limit(limit)
+    if beyond is None:
+        return query
+    return query.where(number > beyond if oldest_first else number < beyond)
+
+
 class Database:
     """An open database. Its methods block for a millisecond or so: call them off the event loop."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gateway.database import Database, metadata
+from gateway.database import Database, metadata, page_of
 from gateway.jobs.job import StoredPicture
 
 _files = sa.Table(
@@ -96,11 +96,8 @@ class UploadStore:
         self, limit: int, owner: str, *, beyond: int | None, oldest_first: bool, purpose: str | None = None,
     ) -> list[UploadRecord]:
         """Up to `limit` files of `owner`, in this order, that follow the sequence number `beyond`."""
-        number = _files.c.sequence
-        query = sa.select(_files).where(_files.c.owner == owner).limit(limit)
-        query = query.order_by(number if oldest_first else number.desc())
-        if beyond is not None:
-            query = query.where(number > beyond if oldest_first else number < beyond)
+        query = sa.select(_files).where(_files.c.owner == owner)
+        query = page_of(query, _files.c.sequence, limit, beyond=beyond, oldest_first=oldest_first)
         if purpose is not None:
             query = query.where(_files.c.purpose == purpose)
         with self._database.reading() as connection:

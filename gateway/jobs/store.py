@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
 from gateway.access.owners import LOCAL_OWNER
-from gateway.database import Database, metadata
+from gateway.database import Database, metadata, page_of
 from gateway.jobs.deliveries import Delivery, drop, expect, find
 from gateway.jobs.job import (
     UNFINISHED,
@@ -117,11 +117,8 @@ class JobStore:
         oldest_first: bool = False,
     ) -> list[JobRecord]:
         """Up to `limit` jobs of `owner`, in this order, that follow the sequence number `beyond`."""
-        number = _jobs.c.sequence
-        query = sa.select(_jobs).where(_jobs.c.owner == owner).limit(limit)
-        query = query.order_by(number if oldest_first else number.desc())
-        if beyond is not None:
-            query = query.where(number > beyond if oldest_first else number < beyond)
+        query = sa.select(_jobs).where(_jobs.c.owner == owner)
+        query = page_of(query, _jobs.c.sequence, limit, beyond=beyond, oldest_first=oldest_first)
         if state is not None:
             query = query.where(_jobs.c.state == state)
         with self._database.reading() as connection:
