@@ -51,6 +51,7 @@ class Script:
     video_stuck: bool = False
     step_s: float = 0.01
     may_go_on: threading.Event = field(default_factory=_set_event)  # cleared: renders stay in step 2
+    step_seen: threading.Semaphore | None = None  # given: a render waits for one at every step
     failures: list[Problem] = field(default_factory=list)  # one is used up by each render that begins
     puts: list[str] = field(default_factory=list)
     requests: dict[str, VideoRequest] = field(default_factory=dict)
@@ -190,6 +191,8 @@ async def _render(render_id: str, script: Script) -> None:
         await asyncio.sleep(script.step_s)
         if step == 2:
             await asyncio.to_thread(script.may_go_on.wait)
+        if script.step_seen is not None:
+            await asyncio.to_thread(script.step_seen.acquire, timeout=30)
     if script.failures:
         script.statuses[render_id] = RenderStatus(id=render_id, state="failed", error=script.failures.pop(0))
         return

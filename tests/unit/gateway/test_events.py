@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,33 @@ from httpx_sse import aconnect_sse
 from tests.unit.gateway.conftest import gateway_settings, open_socket_client
 from tests.unit.gateway.services import Services
 
+Event = tuple[str, str, dict[str, Any]]
 
-async def followed(client: httpx.AsyncClient, path: str, **headers: str) -> list[tuple[str, str, dict[str, Any]]]:
+
+async def followed(client: httpx.AsyncClient, path: str, **headers: str) -> list[Event]:
     """Every event of a stream until it ends: (id, event, job)."""
+    return [event async for event in event_by_event(client, path, **headers)]
+
+
+async def event_by_event(client: httpx.AsyncClient, path: str, **headers: str) -> AsyncIterator[Event]:
     async with aconnect_sse(client, "GET", path, headers=headers) as source:
-        return [(event.id, event.event, json.loads(event.data)) async for event in source.aiter_sse()]
+        async for event in source.aiter_sse():
+            yield event.id, event.event, json.loads(event.data)
 
 
 async def test_events_tell_every_step_and_end_with_the_job(tmp_path: Path, services: Services) -> None:
-    services.script.step_s = 0.05
+    services.script.step_seen = threading.Semaphore(0)
+    events: list[Event] = []
     async with open_socket_client(gateway_settings(tmp_path, services)) as client:
         job = (await client.post("/generate", json={"prompt": "a kite", "steps": 6})).json()
-        events = await followed(client, job["urls"]["events"])
+        last_step = -1
+        async for event in event_by_event(client, job["urls"]["events"]):
+            events.append(event)
+            progress = event[2]["progress"]
+            if progress.get("stage") == "rendering" and progress["step"] > last_step:
+                # A slow reader is told the newest step only, so the render waits here until each was seen.
+                last_step = progress["step"]
+                services.script.step_seen.release()
         states = [event for _, event, _ in events]
         assert states == sorted(states, key=["queued", "running", "completed"].index)
         assert states[-1] == "completed"
