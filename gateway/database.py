@@ -2,13 +2,14 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 
 metadata = sa.MetaData()
 """Every table of the gateway. One that is declared here is made, and grows its new columns, when a database opens."""
@@ -47,6 +48,17 @@ class _Piece(Generic[T]):
         if self.error is not None:
             raise self.error
         return self._value[0]
+
+
+def put(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any], **instead: Any) -> None:
+    """Insert `row`; where its primary key is there already, set `instead` (by default all of `row`) in its place.
+
+    One statement: two processes that do this at once never collide, as an update and an insert after it would.
+    """
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(dialect.insert(table).values(**row).on_conflict_do_update(
+        index_elements=list(table.primary_key), set_=instead or dict(row),
+    ))
 
 
 def page_of(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from contracts.jobs import EffectiveParameters, JobState
-from gateway.database import Database, metadata
+from gateway.database import Database, metadata, put
 from gateway.jobs.job import NewJob
 
 ROUNDS_PER_PRIORITY = 100
@@ -130,7 +130,8 @@ def moved(connection: sa.Connection, job_id: str, to: JobState) -> None:
         return
     begun = connection.scalar(_BEGIN, {"of_job": job_id, "now": time.time()})
     if begun is not None and not connection.execute(_ADVANCE, {"begun": begun}).rowcount:
-        connection.execute(_clock.insert().values(id=1, round=begun))
+        later = sa.case((_clock.c.round < begun, begun), else_=_clock.c.round)
+        put(connection, _clock, {"id": 1, "round": begun}, round=later)
 
 
 class Turns:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from contracts.describe import DescribeRequest, TaskResult
 from contracts.models import VLModelInfo
-from gateway.database import Database, metadata
+from gateway.database import Database, metadata, put
 
 MAX_ENTRIES = 10_000  # some 5 MB
 _PRUNE_EVERY = 100  # entries written between two looks at their number
@@ -53,8 +53,7 @@ class PromptCache:
         values = {"results": [result.model_dump(mode="json") for result in results], "used_at": time.time()}
         with self._database.writing() as connection:
             for key in sorted(keys):  # in one order everywhere: two writers never wait for each other's rows
-                connection.execute(_prompts.delete().where(_prompts.c.key == key))
-                connection.execute(_prompts.insert().values(key=key, **values))
+                put(connection, _prompts, {"key": key, **values})
             self._written += len(keys)
             if self._written >= min(_PRUNE_EVERY, self._max_entries):
                 self._written = 0

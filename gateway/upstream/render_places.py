@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from gateway.database import Database, metadata
+from gateway.database import Database, metadata, put
 from gateway.jobs.job import UNFINISHED
 
 FORGET_AFTER_S = 7 * 86400.0
@@ -48,9 +48,8 @@ class RenderPlaces:
         with self._database.writing() as connection:
             connection.execute(_LEAVE_OTHERS, named)
             if not connection.execute(_COME_BACK, named).rowcount:
-                connection.execute(_places.insert().values(
-                    job_id=job_id, address=address, chosen_at=time.time(), abandoned=False
-                ))
+                row = {"job_id": job_id, "address": address, "chosen_at": time.time(), "abandoned": False}
+                put(connection, _places, row)
 
     def current(self, job_id: str) -> str | None:
         """The address that the job's render belongs to, `None` where it was never asked for."""

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,18 @@ def test_what_one_executor_has_taken_no_other_takes_until_it_is_handed_back(
     with ThreadPoolExecutor(4) as crowd:
         taken = list(crowd.map(lambda number: turns.take(f"executor {number}", 15), range(4)))
     assert sorted(job_id for each in taken for job_id in each) == sorted(f"b{number}" for number in range(40))
+
+
+def test_the_first_jobs_of_all_may_begin_at_once(tmp_path: Path, where: dict[str, Any]) -> None:
+    """Each of them finds no clock; the tenth round has as many chances as the first."""
+    shared = Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite"))
+    store = JobStore(shared)
+    with ThreadPoolExecutor(4) as crowd:
+        for attempt in range(10):
+            with shared.writing() as connection:
+                connection.exec_driver_sql("DELETE FROM queue_clock")
+            begun = crowd.map(partial(store.move, to="running"), add(store, f"owner{attempt}-", 4))
+            assert [job.state for job in begun] == ["running"] * 4
 
 
 def complete(store: JobStore, job_id: str, timings: dict[str, float] = RENDER) -> JobRecord:

@@ -1,6 +1,7 @@
 """The same picture and question reuse the prompt; anything else does not."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ async def test_another_seed_picture_instruction_or_language_is_described_anew(
 def test_another_model_or_revision_has_another_key(change: dict[str, str]) -> None:
     models = ([VL_MODEL], [VL_MODEL.model_copy(update=change)])
     assert cache_key(REQUEST, "a", models[0], any_seed=False) != cache_key(REQUEST, "a", models[1], any_seed=False)
+
+
+def test_many_may_remember_the_same_answer_at_once(tmp_path: Path, where: dict[str, Any]) -> None:
+    cache = PromptCache(Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite")))
+    answer = [TaskResult(kind="caption", text="a cat")]
+    with ThreadPoolExecutor(4) as crowd:
+        list(crowd.map(lambda number: cache.keep([f"a{number // 4}", f"b{number // 4}"], answer), range(80)))
+    assert cache.find("a0") == cache.find("b19") == answer
 
 
 def test_the_table_is_bounded_and_what_is_used_stays(tmp_path: Path) -> None:
