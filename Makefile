@@ -1,11 +1,12 @@
 # Every target sets up what it needs and is quick the second time.
 VENV := .venv
 PY := $(VENV)/bin/python
-PARALLEL := -n 2 --dist loadfile
+PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
+HERE := not full and not gpu and not containers
 PIP := $(PY) -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: setup setup-dev demo run test test-fast test-slow test-full check test-gpu containers-test engines-full clean
+.PHONY: setup setup-dev demo run test test-fast test-full check test-gpu containers-test engines-full clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -31,13 +32,11 @@ check: setup-dev
 	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
 
-test: check test-fast test-slow
+test: check
+	$(PY) -m pytest $(PARALLEL) -m '$(HERE)' --cov --cov-report=term
 
 test-fast: setup-dev
-	$(PY) -m pytest $(PARALLEL) -m 'not slow and not full and not gpu and not containers' --cov --cov-report=
-
-test-slow: setup-dev
-	$(PY) -m pytest $(PARALLEL) -m 'slow and not full and not gpu and not containers' --cov --cov-append --cov-report=term
+	$(PY) -m pytest $(PARALLEL) -m 'not slow and $(HERE)'
 
 test-full: test
 	$(PY) -m pytest $(PARALLEL) -m 'full and not gpu'

@@ -3,8 +3,36 @@
 from collections.abc import Iterator
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.postgres import PostgresServer, postgres_server
+from tests.uncounted import leave_export_uncounted
+
+
+class _FilesTogether(LoadScopeScheduling):
+    """A file's tests run in one process, and so do those of a folder whose files share a fixture of half a minute."""
+
+    _TOGETHER = ("tests/e2e", "tests/unit/engines")
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        folder = file.rpartition("/")[0]
+        return folder if folder in self._TOGETHER else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FilesTogether:
+    return _FilesTogether(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)  # the fast ones first
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheaper_coverage() -> None:
+    leave_export_uncounted()
 
 
 @pytest.fixture(scope="session")
