@@ -60,5 +60,8 @@ class PromptCache:
                 self._prune(connection)
 
     def _prune(self, connection: sa.Connection) -> None:
-        newest = sa.select(_prompts.c.key).order_by(_prompts.c.used_at.desc()).limit(self._max_entries)
-        connection.execute(_prompts.delete().where(_prompts.c.key.not_in(newest)))
+        # What another process has in hand is left to it: waiting for it here could be waiting in a circle.
+        newest_first = _prompts.c.used_at.desc()
+        too_many = sa.select(_prompts.c.key).order_by(newest_first).offset(self._max_entries)
+        keys = list(connection.scalars(too_many.with_for_update(skip_locked=True)))
+        connection.execute(_prompts.delete().where(_prompts.c.key.in_(keys)))

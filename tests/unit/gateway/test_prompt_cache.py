@@ -59,15 +59,15 @@ def test_another_model_or_revision_has_another_key(change: dict[str, str]) -> No
 
 
 def test_many_may_remember_the_same_answer_at_once(tmp_path: Path, where: dict[str, Any]) -> None:
-    cache = PromptCache(Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite")))
+    cache = PromptCache(Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite")), max_entries=90)
     answer = [TaskResult(kind="caption", text="a cat")]
     with ThreadPoolExecutor(4) as crowd:
         list(crowd.map(lambda number: cache.keep([f"a{number // 4}", f"b{number // 4}"], answer), range(80)))
     assert cache.find("a0") == cache.find("b19") == answer
 
 
-def test_the_table_is_bounded_and_what_is_used_stays(tmp_path: Path) -> None:
-    cache = PromptCache(Database(f"sqlite:///{tmp_path}/jobs.sqlite"), max_entries=3)
+def test_the_table_is_bounded_and_what_is_used_stays(tmp_path: Path, where: dict[str, Any]) -> None:
+    cache = PromptCache(Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite")), max_entries=3)
     answer = [TaskResult(kind="prompt", text="a cat turns")]
     cache.keep(["used"], answer)
     for index in range(20):
