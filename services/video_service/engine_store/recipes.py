@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from video_service.engine_store.manifest import Precision, Recipe, Target
 from video_service.engine_store.shape import ClipShape
 
-EXPORT_FORMAT = 1
+EXPORT_FORMAT = 2
 """Raise it when a graph changes its meaning: every engine made before is stale then."""
 
 GRAPH_FIELDS: Mapping[str, tuple[str, ...]] = {
