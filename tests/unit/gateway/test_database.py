@@ -14,7 +14,7 @@ from sqlalchemy import event
 from gateway.database import Database
 from gateway.jobs.job import IllegalTransition, QueueFull
 from gateway.jobs.store import JobStore
-from tests.unit.gateway.test_store import new_job
+from tests.unit.gateway.jobs.test_store import new_job
 
 R = TypeVar("R")
 

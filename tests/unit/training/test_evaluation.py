@@ -8,9 +8,10 @@ import skimage.data
 from PIL import Image
 
 from training.evaluate import read_clip
-from training.evaluation_report import SHEET_FRAMES, contact_sheet, markdown, measure, summarise
+from training.evaluation_report import SHEET_FRAMES, contact_sheet, markdown, summarise
 from training.evaluation_set import PHOTOGRAPHS, WORDINGS, Case, load_photographs, make_cases
 from training.judge import MOTIONS
+from training.measuring import measure
 from training.true_clips import true_clip
 from video_service.mp4 import Mp4Writer
 

@@ -9,8 +9,8 @@ from gateway.artifacts.files import LocalFiles
 from gateway.database import Database
 from gateway.jobs.store import JobStore
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
+from tests.unit.gateway.jobs.test_store import new_job
 from tests.unit.gateway.services import Services
-from tests.unit.gateway.test_store import new_job
 
 
 async def pieces(*chunks: bytes, breaks: bool = False) -> AsyncIterator[bytes]:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client
+from tests.unit.gateway.intake.test_uploaded_files import upload
 from tests.unit.gateway.services import Services
-from tests.unit.gateway.test_uploaded_files import upload
 
 
 async def test_files_come_in_pages_and_only_so_many(

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.unit.gateway.conftest import left_behind
+from tests.unit.gateway.intake.test_pictures import HOSTILE
 from tests.unit.gateway.services import Services
-from tests.unit.gateway.test_pictures import HOSTILE
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

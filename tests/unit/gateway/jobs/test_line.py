@@ -16,7 +16,7 @@ from gateway.jobs.line import ROUNDS_PER_PRIORITY, Turns
 from gateway.jobs.live import LiveJobs
 from gateway.jobs.outlook import Outlook, Waiting
 from gateway.jobs.store import JobStore
-from tests.unit.gateway.test_store import new_job
+from tests.unit.gateway.jobs.test_store import new_job
 
 RENDER = {"render.text": 0.5, "render.denoise": 8.0, "render.decode": 1.0, "render.write": 1.5, "rendering": 99.0}
 

@@ -17,8 +17,8 @@ from gateway.upstream.clients import RetryPolicy, ServiceError, VideoClient, con
 from gateway.upstream.render_places import RenderPlaces
 from gateway.upstream.routing import Renderers
 from gateway.upstream.upstreams import Probe, Upstream, Upstreams
+from tests.unit.gateway.jobs.test_store import new_job
 from tests.unit.gateway.services import Script, video_app
-from tests.unit.gateway.test_store import new_job
 
 REQUEST = VideoRequest(prompt="a kite", width=256, height=192, num_frames=5, fps=16, steps=4, seed=1)
 RETRIES = RetryPolicy(attempts=2, for_s=1.0, first_wait_s=0.01, longest_wait_s=0.02)
