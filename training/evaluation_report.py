@@ -1,18 +1,19 @@
-"""Measures rendered clips and tells the result: JSON, a Markdown table, and contact sheets."""
+"""Tells what was measured of rendered clips: JSON, Markdown tables, and contact sheets."""
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from skimage.metrics import structural_similarity
 
-from training.evaluation_set import Case
-from training.judge import MOTIONS, flicker, judge, sharpness_kept
+from training.evaluation_bars import UNJUDGED, Row, table, video_rows
+from training.evaluation_set import ASKS
+from training.judge import MOTIONS
+from training.measuring import Measured
 
 Frames = NDArray[np.uint8]
 SHEET_FRAMES = 8
@@ -20,43 +21,9 @@ THUMBNAIL_PX = 168
 CAPTION_PX = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One clip: what was asked, what the judge saw, and how good it looks.
-
-    `psnr_db` and `ssim` compare the first frame with the fitted input; `flicker` is in grey levels of 255.
-    """
-
-    case: Case
-    seen: str
-    right: bool
-    psnr_db: float
-    ssim: float
-    mean_flow_px: float
-    flicker: float
-    sharpness_kept: float
-    seconds: float
-
-
-def measure(case: Case, fitted: Frames, frames_THWC: Frames, seconds: float) -> Measured:
-    """Judge one clip; `fitted` is the input at the clip's size, [H, W, 3]."""
-    verdict = judge(frames_THWC)
-    return Measured(
-        case=case, seen=verdict.motion, right=verdict.motion == case.motion,
-        psnr_db=_psnr_db(fitted, frames_THWC[0]),
-        ssim=float(np.mean(structural_similarity(fitted, frames_THWC[0], channel_axis=-1))),
-        mean_flow_px=verdict.mean_flow_px, flicker=flicker(frames_THWC),
-        sharpness_kept=sharpness_kept(frames_THWC), seconds=seconds,
-    )
-
-
-def _psnr_db(wanted: Frames, got: Frames) -> float:
-    error = float(np.mean((wanted.astype(np.float64) - got) ** 2))
-    return 10 * float(np.log10(255**2 / max(error, 1e-4)))  # at most 88 dB: equal pictures, and JSON has no infinity
-
-
-def _mean(results: list[Measured], value: Callable[[Measured], float]) -> float:
-    return round(float(np.mean([value(result) for result in results])), 4)
+def _mean(results: list[Measured], value: Callable[[Measured], float | None]) -> float:
+    values = [found for result in results if (found := value(result)) is not None]
+    return round(float(np.mean(values)), 4) if values else 0.0
 
 
 def _group(results: list[Measured]) -> dict[str, float]:
@@ -64,54 +31,66 @@ def _group(results: list[Measured]) -> dict[str, float]:
         "clips": len(results), "motion_accuracy": _mean(results, lambda r: r.right),
         "psnr_db": _mean(results, lambda r: r.psnr_db), "ssim": _mean(results, lambda r: r.ssim),
         "mean_flow_px": _mean(results, lambda r: r.mean_flow_px), "flicker": _mean(results, lambda r: r.flicker),
+        "flicker_ratio": _mean(results, lambda r: r.flicker_ratio),
+        "laplacian_kept": _mean(results, lambda r: r.laplacian_kept),
         "sharpness_kept": _mean(results, lambda r: r.sharpness_kept), "seconds": _mean(results, lambda r: r.seconds),
     }
 
 
-def summarise(results: list[Measured], setup: dict[str, str | int]) -> dict[str, Any]:
-    """Everything measured: overall, by motion (worst first), by picture, by language, and clip by clip."""
-    by_motion = {m: _group(group) for m in MOTIONS if (group := [r for r in results if r.case.motion == m])}
-    pictures = dict.fromkeys(result.case.picture for result in results)
-    languages = {"english": [r for r in results if r.case.prompt.isascii()],
-                 "chinese": [r for r in results if not r.case.prompt.isascii()]}
-    hold = [result.mean_flow_px for result in results if result.case.motion == "hold"]
+def summarise(results: list[Measured], setup: dict[str, Any], vision: list[Row] | None = None) -> dict[str, Any]:
+    """Everything measured: the table, then overall, by motion (worst first), by picture, by ask, and clip by clip.
+
+    `vision` are the rows of the vision-language evaluation. Groups leave out the clips of many steps, which are there
+    for comparison only.
+    """
+    usual = [result for result in results if result.case.asked != "many_steps"]
+    by_motion = {m: _group(group) for m in MOTIONS if (group := [r for r in usual if r.case.motion == m])}
+    pictures = dict.fromkeys(result.case.picture for result in usual)
+    by_ask = {ask: [r for r in results if r.case.asked == ask] for ask in ASKS}
+    rows = video_rows(results, setup) + (vision or [])
     return {
         "setup": setup,
-        "overall": _group(results) | {
-            "psnr_db_min": round(min(result.psnr_db for result in results), 3),
-            "ssim_min": round(min(result.ssim for result in results), 4),
-            "hold_flow_px_max": round(max(hold), 4) if hold else None,
-        },
+        "table": [asdict(row) for row in rows],
+        "overall": _overall(usual) if usual else None,
         "by_motion": dict(sorted(by_motion.items(), key=lambda item: item[1]["motion_accuracy"])),
-        "by_picture": {name: _group([r for r in results if r.case.picture == name]) for name in pictures},
-        "by_language": {name: _group(group) for name, group in languages.items() if group},
+        "by_picture": {name: _group([r for r in usual if r.case.picture == name]) for name in pictures},
+        "by_ask": {name: _group(group) for name, group in by_ask.items() if group},
         "wrong": [{**asdict(r.case), "seen": r.seen} for r in results if not r.right],
         "clips": [asdict(result) for result in results],
     }
 
 
-def _table(title: str, groups: dict[str, dict[str, float]]) -> list[str]:
-    lines = [f"| {title} | clips | motion | PSNR dB | SSIM | flow px | flicker | sharpness kept | s |",
+def _overall(results: list[Measured]) -> dict[str, float | None]:
+    hold = [result.mean_flow_px for result in results if result.case.motion == "hold"]
+    return {
+        **_group(results), "psnr_db_min": round(min(result.psnr_db for result in results), 3),
+        "ssim_min": round(min(result.ssim for result in results), 4),
+        "hold_flow_px_max": round(max(hold), 4) if hold else None,
+    }
+
+
+def _groups(title: str, groups: dict[str, dict[str, float]]) -> list[str]:
+    lines = [f"| {title} | clips | motion | PSNR dB | SSIM | flow px | flicker ratio | sharpness kept | s |",
              "|---|---|---|---|---|---|---|---|---|"]
     return lines + [
         f"| {name} | {g['clips']} | {100 * g['motion_accuracy']:.0f} % | {g['psnr_db']:.1f} | {g['ssim']:.3f} | "
-        f"{g['mean_flow_px']:.2f} | {g['flicker']:.2f} | {g['sharpness_kept']:.2f} | {g['seconds']:.1f} |"
+        f"{g['mean_flow_px']:.2f} | {g['flicker_ratio']:.2f} | {g['laplacian_kept']:.2f} | {g['seconds']:.1f} |"
         for name, g in groups.items()
     ] + [""]
 
 
 def markdown(summary: dict[str, Any]) -> str:
-    """The summary as a page for people."""
+    """The summary as a page for people: the table of bars, then per motion, worst first."""
     overall, setup = summary["overall"], summary["setup"]
-    lines = [
-        f"# Evaluation of {setup['model']}", "", ", ".join(f"{key} {value}" for key, value in setup.items()), "",
-        f"Motion as asked: **{100 * overall['motion_accuracy']:.1f} %** of {overall['clips']} clips.",
-        f"First frame against the fitted input: **{overall['psnr_db']:.2f} dB** on average, "
-        f"{overall['psnr_db_min']:.2f} dB at worst; SSIM {overall['ssim']:.3f}, {overall['ssim_min']:.3f} at worst.",
-        "",
-        *_table("motion, worst first", summary["by_motion"]), *_table("picture", summary["by_picture"]),
-        *_table("prompt", summary["by_language"]),
-    ]
+    lines = [f"# Evaluation of {setup['model']}", "", ", ".join(f"{key} {value}" for key, value in setup.items()), "",
+             *table([Row(**row) for row in summary["table"]]), f"Motions {UNJUDGED}.", ""]
+    if overall is not None:
+        lines += [
+            f"Motion as asked: **{100 * overall['motion_accuracy']:.1f} %** of {overall['clips']} clips in all.",
+            f"First frame at worst: {overall['psnr_db_min']:.2f} dB, SSIM {overall['ssim_min']:.3f}.", "",
+            *_groups("motion, worst first", summary["by_motion"]), *_groups("picture", summary["by_picture"]),
+            *_groups("asked", summary["by_ask"]),
+        ]
     if summary["wrong"]:
         lines += ["| wrong: picture | asked | prompt | seen |", "|---|---|---|---|"]
         lines += [f"| {w['picture']} | {w['motion']} | {w['prompt']} | {w['seen']} |" for w in summary["wrong"]]

@@ -1,7 +1,9 @@
 """What a checkpoint is asked in an evaluation: photographs that training never sees, and wordings of nine motions."""
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -57,21 +59,31 @@ WORDINGS = {
     ),
 }
 MOTIONS = tuple(WORDINGS)  # the judge's own; it is not imported, so that a machine without OpenCV can render
+HELD_OUT: dict[str, dict[str, list[str]]] = tomllib.loads(
+    Path(__file__).with_name("held_out.toml").read_text(encoding="utf-8"))
+
+Ask = Literal["single", "paraphrase", "chinese", "many_steps"]
+ASKS: tuple[Ask, ...] = ("single", "paraphrase", "chinese", "many_steps")
+MANY_STEPS = 32
+MANY_STEPS_PHOTOS = 2  # 32 steps cost eight times as much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One clip to render."""
+    """One clip to render; `steps` where it is not the number that the whole evaluation takes."""
 
     picture: str
     motion: str
     prompt: str
     seed: int
+    asked: Ask = "single"
+    steps: int | None = None
 
     @property
     def name(self) -> str:
         """File name, unique within an evaluation."""
-        return f"{self.picture}-{self.motion}-{self.seed}"
+        name = f"{self.picture}-{self.motion}-{self.seed}"
+        return name if self.asked == "single" else f"{self.asked}-{name}"
 
 
 def load_photographs(folder: Path | None, names: list[str] | None, limit: int | None) -> dict[str, Image.Image]:
@@ -91,19 +103,31 @@ def load_photographs(folder: Path | None, names: list[str] | None, limit: int | 
 
 
 def make_cases(
-    pictures: list[str], motions: list[str], wordings: int, seed: int, language: str = "any"
+    pictures: list[str], motions: list[str], wordings: int, seed: int, language: str = "any",
+    asks: tuple[Ask, ...] = ("single",),
 ) -> list[Case]:
-    """`wordings` cases for every picture and motion; the wording moves on from picture to picture, so all get used.
+    """`wordings` cases for every ask, picture and motion; the wording moves on from picture to picture.
 
-    `language` is "en", "zh" or "any". Raises ValueError for a motion that is not among MOTIONS.
+    `single` asks in WORDINGS of one `language` ("en", "zh" or "any"); `paraphrase` and `chinese` in the English and
+    the Chinese of held_out.toml; `many_steps` repeats the `single` cases of the first pictures with MANY_STEPS steps.
+    Raises ValueError for a motion that is not among MOTIONS.
     """
     unknown = set(motions) - set(MOTIONS)
     if unknown:
         raise ValueError(f"unknown motions {sorted(unknown)}; choose from {', '.join(MOTIONS)}")
-    ways = {motion: [text for text in WORDINGS[motion] if language == "any" or text.isascii() == (language == "en")]
-            for motion in motions}
     return [
-        Case(picture=picture, motion=motion, seed=seed + turn,
-             prompt=ways[motion][(position + MOTIONS.index(motion) + turn) % len(ways[motion])])
-        for position, picture in enumerate(pictures) for motion in motions for turn in range(wordings)
+        Case(picture=picture, motion=motion, seed=seed + turn, asked=ask,
+             steps=MANY_STEPS if ask == "many_steps" else None,
+             prompt=ways[(position + MOTIONS.index(motion) + turn) % len(ways)])
+        for ask in asks
+        for position, picture in enumerate(pictures[:MANY_STEPS_PHOTOS] if ask == "many_steps" else pictures)
+        for motion in motions
+        for ways in [_ways(motion, ask, language)]
+        for turn in range(wordings)
     ]
+
+
+def _ways(motion: str, ask: Ask, language: str) -> list[str]:
+    if ask in ("paraphrase", "chinese"):
+        return HELD_OUT[motion]["zh" if ask == "chinese" else "en"]
+    return [text for text in WORDINGS[motion] if language == "any" or text.isascii() == (language == "en")]

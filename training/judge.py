@@ -167,3 +167,9 @@ def sharpness(frames: Sequence[Frames] | Frames) -> float:
 def sharpness_kept(frames_THWC: Frames, count: int = 3) -> float:
     """Sharpness of the last frames over that of the first; 1 is none lost. A true zoom in loses some too."""
     return sharpness(frames_THWC[-count:]) / max(sharpness(frames_THWC[:count]), 1e-6)
+
+
+def laplacian_kept(frames_THWC: Frames) -> float:
+    """Variance of the last frame's Laplacian over the first one's; 1 is none lost (Pech-Pacheco et al. 2000)."""
+    first, last = (cv2.Laplacian(picture, cv2.CV_32F).var() for picture in grey(frames_THWC[[0, -1]]))
+    return float(last / max(first, 1e-6))
