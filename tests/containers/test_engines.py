@@ -35,7 +35,7 @@ def engine(models: Path) -> Iterator[Engine]:
     found = find_engine({
         "GATEWAY_PORT": str(port), "STILLMOTION_INTERNAL_TOKEN": "a-token-for-the-tests", "MODELS_FOLDER": str(models),
         "VIDEO_MODEL": "/models/own/tiny", "ENGINE_TARGET": "onnx", "ENGINE_CLIPS": CLIP, "VIDEO_ENGINE": "onnx",
-        "COMPOSE_PROFILES": "engines",
+        "COMPOSE_PROFILES": "engines", "COMPOSE_FILE": "docker-compose.yml:deploy/compose.engines.yml",
     })
     if found is None:
         pytest.skip("neither a Docker daemon nor podman with podman-compose is on this machine")
