@@ -130,6 +130,7 @@ def _submit(deployment: Deployment, n: int, at: float) -> str:
     body: dict[str, Any] = {"prompt": f"kite {n}", "seed": n, "steps": 3 + n % 6}
     if n % 3 == 0:
         body["image"] = _picture(n)
+    said = "nothing"
     for attempt in range(200):
         gateway = deployment.gateways[(n + attempt) % len(deployment.gateways)]
         with suppress(httpx.TransportError):
@@ -139,9 +140,10 @@ def _submit(deployment: Deployment, n: int, at: float) -> str:
             )
             if answer.is_success:
                 return answer.json()["id"]
-            assert answer.status_code in (429, 500, 502, 503), answer.text
+            said = answer.text
+            assert answer.status_code in (429, 500, 502, 503), said
         time.sleep(0.25)
-    raise AssertionError(f"job {n} was never accepted")
+    raise AssertionError(f"job {n} was never accepted; the last answer was {said}")
 
 
 def _picture(n: int) -> str:
