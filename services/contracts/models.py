@@ -35,7 +35,9 @@ class VideoModelInfo(FrozenModel):
 
     id: str
     kind: Literal["video"] = "video"
-    revision: str = Field(description="Content hash or hub revision of the weights.")
+    revision: str = Field(
+        description="Content hash or hub revision of the weights; with a LoRA in them, `+lora-HASH@SCALE` follows."
+    )
     engine: str = Field(description="What computes it, such as `torch-cpu`, `torch-cuda` or `onnx-cpu`.")
     engine_reason: str = Field(default="", description="Why that engine, in words.")
     dtype: str

@@ -3,7 +3,7 @@
 Imports no model library: the HTTP process answers `/v1/models` and refuses bad requests from a checkpoint's JSON files.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contracts.models import IntRange, Sampler, VideoModelInfo
@@ -12,6 +12,7 @@ from video_service.checkpoint_folder import CheckpointFolder, ModelUnavailable, 
 from video_service.device import Device, DeviceUnavailable, Dtype, cuda_capability, cuda_name, pick_device, pick_dtype
 from video_service.engine_store.choice import EngineChoice, Situation, choose_engine
 from video_service.engine_store.manifest import EngineRefused
+from video_service.lora import Lora, find_lora
 from video_service.model_card import ModelCard, read_card
 from video_service.settings import VideoSettings
 
@@ -37,6 +38,9 @@ class ModelSource:
     """Folder with the JSON files; of a hub id, the local snapshot (its weights come with `load_model`)."""
     hub_id: str | None
     revision: str
+    """With `lora` in it: see `video_service.lora`."""
+    lora: Lora | None
+    """To be merged into the transformer's weights."""
     device: Device
     dtype: Dtype
     flow_shift: float
@@ -50,7 +54,7 @@ def find_model(settings: VideoSettings) -> ModelSource:
 
     Raises:
         ModelUnavailable: no such checkpoint, an incomplete one, one of a kind that is not supported here, no such
-            device, or VIDEO_ENGINE names an engine that cannot run. The message says what to do.
+            device, no file at VIDEO_LORA, or VIDEO_ENGINE names an engine that cannot run. The message says what to do.
     """
     try:
         device = pick_device(settings.device)
@@ -59,11 +63,14 @@ def find_model(settings: VideoSettings) -> ModelSource:
     dtype = pick_dtype(settings.dtype, device)
     folder = open_checkpoint(settings.model, settings.models_dir)
     card = read_card(folder)
+    lora = find_lora(settings)
+    if lora is not None:
+        folder = replace(folder, revision=lora.revision(folder.revision))
     engine = _choose_engine(settings, folder, card, device)
     return ModelSource(
-        id=card.id, folder=folder.path, hub_id=folder.hub_id, revision=folder.revision, device=device, dtype=dtype,
-        flow_shift=card.flow_shift, max_sequence_length=card.max_sequence_length, engine=engine,
-        info=_model_info(folder, card, device, dtype, engine),
+        id=card.id, folder=folder.path, hub_id=folder.hub_id, revision=folder.revision, lora=lora,
+        device=device, dtype=dtype, flow_shift=card.flow_shift, max_sequence_length=card.max_sequence_length,
+        engine=engine, info=_model_info(folder, card, device, dtype, engine),
     )
 
 

@@ -16,6 +16,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT
 from video_service.catalog import ModelSource
 from video_service.checkpoint_folder import WEIGHT_FOLDERS, ModelNotYetAvailable, ModelUnavailable
 from video_service.codec import Codec, TorchCodec
+from video_service.lora import base_of
+from video_service.lora_merge import merge_lora
 from video_service.settings import VideoSettings
 from video_service.vae_layers import make_lean
 
@@ -46,7 +48,7 @@ def load_model(source: ModelSource, settings: VideoSettings) -> LoadedModel:
     modules then say what their configs say and nothing else.
 
     Raises:
-        ModelUnavailable: weights are missing, damaged or do not fit the configs.
+        ModelUnavailable: weights are missing, damaged or do not fit the configs, or the LoRA does not fit the weights.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -75,10 +77,13 @@ class CheckpointParts:
 
 
 def read_parts(source: ModelSource, dtype: torch.dtype) -> CheckpointParts:
-    """Read the weights as `dtype`, but for those that diffusers keeps in float32. Raises `ModelUnavailable`."""
+    """Read the weights as `dtype`, but for those that diffusers keeps in float32; the LoRA is merged into them.
+
+    Raises `ModelUnavailable`.
+    """
     folder = _weights(source)
     try:
-        return CheckpointParts(
+        parts = CheckpointParts(
             tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
             text_encoder=read_part(UMT5EncoderModel, folder / "text_encoder", dtype=dtype),
             transformer=read_part(WanTransformer3DModel, folder / "transformer", torch_dtype=dtype),
@@ -86,6 +91,9 @@ def read_parts(source: ModelSource, dtype: torch.dtype) -> CheckpointParts:
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(f"the weights of {source.id} at {folder} cannot be loaded: {error}") from error
+    if source.lora is not None:
+        merge_lora(parts.transformer, source.lora)
+    return parts
 
 
 def _read_configs(source: ModelSource) -> CheckpointParts:
@@ -112,7 +120,7 @@ def _weights(source: ModelSource, folders: Iterable[str] = WEIGHT_FOLDERS) -> Pa
         return source.folder
     patterns = ["*.json", "tokenizer/*", *(f"{name}/*.safetensors" for name in folders)]
     try:
-        return Path(snapshot_download(source.hub_id, revision=source.revision, allow_patterns=patterns))
+        return Path(snapshot_download(source.hub_id, revision=base_of(source.revision), allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelNotYetAvailable(f"the weights of {source.hub_id} cannot be downloaded: {error}") from error
 

@@ -28,6 +28,14 @@ class VideoSettings(BaseSettings):
             description="`embedded`, a checkpoint folder, or a hub id with an optional @revision.",
         ),
     ] = "embedded"
+    lora: Annotated[
+        Path | None,
+        Field(validation_alias="VIDEO_LORA", description="A .safetensors file, merged into the transformer at load."),
+    ] = None
+    lora_scale: Annotated[
+        float,
+        Field(validation_alias="VIDEO_LORA_SCALE", allow_inf_nan=False, description="How much of it is added."),
+    ] = 1.0
     models_dir: Annotated[Path, Field(validation_alias="STILLMOTION_MODELS")] = REPOSITORY / "models"
     data_dir: Annotated[Path, Field(validation_alias="STILLMOTION_DATA")] = Path("data")
     device: Annotated[DeviceChoice, Field(validation_alias="VIDEO_DEVICE")] = "auto"

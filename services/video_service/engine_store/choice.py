@@ -10,6 +10,7 @@ from video_service.engine_store.manifest import EngineRefused, Manifest, Precisi
 from video_service.engine_store.recipes import RENDER_GRAPHS, library_version, make_recipe
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore
+from video_service.lora import short
 
 Wish = Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"]
 
@@ -139,7 +140,9 @@ def _is_faster(found: EngineSet, situation: Situation) -> bool:
 
 def _check_home(recipe: Recipe, situation: Situation) -> None:
     if recipe.revision != situation.revision:
-        raise EngineRefused(f"built from other weights ({recipe.revision[:12]}, not {situation.revision[:12]})")
+        raise EngineRefused(
+            f"built from other weights ({short(recipe.revision)}, not {short(situation.revision)})"
+        )
     check_gpu(recipe, situation.capability)
     if recipe.shape.get("text_tokens") != situation.text_tokens:
         raise EngineRefused(f"built for {recipe.shape.get('text_tokens')} prompt tokens, not {situation.text_tokens}")

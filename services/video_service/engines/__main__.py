@@ -11,9 +11,10 @@ from video_service.device import Device, cuda_capability, cuda_name
 from video_service.engine_store.choice import Situation, find_sets
 from video_service.engine_store.gpus import RTX_RUNS_ON, name_gpu
 from video_service.engine_store.manifest import EngineRefused, Manifest, Precision, Target
-from video_service.engine_store.recipes import library_version
+from video_service.engine_store.recipes import library_version, revision_of
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore, StoreBusy
+from video_service.lora import short
 from video_service.model_card import TEMPORAL_SCALE
 from video_service.settings import VideoSettings
 
@@ -61,7 +62,7 @@ def _build(options: argparse.Namespace, settings: VideoSettings, store: EngineSt
             shape=shape, target=target, precision=precision, capabilities=capabilities,
             stream_weights=options.stream_weights, refit=options.refit, rebuild=options.rebuild,
         )
-        _say(f"{source.id} {source.revision[:12]} {shape} {target} {precision}")
+        _say(f"{source.id} {short(source.revision)} {shape} {target} {precision}")
         try:
             built = build(source, store, order, _say)
         except (ExportFailed, EngineBuildFailed, TensorRTUnavailable) as error:
@@ -160,7 +161,10 @@ def _verify(options: argparse.Namespace, settings: VideoSettings, store: EngineS
     from video_service.engines.buildable import find_buildable
 
     source = find_buildable(settings)
-    mine = [found for found in store.manifests()[0] if found.recipe.revision == source.revision]
+    mine = [
+        found for found in store.manifests()[0]
+        if found.recipe.revision == revision_of(found.recipe.graph, source.revision)
+    ]
     if not mine:
         raise EngineRefused(f"no engines of {source.id} in {store.root}; run `stillmotion engines build`")
     return _verdict(verify(source, store, mine, _say), source)

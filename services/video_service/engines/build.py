@@ -16,7 +16,7 @@ from video_service.device import cuda_capability, cuda_name
 from video_service.engine_store.building import build_once
 from video_service.engine_store.gpus import check_gpu
 from video_service.engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
-from video_service.engine_store.recipes import RENDER_GRAPHS, make_recipe
+from video_service.engine_store.recipes import RENDER_GRAPHS, make_recipe, revision_of
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore
 from video_service.engines.buildable import Buildable
@@ -214,7 +214,7 @@ def _by_clip(source: Buildable, manifests: Sequence[Manifest]) -> dict[ClipShape
     groups: dict[ClipShape, list[Manifest]] = {}
     clip = {"width": 64, "height": 64, "num_frames": 1, "text_tokens": source.max_sequence_length}
     for manifest in manifests:
-        if manifest.recipe.revision == source.revision:
+        if manifest.recipe.revision == revision_of(manifest.recipe.graph, source.revision):
             # A graph is fixed to some of these; the others may be anything.
             groups.setdefault(ClipShape(**(clip | manifest.recipe.shape)), []).append(manifest)
     return groups

@@ -9,6 +9,7 @@ from video_service.catalog import find_model
 from video_service.checkpoint_folder import ModelUnavailable, content_hash
 from video_service.device import Device, Dtype, pick_device, pick_dtype
 from video_service.engines.families import WAN, family_of
+from video_service.lora import Lora
 from video_service.settings import VideoSettings
 
 
@@ -23,6 +24,8 @@ class Buildable(Protocol):
     def hub_id(self) -> str | None: ...
     @property
     def revision(self) -> str: ...
+    @property
+    def lora(self) -> Lora | None: ...
     @property
     def device(self) -> Device: ...
     @property
@@ -39,6 +42,7 @@ class UnservedCheckpoint:
     folder: Path
     hub_id: None
     revision: str
+    lora: None
     device: Device
     dtype: Dtype
     max_sequence_length: int
@@ -64,9 +68,11 @@ def _unserved(settings: VideoSettings) -> UnservedCheckpoint | None:
         return None
     if family is WAN:
         return None  # of the kind that is served: what was wrong with it stands
+    if settings.lora is not None:
+        raise ModelUnavailable(f"{folder.name} is not served, and VIDEO_LORA is for served models only: unset it")
     device = pick_device(settings.device)
     return UnservedCheckpoint(
-        id=folder.name, folder=folder, hub_id=None, revision=content_hash(folder), device=device,
-        dtype=pick_dtype(settings.dtype, device), max_sequence_length=family.text_tokens,
+        id=folder.name, folder=folder, hub_id=None, revision=content_hash(folder), lora=None,
+        device=device, dtype=pick_dtype(settings.dtype, device), max_sequence_length=family.text_tokens,
         temporal_scale=family.temporal_scale,
     )

@@ -16,6 +16,8 @@ from video_service.engine_store.manifest import Precision, Target
 from video_service.engine_store.shape import ClipShape
 from video_service.engines.buildable import Buildable
 from video_service.engines.families import Family, family_of, read_family
+from video_service.lora import base_of
+from video_service.lora_merge import merge_lora
 
 _SEED = 1234
 _SEEN_SIDE, _SEEN_FRAMES = 128, 5
@@ -33,9 +35,15 @@ class ClipGraphs:
         self._parts: dict[torch.dtype, dict[str, Any]] = {}
 
     def graphs(self, shape: ClipShape, dtype: torch.dtype) -> dict[str, Graph]:
-        """Every graph by name; equal shapes give equal inputs up to the rounding of `dtype`."""
+        """Every graph by name, the LoRA in it; equal shapes give equal inputs up to the rounding of `dtype`.
+
+        Raises `ModelUnavailable`.
+        """
         if dtype not in self._parts:
-            self._parts[dtype] = read_family(self.family, _weights(self._source, self.family), dtype)
+            parts = read_family(self.family, _weights(self._source, self.family), dtype)
+            if self._source.lora is not None:
+                merge_lora(parts["transformer"], self._source.lora)
+            self._parts[dtype] = parts
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
             graphs = self.family.graphs(self._parts[dtype], shape)
@@ -78,6 +86,6 @@ def _weights(source: Buildable, family: Family) -> Path:
         return source.folder
     patterns = ["*.json", *(f"{name}/*{suffix}" for name in family.parts for suffix in (".json", ".safetensors"))]
     try:
-        return Path(snapshot_download(source.hub_id, revision=source.revision, allow_patterns=patterns))
+        return Path(snapshot_download(source.hub_id, revision=base_of(source.revision), allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelUnavailable(f"the weights of {source.hub_id} cannot be downloaded: {error}") from error
