@@ -39,6 +39,7 @@ Render = Callable[[Case, Image.Image, Path], None]
 FPS = 16
 QUICK_MOTIONS = "zoom_in,pan_left,hold"
 PARTS = ("video", "vision")
+COMPOSITIONS, QUICK_COMPOSITIONS = 60, 12
 
 
 def _arguments() -> argparse.Namespace:
@@ -201,8 +202,9 @@ def render_all(options: argparse.Namespace) -> None:
 
 def judge_all(options: argparse.Namespace) -> None:
     """Measures what is rendered of `out/cases.json`, writes report and contact sheets, and prints the report."""
-    from training.evaluation_report import contact_sheet, markdown, summarise, write_report
+    from training.evaluation_report import contact_sheet, summarise, write_report
     from training.measuring import measure
+    from training.vl.evaluation import failures, load_vision
 
     out: Path = options.out
     listed: dict[str, Any] = {"setup": {"model": options.model}, "cases": []}
@@ -224,9 +226,9 @@ def judge_all(options: argparse.Namespace) -> None:
         contact_sheet(picture_rows).save(out / f"sheet-{name}.png")
     if rows:  # one row a picture, each with another motion: short enough for a README
         contact_sheet([some[at % len(some)] for at, some in enumerate(rows.values())]).save(out / "sheet.png")
-    summary = summarise(results, listed["setup"])
-    write_report(summary, out)
-    print(markdown(summary))
+    vision = load_vision(out / "vision.json") if (out / "vision.json").exists() else None
+    summary = summarise(results, listed["setup"], vision.rows if vision else None)
+    print(write_report(summary, out, failures(vision) if vision else []))
 
 
 def main() -> None:
@@ -234,6 +236,10 @@ def main() -> None:
     options = _arguments()
     if not options.judge_only and "video" in options.parts:
         render_all(options)
+    if not options.judge_only and "vision" in options.parts:
+        from training.vl.evaluation import evaluate_vision  # a machine that only renders lacks what it needs
+
+        evaluate_vision(options.vl_model, options.out, QUICK_COMPOSITIONS if options.quick else COMPOSITIONS)
     if not options.render_only:
         judge_all(options)
 

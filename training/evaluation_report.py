@@ -114,7 +114,9 @@ def contact_sheet(rows: list[tuple[str, Frames, Frames]]) -> Image.Image:
     return sheet
 
 
-def write_report(summary: dict[str, Any], folder: Path) -> None:
-    """`report.json` and `report.md` in `folder`."""
+def write_report(summary: dict[str, Any], folder: Path, vision_failures: list[str]) -> str:
+    """Write `report.json` and `report.md` into `folder` and return the page; the failures are lines of Markdown."""
+    page = "\n".join([markdown(summary), *vision_failures])
     (folder / "report.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
-    (folder / "report.md").write_text(markdown(summary), encoding="utf-8")
+    (folder / "report.md").write_text(page, encoding="utf-8")
+    return page
