@@ -200,11 +200,20 @@ def render_all(options: argparse.Namespace) -> None:
         print(f"{number} {case.name}: {case.prompt} ({seconds:.1f} s)", flush=True)
 
 
+def _vision(file: Path) -> tuple[list[Any], list[str]]:
+    """Rows of the vision-language part where it was run, and some of its failures as lines of Markdown."""
+    if not file.exists():
+        return [], []
+    from training.vl.evaluation import failures, load_vision  # a machine that judges clips only lacks what it needs
+
+    vision = load_vision(file)
+    return vision.rows, failures(vision)
+
+
 def judge_all(options: argparse.Namespace) -> None:
     """Measures what is rendered of `out/cases.json`, writes report and contact sheets, and prints the report."""
     from training.evaluation_report import contact_sheet, summarise, write_report
     from training.measuring import measure
-    from training.vl.evaluation import failures, load_vision
 
     out: Path = options.out
     listed: dict[str, Any] = {"setup": {"model": options.model}, "cases": []}
@@ -226,9 +235,8 @@ def judge_all(options: argparse.Namespace) -> None:
         contact_sheet(picture_rows).save(out / f"sheet-{name}.png")
     if rows:  # one row a picture, each with another motion: short enough for a README
         contact_sheet([some[at % len(some)] for at, some in enumerate(rows.values())]).save(out / "sheet.png")
-    vision = load_vision(out / "vision.json") if (out / "vision.json").exists() else None
-    summary = summarise(results, listed["setup"], vision.rows if vision else None)
-    print(write_report(summary, out, failures(vision) if vision else []))
+    rows_vision, wrong_vision = _vision(out / "vision.json")
+    print(write_report(summarise(results, listed["setup"], rows_vision), out, wrong_vision))
 
 
 def main() -> None:
