@@ -21,6 +21,7 @@ from training.vl import verdicts
 from training.vl.evaluation_pictures import (
     DATA,
     HOW_TO_FETCH,
+    NEW_DRAWING,
     Shown,
     compositions,
     load_evaluation_stock,
@@ -158,17 +159,20 @@ def _rows(checks: list[Check], why_none: str) -> list[Row]:
 
 
 def _told(measure: str, checks: list[Check]) -> str:
-    """The share by language, and for the texts what was wrong."""
+    """The share by language and by what else tells where it is weak; for the texts what was wrong."""
     pictures = len({check.picture for check in checks})
     if measure == TEXTS:
         wrong = [check.about.partition(": ")[2] for check in checks if not check.right]
         counts = {name: sum(name in about for about in wrong) for name in ("language", "length", "repetition")}
         return " texts" + "".join(f", {number} wrong in {name}" for name, number in counts.items())
-    shares = []
-    for language in LANGUAGES:
-        some = [check.right for check in checks if check.language == language]
-        if some:
-            shares.append(f"{language} {100 * sum(some) / len(some):.0f} %")
+    groups = {name: [check.right for check in checks if check.language == name] for name in LANGUAGES}
+    if measure == NAMED:
+        groups |= {"new drawings": [check.right for check in checks if NEW_DRAWING in check.picture],
+                   "new numbers": [check.right for check in checks if NEW_DRAWING not in check.picture]}
+    if measure == QUESTION:
+        about = dict.fromkeys(check.about.partition(":")[0] for check in checks)
+        groups |= {name: [check.right for check in checks if check.about.startswith(f"{name}:")] for name in about}
+    shares = [f"{name} {100 * sum(some) / len(some):.0f} %" for name, some in groups.items() if some]
     return f" texts on {pictures} pictures ({', '.join(shares)})"
 
 

@@ -19,6 +19,7 @@ from vl_service.tower import ImageNetTower
 DATA = Path(__file__).parents[1] / "data" / "vl"
 HOW_TO_FETCH = ("training/data/vl is absent; run python -m training.fetch && python -m training.pack && "
                 "python -m training.vl.pack")
+NEW_DRAWING = " x1 "  # in the name of a composition; the others show a number that training never shows
 SURE = 0.5  # the tower's probability from which a photograph's subject counts as known
 CROP = 0.85  # of each side
 LONG_SIDE_PX = 512
