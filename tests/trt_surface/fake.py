@@ -37,6 +37,8 @@ class Script:
     weights: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """Name to count and `DataType` member; not empty: the engine is refittable."""
     missing: Sequence[str] = ()
+    """Asked for by the refitter until they are given."""
+    serializes: bool = True
     streamable: int = 0
     working: int = 0
     scratch: int = 0
@@ -207,6 +209,7 @@ def _engine(api: FakeTensorRT, logger: Any) -> Any:
         get_tensor_shape=lambda name: kinds[name][0],
         get_tensor_dtype=lambda name: getattr(api.DataType, kinds[name][1]),
         create_runtime_config=lambda: _runtime_config(api),
+        serialize=lambda: (script.plan or b"") + b", refitted" * bool(api.refitted) if script.serializes else None,
         create_execution_context=lambda config=None: _context(api, logger) if script.context else None,
     )
 
@@ -266,8 +269,11 @@ def _refitter(api: FakeTensorRT, engine: Any, logger: Any) -> Any:
             api.refitted |= {name: weights.values["numbers"].copy() for name, weights in given.items()}
         return script.runs
 
+    def missing() -> list[str]:
+        return [name for name in script.missing if name not in given]
+
     return api.object(
-        "Refitter", {}, get_all_weights=lambda: list(script.weights), get_missing_weights=lambda: list(script.missing),
+        "Refitter", {}, get_all_weights=lambda: list(script.weights), get_missing_weights=missing,
         get_weights_prototype=lambda name: _weights(
             api, getattr(api.DataType, script.weights[name][1]), 0, script.weights[name][0]
         ),

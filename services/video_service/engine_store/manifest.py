@@ -87,6 +87,9 @@ class Manifest(FrozenModel):
     peak_memory_bytes: int = Field(description="Of the building process so far.")
     streams_weights: bool = Field(default=False, description="Its weights may stay in host memory.")
     refittable: bool = Field(default=False, description="Its weights can be replaced.")
+    refitted_from: str | None = Field(
+        default=None, description="Key of the engine without the LoRA, whose weights were replaced to make this one."
+    )
     state: EngineState = "built"
     check: Check | None = None
     reason: str | None = Field(default=None, description="Why it is quarantined.")

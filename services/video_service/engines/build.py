@@ -22,6 +22,7 @@ from video_service.engine_store.store import EngineStore
 from video_service.engines.buildable import Buildable
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.families import WAN
+from video_service.engines.refitted import find_base, keep_fingerprint, refitted_plan
 from video_service.engines.sessions import PLAN_NAME, SessionOptions, kept_timings, load_api, open_sessions
 from video_service.engines.tensorrt import PlanOptions, build_plan
 from video_service.engines.trt_protocol import view
@@ -127,8 +128,8 @@ class _Workshop:
         manifest, kept = build_once(
             self._store, recipe, lambda work: self._make(recipe, work), wait_s=self._order.wait_s, enough=self._enough
         )
-        self._tell(recipe, f"{'already built' if kept else f'built in {manifest.build_s:.1f} s'}, "
-                           f"{manifest.num_bytes / 1e6:.1f} MB")
+        made = f"{'refitted' if manifest.refitted_from else 'built'} in {manifest.build_s:.1f} s"
+        self._tell(recipe, f"{'already built' if kept else made}, {manifest.num_bytes / 1e6:.1f} MB")
         return manifest
 
     def _enough(self, found: Manifest) -> bool:
@@ -140,14 +141,17 @@ class _Workshop:
         start = time.monotonic()
         facts = self._export(recipe)
         folder = self._work / "onnx"
+        base: Manifest | None = None
         if recipe.target != "onnx":
             folder = work / "engine"
             folder.mkdir()
-            self._plan(recipe, folder / PLAN_NAME)
+            base = self._refit(recipe, folder)
+            if base is None:
+                self._plan(recipe, folder)
         return folder, Manifest(
             model=self._model, recipe=recipe, files={}, nodes=facts.nodes, weights=facts.weights,
             build_s=time.monotonic() - start, streams_weights=self._features.stream_weights,
-            refittable=self._features.refit,
+            refittable=self._features.refit, refitted_from=base.recipe.key if base else None,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
 
@@ -159,7 +163,23 @@ class _Workshop:
             self._exported = export_graph(self._graph, folder, attention=FORMS[self._order.target])
         return self._exported
 
-    def _plan(self, recipe: Recipe, path: Path) -> None:
+    def _refit(self, recipe: Recipe, folder: Path) -> Manifest | None:
+        """Of a LoRA: the plan from the engine without it, which is returned; None where that cannot be."""
+        if self._order.rebuild or self._features != _Features(stream_weights=False, refit=False):
+            return None
+        base = find_base(self._store, recipe)
+        if base is None:
+            return None
+        self._tell(recipe, f"replacing the weights of {base.recipe.key}")
+        try:
+            plan = refitted_plan(self._store, base, self._work / "onnx" / MODEL_NAME)
+        except (EngineRefused, ValueError) as error:
+            self._tell(recipe, f"they cannot be replaced: {error}")
+            return None
+        (folder / PLAN_NAME).write_bytes(view(plan))
+        return base
+
+    def _plan(self, recipe: Recipe, folder: Path) -> None:
         self._tell(recipe, "building")
         rtx = recipe.target == "tensorrt-rtx"
         options = PlanOptions(
@@ -170,7 +190,9 @@ class _Workshop:
             stream_weights=self._features.stream_weights, refit=self._features.refit,
         )
         plan = build_plan(load_api(recipe), self._work / "onnx" / MODEL_NAME, options)
-        path.write_bytes(view(plan))
+        (folder / PLAN_NAME).write_bytes(view(plan))
+        if options.refit:
+            keep_fingerprint(self._work / "onnx" / MODEL_NAME, folder)
 
     def _progress(self, recipe: Recipe) -> Callable[[str, float], None]:
         told_s = time.monotonic()

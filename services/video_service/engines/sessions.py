@@ -87,7 +87,7 @@ def _open_plans(
         raise EngineRefused(str(error)) from error
     gpu = CudaGpu(options.device)
     ordered = sorted(manifests, key=lambda manifest: _importance(manifest.recipe.graph))
-    opened = {manifest.recipe.graph: _open_plan(api, store, manifest) for manifest in ordered}
+    opened = {manifest.recipe.graph: open_plan(api, store, manifest) for manifest in ordered}
     streamable = {manifest.recipe.graph for manifest in ordered if manifest.streams_weights}
     streaming = share_memory({name: engine for name, (engine, _) in opened.items()}, streamable, gpu)
     sessions: dict[str, Session] = {}
@@ -101,7 +101,8 @@ def _open_plans(
     return sessions
 
 
-def _open_plan(api: TensorRT, store: EngineStore, manifest: Manifest) -> tuple[Engine, Log]:
+def open_plan(api: TensorRT, store: EngineStore, manifest: Manifest) -> tuple[Engine, Log]:
+    """Check every byte, then load it onto this machine's GPU. Raises `EngineRefused`."""
     path = store.check_files(manifest) / PLAN_NAME
     try:
         # Mapped, for a plan holds all weights: they need not be in memory twice.

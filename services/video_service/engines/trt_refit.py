@@ -7,15 +7,19 @@ import torch
 from video_service.engine_store.manifest import EngineRefused
 from video_service.engines.trt_api import TensorRT
 from video_service.engines.trt_log import Log
-from video_service.engines.trt_protocol import Engine
+from video_service.engines.trt_protocol import Engine, Refitter
 from video_service.engines.trt_session import torch_dtype
 
 
-def refit(api: TensorRT, engine: Engine, weights: Mapping[str, torch.Tensor]) -> None:
+def refit(
+    api: TensorRT, engine: Engine, weights: Mapping[str, torch.Tensor],
+    unchanged: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Replace weights by their ONNX initializers' names; the others keep their values. The engine must not be running.
 
     Args:
-        weights: on the CPU, of the shape and number format that the graph was exported with.
+        weights: of the shape and number format that the graph was exported with.
+        unchanged: others as they are; those are given too that TensorRT computes with together with one of `weights`.
 
     Raises:
         EngineRefused: it was not built to be refitted, has no such weight, or TensorRT refuses one.
@@ -26,16 +30,24 @@ def refit(api: TensorRT, engine: Engine, weights: Mapping[str, torch.Tensor]) ->
     refitter = api.Refitter(engine, said.logger)
     if unknown := sorted(weights.keys() - set(refitter.get_all_weights())):
         raise EngineRefused(f"the engine has no weight {', '.join(unknown[:3])}")
+    # TensorRT keeps the addresses until the engine is refitted: these two outlive that.
     held = {name: x.detach().cpu().contiguous() for name, x in weights.items()}
-    for name, x in held.items():
-        # TensorRT keeps the address until the engine is refitted: `held` outlives that.
+    _give(api, refitter, said, held)
+    others = unchanged or {}
+    asked_for = others.keys() & set(refitter.get_missing_weights())
+    along = {name: others[name].detach().cpu().contiguous() for name in sorted(asked_for)}
+    _give(api, refitter, said, along)
+    if missing := refitter.get_missing_weights():
+        raise EngineRefused(f"{', '.join(missing[:3])} must be given too: the engine computes with them together")
+    if not refitter.refit_cuda_engine():
+        raise EngineRefused(said.reason("TensorRT did not refit the engine"))
+
+
+def _give(api: TensorRT, refitter: Refitter, said: Log, weights: Mapping[str, torch.Tensor]) -> None:
+    for name, x in weights.items():
         prototype = refitter.get_weights_prototype(name)
         kind = torch_dtype(api, prototype.dtype)
         if (prototype.size, kind) != (x.numel(), x.dtype):
             raise EngineRefused(f"{name}: {x.numel()} of {x.dtype} for the engine's {prototype.size} of {kind}")
         if not refitter.set_named_weights(name, api.Weights(prototype.dtype, x.data_ptr(), x.numel())):
             raise EngineRefused(said.reason(f"TensorRT does not take {name}"))
-    if missing := refitter.get_missing_weights():
-        raise EngineRefused(f"{', '.join(missing[:3])} must be given too: the engine computes with them together")
-    if not refitter.refit_cuda_engine():
-        raise EngineRefused(said.reason("TensorRT did not refit the engine"))
