@@ -130,10 +130,27 @@ def read_clip(stem: Path) -> Frames:
     arrays = stem.with_suffix(".npz")
     if arrays.exists():
         return np.load(arrays)["frames"]
+    return _read_mp4(stem.with_suffix(".mp4"))
+
+
+def _read_mp4(file: Path) -> Frames:
     import av  # a machine that only renders with diffusers may lack it
 
-    with av.open(str(stem.with_suffix(".mp4"))) as container:
+    with av.open(str(file)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(np.uint8)
+
+
+def through_mp4(frames_THWC: Frames) -> Frames:
+    """What the service's own MP4 leaves of some frames."""
+    from video_service.mp4 import Mp4Writer
+
+    height, width = frames_THWC.shape[1:3]
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "clip.mp4"
+        with Mp4Writer(file, width=width, height=height, fps=FPS) as writer:
+            writer.put(frames_THWC)
+            writer.finish()
+        return _read_mp4(file)
 
 
 def _cases(options: argparse.Namespace, pictures: list[str]) -> list[Case]:
@@ -214,6 +231,7 @@ def judge_all(options: argparse.Namespace) -> None:
     """Measures what is rendered of `out/cases.json`, writes report and contact sheets, and prints the report."""
     from training.evaluation_report import contact_sheet, summarise, write_report
     from training.measuring import measure
+    from training.warping import unchanged
 
     out: Path = options.out
     listed: dict[str, Any] = {"setup": {"model": options.model}, "cases": []}
@@ -227,7 +245,8 @@ def judge_all(options: argparse.Namespace) -> None:
         fitted = np.asarray(Image.open(out / "inputs" / f"{case.picture}.png"))
         frames = read_clip(out / "clips" / case.name)
         told = json.loads(timing.read_text(encoding="utf-8"))
-        result = measure(case, fitted, frames, told["seconds"], told.get("load"))
+        encoded = through_mp4 if (out / "clips" / f"{case.name}.mp4").exists() else unchanged
+        result = measure(case, fitted, frames, told["seconds"], told.get("load"), encoded)
         results.append(result)
         label = f"{case.picture}, {case.asked}: {case.motion}, seen {result.seen}, {result.psnr_db:.1f} dB"
         rows.setdefault(case.picture, []).append((label, fitted, frames))

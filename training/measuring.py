@@ -1,5 +1,6 @@
 """Measures one rendered clip against what was asked of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from skimage.metrics import structural_similarity
 
 from training.evaluation_set import Case
 from training.judge import flicker, judge, laplacian_kept, sharpness_kept
-from training.warping import flicker_ratio
+from training.warping import flicker_ratio, unchanged
 
 Frames = NDArray[np.uint8]
 
@@ -36,15 +37,18 @@ class Measured:
     load: float | None
 
 
-def measure(case: Case, fitted: Frames, frames_THWC: Frames, seconds: float, load: float | None = None) -> Measured:
-    """Judge one clip; `fitted` is the input at the clip's size, [H, W, 3]."""
+def measure(
+    case: Case, fitted: Frames, frames_THWC: Frames, seconds: float, load: float | None = None,
+    encoded: Callable[[Frames], Frames] = unchanged,
+) -> Measured:
+    """Judge one clip; `fitted` is the input at the clip's size, [H, W, 3]; `encoded` does to frames what its file did."""
     verdict = judge(frames_THWC)
     return Measured(
         case=case, seen=verdict.motion, right=verdict.motion == case.motion,
         psnr_db=_psnr_db(fitted, frames_THWC[0]),
         ssim=float(np.mean(structural_similarity(fitted, frames_THWC[0], channel_axis=-1))),
         mean_flow_px=verdict.mean_flow_px, flicker=flicker(frames_THWC),
-        flicker_ratio=flicker_ratio(fitted, frames_THWC), sharpness_kept=sharpness_kept(frames_THWC),
+        flicker_ratio=flicker_ratio(fitted, frames_THWC, encoded), sharpness_kept=sharpness_kept(frames_THWC),
         laplacian_kept=laplacian_kept(frames_THWC), seconds=seconds, load=load,
     )
 
