@@ -41,7 +41,7 @@ def measure(
     case: Case, fitted: Frames, frames_THWC: Frames, seconds: float, load: float | None = None,
     encoded: Callable[[Frames], Frames] = unchanged,
 ) -> Measured:
-    """Judge one clip; `fitted` is the input at the clip's size, [H, W, 3]; `encoded` does to frames what its file did."""
+    """Judge one clip; `fitted` is the input at the clip's size, [H, W, 3]; `encoded` does what the clip's file did."""
     verdict = judge(frames_THWC)
     return Measured(
         case=case, seen=verdict.motion, right=verdict.motion == case.motion,
