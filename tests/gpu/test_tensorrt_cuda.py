@@ -103,6 +103,10 @@ def test_refitted_weights_are_computed_with(api: TensorRT, net: torch.nn.Sequent
     found = TrtSession(api, engine, said, CudaGpu(CUDA), RunOptions()).run({"x": x})["y"]
     true = torch.func.functional_call(net, other, (x.cpu(),)).to(CUDA)
     assert float((found - true).norm() / true.norm()) < 5e-3
+    plan = engine.serialize()
+    assert plan is not None
+    again = session_of(api, bytes(view(plan))).run({"x": x})["y"]
+    assert float((again - true).norm() / true.norm()) < 5e-3
 
 
 def test_an_rtx_engine_of_another_gpu_is_refused_in_tensorrts_words(

@@ -123,7 +123,8 @@ def _list(options: argparse.Namespace, settings: VideoSettings, store: EngineSto
         shape = " ".join(f"{name}={value}" for name, value in recipe.shape.items())
         _say(f"{recipe.key}  {manifest.model}  {recipe.graph}  {shape}  {recipe.target} {recipe.precision} "
              f"{recipe.capability or 'cpu'}  {manifest.num_bytes / 1e6:.1f} MB  {manifest.state}"
-             + (f": {manifest.reason}" if manifest.reason else ""))
+             + (f": {manifest.reason}" if manifest.reason else "")
+             + (f"  refitted from {manifest.refitted_from}" if manifest.refitted_from else ""))
     for name, reason in refused.items():
         _say(f"{name}  refused: {reason}")
     if not manifests and not refused:

@@ -1,15 +1,29 @@
 """Engines of a model with a LoRA: the transformer's is another, the rest are the same, and what is exported has it."""
 
+import shutil
+from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 
+from contracts.videos import VideoRequest
+from graphs.export import MODEL_NAME, export_graph
 from graphs.graph import run_in_torch
+from graphs.weights import fingerprint
 from tests.tiny_lora import write_lora
 from video_service.catalog import ModelSource, find_model
+from video_service.checkpoint_folder import ModelUnavailable
 from video_service.engine_store.recipes import RENDER_GRAPHS, make_recipe
+from video_service.engine_store.store import EngineStore
+from video_service.engines.build import Order, build, verify
+from video_service.engines.buildable import find_buildable
 from video_service.engines.clips import ClipGraphs
+from video_service.engines.shelf import EngineShelf
+from video_service.generate import generate
 from video_service.load import load_model
+from video_service.progress import silent
 from video_service.settings import VideoSettings
 
 from .conftest import SHAPE
@@ -53,3 +67,55 @@ def test_what_is_exported_computes_with_the_merged_weights(
     without = run_in_torch(plain["transformer"], inputs)["velocity"]
     assert float((found - expected).norm() / expected.norm()) < 1e-5
     assert float((found - without).norm() / expected.norm()) > 1e-2
+
+
+def test_a_checkpoint_that_is_not_served_takes_no_lora(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "I2VGenXLPipeline"}')
+    (tmp_path / "style.safetensors").write_bytes(b"lora")
+    settings = VideoSettings(model=str(tmp_path), device="cpu", dtype="float32", lora=tmp_path / "style.safetensors")
+    with pytest.raises(ModelUnavailable, match="VIDEO_LORA is for served models only"):
+        find_buildable(settings)
+    assert find_buildable(settings.model_copy(update={"lora": None})).lora is None
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_exported_transformer_differs_by_the_matrices_of_the_lora_alone(
+    tiny_source: ModelSource, lora_source: ModelSource, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """What refitting rests on: names and nodes are the same with and without it."""
+    found = []
+    for source in (tiny_source, lora_source):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        export_graph(ClipGraphs(source).graphs(SHAPE, dtype)["transformer"], folder, attention="plain")
+        found.append(fingerprint(folder / MODEL_NAME))
+    changed = found[0].changed(found[1])
+    assert changed is not None
+    assert len(changed) == 2 * 10  # blocks, linear layers in each
+
+
+@pytest.mark.full
+def test_a_clip_on_engines_with_a_lora_is_torchs_and_only_the_transformer_is_built(
+    built_store: EngineStore, lora_settings: VideoSettings, lora_source: ModelSource, order: Order, tmp_path: Path
+) -> None:
+    store = EngineStore(Path(shutil.copytree(built_store.root, tmp_path / "data" / "engines")))
+    said: list[str] = []
+    manifests = build(lora_source, store, order, said.append)
+    assert sum("already built" in line for line in said) == len(RENDER_GRAPHS) - 1
+    assert {found.state for found in verify(lora_source, store, manifests, said.append)} == {"verified"}
+    settings = lora_settings.model_copy(update={"engine": "onnx", "data_dir": tmp_path / "data"})
+    request = VideoRequest(
+        prompt="zoom", width=SHAPE.width, height=SHAPE.height, num_frames=SHAPE.num_frames, fps=16, seed=7, steps=2
+    )
+    model = EngineShelf(load_model(find_model(settings), settings), settings).model_for(request)
+    found = generate(model, request, tmp_path / "onnx.mp4", silent)
+    true = generate(load_model(lora_source, lora_settings), request, tmp_path / "torch.mp4", silent)
+    assert (found.engine, found.revision) == ("onnx-cpu", true.revision)
+    difference = frames_of(tmp_path / "onnx.mp4") - frames_of(tmp_path / "torch.mp4")
+    assert 10 * np.log10(255**2 / max(np.mean(difference**2), 1e-9)) > 40
+
+
+def frames_of(path: Path) -> np.ndarray:
+    with av.open(path) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(float)
