@@ -10,6 +10,7 @@ from training.evaluation_set import MANY_STEPS, Ask
 from training.measuring import Measured
 
 STEPS_GAP = 0.03
+FULL_CLIPS = {(size, 33) for size in ("256x256", "320x192", "192x320")}
 NO_CLIPS = "no such clips were rendered"
 UNJUDGED = (
     "not judged, because no judge of them exists: handheld, orbits, motions of objects (drift, rise, fall, bounce, "
@@ -122,6 +123,8 @@ def _seconds(results: Sequence[Measured], setup: dict[str, Any]) -> Row:
         return not_run(measure, bar, NO_CLIPS)
     if setup.get("engine") != "service":
         return not_run(measure, bar, "these clips were not rendered by the service")
+    if (setup.get("size"), setup.get("frames")) not in FULL_CLIPS:
+        return not_run(measure, bar, "these clips are not of the full size and length")
     middle = float(np.median([result.seconds for result in results]))
     load = [result.load for result in results if result.load is not None]
     busy = f", load average {np.median(load):.1f}" if load else ""
