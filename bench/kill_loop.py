@@ -42,6 +42,8 @@ def main() -> int:
         report = storm(
             deployment, jobs=asked.jobs, kills=asked.kills, between_kills_s=asked.between_kills_s, seed=asked.seed
         )
+        if not report.kept_every_promise:
+            _tell_errors(folder)
     figures = {
         "database": "postgres" if asked.postgres else "sqlite", "gateways": len(deployment.gateways),
         "load_average_after": round(os.getloadavg()[0], 2), **dataclasses.asdict(report),
@@ -52,6 +54,14 @@ def main() -> int:
     if asked.output:
         asked.output.write_text(json.dumps(figures, indent=2) + "\n")
     return 0 if report.kept_every_promise else 1
+
+
+def _tell_errors(folder: Path) -> None:
+    """What the gateways logged as errors: the folder is gone when this process ends."""
+    for path in sorted(folder.glob("gateway-*.log")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if '"level": "ERROR"' in line:
+                print(f"{path.name}: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -86,13 +86,16 @@ class Deployment:
                     process.start()
 
     def restart_gateways(self) -> None:
-        """Stop every gateway in good order, then start them all."""
+        """Stop every gateway in good order, then start them all.
+
+        The first is alone for a moment, and may remove the unfinished files of all who were killed; where others live,
+        such files are left until nobody can be writing them any more.
+        """
         kept, self._kept = self._kept, [self.video]
         for gateway in self.gateways:
             gateway.terminate()
         for gateway in self.gateways:
             gateway.start()
-        for gateway in self.gateways:
             gateway.wait_ready()
         self._kept = kept
 
