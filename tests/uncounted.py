@@ -1,6 +1,7 @@
-"""Line coverage without the price of tracing a library's own code."""
+"""Line coverage without the price of tracing what is not counted in the end."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,11 @@ def leave_export_uncounted() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and not hasattr(torch.onnx.export, "__wrapped__"):
         torch.onnx.export = uncounted(torch.onnx.export)
+
+
+def uncounted_environment() -> dict[str, str]:
+    """This process's environment for one that the test kills: what is counted in it would be lost with it anyway."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def uncounted(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,5 @@
 """The video service as a process of its own, on a free port, with its log in a file."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -13,6 +12,8 @@ from typing import TypeVar
 
 import httpx
 import psutil
+
+from tests.uncounted import uncounted_environment
 
 MODULE = ("-m", "video_service")
 _START_S = 180.0
@@ -31,8 +32,8 @@ class VideoProcess:
             "VIDEO_THREADS": "1", "VIDEO_DEVICE": "cpu", "VIDEO_DTYPE": "float32",
         }
         self.process = subprocess.Popen(
-            [sys.executable, *arguments], env=os.environ | settings | environment, stdout=self._log, stderr=self._log,
-            start_new_session=True,
+            [sys.executable, *arguments], env=uncounted_environment() | settings | environment,
+            stdout=self._log, stderr=self._log, start_new_session=True,
         )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
 
