@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
-from contracts.jobs import JobProgress, VideoFile
+from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
 from gateway.artifacts.files import VIDEO_FILE, LocalFiles
 from gateway.jobs.job import IllegalTransition, JobNotFound, JobRecord
@@ -144,11 +144,19 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
                 num_frames=result.num_frames, fps=result.fps, duration_s=round(result.num_frames / result.fps, 4),
             ),
         )
-    except (IllegalTransition, JobNotFound):
-        for name in (VIDEO_FILE, *PREVIEW_FILES.values()):
-            await off_loop(parts.files.remove, job.id, name)
+    except IllegalTransition as error:
+        if error.present != "completed":  # by another executor, whose files these are then
+            await _remove_video(job.id, parts.files)
+        raise
+    except JobNotFound:
+        await _remove_video(job.id, parts.files)
         raise
     await parts.video.stop(job.id)
+
+
+async def _remove_video(job_id: str, files: LocalFiles) -> None:
+    for name in (VIDEO_FILE, *PREVIEW_FILES.values()):
+        await off_loop(files.remove, job_id, name)
 
 
 def describe_tasks(job: JobRecord) -> list[DescribeTask]:
@@ -178,9 +186,15 @@ async def _carry_out(part: Callable[..., Awaitable[Any]], job_id: str, parts: Pa
         work_on(Call.begun(request_id=job.request_id, traceparent=job.traceparent, job_id=job_id))
         if job.finished:
             return {"ended": True}
-        return {"ended": False, "value": await part(job, parts, *args)}
+        try:
+            return {"ended": False, "value": await part(job, parts, *args)}
+        except IllegalTransition as error:
+            if error.present in TERMINAL_JOB_STATES:
+                raise
+            # Another executor has begun it: for a moment two may have the same job, and either may carry it to its end.
+            return {"ended": False, "value": await part(await parts.ledger.get(job_id), parts, *args)}
     except (IllegalTransition, JobNotFound):
-        return {"ended": True}  # canceled or removed meanwhile
+        return {"ended": True}  # canceled, removed or completed elsewhere meanwhile
     except JobFailed as error:
         problem = error.problem
     except ServiceError as error:
