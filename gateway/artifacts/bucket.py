@@ -47,9 +47,11 @@ class BucketFiles(LocalFiles):
         self._upload(job_id, name)
         return stored
 
-    async def receive(self, job_id: str, name: str, chunks: AsyncIterator[bytes]) -> StoredFile:
+    async def receive(
+        self, job_id: str, name: str, chunks: AsyncIterator[bytes], sha256: str | None = None
+    ) -> StoredFile:
         """Store a stream: on disk first, so that the bucket never sees one that broke off."""
-        stored = await super().receive(job_id, name, chunks)
+        stored = await super().receive(job_id, name, chunks, sha256)
         await to_thread.run_sync(self._upload, job_id, name)
         return stored
 

@@ -25,6 +25,10 @@ class StoredFile:
     sha256: str
 
 
+class ChecksumMismatch(ValueError):
+    """A stream whose SHA-256 is not the one that was told before."""
+
+
 class LocalFiles:
     """A folder a job under `root`; every write goes temp → fsync → rename → fsync of the folder."""
 
@@ -48,8 +52,13 @@ class LocalFiles:
         commit(file, path)
         return StoredFile(path=path, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    async def receive(self, job_id: str, name: str, chunks: AsyncIterator[bytes]) -> StoredFile:
-        """Store a stream without holding it in memory; if the stream breaks off, nothing is stored."""
+    async def receive(
+        self, job_id: str, name: str, chunks: AsyncIterator[bytes], sha256: str | None = None
+    ) -> StoredFile:
+        """Store a stream without holding it in memory; if it breaks off, what was there before stays.
+
+        Raises `ChecksumMismatch`, likewise, where the whole stream has another SHA-256 than `sha256` (hex).
+        """
         path, digest, num_bytes = self.path(job_id, name), hashlib.sha256(), 0
         file = await to_thread.run_sync(begin, path)
         try:
@@ -57,6 +66,8 @@ class LocalFiles:
                 await to_thread.run_sync(file.write, chunk)
                 digest.update(chunk)
                 num_bytes += len(chunk)
+            if sha256 not in (None, digest.hexdigest()):
+                raise ChecksumMismatch(f"{name} of {job_id} should have SHA-256 {sha256}, has {digest.hexdigest()}")
         except BaseException:
             discard(file)
             raise

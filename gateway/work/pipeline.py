@@ -14,7 +14,7 @@ from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
-from gateway.artifacts.files import VIDEO_FILE, LocalFiles
+from gateway.artifacts.files import VIDEO_FILE, ChecksumMismatch, LocalFiles
 from gateway.jobs.job import IllegalTransition, JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
 from gateway.threads import off_loop
@@ -259,10 +259,10 @@ async def _download(job_id: str, parts: Parts, result: RenderResult) -> Place:
     place = await parts.video.current(job_id)
     if place is None:
         raise ServiceError("video_service", "not_found", "is no longer configured where this was rendered")
-    stored = await parts.files.receive(job_id, VIDEO_FILE, place.client.content(job_id))
-    if stored.sha256 != result.sha256:
-        await off_loop(parts.files.remove, job_id, VIDEO_FILE)
-        raise ServiceError("video_service", "unavailable", "sent a video whose checksum does not match")
+    try:
+        await parts.files.receive(job_id, VIDEO_FILE, place.client.content(job_id), result.sha256)
+    except ChecksumMismatch as error:
+        raise ServiceError("video_service", "unavailable", "sent a video whose checksum does not match") from error
     return place
 
 

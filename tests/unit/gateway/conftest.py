@@ -15,6 +15,7 @@ import uvicorn
 from PIL import Image
 
 from gateway.app import create_app
+from gateway.runtime import Gateway
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.services import Script, Services, running_services
 
@@ -47,13 +48,20 @@ def where(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_client(settings: GatewaySettings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway whose lifespan runs."""
+async def open_gateway(settings: GatewaySettings) -> AsyncIterator[tuple[httpx.AsyncClient, Gateway]]:
+    """A gateway whose lifespan runs: a client of it, and what it holds."""
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway", timeout=30) as client,
     ):
+        yield client, app.state.gateway
+
+
+@asynccontextmanager
+async def open_client(settings: GatewaySettings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway whose lifespan runs."""
+    async with open_gateway(settings) as (client, _):
         yield client
 
 

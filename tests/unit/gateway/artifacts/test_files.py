@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.artifacts.files import LocalFiles
+from gateway.artifacts.files import ChecksumMismatch, LocalFiles
 from gateway.database import Database
 from gateway.jobs.store import JobStore
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
@@ -37,6 +37,16 @@ async def test_a_stream_that_breaks_off_leaves_what_was_there_before(tmp_path: P
         await files.receive("job", "video.mp4", pieces(b"ab", breaks=True))
     assert [path.name for path in (tmp_path / "job").iterdir()] == ["video.mp4"]
     assert files.path("job", "video.mp4").read_bytes() == b"whole"
+
+
+async def test_a_stream_with_another_checksum_leaves_what_was_there_before(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    whole = files.write("job", "video.mp4", b"whole")
+    with pytest.raises(ChecksumMismatch):
+        await files.receive("job", "video.mp4", pieces(b"dam", b"aged"), whole.sha256)
+    assert [path.name for path in (tmp_path / "job").iterdir()] == ["video.mp4"]
+    assert files.path("job", "video.mp4").read_bytes() == b"whole"
+    assert await files.receive("job", "video.mp4", pieces(b"who", b"le"), whole.sha256) == whole
 
 
 async def test_a_start_takes_up_what_a_crash_left_at_the_door_and_sweeps_the_rest(

@@ -10,10 +10,8 @@ import httpx
 import pytest
 
 from contracts.errors import Problem
-from gateway.app import create_app
-from gateway.runtime import Gateway
 from gateway.work.caretaking import review
-from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
+from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, open_gateway, until
 from tests.unit.gateway.services import Services
 
 WAIT = {"Prefer": "wait=20"}
@@ -188,12 +186,7 @@ async def test_a_job_that_its_process_let_go_of_is_carried_on_after_two_reviews(
 ) -> None:
     """As after a silence that the others took for death, when a job had been begun just before it was learnt."""
     services.script.may_go_on.clear()
-    app = create_app(gateway_settings(tmp_path, services))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway", timeout=30) as client,
-    ):
-        opened: Gateway = app.state.gateway
+    async with open_gateway(gateway_settings(tmp_path, services)) as (client, opened):
         job = (await client.post("/generate", json={"prompt": "a kite"})).json()
         await until(client, job["id"], lambda job: job["progress"]["stage"] == "rendering")
         opened.engine.drop_running()

@@ -5,14 +5,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 
-from gateway.app import create_app
 from gateway.jobs.job import JobRecord
-from gateway.runtime import Gateway
 from gateway.work.pipeline import Answer
-from tests.unit.gateway.conftest import gateway_settings, until
+from tests.unit.gateway.conftest import gateway_settings, open_gateway, until
 from tests.unit.gateway.services import Services, video_bytes
 
 
@@ -21,12 +18,7 @@ async def test_whoever_comes_second_neither_ends_the_job_nor_takes_its_video(
     tmp_path: Path, services: Services, since: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services.script.may_go_on.clear()
-    app = create_app(gateway_settings(tmp_path, services))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway", timeout=30) as client,
-    ):
-        opened: Gateway = app.state.gateway
+    async with open_gateway(gateway_settings(tmp_path, services)) as (client, opened):
         job = (await client.post("/generate", json={"prompt": "a kite"})).json()
         await until(client, job["id"], lambda job: job["progress"]["stage"] == "rendering")
         looks = [await opened.ledger.get(job["id"])]
