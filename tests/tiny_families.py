@@ -27,7 +27,7 @@ INDEXES: dict[str, dict[str, Any]] = {
 
 def tiny_parts(family: str, seed: int = 0) -> dict[str, Any]:
     """The parts of one family by folder; equal seeds give equal weights."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts = {"wan2.2-experts": _experts, "wan2.2-ti2v": _ti2v, "i2vgen-xl": _i2vgen}[family]()
     for part in parts.values():

@@ -44,7 +44,7 @@ def save_tiny_wan(
     seed: int = 0,
 ) -> Path:
     """Write the checkpoint into `folder` and return it; equal arguments give equal weights."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
             "tokenizer": tiny_tokenizer(), "text_encoder": _text_encoder(), "vae": _vae(vae_scale),

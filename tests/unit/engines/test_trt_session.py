@@ -129,6 +129,11 @@ def test_what_does_not_fit_is_refused_before_tensorrt_reads_it_as_garbage(
          "11.3.0", r"expecting library version.*engines build --rebuild"),
         ("Error Code 1: Serialization (Serialization assertion stdVersionRead == kSERIALIZATION_VERSION failed. Version"
          " tag does not match)", r"Version tag.*--rebuild"),
+        ("IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine cannot run on this GPU, which has "
+         "compute capability 9.0. Supported compute capabilities: 12.0. TensorRT-RTX does not support this compute "
+         "capability, so the engine cannot be rebuilt for it. In throwUnlessComputeCapSupported at "
+         "/_src/runtime/dispatch/runtime.cpp:84)",  # as an H200 said it
+         r"cannot be rebuilt.*Use `VIDEO_ENGINE=torch` here"),
         ("Error Code 2: OutOfMemory (Requested size was 123 bytes.)", r"OutOfMemory.*--stream-weights on"),
     ],
 )
