@@ -11,6 +11,15 @@ _WORDS = Path(__file__).parents[1] / "services/vl_service/words/motions.toml"
 _WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text(encoding="utf-8"))
 ENGLISH: dict[str, list[str]] = {motion: ways["en"] for motion, ways in _WORDINGS.items()}
 CHINESE: dict[str, list[str]] = {motion: ways["zh"] for motion, ways in _WORDINGS.items()}
+_PHRASES = tomllib.loads(Path(__file__).with_name("phrases.toml").read_text(encoding="utf-8"))
+PHRASES: dict[str, dict[str, list[str]]] = _PHRASES | {"rotate_ccw": _PHRASES["rotate_cw"]}
+_FRAMES = tomllib.loads(Path(__file__).with_name("frames.toml").read_text(encoding="utf-8"))
+FRAMES: dict[str, list[str]] = _FRAMES["frames"]
+CLOCKWISE = {
+    "rotate_cw": {"en": ["clockwise"], "zh": ["顺时针"]},
+    "rotate_ccw": {"en": ["counterclockwise", "counter-clockwise", "anticlockwise", "anti-clockwise"],
+                   "zh": ["逆时针"]},
+}
 _THEIR_NAMES = {
     "hold": "hold_still", "rotate_cw": "rotate_clockwise", "rotate_ccw": "rotate_counterclockwise",
     "drift_left": "drifts_left", "drift_right": "drifts_right", "rise": "rises", "fall": "falls", "bounce": "bounces",
@@ -18,19 +27,10 @@ _THEIR_NAMES = {
 }
 _THEIR_SPEEDS = {"slow": "slow", "fast": "quick"}
 
-ADVERBS = {
-    "slow": ["slowly", "gently", "gradually", "softly", "smoothly and slowly", "very slowly"],
-    "normal": ["", "", "", "steadily", "smoothly"],
-    "fast": ["quickly", "fast", "rapidly", "swiftly"],
-}
-ADJECTIVES = {
-    "slow": ["slow", "gentle", "gradual", "soft", "very slow", "subtle"],
-    "normal": ["", "", "steady", "smooth"],
-    "fast": ["fast", "quick", "rapid", "swift"],
-}
-ZH_ADVERBS = {
-    "slow": ["缓缓", "慢慢", "缓慢地", "轻轻"], "normal": ["", "", "平稳地"], "fast": ["快速", "迅速", "飞快地"],
-}
+# By speed: before or after a verb, before a noun, and in Chinese before a verb.
+ADVERBS: dict[str, list[str]] = _FRAMES["adverbs"]
+ADJECTIVES: dict[str, list[str]] = _FRAMES["adjectives"]
+ZH_ADVERBS: dict[str, list[str]] = _FRAMES["zh_adverbs"]
 
 LINKS = {"en": [" while ", " and ", ", ", ". ", " as ", ", then "], "zh": ["，同时", "，", "，并且", "。"]}
 SUBJECT_FORMS = ["a photo of {x}.", "{x}.", "this picture shows {x}.", "a picture of {x}.", "the photo shows {x}.",
@@ -46,6 +46,8 @@ PLACES = ["the subject is on the left.", "the subject is on the right.", "the su
           "a calm scene.",
           "with an out-of-focus background.", "in the foreground.", "a busy picture.", "warm evening light."]
 ZH_PLACES = ["主体在左边。", "主体在右边。", "主体在中间。", "上方是天空。", "下方是地面。", "光线柔和。", "背景虚化。"]
+FRAMED_SHARE = 0.5  # of the camera's motions: a phrase in a frame, not a whole wording
+NOUN_SHARE = 0.3
 ZH_WORDS = ["猫", "狗", "鸟", "人物", "建筑", "风景", "花", "食物", "汽车", "山", "大海", "天空", "杯子", "火箭",
             "物体"]
 TAILS = ["", "", "", "", " cinematic.", " high quality.", " natural light.", " sharp detail.", " realistic."]
@@ -77,12 +79,28 @@ def service_sentence(motion: str, speed: str, it: str, language: str) -> str | N
 
 def motion_phrase(motion: str, speed: str, subject: str | None, rng: random.Random, language: str = "en") -> str:
     """One way to ask for `motion`; `subject` names what moves, where an object moves."""
+    if motion in PHRASES and rng.random() < FRAMED_SHARE:
+        return framed_phrase(motion, speed, rng, language)
     if language == "zh":
         return rng.choice(CHINESE[motion]).format(a=rng.choice(ZH_ADVERBS[speed]), s=subject or "物体")
     phrase = rng.choice(ENGLISH[motion]).format(
         a=rng.choice(ADVERBS[speed]), j=rng.choice(ADJECTIVES[speed]), s=subject or rng.choice(["it", "the subject"])
     )
     return _tidy(phrase)
+
+
+def framed_phrase(motion: str, speed: str, rng: random.Random, language: str) -> str:
+    """A request put together of a phrase of PHRASES, how fast, and a frame around both."""
+    phrases, turn = PHRASES[motion], rng.choice(CLOCKWISE.get(motion, {}).get(language, [""]))
+    if language == "zh":
+        asked = rng.choice(phrases["zh"]).format(cw=turn)
+        return rng.choice(FRAMES["zh"]).format(x=f"{rng.choice(ZH_ADVERBS[speed])}{asked}")
+    if rng.random() < NOUN_SHARE:
+        asked = f"{rng.choice(ADJECTIVES[speed])} {rng.choice(phrases['noun']).format(cw=turn)}"
+        return _tidy(rng.choice(FRAMES["noun"]).format(x=asked))
+    verb, how = rng.choice(phrases["do"]).format(cw=turn), rng.choice(ADVERBS[speed])
+    asked = f"{how} {verb}" if rng.random() < 0.3 else f"{verb} {how}"
+    return _tidy(rng.choice(FRAMES["do"]).format(x=_tidy(asked)))
 
 
 class PromptWriter:

@@ -30,6 +30,33 @@ def test_none_of_them_occurs_in_the_training_whatever_its_case_and_punctuation()
     assert len({bare(wording) for wording in held}) == len(held), "nor does one stand under two motions"
 
 
+def framed() -> set[str]:
+    """Every phrase of the training with every word of speed at either side, which frames are put around."""
+    said: set[str] = set()
+    for motion, phrases in prompts.PHRASES.items():
+        for kind, table in (("do", prompts.ADVERBS), ("noun", prompts.ADJECTIVES), ("zh", prompts.ZH_ADVERBS)):
+            speeds = {word for words in table.values() for word in words} | {""}
+            turns = prompts.CLOCKWISE.get(motion, {}).get("zh" if kind == "zh" else "en", [""])
+            space = "" if kind == "zh" else " "
+            said |= {bare(f"{a}{space}{phrase.format(cw=turn)}{space}{b}") for phrase in phrases[kind] for turn in turns
+                     for speed in speeds for a, b in (("", speed), (speed, ""))}
+    return said
+
+
+def test_nor_does_any_frame_around_any_phrase_say_one_of_them() -> None:
+    phrases = framed()
+    frames = [frame.split("{x}") for some in prompts.FRAMES.values() for frame in some]
+
+    def inside(text: str) -> set[str]:
+        edges = [(bare(before), bare(after)) for before, after in frames]
+        return {text[len(before): len(text) - len(after)].strip() for before, after in edges
+                if text.startswith(before) and text.endswith(after)}
+
+    assert inside(bare("Please zoom in slowly.")) & phrases, "the comparison itself works"
+    held = [wording for ways in HELD_OUT.values() for some in ways.values() for wording in some]
+    assert not [wording for wording in held if inside(bare(wording)) & phrases]
+
+
 def test_every_judged_motion_has_four_in_english_and_three_in_chinese() -> None:
     assert tuple(HELD_OUT) == MOTIONS
     for motion, ways in HELD_OUT.items():
