@@ -1,4 +1,4 @@
-# The vision-language service.
+# The vision-language service, with the embedded checkpoint.
 #   docker build -f deploy/vl.Dockerfile -t stillmotion/vl .
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
@@ -25,6 +25,10 @@ COPY services/vl_service /app/vl_service
 # Readable to the user of the image whatever the checkout's umask was; compiled here, for at run time nothing is writable.
 RUN chmod -R a+rX /app && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
+FROM ${BASE_IMAGE} AS models
+COPY models/vl /models/embedded/vl
+RUN chmod -R a+rX /models
+
 FROM ${BASE_IMAGE} AS system
 COPY deploy/strip_system.sh /tmp/
 RUN sh /tmp/strip_system.sh
@@ -33,10 +37,11 @@ RUN sh /tmp/strip_system.sh
 FROM scratch
 COPY --from=system / /
 COPY --from=packages /opt/venv /opt/venv
+COPY --from=models /models /models
 COPY --from=code /app /app
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 HOME=/tmp PYTHONUNBUFFERED=1 \
-    VL_HOST=0.0.0.0 HF_HOME=/tmp/huggingface
+    VL_HOST=0.0.0.0 STILLMOTION_MODELS=/models/embedded HF_HOME=/tmp/huggingface
 USER 10001:10001
 WORKDIR /app
 EXPOSE 8001

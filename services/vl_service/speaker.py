@@ -1,9 +1,10 @@
 """The decoder at work: it looks at a picture, says its record once, then text after text from the same cache."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from vl_service.decoder import RECORD_ROOM, TEXT_ROOM, Cache, Decoder, ImageTokens
@@ -18,20 +19,42 @@ from vl_service.glance import (
     to_square,
 )
 from vl_service.pictures import Picture
+from vl_service.profiles import Part
 from vl_service.record import Record, read_record
 from vl_service.tokens import Tokenizer
 
 TEMPERATURE = 0.7
 TOP_P = 0.9
+UNKNOWN = "unknown"  # a record's word for a kind that is not known
+PART_MARKERS: dict[str, Part] = {
+    "<photo>": "photo", "<shot>": "shot", "<motion>": "motion", "<ambience>": "ambience", "<around>": "setting",
+    "<light>": "light", "<camera>": "camera",
+}
+"""What stands before each part of a prompt."""
+LIVELY = ("<motion>", "<ambience>")  # parts of a prompt that may be drawn; what is there is not a matter of chance
 ASKED_AT_MOST = 60  # tokens of a question that are read, as in training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """Below which probability of the name a sure record is said with less sureness; chosen on training pictures."""
+    """From which probability on something is said of a picture; chosen by training/vl/thresholds.py."""
 
     sure: float
+    """A name, surely; under it with a "probably"."""
     likely: float
+    """A name at all; under it only the kind of thing."""
+    kind: float
+    """The kind, where there is no name; under it nothing is named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Views of one picture as the decoder has read them, the picture itself first; nothing is said yet."""
+
+    hidden: Tensor
+    """`[views, width]`, the last states."""
+    cache: Cache
+    facts: PictureFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,51 +66,88 @@ class Glimpse:
     cache: Cache
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """A record as tokens, how probable its name and its kind are, and the picture's own cache after it."""
+
+    tokens: list[int]
+    name: float
+    kind: float
+    cache: Cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """Tokens of one text without its header, and whether it came to its end."""
+
+    tokens: tuple[int, ...]
+    ended: bool
+
+
 class Speaker:
     """A tower, a decoder and its words."""
 
     def __init__(self, tower: nn.Module, decoder: Decoder, tokenizer: Tokenizer, thresholds: Thresholds) -> None:
         self.tower, self.decoder, self.tokenizer, self.thresholds = tower, decoder, tokenizer, thresholds
+        self._lively = {tokenizer.numbers[marker]: marker in LIVELY for marker in PART_MARKERS}
 
-    @torch.inference_mode()
     def see(self, picture: Picture, check: Callable[[], None]) -> Glimpse:
         """Look at a picture and settle its record; `check` is called now and then and may raise."""
-        square = to_square(picture.rgb)
-        facts, slots = measure(square, width=picture.width, height=picture.height)
-        image = image_tokens_of(self.tower, square_tensor(square)[None], torch.tensor([slots]))
+        return self.settle(self.look(picture, check), self.thresholds, check)
+
+    @torch.inference_mode()
+    def look(self, picture: Picture, check: Callable[[], None]) -> Look:
+        """Let the tower look at every view, and the decoder read what it sees."""
+        squares = views_of(to_square(picture.rgb))
+        measured = [measure(square, width=picture.width, height=picture.height) for square in squares]
+        check()
+        image = image_tokens_of(
+            self.tower, torch.stack([square_tensor(square) for square in squares]),
+            torch.tensor([slots for _, slots in measured]))
         check()
         hidden, cache = self.decoder.hidden(self.decoder.prefix(image), None)
-        tokens, confidence, cache = self._record(hidden[:, -1], cache, check)
-        pieces = [self.tokenizer.pieces[token] for token in tokens]
-        return Glimpse(record=read_record(pieces, confidence), facts=facts, cache=cache)
+        return Look(hidden=hidden[:, -1], cache=cache, facts=measured[0][0])
 
-    def _record(self, hidden: Tensor, cache: Cache, check: Callable[[], None]) -> tuple[list[int], float, Cache]:
-        """Greedy, except that a name which the decoder itself finds improbable is not said surely, or not at all."""
+    @torch.inference_mode()
+    def settle(self, look: Look, thresholds: Thresholds, check: Callable[[], None]) -> Glimpse:
+        """The likeliest record, except that what is not probable enough is said with less sureness, or not at all."""
         numbers = self.tokenizer.numbers
-        tokens, named, after = self._greedy(hidden, cache, [], check)
-        if tokens[0] == numbers["<unsure>"] or named >= self.thresholds.sure:
-            return tokens, named, after
-        first = "<likely>" if named >= self.thresholds.likely else "<unsure>"
-        if tokens[0] == numbers[first]:
-            return tokens, named, after
-        tokens, _, after = self._greedy(hidden, cache, [numbers[first]], check)
-        return tokens, named, after
+        spoken = self._record(look, [], check)
+        if spoken.tokens[0] != numbers["<unsure>"] and spoken.name < thresholds.sure:
+            first = "<likely>" if spoken.name >= thresholds.likely else "<unsure>"
+            if spoken.tokens[0] != numbers[first]:
+                name = spoken.name
+                spoken = replace(self._record(look, [numbers[first]], check), name=name)
+        unsure = spoken.tokens[0] == numbers["<unsure>"]
+        if unsure and spoken.kind < thresholds.kind:
+            unknown = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(UNKNOWN), numbers["<count>"]]
+            spoken = self._record(look, unknown, check)
+        pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]
+        record = read_record(pieces, spoken.kind if unsure else spoken.name)
+        return Glimpse(record=record, facts=look.facts, cache=spoken.cache)
 
-    def _greedy(
-        self, hidden: Tensor, cache: Cache, forced: list[int], check: Callable[[], None]
-    ) -> tuple[list[int], float, Cache]:
-        kind, end = self.tokenizer.numbers["<kind>"], self.tokenizer.numbers["<end>"]
+    def _record(self, look: Look, forced: list[int], check: Callable[[], None]) -> Spoken:
+        """The likeliest record that begins with the forced tokens.
+
+        All views have a say in what is there; the picture itself alone says where, for others show it elsewhere.
+        """
+        numbers = self.tokenizer.numbers
+        markers = {numbers[name]: name for name in ("<kind>", "<count>", "<place>", "<end>")}
+        hidden, cache = look.hidden, look.cache
         tokens: list[int] = []
-        named, naming = 1.0, True
-        while len(tokens) < RECORD_ROOM and (not tokens or tokens[-1] != end):
+        marker, certain = "", {"": 1.0, "<kind>": 1.0}
+        while len(tokens) < RECORD_ROOM and marker != "<end>":
             check()
-            probabilities = self.decoder.logits(hidden)[0].softmax(-1)
+            probabilities = self.decoder.logits(hidden).softmax(-1).mean(0)
             token = forced[len(tokens)] if len(tokens) < len(forced) else int(probabilities.argmax())
-            naming = naming and token != kind
-            named *= float(probabilities[token]) if naming else 1.0
+            marker = markers.get(token, marker)
+            if marker in certain:
+                certain[marker] *= float(probabilities[token])
             hidden, cache = self._feed([token], len(tokens), cache)
             tokens.append(token)
-        return tokens, named, cache
+            if marker == "<place>":
+                hidden, cache = hidden[:1], _first(cache)
+        return Spoken(tokens=tokens, name=certain[""], kind=certain["<kind>"], cache=_first(cache))
 
     def _feed(self, tokens: list[int], place: int, cache: Cache) -> tuple[Tensor, Cache]:
         places = torch.arange(place, place + len(tokens))[None]
@@ -95,7 +155,8 @@ class Speaker:
         if len(tokens) > 1:
             past = cache[0][0].shape[2]
             mask = torch.ones(len(tokens), past + len(tokens), dtype=torch.bool).tril(past)
-        hidden, grown = self.decoder.hidden(self.decoder.embed(torch.tensor([tokens]), places), mask, cache)
+        words = self.decoder.embed(torch.tensor([tokens]), places).expand(len(cache[0][0]), -1, -1)
+        hidden, grown = self.decoder.hidden(words, mask, cache)
         return hidden[:, -1], grown
 
     @torch.inference_mode()
@@ -107,8 +168,12 @@ class Speaker:
         at_most: int,
         seed: int | None,
         check: Callable[[], None],
-    ) -> list[int]:
-        """Tokens of a text; greedy without a seed, else drawn (equal seeds draw equal texts)."""
+        until: str = "<eos>",
+    ) -> Said:
+        """A text up to the marker `until`; greedy without a seed, else drawn, of a prompt in its lively parts.
+
+        Equal seeds draw equal texts.
+        """
         numbers = self.tokenizer.numbers
         given = [numbers[name] for name in header]
         if asked:
@@ -116,14 +181,21 @@ class Speaker:
         generator = None if seed is None else torch.Generator().manual_seed(seed % 2**63)
         hidden, cache = self._feed(given, RECORD_ROOM, glimpse.cache)
         tokens: list[int] = []
+        lively = True
         for place in range(RECORD_ROOM + len(given), RECORD_ROOM + min(TEXT_ROOM, len(given) + at_most)):
             check()
-            token = _drawn(self.decoder.logits(hidden)[0], generator)
-            if token == numbers["<eos>"]:
-                break
+            token = _drawn(self.decoder.logits(hidden)[0], generator if lively else None)
+            if token in (numbers["<eos>"], numbers[until]):
+                return Said(tokens=tuple(tokens), ended=True)
             tokens.append(token)
+            lively = self._lively.get(token, lively)
             hidden, cache = self._feed([token], place, cache)
-        return tokens
+        return Said(tokens=tuple(tokens), ended=False)
+
+
+def views_of(square: Image.Image) -> list[Image.Image]:
+    """The square itself and mirrored: what is really there is there in both, what is only imagined seldom is."""
+    return [square, ImageOps.mirror(square)]
 
 
 def image_tokens_of(tower: nn.Module, squares_B3HW: Tensor, slots_BS: Tensor) -> ImageTokens:
@@ -140,6 +212,10 @@ def image_tokens_of(tower: nn.Module, squares_B3HW: Tensor, slots_BS: Tensor) ->
         levels_BN=levels,
         slots_BS=slots,
     )
+
+
+def _first(cache: Cache) -> Cache:
+    return [(keys[:1], values[:1]) for keys, values in cache]
 
 
 def _drawn(logits: Tensor, generator: torch.Generator | None) -> int:

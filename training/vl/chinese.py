@@ -2,13 +2,14 @@
 
 import random
 
-from training.vl.english import GOES_ON, motions
+from training.vl.english import GOES_ON
+from training.vl.fitting_motions import motions
 from training.vl.sight import Sight
 from vl_service.colours import colour_name
 from vl_service.kinds import vocabulary
 
-_NUMBERS = {1: "一", 2: "两", 3: "三", 4: "四"}
-_SPOTS = {
+NUMBERS = {1: "一", 2: "两", 3: "三", 4: "四"}
+SPOTS = {
     ("top", "left"): "左上方",
     ("top", "centre"): "上方",
     ("top", "right"): "右上方",
@@ -38,16 +39,16 @@ def phrase(sight: Sight, colour: bool = False) -> str:
         return (
             f"某种{sight.thing.kind_zh}"
             if sight.count == 1
-            else f"{_NUMBERS[sight.count]}{sight.thing.measure}某种{sight.thing.kind_zh}"
+            else f"{NUMBERS[sight.count]}{sight.thing.measure}某种{sight.thing.kind_zh}"
         )
     tint = f"{colour_name(sight.colour, 'zh')}的" if colour and sight.colour else ""
-    return f"{_NUMBERS[sight.count]}{sight.thing.measure}{tint}{sight.thing.zh}"
+    return f"{NUMBERS[sight.count]}{sight.thing.measure}{tint}{sight.thing.zh}"
 
 
 def definite(sight: Sight) -> str:
     """ "虎斑猫", "这三个苹果"."""
     if sight.count > 1 and sight.thing is not None:
-        return f"这{_NUMBERS[sight.count]}{sight.thing.measure}{noun(sight)}"
+        return f"这{NUMBERS[sight.count]}{sight.thing.measure}{noun(sight)}"
     return noun(sight)
 
 
@@ -83,7 +84,7 @@ def backdrop(sight: Sight) -> list[str]:
 
 def caption(sight: Sight, rng: random.Random) -> str:
     """Two or three sentences."""
-    spot = f"画面{_SPOTS[sight.level, sight.side]}"
+    spot = f"画面{SPOTS[sight.level, sight.side]}"
     what = phrase(sight, colour=rng.random() < 0.5)
     if sight.thing is None:
         first = "不确定这张图片拍的是什么。"
@@ -153,7 +154,7 @@ def prompt(sight: Sight, profile: str, rng: random.Random) -> list[tuple[str, st
         ]
     size = {"large": "近景", "medium": "中景", "small": "远景"}[sight.size]
     what = f"{phrase(sight, colour=True)}，" if sight.thing else ""
-    shot = f"{size}，{what}位于画面{_SPOTS[sight.level, sight.side]}，{tones(sight, 3)}的色调，细节清晰。"
+    shot = f"{size}，{what}位于画面{SPOTS[sight.level, sight.side]}，{tones(sight, 3)}的色调，细节清晰。"
     return [
         ("shot", shot),
         ("motion", living),

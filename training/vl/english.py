@@ -5,13 +5,13 @@ import re
 import tomllib
 from pathlib import Path
 
+from training.vl.fitting_motions import motions
 from training.vl.sight import Sight
 from vl_service.kinds import vocabulary, with_article
-from vl_service.motion import Motion
 
 GOES_ON = tomllib.loads((Path(__file__).parent / "words.toml").read_text("utf-8"))
-_NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
-_SPOTS = {
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
+SPOTS = {
     ("top", "left"): "in the upper left",
     ("top", "centre"): "in the upper half",
     ("top", "right"): "in the upper right",
@@ -76,11 +76,11 @@ def phrase(sight: Sight, colour: bool = False) -> str:
         return (
             f"some kind of {thing.kind_en}"
             if sight.count == 1
-            else f"{_NUMBERS[sight.count]} of some kind of {thing.kind_en}"
+            else f"{NUMBERS[sight.count]} of some kind of {thing.kind_en}"
         )
     tint = f"{sight.colour} " if colour and sight.colour and sight.colour.split()[-1] not in thing.en else ""
     if sight.count > 1:
-        return f"{_NUMBERS[sight.count]} {tint}{plural(thing.en)}"
+        return f"{NUMBERS[sight.count]} {tint}{plural(thing.en)}"
     if thing.plural:
         return f"some {tint}{thing.en}"
     return with_article(f"{tint}{thing.en}")
@@ -89,13 +89,13 @@ def phrase(sight: Sight, colour: bool = False) -> str:
 def definite(sight: Sight) -> str:
     """ "the tabby cat", "the three apples"."""
     name = noun(sight)
-    return f"the {_NUMBERS[sight.count]} {plural(name)}" if sight.count > 1 else f"the {name}"
+    return f"the {NUMBERS[sight.count]} {plural(name)}" if sight.count > 1 else f"the {name}"
 
 
 def spot(sight: Sight) -> str:
     """Where the subject is."""
     return (
-        "filling most of the picture" if sight.size == "large" else f"{_SPOTS[sight.level, sight.side]} of the picture"
+        "filling most of the picture" if sight.size == "large" else f"{SPOTS[sight.level, sight.side]} of the picture"
     )
 
 
@@ -240,42 +240,6 @@ def _light(sight: Sight, long: bool) -> str:
         f"{upper(light(sight))} falls over the scene and changes only a little from beginning to end, "
         f"which gives the whole a {mood} mood."
     )
-
-
-_PLAIN = (("zoom_in", 1.6), ("zoom_out", 1.2), ("pan_left", 0.8), ("pan_right", 0.8))
-_OF_GROUP = {
-    "light": ("flickers",),
-    "flyer": ("rises", "tilt_up"),
-    "ball": ("bounces",),
-    "plant": ("sways",),
-    "boat": ("sways", "ripples"),
-    "vehicle": ("drifts_left", "drifts_right"),
-    "sea": ("drifts_left", "drifts_right"),
-    "land": ("pan_left", "pan_right"),
-    "building": ("tilt_up", "zoom_out"),
-    "water_place": ("ripples",),
-    "room": ("pan_left", "pan_right"),
-}
-
-
-def motions(sight: Sight, rng: random.Random) -> list[Motion]:
-    """Motions of the trained vocabulary that fit, drawn without replacement; the first fits best."""
-    weights = dict(_PLAIN)
-    if sight.facts.layout.water > 0.12:
-        weights["ripples"] = 8.0
-    if sight.thing is not None and sight.count == 1:
-        for name in _OF_GROUP.get(sight.thing.group, ()):
-            weights[name] = 5.0
-    if sight.shape == "portrait":
-        weights["tilt_up"] = weights["tilt_down"] = 1.5
-    if sight.size == "large":
-        weights["zoom_out"] = 3.0
-    names: list[str] = []
-    while weights and len(names) < 4:
-        name = rng.choices(list(weights), list(weights.values()))[0]
-        names.append(name)
-        del weights[name]
-    return [Motion(name=name, speed="slow") for name in names]
 
 
 def prompt(sight: Sight, profile: str, rng: random.Random) -> list[tuple[str, str]]:

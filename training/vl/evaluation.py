@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from contracts.describe import Language, TaskKind
+from contracts.describe import Language
 from training.evaluation_bars import Row, not_run, share_row
 from training.vl import verdicts
 from training.vl.evaluation_pictures import (
@@ -28,10 +28,11 @@ from training.vl.evaluation_pictures import (
     photographs,
     strangers,
 )
-from training.vl.evaluation_questions import Question, questions_about
+from training.vl.evaluation_questions import questions_about
+from training.vl.evaluation_speed import seconds_row
+from training.vl.evaluation_tasks import DEADLINE_S, LANGUAGES, faults, tasks_about, title
 from vl_service.describe import answer
 from vl_service.engine import Deadline, Engine, Task
-from vl_service.profiles import profile_named, profiles
 
 BARS = {
     "VL: subject named, new compositions of known subjects": 0.85,
@@ -43,8 +44,6 @@ BARS = {
     "VL: right language, right length, no repetition": 1.0,
 }
 NAMED, PHOTOGRAPHED, STRANGE, COLOUR, LAYOUT, QUESTION, TEXTS = BARS
-LANGUAGES: tuple[Language, ...] = ("en", "zh")
-DEADLINE_S = 600.0
 SHEET_TILES, TILE_PX, LINES = 24, 200, 7
 
 
@@ -74,14 +73,16 @@ def judge_engine(engine: Engine, pictures: Iterable[tuple[str, Shown]], why_none
 
     `why_none` is told in the rows that have nothing to count. Raises what the engine raises.
     """
-    checks = [check for measure, shown in pictures for check in _examined(engine, measure, shown)]
+    shown = list(pictures)
+    checks = [check for measure, one in shown for check in _examined(engine, measure, one)]
     info = engine.info
-    return Vision(engine=f"{info.id} {info.revision}", rows=_rows(checks, why_none), checks=checks)
+    rows = [*_rows(checks, why_none), seconds_row(engine, [one for _, one in shown])]
+    return Vision(engine=f"{info.id} {info.revision}", rows=rows, checks=checks)
 
 
 def _examined(engine: Engine, measure: str, shown: Shown) -> Iterator[Check]:
     questions = [] if shown.truth is None or measure == STRANGE else questions_about(shown)
-    tasks = _tasks(questions)
+    tasks = tasks_about(questions)
     said = answer(engine, shown.picture, tasks, Deadline(at=time.monotonic() + DEADLINE_S), time.monotonic()).results
     texts = [(task, result.text) for task, result in zip(tasks, said, strict=True)]
 
@@ -90,7 +91,7 @@ def _examined(engine: Engine, measure: str, shown: Shown) -> Iterator[Check]:
 
     for task, text in texts:
         wrong = faults(task, text)
-        yield check(TEXTS, task, f"{_title(task)}: {', '.join(wrong)}".rstrip(": "), text, not wrong)
+        yield check(TEXTS, task, f"{title(task)}: {', '.join(wrong)}".rstrip(": "), text, not wrong)
         if task.kind == "caption":
             yield check(measure, task, "caption", text, _names(measure, shown, text, task.language))
             yield check(COLOUR, task, " or ".join(sorted(shown.colours)), text,
@@ -106,43 +107,6 @@ def _names(measure: str, shown: Shown, text: str, language: Language) -> bool:
     if measure == STRANGE and shown.concept is not None:
         return verdicts.invents_nothing(text, shown.concept, language)
     return verdicts.names_it(text, shown.words, language)
-
-
-def _tasks(questions: list[Question]) -> list[Task]:
-    """Captions, prompts of every profile and suggestions in both languages, then the questions."""
-    def task(kind: TaskKind, language: Language, profile: str = "embedded", question: str | None = None) -> Task:
-        return Task(kind=kind, language=language, profile=profile_named(profile), seed=0, max_new_tokens=256,
-                    question=question)
-
-    return [
-        *(task("caption", language) for language in LANGUAGES),
-        *(task("prompt", language, name) for name, profile in profiles().items() for language in profile.languages),
-        *(task("edit_suggestion", language) for language in LANGUAGES),
-        *(task("question", question.language, question=question.text) for question in questions),
-    ]
-
-
-def _title(task: Task) -> str:
-    return f"{task.kind} {task.profile.name}" if task.kind == "prompt" else task.kind
-
-
-def faults(task: Task, text: str) -> list[str]:
-    """What is wrong with the form of a text: its language, its length, repetition."""
-    language, found = task.language, []
-    if not verdicts.right_language(text, language):
-        found.append("language")
-    if task.kind == "edit_suggestion":
-        lines = text.splitlines()
-        return [*found, *(["length"] if len(lines) != 3 else []), *(["repetition"] if len(set(lines)) < len(lines)
-                or any(verdicts.repeats(line, language) for line in lines) else [])]
-    bounds = (1, verdicts.CAPTION_LENGTH[language][1])
-    if task.kind == "prompt":
-        bounds = verdicts.prompt_bounds(task.profile, language)
-    elif task.kind == "caption":
-        bounds = verdicts.CAPTION_LENGTH[language]
-    if not verdicts.right_length(text, bounds, language):
-        found.append("length")
-    return [*found, "repetition"] if verdicts.repeats(text, language) else found
 
 
 def _rows(checks: list[Check], why_none: str) -> list[Row]:

@@ -65,7 +65,7 @@ def photographs(tower: ImageNetTower, views: int = 5) -> Iterator[Shown]:
         if file.suffix not in (".png", ".jpg"):
             continue
         for number, view in enumerate(_views(Image.open(file).convert("RGB"))[:views]):
-            probabilities = tower.look(view).probabilities
+            probabilities = tower.classify(view)
             best = int(probabilities.argmax())
             if probabilities[best] >= SURE:
                 yield Shown(name=f"{file.stem}-{number}", picture=_picture(view), colours=dominant_colours(view),

@@ -52,6 +52,8 @@ class Wanted:
     seed: int = 0
     pictures: int = 0
     empty: int = 0
+    redrawn: float = 0.0
+    """Share of the drawings that are turned, tinted or cut first."""
     novelty: Literal["", "combination", "drawing"] = ""
     """For evaluation: things in a number, or drawings of them, that no training picture shows."""
 
@@ -77,7 +79,8 @@ def draw(wanted: Wanted) -> Drawn | None:
             made.append(compose(stock, rng, None))
         else:
             concept, count = rng.choice(chosen)
-            made.append(compose(stock, rng, concept, held=wanted.novelty == "drawing", count=count))
+            made.append(compose(stock, rng, concept, held=wanted.novelty == "drawing", count=count,
+                                redrawn_share=wanted.redrawn))
     measured = [measure(square, width=round(SIDE * truth.aspect), height=SIDE) for square, truth in made]
     return Drawn(
         squares_BHW3=np.stack([np.asarray(square) for square, _ in made]),

@@ -10,6 +10,7 @@ from contracts.describe import Language
 from training.vl import asking, chinese, english
 from training.vl.sight import Sight, Thing, record_of
 from vl_service.decoder import RECORD_ROOM, TEXT_ROOM
+from vl_service.speaker import PART_MARKERS
 from vl_service.tokens import Tokenizer
 
 ROW = 315  # tokens a row: with the image tokens a multiple of 64
@@ -24,15 +25,7 @@ _PROFILES: tuple[tuple[str, Language, float], ...] = (
     ("wan2.2", "zh", 1.0),
     ("i2vgen-xl", "en", 0.5),
 )
-_PART_MARKERS = {
-    "photo": "<photo>",
-    "shot": "<shot>",
-    "motion": "<motion>",
-    "ambience": "<ambience>",
-    "setting": "<around>",
-    "light": "<light>",
-    "camera": "<camera>",
-}
+_PART_MARKERS = {part: marker for marker, part in PART_MARKERS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 import itertools
 import random
+from typing import Any
 
+from contracts.describe import Language
 from training.vl import asking, chinese, english
 from training.vl.concepts import Concept
 from training.vl.sight import Sight, Thing, record_of
@@ -14,7 +16,7 @@ from vl_service.layout import Layout
 from vl_service.tokens import SPECIALS, pieces_of
 
 PROFILES = ("embedded", "turbowan", "wan2.1", "wan2.2", "i2vgen-xl")
-TEXTS = 3000
+TEXTS, UNNAMED = 3000, 200
 
 
 def class_things() -> list[Thing]:
@@ -104,10 +106,12 @@ def vocabulary_pieces(concepts: list[Concept]) -> list[str]:
             "zh": [thing.zh, thing.measure, thing.kind_zh],
         }
         texts += [*plain["en"], *plain["zh"]]
-    for thing in itertools.islice(itertools.cycle([*things, None, None]), TEXTS):
+    writers: tuple[tuple[Any, Language], ...] = ((english, "en"), (chinese, "zh"))
+    unnamed = [None] * UNNAMED  # what is said of nothing in particular has words of its own
+    for thing in itertools.islice(itertools.cycle([*unnamed, *things]), TEXTS + UNNAMED):
         sight = random_sight(thing, rng)
         texts += record_of(sight)
-        for writer, language in ((english, "en"), (chinese, "zh")):
+        for writer, language in writers:
             texts += [writer.caption(sight, rng), *writer.edits(sight, rng), *asking.ask(sight, rng, language, others)]
             texts += [text for profile in PROFILES for _, text in writer.prompt(sight, profile, rng)]
     pieces = sorted({piece for text in texts for piece in pieces_of(text)})

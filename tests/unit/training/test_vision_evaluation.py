@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from contracts.describe import Language
 from contracts.models import VLModelInfo
-from training.vl import asking, verdicts
+from training.vl import question_wordings, verdicts
 from training.vl.compose import Truth
 from training.vl.concepts import Concept
 from training.vl.evaluation import (
@@ -26,6 +26,7 @@ from training.vl.evaluation import (
 )
 from training.vl.evaluation_pictures import HOW_TO_FETCH, Shown, dominant_colours, load_evaluation_stock
 from training.vl.evaluation_questions import WORDINGS
+from training.vl.evaluation_speed import SECONDS
 from vl_service.engine import Answer, Deadline, Description, Task
 from vl_service.pictures import Picture
 from vl_service.profiles import profiles
@@ -97,7 +98,7 @@ def instead(kind: str, old: str, new: str) -> Callable[[Task], str]:
 
 def test_an_engine_that_tells_the_truth_holds_every_row() -> None:
     vision = judged(truthful)
-    assert [row.measure for row in vision.rows] == list(BARS)
+    assert [row.measure for row in vision.rows] == [*BARS, SECONDS]
     assert [check for check in vision.checks if not check.right] == []
     assert all(row.held for row in vision.rows)
     assert failures(vision) == []
@@ -132,7 +133,8 @@ def test_without_compositions_their_rows_say_how_to_get_them(tmp_path: Path) -> 
 
 def test_no_question_of_the_evaluation_is_one_of_the_training() -> None:
     languages: tuple[Language, ...] = ("en", "zh")
-    tables = [table for table in vars(asking).values() if isinstance(table, dict) and set(table) == set(languages)]
+    tables = [table for table in vars(question_wordings).values()
+              if isinstance(table, dict) and set(table) == set(languages)]
     trained = {way.lower() for table in tables for language in languages for way in table[language]}
     assert len(trained) > 100
     asked = [way for ways in WORDINGS.values() for language in languages for way in ways[language]]

@@ -1,4 +1,4 @@
-"""Parts that many tests share: one loaded tower, and photographs as base64."""
+"""Parts that many tests share: the default engine, and photographs as base64."""
 
 import base64
 import io
@@ -9,12 +9,13 @@ import skimage.data
 from PIL import Image
 
 from vl_service.embedded import EmbeddedEngine, load_embedded
+from vl_service.settings import Settings
 
 
 @pytest.fixture(scope="session")
 def embedded_engine() -> EmbeddedEngine:
-    """The default engine, with the tower from its package."""
-    return load_embedded(threads=0)
+    """The default engine with the weights that are shipped."""
+    return load_embedded(Settings().models_dir / "vl", threads=0)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Scenes with known content: real measurement and naming, with probabilities that the test sets."""
+"""Pictures with known content, class probabilities that the test sets, and tasks."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,12 +6,9 @@ from PIL import Image
 
 from contracts.describe import Language, TaskKind
 from vl_service.engine import Task
-from vl_service.facts import measure_facts
 from vl_service.profiles import profile_named
-from vl_service.scene import Scene, build_scene
-from vl_service.tower import HEAT_PIXELS, Sighting
 
-TABBY, ESPRESSO, SHIP, LIGHTHOUSE, CANDLE, BEACH, ROCKET, TOY_DOGS = 281, 967, 510, 437, 470, 978, 657, (151, 152, 153)
+TABBY, ESPRESSO, SHIP, LIGHTHOUSE, CANDLE, BEACH = 281, 967, 510, 437, 470, 978
 
 
 def plain(width: int = 192, height: int = 128, colour: tuple[int, int, int] = (120, 90, 60)) -> Image.Image:
@@ -38,29 +35,18 @@ def spotted(x: float, y: float, size: int = 200) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def sighting(probabilities: dict[int, float], *, cell: tuple[int, int] = (4, 4)) -> Sighting:
-    """Class probabilities as given, the rest spread evenly; all evidence in one cell (row, column)."""
-    rest = (1 - sum(probabilities.values())) / (1000 - len(probabilities))
+def class_probabilities(chosen: dict[int, float]) -> NDArray[np.float32]:
+    """Class probabilities as given, the rest spread evenly."""
+    rest = (1 - sum(chosen.values())) / (1000 - len(chosen))
     values: NDArray[np.float32] = np.full(1000, rest, dtype=np.float32)
-    for number, probability in probabilities.items():
+    for number, probability in chosen.items():
         values[number] = probability
-    evidence = np.zeros((1000, HEAT_PIXELS, HEAT_PIXELS), dtype=np.float32)
-    evidence[:, cell[0], cell[1]] = 1
-    return Sighting(probabilities=values, evidence=evidence)
-
-
-def scene_of(
-    probabilities: dict[int, float], picture: Image.Image | None = None, *, cell: tuple[int, int] = (4, 4)
-) -> Scene:
-    """A scene as the engine would settle it, from a picture and what the tower is said to see."""
-    picture = picture or plain()
-    facts = measure_facts(picture, width=picture.width, height=picture.height)
-    return build_scene(facts, sighting(probabilities, cell=cell))
+    return values
 
 
 def prompt_task(
     user_prompt: str | None = None, *, language: Language = "en", profile: str = "embedded", seed: int = 0,
-    instruction: str | None = None, kind: TaskKind = "prompt", max_new_tokens: int = 64, question: str | None = None,
+    instruction: str | None = None, kind: TaskKind = "prompt", max_new_tokens: int = 256, question: str | None = None,
 ) -> Task:
     """A task as `resolve_tasks` would make it."""
     style = profile_named(profile)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.unit.vl_service.scenes import ESPRESSO, TABBY, sighting
+from tests.unit.vl_service.scenes import ESPRESSO, TABBY, class_probabilities
 from vl_service.kinds import NUM_CLASSES, rank_names, vocabulary, with_article
 
 
@@ -26,7 +26,7 @@ def test_every_kind_has_a_group_and_chinese_of_one_character_measure() -> None:
 
 def test_every_class_can_be_named_in_both_languages() -> None:
     for number in range(NUM_CLASSES):
-        name = rank_names(sighting({number: 0.9}).probabilities)[0]
+        name = rank_names(class_probabilities({number: 0.9}))[0]
         assert number in name.kind.classes
         assert name.en.split()[0] in ("a", "an", "some")
         assert name.zh.startswith("一")
@@ -45,18 +45,18 @@ def test_articles_follow_the_sound(noun: str, phrase: str) -> None:
 
 def test_classes_that_people_call_the_same_add_up() -> None:
     """The tower splits tabby cats over three classes."""
-    name = rank_names(sighting({281: 0.3, 282: 0.3, 285: 0.3}).probabilities)[0]
+    name = rank_names(class_probabilities({281: 0.3, 282: 0.3, 285: 0.3}))[0]
     assert (name.en, name.zh) == ("a tabby cat", "一只虎斑猫")
     assert name.probability == pytest.approx(0.9, abs=0.01)
 
 
 def test_breeds_that_compete_become_the_kind() -> None:
-    name = rank_names(sighting({207: 0.3, 208: 0.3, 219: 0.3}).probabilities)[0]
+    name = rank_names(class_probabilities({207: 0.3, 208: 0.3, 219: 0.3}))[0]
     assert (name.en, name.zh) == ("a dog", "一只狗")
 
 
 def test_a_class_without_chinese_keeps_its_english_name_beside_the_kind() -> None:
-    name = rank_names(sighting({160: 0.9}).probabilities)[0]
+    name = rank_names(class_probabilities({160: 0.9}))[0]
     assert name.zh == "一只狗（Afghan Hound）"
 
 
@@ -67,6 +67,6 @@ def test_an_even_spread_is_evidence_for_nothing() -> None:
 
 
 def test_phrases_read_as_people_say_them() -> None:
-    assert rank_names(sighting({ESPRESSO: 0.9}).probabilities)[0].en == "a cup of espresso"
-    assert rank_names(sighting({ESPRESSO: 0.9}).probabilities)[0].zh == "一杯浓缩咖啡"
-    assert rank_names(sighting({TABBY: 0.9}).probabilities)[0].definite("zh") == "虎斑猫"
+    assert rank_names(class_probabilities({ESPRESSO: 0.9}))[0].en == "a cup of espresso"
+    assert rank_names(class_probabilities({ESPRESSO: 0.9}))[0].zh == "一杯浓缩咖啡"
+    assert rank_names(class_probabilities({TABBY: 0.9}))[0].definite("zh") == "虎斑猫"

@@ -1,0 +1,106 @@
+"""The embedded checkpoint's folder → tower, decoder, words and thresholds, or a plain word on what is wrong with it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from vl_service.decoder import Decoder, DecoderConfig
+from vl_service.speaker import PART_MARKERS, Speaker, Thresholds
+from vl_service.tokens import SPECIALS, Tokenizer, load_tokenizer
+from vl_service.tower import ImageNetTower
+
+WEIGHTS, WORDS, CONFIG = "model.safetensors", "vocabulary.json", "config.json"
+FILES = (WEIGHTS, WORDS, CONFIG)
+SIZES = ("vocabulary", "width", "layers", "heads")
+UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5)  # until training/vl/thresholds.py has chosen them
+
+
+class EmbeddedCheckpointError(Exception):
+    """The embedded checkpoint cannot be used; the message names the file and what to do."""
+
+
+def is_embedded(folder: Path) -> bool:
+    """Whether the folder is laid out as the embedded checkpoint is, rather than as a hub's."""
+    return (folder / WORDS).is_file()
+
+
+def load_speaker(folder: Path) -> tuple[Speaker, str]:
+    """Tower and decoder in float32 on the CPU, and the revision: the tower's, and a hash of every file's content.
+
+    Raises:
+        EmbeddedCheckpointError: a file is missing, damaged, or does not belong to the others.
+    """
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise EmbeddedCheckpointError(
+            f"the embedded checkpoint at {folder} lacks {', '.join(missing)}; restore it from the repository, or set "
+            "STILLMOTION_MODELS to the folder that holds vl/")
+    config = _json(folder / CONFIG)
+    tokenizer = _tokenizer(folder / WORDS)
+    decoder = _decoder(folder / WEIGHTS, _sizes(folder / CONFIG, config, tokenizer))
+    tower = ImageNetTower()
+    speaker = Speaker(tower.model, decoder, tokenizer, _thresholds(folder / CONFIG, config))
+    return speaker, f"lite2-{tower.revision}-{_content(folder)}"
+
+
+def _damaged(file: Path, why: object) -> EmbeddedCheckpointError:
+    return EmbeddedCheckpointError(f"{file} is damaged: {why}; restore it from the repository")
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise _damaged(file, error) from error
+
+
+def _tokenizer(file: Path) -> Tokenizer:
+    pieces = _json(file)
+    if not (isinstance(pieces, list) and pieces and all(isinstance(piece, str) and piece for piece in pieces)):
+        raise _damaged(file, "it is no list of words")
+    if absent := [name for name in (*SPECIALS, *PART_MARKERS) if name not in pieces]:
+        raise _damaged(file, f"it lacks the markers {', '.join(absent)}")
+    return load_tokenizer(file)
+
+
+def _sizes(file: Path, config: Any, tokenizer: Tokenizer) -> DecoderConfig:
+    sizes: dict[str, Any] = {name: config.get(name) for name in SIZES} if isinstance(config, dict) else {}
+    if wrong := [name for name in SIZES if not (isinstance(sizes.get(name), int) and sizes[name] > 0)]:
+        raise _damaged(file, f"it has no whole number for {', '.join(wrong)}")
+    if sizes["vocabulary"] != len(tokenizer.pieces):
+        raise _damaged(file, f"it speaks of {sizes['vocabulary']} words where {WORDS} has {len(tokenizer.pieces)}")
+    return DecoderConfig(**{name: int(sizes[name]) for name in SIZES})
+
+
+def _thresholds(file: Path, config: dict[str, Any]) -> Thresholds:
+    told = config.get("thresholds")
+    if told is None:
+        return UNSET
+    try:
+        return Thresholds(sure=float(told["sure"]), likely=float(told["likely"]), kind=float(told["kind"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(file, f"`thresholds` needs the numbers `sure`, `likely` and `kind` ({error!r})") from error
+
+
+def _decoder(file: Path, config: DecoderConfig) -> Decoder:
+    try:
+        weights = {name: value.float() for name, value in load_file(file).items()}
+        with torch.device("meta"):
+            decoder = Decoder(config)
+        decoder.load_state_dict(weights, strict=True, assign=True)
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise _damaged(file, error) from error
+    if not all(bool(value.isfinite().all()) for value in weights.values()):
+        raise _damaged(file, "it holds numbers that are not finite")
+    return decoder.eval().requires_grad_(False)
+
+
+def _content(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in FILES:
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()[:12]

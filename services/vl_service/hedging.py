@@ -1,0 +1,26 @@
+"""A name that is only likely, said as likely."""
+
+import re
+
+from contracts.describe import Language
+from vl_service.polish import sentences
+
+_HEDGE: dict[Language, re.Pattern[str]] = {
+    "en": re.compile(r"\bprobably\b|\bunsure\b|\bcannot\b", re.IGNORECASE),
+    "zh": re.compile("可能|不确定|无法|看不出"),
+}
+_IT_IS = re.compile(r"^(?:It is|They are|Yes, I see) ")
+
+
+def hedged(text: str, language: Language) -> str:
+    """The text with a "probably" in its first sentence, which names the subject."""
+    first = next(iter(sentences(text)), "")
+    if not first or _HEDGE[language].search(first):
+        return text
+    if language == "en":
+        if _IT_IS.match(text):
+            return _IT_IS.sub("Probably ", text)
+        return f"Probably {text[0].lower()}{text[1:]}"
+    if text.startswith("是的，"):
+        return text.replace("我看到", "我看到的可能是", 1)
+    return text.replace("是", "可能是", 1) if "是" in first else f"可能是{text}"

@@ -1,0 +1,133 @@
+"""Texts about one picture, all told from the record that the decoder said of it first."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from contracts.describe import Language
+from vl_service.hedging import hedged
+from vl_service.measured import with_measured_colours
+from vl_service.polish import in_language, lines, sentences
+from vl_service.profiles import Part, Profile
+from vl_service.record import Record
+from vl_service.speaker import PART_MARKERS, Glimpse, Said, Speaker
+
+TRIES = 4
+SUGGESTIONS = 3
+_RUN: dict[Language, int] = {"en": 9, "zh": 18}  # words or characters in a row that no text says twice
+_PHRASE: dict[Language, re.Pattern[str]] = {
+    "en": re.compile(r"^A photo of (.+?)\.?$"), "zh": re.compile(r"^(.+?)的照片。?$"),
+}
+_PHRASE_TOKENS = 40
+# the vocabulary that is shipped lacks two characters of this sentence
+_MENDED = {"影子的形慢慢变。": "影子的形状慢慢改变。"}
+_HAN = re.compile(r"[一-鿿]")
+
+
+class Teller:
+    """Tells of one glimpse. `check` is called at every token and may raise."""
+
+    def __init__(self, speaker: Speaker, glimpse: Glimpse, check: Callable[[], None]) -> None:
+        self._speaker, self._glimpse, self._check = speaker, glimpse, check
+        self._phrases: dict[Language, str] = {}
+
+    @property
+    def record(self) -> Record:
+        """What every text goes on from."""
+        return self._glimpse.record
+
+    def caption(self, language: Language, at_most: int, seed: int) -> str:
+        """Two or three sentences, in at most so many tokens; `seed` matters only where the likeliest text is spoilt."""
+        text = self._told(["<caption>", f"<{language}>"], "", language, at_most, [None, *_others(seed)], _whole)
+        return hedged(text, language) if self.record.sureness == "likely" else text
+
+    def answer(self, question: str, language: Language, at_most: int, seed: int) -> str:
+        """The answer to a question."""
+        header = ["<question>", f"<{language}>"]
+        text = self._told(header, question, language, at_most, [None, *_others(seed)], _whole)
+        phrase = self.phrase(language) if self.record.sureness == "likely" else ""
+        return hedged(text, language) if phrase and phrase in text else text
+
+    def suggestions(self, language: Language, at_most: int, seed: int) -> str:
+        """Three lines, drawn."""
+        seeds = [seed, *_others(seed), None]
+        return self._told(["<edits>", f"<{language}>"], "", language, at_most, seeds, _three)
+
+    def parts(self, profile: Profile, language: Language, at_most: int, seed: int) -> dict[Part, str]:
+        """A prompt of the profile by its parts; what moves is drawn, what is there is not."""
+        header = [f"<prompt:{profile.name}>", f"<{language}>"]
+        found: dict[Part, str] = {}
+        for chance in (seed, *_others(seed), None):
+            said = self._speaker.say(self._glimpse, header, "", at_most, chance, self._check)
+            found = {part: self._measured(text, language) for part, text in self._split(said).items()}
+            text = "\n".join(found.values())
+            if said.ended and set(found) >= set(profile.parts) and _whole(text, language):
+                break
+        return found
+
+    def phrase(self, language: Language) -> str:
+        """The subject with its article or measure word: "a tabby cat", "一只虎斑猫"; empty where it has no name."""
+        if language not in self._phrases:
+            header = ["<prompt:embedded>", f"<{language}>"]
+            said = self._speaker.say(self._glimpse, header, "", _PHRASE_TOKENS, None, self._check, until="<motion>")
+            match = _PHRASE[language].match(self._split(said).get("photo", ""))
+            self._phrases[language] = match.group(1) if match and self.record.kind else ""
+        return self._phrases[language]
+
+    def _told(
+        self, header: list[str], asked: str, language: Language, at_most: int, seeds: Sequence[int | None],
+        fits: Callable[[str, Language], bool],
+    ) -> str:
+        """The first text of a good form; a later seed is tried where one is not."""
+        text = ""
+        for seed in seeds:
+            said = self._speaker.say(self._glimpse, header, asked, at_most, seed, self._check)
+            text = self._measured(self._speaker.tokenizer.decode(said.tokens), language)
+            if fits(text, language):
+                break
+        return text
+
+    def _measured(self, text: str, language: Language) -> str:
+        for lost, whole in _MENDED.items():
+            text = text.replace(lost, whole)
+        return with_measured_colours(text, self._glimpse.facts, language)
+
+    def _split(self, said: Said) -> dict[Part, str]:
+        tokenizer = self._speaker.tokenizer
+        markers: dict[int, Part] = {tokenizer.numbers[marker]: part for marker, part in PART_MARKERS.items()}
+        found: dict[Part, list[int]] = {}
+        part: Part | None = None
+        for token in said.tokens:
+            if token in markers:
+                part = markers[token]
+            if part is not None:
+                found.setdefault(part, []).append(token)
+        return {name: tokenizer.decode(tokens) for name, tokens in found.items()}
+
+
+def _others(seed: int) -> list[int]:
+    return [(seed + more) % 2**63 for more in range(1, TRIES)]
+
+
+def _whole(text: str, language: Language) -> bool:
+    """Whether a text is in its language and does not run in circles."""
+    foreign = language == "en" and _HAN.search(text) is not None
+    return bool(text.strip()) and in_language(text, language) and not foreign and not circles(text, language)
+
+
+def _three(text: str, language: Language) -> bool:
+    return len(lines(text, SUGGESTIONS).split("\n")) == SUGGESTIONS and _whole(text, language)
+
+
+def circles(text: str, language: Language) -> bool:
+    """Whether a sentence, a long run of words, or a word right after itself is said twice."""
+    said = [re.sub(r"\W+", "", sentence.lower()) for sentence in sentences(text)]
+    if len(set(said)) < len(said):
+        return True
+    if language == "zh":
+        units, stutter = _HAN.findall(text), re.search(r"([一-鿿]{2,})\1", text)
+    else:
+        units, stutter = re.findall(r"[a-z']+", text.lower()), re.search(r"\b([a-z']+) \1\b", text.lower())
+    size = _RUN[language]
+    runs = Counter(tuple(units[at:at + size]) for at in range(len(units) - size + 1))
+    return stutter is not None or any(number > 1 for number in runs.values())

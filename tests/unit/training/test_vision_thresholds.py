@@ -1,0 +1,46 @@
+"""Thresholds follow from what was named rightly: nothing more is said, and nothing surely, than is mostly true."""
+
+import random
+
+from PIL import Image, ImageDraw
+
+from training.vl.redrawn import redrawn
+from training.vl.thresholds import Named, choose
+from vl_service.speaker import Thresholds
+
+
+def named(*pairs: tuple[float, bool]) -> list[Named]:
+    return [Named(probability=probability, right=right) for probability, right in pairs]
+
+
+def test_what_is_more_often_wrong_than_right_is_not_named() -> None:
+    chosen = choose(named((0.9, True), (0.8, True), (0.5, True), (0.4, False), (0.3, False), (0.2, True)), [])
+    assert 0.4 < chosen.likely < 0.5
+    assert chosen.sure >= chosen.likely
+
+
+def test_surely_means_nine_times_in_ten() -> None:
+    right = [(0.99 - n / 1000, True) for n in range(18)]
+    wrong = [(0.7, False), (0.69, False), (0.68, False)]  # with the first two of them 18 of 20 are right
+    chosen = choose(named(*right, *wrong, *[(0.5 - n / 100, True) for n in range(6)]), [])
+    assert chosen.likely < 0.45
+    assert 0.68 < chosen.sure < 0.69
+
+
+def test_a_kind_has_its_own_threshold() -> None:
+    chosen = choose([], named((0.6, True), (0.5, True), (0.2, False)))
+    assert chosen.kind == 0.35
+    assert (chosen.sure, chosen.likely) == (1.0, 1.0)
+
+
+def test_where_no_name_is_ever_right_nothing_is_said() -> None:
+    assert choose(named((0.9, False), (0.8, False)), []) == Thresholds(sure=1.0, likely=1.0, kind=1.0)
+
+
+def test_a_redrawn_drawing_is_another_one_and_has_no_empty_rim() -> None:
+    drawing = Image.new("RGBA", (60, 40))
+    ImageDraw.Draw(drawing).ellipse((5, 5, 50, 35), fill=(200, 40, 40, 255))
+    made = [redrawn(drawing, random.Random(seed)) for seed in range(6)]
+    assert len({image.tobytes() for image in made}) == 6
+    for image in made:
+        assert image.getchannel("A").getbbox() == (0, 0, *image.size)

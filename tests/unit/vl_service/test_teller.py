@@ -1,0 +1,99 @@
+"""Texts told from one record: a text of a bad form is told again, and what the subject is called is found."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from contracts.describe import Language
+from tests.unit.vl_service.scenes import plain
+from tests.unit.vl_service.taught import TaughtSpeaker, taught
+from vl_service.naming import definite
+from vl_service.pictures import Picture
+from vl_service.profiles import profile_named
+from vl_service.speaker import Glimpse, Said
+from vl_service.teller import TRIES, Teller, circles
+
+PICTURE = Picture(rgb=plain(), width=192, height=128)
+
+
+class Stumbling(TaughtSpeaker):
+    """Says something of bad form so many times, and then what it was taught."""
+
+    def __init__(self, whole: TaughtSpeaker, bad: str, times: int, ended: bool = True) -> None:
+        super().__init__(whole._sight, whole.tokenizer)
+        self.bad, self.times, self.cut_short, self.seeds = bad, times, not ended, list[int | None]()
+
+    def say(
+        self, glimpse: Glimpse, header: Sequence[str], asked: str, at_most: int, seed: int | None,
+        check: Callable[[], None], until: str = "<eos>",
+    ) -> Said:
+        self.seeds.append(seed)
+        if len(self.seeds) <= self.times:
+            return Said(tokens=tuple(self.tokenizer.encode(self.bad)), ended=not self.cut_short)
+        return super().say(glimpse, header, asked, at_most, seed, check, until)
+
+
+def told(speaker: TaughtSpeaker) -> Teller:
+    return Teller(speaker, speaker.see(PICTURE, lambda: None), lambda: None)
+
+
+BAD = {"another language": "一只猫。一只猫在这里。", "a Chinese word": "A tabby cat 猫.", "nothing": "",
+       "a sentence twice": "The tabby cat. The tabby cat.", "a word twice": "The the tabby tabby cat."}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_a_text_of_bad_form_is_told_again(bad: str) -> None:
+    speaker = Stumbling(taught()["cat"], bad, times=1)
+    assert "tabby cat" in told(speaker).caption("en", 200, 7)
+    assert speaker.seeds == [None, 8]
+
+
+def test_a_decoder_that_only_stumbles_is_not_asked_for_ever() -> None:
+    speaker = Stumbling(taught()["cat"], "the the", times=99)
+    told(speaker).caption("en", 200, 7)
+    assert len(speaker.seeds) == TRIES
+
+
+def test_three_suggestions_are_asked_for_until_there_are_three() -> None:
+    speaker = Stumbling(taught()["cat"], "Let it turn\nLet it turn", times=2)
+    assert len(told(speaker).suggestions("en", 200, 0).split("\n")) == 3
+    assert len(speaker.seeds) == 3
+
+
+def test_a_prompt_that_lacks_a_part_or_its_end_is_told_again() -> None:
+    for bad, ended in (("", True), ("A photo", False)):
+        speaker = Stumbling(taught()["cat"], bad, times=1, ended=ended)
+        assert set(told(speaker).parts(profile_named("wan2.1"), "en", 250, 0)) == {
+            "shot", "motion", "ambience", "setting", "light"}
+
+
+@pytest.mark.parametrize(("text", "language", "expected"), [
+    ("A cat. A dog.", "en", False), ("A cat. A cat.", "en", True), ("It had had enough.", "en", True),
+    (" ".join(f"word{chr(97 + n)}" for n in range(20)), "en", False),
+    (f"{'a b c d e f g h i '}x {'a b c d e f g h i'}", "en", True),
+    ("一只猫。一只狗。", "zh", False), ("一只猫。一只猫。", "zh", True), ("猫在在这里", "zh", False),
+    ("缓缓移动移动", "zh", True),
+])
+def test_circles_are_noticed(text: str, language: Language, expected: bool) -> None:
+    assert circles(text, language) is expected
+
+
+@pytest.mark.parametrize(("phrase", "language", "named"), [
+    ("a tabby cat", "en", "the tabby cat"), ("an owl", "en", "the owl"), ("some scissors", "en", "the scissors"),
+    ("three apples", "en", "the three apples"), ("some kind of animal", "en", "the animal"), ("", "en", "the subject"),
+    ("two of some kind of animal", "en", "the animal"), ("a", "en", "the"),
+    ("一只虎斑猫", "zh", "虎斑猫"), ("三个苹果", "zh", "这三个苹果"), ("某种动物", "zh", "动物"), ("", "zh", "主体"),
+])
+def test_a_thing_already_named_has_its_definite_form(phrase: str, language: Language, named: str) -> None:
+    assert definite(phrase, language) == named
+
+
+def test_what_the_subject_is_called_is_the_noun_phrase_of_the_decoders_own_photo_sentence() -> None:
+    assert [told(taught()["cat"]).phrase(language) for language in ("en", "zh")] == ["a tabby cat", "一只虎斑猫"]
+    assert [told(taught()["unsure"]).phrase(language) for language in ("en", "zh")] == ["", ""]
+
+
+def test_seeds_at_their_end_wrap_round() -> None:
+    speaker = Stumbling(taught()["cat"], "the the", times=2)
+    told(speaker).caption("en", 200, 2**63 - 1)
+    assert speaker.seeds == [None, 0, 1]
