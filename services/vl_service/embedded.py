@@ -59,7 +59,7 @@ def _text(teller: Teller, task: Task) -> str:
     if task.kind == "edit_suggestion":
         return teller.suggestions(task.language, task.max_new_tokens, task.seed)
     assert task.question is not None
-    return teller.answer(task.question, task.language, task.max_new_tokens, task.seed)
+    return teller.answer(task.question, task.language, task.max_new_tokens)
 
 
 def _names(teller: Teller, task: Task, text: str) -> bool:

@@ -78,10 +78,11 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """Tokens of one text without its header, and whether it came to its end."""
+    """Tokens of one text without its header, whether it came to its end, and the probability of the least likely."""
 
     tokens: tuple[int, ...]
     ended: bool
+    least: float
 
 
 class Speaker:
@@ -181,16 +182,18 @@ class Speaker:
         generator = None if seed is None else torch.Generator().manual_seed(seed % 2**63)
         hidden, cache = self._feed(given, RECORD_ROOM, glimpse.cache)
         tokens: list[int] = []
-        lively = True
+        lively, least = True, 1.0
         for place in range(RECORD_ROOM + len(given), RECORD_ROOM + min(TEXT_ROOM, len(given) + at_most)):
             check()
-            token = _drawn(self.decoder.logits(hidden)[0], generator if lively else None)
+            logits = self.decoder.logits(hidden)[0]
+            token = _drawn(logits, generator if lively else None)
+            least = min(least, float(logits.softmax(-1)[token]))
             if token in (numbers["<eos>"], numbers[until]):
-                return Said(tokens=tuple(tokens), ended=True)
+                return Said(tokens=tuple(tokens), ended=True, least=least)
             tokens.append(token)
             lively = self._lively.get(token, lively)
             hidden, cache = self._feed([token], place, cache)
-        return Said(tokens=tuple(tokens), ended=False)
+        return Said(tokens=tuple(tokens), ended=False, least=least)
 
 
 def views_of(square: Image.Image) -> list[Image.Image]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contracts.describe import Language
 from vl_service.hedging import hedged
 from vl_service.measured import with_measured_colours
+from vl_service.naming import definite
+from vl_service.plain_question import CANNOT_TELL, plainly
 from vl_service.polish import in_language, lines, sentences
 from vl_service.profiles import Part, Profile
 from vl_service.record import Record
@@ -14,6 +16,7 @@ from vl_service.speaker import PART_MARKERS, Glimpse, Said, Speaker
 
 TRIES = 4
 SUGGESTIONS = 3
+LEAST_SURE = 0.5  # of a word in the answer to a question in words of its own: under it the answer is made up
 _RUN: dict[Language, int] = {"en": 9, "zh": 18}  # words or characters in a row that no text says twice
 _PHRASE: dict[Language, re.Pattern[str]] = {
     "en": re.compile(r"^A photo of (.+?)\.?$"), "zh": re.compile(r"^(.+?)的照片。?$"),
@@ -41,12 +44,18 @@ class Teller:
         text = self._told(["<caption>", f"<{language}>"], "", language, at_most, [None, *_others(seed)], _whole)
         return hedged(text, language) if self.record.sureness == "likely" else text
 
-    def answer(self, question: str, language: Language, at_most: int, seed: int) -> str:
-        """The answer to a question."""
+    def answer(self, question: str, language: Language, at_most: int) -> str:
+        """The answer to a question; where the decoder gropes for words, that it cannot tell."""
         header = ["<question>", f"<{language}>"]
-        text = self._told(header, question, language, at_most, [None, *_others(seed)], _whole)
-        phrase = self.phrase(language) if self.record.sureness == "likely" else ""
-        return hedged(text, language) if phrase and phrase in text else text
+        plain = plainly(question, language)
+        said = self._speaker.say(self._glimpse, header, plain or question, at_most, None, self._check)
+        text = self._measured(self._speaker.tokenizer.decode(said.tokens), language)
+        phrase = self.phrase(language)
+        denies = f"(?:I do not see|我没有看到) ?(?:an? )?{re.escape(_noun(phrase, language))}"
+        groping = plain is None and said.least < LEAST_SURE
+        if groping or (phrase and re.search(denies, text)) or not _whole(text, language):
+            return CANNOT_TELL[language]
+        return hedged(text, language) if self.record.sureness == "likely" and phrase and phrase in text else text
 
     def suggestions(self, language: Language, at_most: int, seed: int) -> str:
         """Three lines, drawn."""
@@ -103,6 +112,10 @@ class Teller:
             if part is not None:
                 found.setdefault(part, []).append(token)
         return {name: tokenizer.decode(tokens) for name, tokens in found.items()}
+
+
+def _noun(phrase: str, language: Language) -> str:
+    return definite(phrase, language).removeprefix("the ")
 
 
 def _others(seed: int) -> list[int]:

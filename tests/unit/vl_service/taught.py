@@ -72,7 +72,8 @@ def words_of(sights: Sequence[Sight]) -> Tokenizer:
     """A tokenizer with every word of the texts about the sights."""
     texts = [text for sight in sights for seed in range(SEEDS) for line in lines_about(sight, seed)
              for _, text in line.parts]
-    return make_tokenizer(sorted({piece for text in texts for piece in pieces_of(text)}))
+    answers = ("I do not see it.", "我没有看到它。")
+    return make_tokenizer(sorted({piece for text in (*texts, *answers) for piece in pieces_of(text)}))
 
 
 class TaughtSpeaker(Speaker):
@@ -98,7 +99,7 @@ class TaughtSpeaker(Speaker):
                     if line.header == tuple(header))
         tokens, given = text_tokens(self.tokenizer, list(line.header), "", line.parts)
         said = tokens[given:-1]
-        return Said(tokens=tuple(said[:at_most]), ended=len(said) < at_most)
+        return Said(tokens=tuple(said[:at_most]), ended=len(said) < at_most, least=1.0)
 
 
 @cache

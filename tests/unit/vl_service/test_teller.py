@@ -29,7 +29,7 @@ class Stumbling(TaughtSpeaker):
     ) -> Said:
         self.seeds.append(seed)
         if len(self.seeds) <= self.times:
-            return Said(tokens=tuple(self.tokenizer.encode(self.bad)), ended=not self.cut_short)
+            return Said(tokens=tuple(self.tokenizer.encode(self.bad)), ended=not self.cut_short, least=1.0)
         return super().say(glimpse, header, asked, at_most, seed, check, until)
 
 
