@@ -14,8 +14,9 @@ _READINGS = tuple((about, re.compile(pattern)) for about, pattern in (
     ("setting", r"\bindoors?\b|\boutdoors?\b|\binside\b|\boutside\b|室内|室外|户外|屋里|屋外"),
     ("unknown", r"\bwho(?:se)?\b|\b(?:his|her|its|the) name\b|\bname of|\btext\b|\bwritten\b|\bread\b|\bsays\b|"
                 r"\bdoes .*\bsay\b|\bwhy\b|\bwhen\b|weather|season|\btime\b|\byear\b|\bdate\b|price|\bcost|brand|"
-                r"resolution|pixels|\bcity\b|\bcountry\b|\bdoing\b|happen|how (?:old|big|large|tall|heavy|far|long|much)\b|"
-                r"where (?:was|were) |\bbehind\b|background|\bday or night\b|\bsmell|\btaste|\bsound"),
+                r"resolution|pixels|\bcity\b|\bcountry\b|\bdoing\b|happen|"
+                r"how (?:old|big|large|tall|heavy|far|long|much)\b|where (?:was|were) |"
+                r"\bbehind\b|background|\bday or night\b|\bsmell|\btaste|\bsound"),
     ("unknown", r"是谁|叫什么名字|文字|写着|写了|字样|为什么|什么时候|几点|哪年|哪个(?:城市|国家)|天气|季节|价格|"
                 r"多少钱|品牌|牌子|分辨率|像素|做什么|干什么|发生|多(?:大|重|高|远)|在哪(?:里|儿)拍|拍摄地|背景|白天|晚上"),
     ("how many", r"how many|\bcount(?:ed)?\b|number of|数量|数一?数|"
