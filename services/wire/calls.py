@@ -1,7 +1,7 @@
 """What a piece of work is done for (request, job, trace): on every log line and on every call that it makes."""
 
+import random
 import re
-import secrets
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,6 +22,13 @@ _TRACEPARENT = re.compile(rf"00-{_IDS}")
 _LATER_TRACEPARENT = re.compile(rf"(?!00|ff)[0-9a-f]{{2}}-{_IDS}(?:-.*)?")
 
 
+_random = random.Random()  # ids are no secrets, and asking the kernel for each is a good part of accepting a job
+
+
+def _random_hex(num_bytes: int) -> str:
+    return _random.randbytes(num_bytes).hex()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """The ids of one piece of work; `span_id` is this process's own part of the trace."""
@@ -38,8 +45,8 @@ class Call:
         given = (traceparent or "").strip()
         parent = _TRACEPARENT.fullmatch(given) or _LATER_TRACEPARENT.fullmatch(given)
         return cls(
-            request_id=request_id if request_id and _ID.fullmatch(request_id) else secrets.token_hex(12),
-            trace_id=parent[1] if parent else secrets.token_hex(16), span_id=secrets.token_hex(8),
+            request_id=request_id if request_id and _ID.fullmatch(request_id) else _random_hex(12),
+            trace_id=parent[1] if parent else _random_hex(16), span_id=_random_hex(8),
             trace_flags=parent[3] if parent else "00",  # not sampled: nobody asked for it to be recorded
             job_id=job_id if job_id and _ID.fullmatch(job_id) else None,
         )
