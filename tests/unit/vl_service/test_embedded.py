@@ -1,6 +1,7 @@
 """The embedded engine's machinery on a tiny random decoder in the real layout."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,32 +147,41 @@ def test_no_text_has_more_tokens_than_were_asked_for(speaker: Speaker, at_most: 
     assert not said.ended
 
 
-def settled(speaker: Speaker, sure: float, likely: float, kind: float) -> Record:
+RECORD = (*"<sure> tabby cat <kind> cat <count> 2 <colour> grey <place> upper left".split(),
+          *"<size> half <setting> in <end>".split())
+
+
+def settled(folder: Path, sure: float, likely: float, kind: float) -> Record:
+    """What is settled where the decoder itself would say RECORD, every token of it with a probability of 0.9."""
+    speaker = load_speaker(folder)[0]
+    numbers, decoder = speaker.tokenizer.numbers, speaker.decoder
+    other = math.log(0.1 / 0.9 / (decoder.config.vocabulary - 1))
+    calls = 0
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        scores = torch.full((len(hidden), decoder.config.vocabulary), other)
+        scores[:, numbers[RECORD[calls % len(RECORD)]]] = 0.0
+        calls += 1
+        return scores
+
+    decoder.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
     look = speaker.look(picture(), lambda: None)
     return speaker.settle(look, Thresholds(sure=sure, likely=likely, kind=kind), lambda: None).record
 
 
 def test_what_is_not_probable_enough_is_said_with_less_sureness_or_not_at_all(folder: Path) -> None:
-    """Here the decoder itself starts every record with <sure>."""
-    speaker = _always_sure(folder)
-    assert settled(speaker, 0.0, 0.0, 0.0).sureness == "sure"
-    assert settled(speaker, 1.1, 0.0, 0.0).sureness == "likely"
-    unsure = settled(speaker, 1.1, 1.1, 0.0)
-    assert (unsure.sureness, unsure.name) == ("unsure", "")
-    unknown = settled(speaker, 1.1, 1.1, 1.1)
+    name, kind = 0.9**3, 0.9**2  # the sureness and two words, a marker and a word
+    sure = settled(folder, name - 0.01, 0.0, 0.0)
+    assert (sure.sureness, sure.name, sure.kind, sure.count) == ("sure", "tabby cat", "cat", 2)
+    assert sure.confidence == pytest.approx(name, abs=1e-4)
+    likely = settled(folder, name + 0.01, name - 0.01, 0.0)
+    assert (likely.sureness, likely.name) == ("likely", "tabby cat")
+    unsure = settled(folder, name + 0.01, name + 0.01, kind - 0.01)
+    assert (unsure.sureness, unsure.name, unsure.kind) == ("unsure", "", "cat")
+    assert unsure.confidence == pytest.approx(kind, abs=1e-4)
+    unknown = settled(folder, name + 0.01, name + 0.01, kind + 0.01)
     assert (unknown.sureness, unknown.name, unknown.kind) == ("unsure", "", "")
-
-
-def _always_sure(folder: Path) -> Speaker:
-    speaker = load_speaker(folder)[0]
-    sure, decoder = speaker.tokenizer.numbers["<sure>"], speaker.decoder
-    plain_logits = decoder.logits
-
-    def logits(hidden: torch.Tensor) -> torch.Tensor:
-        return plain_logits(hidden) + 1000.0 * (torch.arange(decoder.config.vocabulary) == sure)
-
-    decoder.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
-    return speaker
 
 
 def test_the_revision_names_the_content_of_every_file(folder: Path, broken: Path) -> None:
