@@ -147,8 +147,8 @@ def test_no_text_has_more_tokens_than_were_asked_for(speaker: Speaker, at_most: 
     assert not said.ended
 
 
-RECORD = (*"<sure> tabby cat <kind> cat <count> 2 <colour> grey <place> upper left".split(),
-          *"<size> half <setting> in <end>".split())
+RECORD = ["<sure>", "tabby", "cat", "<kind>", "cat", "<count>", "2", "<colour>", "grey", "<place>", "upper", "left",
+          "<size>", "half", "<setting>", "in", "<end>"]
 
 
 def settled(folder: Path, sure: float, likely: float, kind: float) -> Record:
