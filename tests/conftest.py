@@ -1,11 +1,14 @@
 """What tests of every kind may use."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from tests.export_registry import keep_export_registry
+from tests.imports import collect_garbage_seldom, import_uncounted
 from tests.postgres import PostgresServer, postgres_server
 from tests.uncounted import leave_export_uncounted
 
@@ -21,6 +24,16 @@ class _FilesTogether(LoadScopeScheduling):
         return folder if folder in self._TOGETHER else file
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    gc.disable()
+    if not session.config.pluginmanager.has_plugin("dsession"):  # that one's workers collect
+        import_uncounted()
+
+
+def pytest_collection_finish() -> None:
+    collect_garbage_seldom()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FilesTogether:
     return _FilesTogether(config, log)
@@ -31,7 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cheaper_coverage() -> None:
+def cheaper_exports() -> None:
+    keep_export_registry()
     leave_export_uncounted()
 
 
