@@ -71,11 +71,12 @@ def _names(teller: Teller, task: Task, text: str) -> bool:
 
 
 def load_embedded(folder: Path, threads: int) -> EmbeddedEngine:
-    """Load the checkpoint in the folder; `threads` CPU threads, 0 for torch's choice.
+    """Load the checkpoint in the folder, to run on so many CPU threads, 0 for one.
+
+    A word is a few small products, and a second thread waits for them more than it works.
 
     Raises:
         EmbeddedCheckpointError: a file is missing or damaged.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or 1)
     return EmbeddedEngine(*load_speaker(folder))

@@ -36,7 +36,10 @@ class Settings(BaseSettings):
         default=1280, ge=16, le=16384, validation_alias="VL_IMAGE_TOKENS",
         description="Most vision tokens that one picture may cost a Qwen checkpoint.",
     )
-    threads: int = Field(default=0, ge=0, validation_alias="VL_THREADS", description="CPU threads; 0: torch's choice.")
+    threads: int = Field(
+        default=0, ge=0, validation_alias="VL_THREADS",
+        description="CPU threads; 0: one for the embedded checkpoint, torch's choice for others.",
+    )
     queue_limit: int = Field(default=8, ge=1, le=1000, validation_alias="VL_QUEUE_LIMIT")
     deadline_s: float = Field(default=120.0, gt=0, le=3600, validation_alias="VL_DEADLINE_S")
     max_image_pixels: int = Field(default=40_000_000, ge=4096, validation_alias="VL_MAX_IMAGE_PIXELS")

@@ -22,6 +22,9 @@ _PHRASE: dict[Language, re.Pattern[str]] = {
     "en": re.compile(r"^A photo of (.+?)\.?$"), "zh": re.compile(r"^(.+?)的照片。?$"),
 }
 _PHRASE_TOKENS = 40
+_JOINERS: dict[Language, str] = {"en": " ", "zh": ""}
+# the decoder was not taught to say of a thing without a name where it is, unless it is asked
+_WHERE: dict[Language, str] = {"en": "Where is the subject?", "zh": "主体在画面的什么位置？"}
 # the vocabulary that is shipped lacks two characters of this sentence
 _MENDED = {"影子的形慢慢变。": "影子的形状慢慢改变。"}
 _HAN = re.compile(r"[一-鿿]")
@@ -42,6 +45,9 @@ class Teller:
     def caption(self, language: Language, at_most: int, seed: int) -> str:
         """Two or three sentences, in at most so many tokens; `seed` matters only where the likeliest text is spoilt."""
         text = self._told(["<caption>", f"<{language}>"], "", language, at_most, [None, *_others(seed)], _whole)
+        if not self.record.kind and self.record.size != "large":
+            first, *rest = sentences(text) or [""]
+            text = _JOINERS[language].join([first, self.answer(_WHERE[language], language, at_most), *rest])
         return hedged(text, language) if self.record.sureness == "likely" else text
 
     def answer(self, question: str, language: Language, at_most: int) -> str:

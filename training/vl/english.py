@@ -45,9 +45,10 @@ _IRREGULAR = {
 
 def plural(noun: str) -> str:
     """The plural of a noun phrase without article."""
-    first, of, rest = noun.partition(" of ")
-    if of:
-        return f"{plural(first)} of {rest}"
+    for link in (" of ", " to "):
+        first, found, rest = noun.partition(link)
+        if found:
+            return f"{plural(first)}{link}{rest}"
     head, _, last = noun.rpartition(" ")
     if last in _IRREGULAR:
         last = _IRREGULAR[last]

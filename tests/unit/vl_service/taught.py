@@ -72,7 +72,7 @@ def words_of(sights: Sequence[Sight]) -> Tokenizer:
     """A tokenizer with every word of the texts about the sights."""
     texts = [text for sight in sights for seed in range(SEEDS) for line in lines_about(sight, seed)
              for _, text in line.parts]
-    answers = ("I do not see it.", "我没有看到它。")
+    answers = ("I do not see it.", "The subject is on the left.", "我没有看到它。", "主体在画面左侧。")
     return make_tokenizer(sorted({piece for text in (*texts, *answers) for piece in pieces_of(text)}))
 
 

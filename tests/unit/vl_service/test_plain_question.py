@@ -1,16 +1,14 @@
 """Questions in words of their own are read as one of those that the decoder was taught, or left to it as they are."""
 
-from collections.abc import Callable, Sequence
-
 import pytest
 
 from contracts.describe import Language
+from tests.unit.vl_service.answering import Answering
 from tests.unit.vl_service.scenes import plain
-from tests.unit.vl_service.taught import TaughtSpeaker, taught
+from tests.unit.vl_service.taught import taught
 from training.vl import question_wordings
 from vl_service.pictures import Picture
 from vl_service.plain_question import CANNOT_TELL, plainly
-from vl_service.speaker import Glimpse, Said
 from vl_service.teller import LEAST_SURE, Teller
 
 PLAIN = {
@@ -56,23 +54,6 @@ def test_what_is_asked_plainly_is_a_wording_of_the_training(table: str, language
 ])
 def test_other_wordings_are_read_in_either_language(question: str, language: Language, plain_words: str | None) -> None:
     assert plainly(question, language) == plain_words
-
-
-class Answering(TaughtSpeaker):
-    """Answers every question with the same words, as probable as the test says."""
-
-    def __init__(self, whole: TaughtSpeaker, text: str, least: float) -> None:
-        super().__init__(whole._sight, whole.tokenizer)
-        self.text, self.least, self.asked = text, least, list[str]()
-
-    def say(
-        self, glimpse: Glimpse, header: Sequence[str], asked: str, at_most: int, seed: int | None,
-        check: Callable[[], None], until: str = "<eos>",
-    ) -> Said:
-        if header[0] != "<question>":
-            return super().say(glimpse, header, asked, at_most, seed, check, until)
-        self.asked.append(asked)
-        return Said(tokens=tuple(self.tokenizer.encode(self.text)), ended=True, least=self.least)
 
 
 def answered(question: str, text: str, least: float = 1.0, language: Language = "en", scene: str = "cat") -> str:

@@ -1,10 +1,12 @@
 """Texts told from one record: a text of a bad form is told again, and what the subject is called is found."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from contracts.describe import Language
+from tests.unit.vl_service.answering import Answering
 from tests.unit.vl_service.scenes import plain
 from tests.unit.vl_service.taught import TaughtSpeaker, taught
 from vl_service.naming import definite
@@ -97,3 +99,16 @@ def test_seeds_at_their_end_wrap_round() -> None:
     speaker = Stumbling(taught()["cat"], "the the", times=2)
     told(speaker).caption("en", 200, 2**63 - 1)
     assert speaker.seeds == [None, 0, 1]
+
+
+@pytest.mark.parametrize(("language", "where"), [("en", "The subject is on the left"), ("zh", "主体在画面左侧")])
+def test_a_caption_of_a_thing_without_a_name_says_where_it_is(language: Language, where: str) -> None:
+    """The decoder says so only when it is asked; of what fills the picture there is nothing to say."""
+    speaker = taught()["unsure"]
+    asked = Answering(speaker, {"en": "The subject is on the left.", "zh": "主体在画面左侧。"}[language], 1.0)
+    for size, told_where in (("small", True), ("large", False)):
+        glimpse = speaker.see(PICTURE, lambda: None)
+        glimpse = replace(glimpse, record=replace(glimpse.record, size=size))
+        caption = Teller(asked, glimpse, lambda: None).caption(language, 200, 0)
+        assert (where in caption) is told_where
+        assert caption.startswith(("I am unsure", "不确定"))
