@@ -32,8 +32,14 @@ check: setup-dev
 	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
 
-test: check
-	$(PY) -m pytest $(PARALLEL) -m '$(HERE)' --cov --cov-report=term
+# Types are checked beside the tests, in what they leave of the processors, and told after them.
+test: setup-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports
+	@told=$$(mktemp); nice $(VENV)/bin/pyright >$$told 2>&1 & types=$$!; \
+	trap "kill $$types; rm -f $$told; exit 130" INT TERM; \
+	$(PY) -m pytest $(PARALLEL) -m '$(HERE)' --cov --cov-report=term; tests=$$?; \
+	wait $$types; types=$$?; echo pyright:; cat $$told; rm -f $$told; exit $$((tests | types))
 
 test-fast: setup-dev
 	$(PY) -m pytest $(PARALLEL) -m 'not slow and $(HERE)'

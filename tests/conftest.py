@@ -1,6 +1,7 @@
 """What tests of every kind may use."""
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,10 @@ from tests.export_registry import keep_export_registry
 from tests.imports import collect_garbage_seldom, import_uncounted
 from tests.postgres import PostgresServer, postgres_server
 from tests.uncounted import leave_export_uncounted
+
+# Read when torch is imported, here and in what tests start: several processes share few cores, and a thread that waits
+# for another spins.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class _FilesTogether(LoadScopeScheduling):

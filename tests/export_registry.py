@@ -1,16 +1,19 @@
 """torch's table of ONNX functions, made once for all exports of a process instead of once for each."""
 
 import functools
+import importlib
 import sys
 from typing import Any
 
 
 def keep_export_registry() -> None:
-    """From now on torch's exporter, if it is imported, copies the table of an opset that it made before.
+    """From now on torch's exporter copies the table of an opset that it made before.
 
     It parses the source of five hundred functions for each: two thirds of a second, as long as a small graph takes.
     """
-    module = sys.modules.get("torch.onnx._internal.exporter._registration")
+    if "graphs.export" not in sys.modules:
+        return
+    module = importlib.import_module("torch.onnx._internal.exporter._registration")
     registry: Any = getattr(module, "ONNXRegistry", None)
     if registry is None or hasattr(registry, "made_anew"):
         return

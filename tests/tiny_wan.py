@@ -42,13 +42,18 @@ def save_tiny_wan(
     vae_scale: Literal[4, 8] = 4,
     card: dict[str, Any] | None = TINY_CARD,
     seed: int = 0,
+    shallow: bool = False,
 ) -> Path:
-    """Write the checkpoint into `folder` and return it; equal arguments give equal weights."""
+    """Write the checkpoint into `folder` and return it; equal arguments give equal weights.
+
+    One that is `shallow` has every kind of layer once or so, for what is paid by the layer, such as an export.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
-            "tokenizer": tiny_tokenizer(), "text_encoder": _text_encoder(), "vae": _vae(vae_scale),
-            "transformer": _transformer(task, vae_scale), "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+            "tokenizer": tiny_tokenizer(), "text_encoder": _text_encoder(), "vae": _vae(vae_scale, shallow),
+            "transformer": _transformer(task, vae_scale, 1 if shallow else 2),
+            "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
         }
     pipeline = WanImageToVideoPipeline if task == "i2v" else WanPipeline
     pipeline(**parts).save_pretrained(folder)
@@ -73,18 +78,21 @@ def _text_encoder() -> UMT5EncoderModel:
     return UMT5EncoderModel(config).eval()
 
 
-def _vae(scale: int) -> AutoencoderKLWan:
+def _vae(scale: int, shallow: bool) -> AutoencoderKLWan:
+    shape: dict[str, Any]
     if scale == 4:
         shape = {"dim_mult": [1, 2, 4], "temperal_downsample": [True, True], "scale_factor_spatial": 4}
     else:
         shape = {"dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True], "scale_factor_spatial": 8}
-    return AutoencoderKLWan(base_dim=8, z_dim=16, num_res_blocks=1, **shape).eval()
+    if shallow:  # the encoder then changes no widths
+        shape |= {"dim_mult": [1] * len(shape["dim_mult"]), "num_res_blocks": 0}
+    return AutoencoderKLWan(**{"base_dim": 8, "z_dim": 16, "num_res_blocks": 1} | shape).eval()
 
 
-def _transformer(task: str, vae_scale: int) -> WanTransformer3DModel:
+def _transformer(task: str, vae_scale: int, layers: int) -> WanTransformer3DModel:
     patch = 16 // vae_scale  # 16 pixels a token side either way
     return WanTransformer3DModel(
         patch_size=(1, patch, patch), num_attention_heads=2, attention_head_dim=16,
-        in_channels=36 if task == "i2v" else 16, out_channels=16, text_dim=32, freq_dim=32, ffn_dim=64, num_layers=2,
-        cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=64,
+        in_channels=36 if task == "i2v" else 16, out_channels=16, text_dim=32, freq_dim=32, ffn_dim=64,
+        num_layers=layers, cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=64,
     ).eval()
