@@ -54,6 +54,18 @@ def clips(tiny_source: ModelSource) -> ClipGraphs:
 
 
 @pytest.fixture(scope="session")
+def shallow_settings(tiny_settings: VideoSettings, tmp_path_factory: pytest.TempPathFactory) -> VideoSettings:
+    """Of a checkpoint of one block, for exports that no other test can share."""
+    folder = save_tiny_wan(tmp_path_factory.mktemp("shallow") / "wan", shallow=True)
+    return tiny_settings.model_copy(update={"model": str(folder)})
+
+
+@pytest.fixture(scope="session")
+def shallow(shallow_settings: VideoSettings) -> ClipGraphs:
+    return ClipGraphs(find_model(shallow_settings))
+
+
+@pytest.fixture(scope="session")
 def order() -> Order:
     return Order(shape=SHAPE, target="onnx", precision="fp32", capabilities=(None,))
 

@@ -102,24 +102,24 @@ def test_a_graph_without_a_word_on_eight_bits_keeps_its_layers(graph: Graph) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_the_transformer_in_eight_bits_stays_under_its_bar_in_onnx_runtime(
-    clips: ClipGraphs, tmp_path: Path, precision: Precision
+    shallow: ClipGraphs, tmp_path: Path, precision: Precision
 ) -> None:
-    graph = clips.engine_graphs(SHAPE, precision, "onnx")["transformer"]
-    true = run_in_torch(clips.graphs(SHAPE, torch.float32)["transformer"], graph.inputs)["velocity"]
+    graph = shallow.engine_graphs(SHAPE, precision, "onnx")["transformer"]
+    true = run_in_torch(shallow.graphs(SHAPE, torch.float32)["transformer"], graph.inputs)["velocity"]
     facts = export_graph(graph, tmp_path)
-    assert facts.operators["DequantizeLinear"] >= 2 * 2 * 10 - 7  # ten layers a block; some share what goes in
+    assert facts.operators["DequantizeLinear"] >= 2 * 10 - 3  # ten layers; some share what goes in
     found = OnnxSession(tmp_path / "graph.onnx", threads=1).run(graph.inputs)["velocity"]
     assert 1e-3 < relative(found, true) < BARS[precision][0]
 
 
-@pytest.mark.full
-def test_tensorrt_rtx_builds_int8_for_all_and_fp8_from_ada_on(clips: ClipGraphs, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_tensorrt_rtx_builds_int8_for_all_and_fp8_from_ada_on(shallow: ClipGraphs, tmp_path: Path) -> None:
     rtx = _rtx()
     precisions: tuple[Precision, ...] = ("int8", "fp8")
     for precision in precisions:
         folder = tmp_path / precision
         folder.mkdir()
-        graph = clips.engine_graphs(SHAPE, precision, "tensorrt-rtx")["transformer"]
+        graph = shallow.engine_graphs(SHAPE, precision, "tensorrt-rtx")["transformer"]
         export_graph(graph, folder, attention="fused-half")
         for capability in ("SM89", "SM120"):
             assert len(build_engine(rtx, folder / "graph.onnx", capability=capability)) > 10_000

@@ -2,24 +2,32 @@
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from contracts.videos import VideoRequest
-from video_service.catalog import find_model
+from video_service.catalog import ModelSource, find_model
+from video_service.codec import TorchCodec
+from video_service.engine_store.manifest import Manifest
+from video_service.engine_store.recipes import RENDER_GRAPHS
 from video_service.engine_store.shape import ClipShape
 from video_service.engine_store.store import EngineStore
 from video_service.engines.build import Order, build, verify
+from video_service.engines.onnxrt import OnnxSession
 from video_service.engines.shelf import EngineShelf
+from video_service.engines.slots import EngineCodec
 from video_service.generate import generate
-from video_service.load import load_model
+from video_service.load import load_model, read_parts
 from video_service.settings import VideoSettings
+from video_service.vae_layers import make_lean
 
-WIDTH, HEIGHT, FRAMES = 160, 128, 9
+WIDTH, HEIGHT, FRAMES = 128, 128, 9
 
 
 def picture() -> str:
@@ -41,25 +49,69 @@ def quiet(*_: object) -> None:
     pass
 
 
-@pytest.mark.full
-@pytest.mark.timeout(900)
-def test_the_embedded_video_on_onnx_graphs_equals_torchs_within_40_db(tmp_path: Path) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """The embedded checkpoint's, for one clip."""
+
+    settings: VideoSettings
+    source: ModelSource
+    store: EngineStore
+    manifests: list[Manifest]
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
     settings = VideoSettings(
-        model="embedded", device="cpu", dtype="float32", threads=2, data_dir=tmp_path, engine="torch"
+        model="embedded", device="cpu", dtype="float32", threads=1, engine="torch",
+        data_dir=tmp_path_factory.mktemp("embedded"),
     )
     source = find_model(settings)
-    shape = ClipShape(
-        width=WIDTH, height=HEIGHT, num_frames=FRAMES, text_tokens=source.max_sequence_length
-    )
+    shape = ClipShape(width=WIDTH, height=HEIGHT, num_frames=FRAMES, text_tokens=source.max_sequence_length)
     store = EngineStore(settings.engine_store_dir)
     built = build(source, store, Order(shape=shape, target="onnx", precision="fp32", capabilities=(None,)), quiet)
-    assert {found.state for found in verify(source, store, built, quiet)} == {"verified"}
+    return Engines(settings=settings, source=source, store=store, manifests=verify(source, store, built, quiet))
+
+
+@pytest.mark.slow
+def test_every_graph_of_the_embedded_checkpoint_computes_what_torch_computes(engines: Engines) -> None:
+    found = {manifest.recipe.graph: manifest for manifest in engines.manifests}
+    assert found.keys() == set(RENDER_GRAPHS)
+    for name, manifest in found.items():
+        assert manifest.check is not None, name
+        assert manifest.state == "verified", name
+        assert manifest.check.relative_l2 < 1e-4, name
+
+
+@pytest.mark.slow
+def test_its_decoder_graphs_carry_history_as_torch_does(engines: Engines) -> None:
+    sessions = {
+        manifest.recipe.graph: OnnxSession(engines.store.folder(manifest.recipe) / "graph.onnx", threads=1)
+        for manifest in engines.manifests if manifest.recipe.graph.startswith("vae")
+    }
+    found = EngineCodec(sessions["vae_encoder"], sessions["vae_decoder_first"], sessions["vae_decoder_later"])
+    true = TorchCodec(make_lean(read_parts(engines.source, torch.float32).vae))
+    still = torch.rand(1, 3, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    with torch.inference_mode():
+        latents = true.encode_still(still, FRAMES)
+        assert relative(found.encode_still(still, FRAMES), latents) < 1e-4
+        frames = torch.cat(list(true.decode(latents, 1)), dim=2)
+        assert frames.shape[2] == FRAMES
+        assert relative(torch.cat(list(found.decode(latents, 1)), dim=2), frames) < 1e-4
+
+
+def relative(found: torch.Tensor, true: torch.Tensor) -> float:
+    assert found.shape == true.shape
+    return float((found.double() - true.double()).norm() / true.double().norm())
+
+
+@pytest.mark.slow
+def test_the_embedded_video_on_onnx_graphs_equals_torchs_within_40_db(engines: Engines, tmp_path: Path) -> None:
     request = VideoRequest(
-        prompt="slow zoom in", image=picture(), width=WIDTH, height=HEIGHT, num_frames=FRAMES, fps=16, seed=7, steps=3,
+        prompt="slow zoom in", image=picture(), width=WIDTH, height=HEIGHT, num_frames=FRAMES, fps=16, seed=7, steps=2,
     )
-    torch_model = load_model(source, settings)
+    torch_model = load_model(engines.source, engines.settings)
     true = generate(torch_model, request, tmp_path / "torch.mp4", quiet)
-    forced = settings.model_copy(update={"engine": "onnx"})
+    forced = engines.settings.model_copy(update={"engine": "onnx"})
     model = EngineShelf(load_model(find_model(forced), forced), forced).model_for(request)
     found = generate(model, request, tmp_path / "onnx.mp4", quiet)
     assert (true.engine, found.engine) == ("torch-cpu", "onnx-cpu")

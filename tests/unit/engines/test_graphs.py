@@ -9,14 +9,12 @@ import torch
 from graphs.export import ExportFailed, check_exported, check_weights, export_graph
 from graphs.graph import Graph, run_in_torch
 from video_service.catalog import ModelSource
-from video_service.codec import TorchCodec
 from video_service.engine_store.manifest import Manifest
 from video_service.engine_store.store import EngineStore
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.onnxrt import OnnxSession
 from video_service.engines.slots import EngineCodec
 from video_service.load import CheckpointParts, read_parts
-from video_service.vae_layers import make_lean
 
 from .conftest import SHAPE
 
@@ -152,35 +150,6 @@ def test_a_file_that_lost_weights_is_refused() -> None:
 class _Double(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * 2
-
-
-@pytest.mark.full
-def test_the_vae_of_the_embedded_checkpoint_as_graphs(tmp_path: Path) -> None:
-    """Its own weights, at 32x48."""
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
-    from video_service.engine_store.shape import ClipShape
-    from video_service.engines.wan import decoder_graphs, encoder_graph
-    from video_service.settings import REPOSITORY
-
-    folder = REPOSITORY / "models" / "video" / "vae"
-    vae = AutoencoderKLWan.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
-    shape = ClipShape(width=48, height=32, num_frames=9, text_tokens=16)
-    graphs = {graph.name: graph for graph in (encoder_graph(vae, shape), *decoder_graphs(vae, shape))}
-    sessions = {}
-    for graph in graphs.values():
-        place = tmp_path / graph.name
-        place.mkdir()
-        export_graph(graph, place)
-        sessions[graph.name] = OnnxSession(place / "graph.onnx", threads=1)
-    found = EngineCodec(sessions["vae_encoder"], sessions["vae_decoder_first"], sessions["vae_decoder_later"])
-    true = TorchCodec(make_lean(vae))
-    picture = graphs["vae_encoder"].inputs["picture"]
-    with torch.inference_mode():
-        latents = true.encode_still(picture, 9)
-        assert relative(found.encode_still(picture, 9), latents) < BAR_FP32
-        frames = torch.cat(list(true.decode(latents, 1)), dim=2)
-        assert relative(torch.cat(list(found.decode(latents, 1)), dim=2), frames) < BAR_FP32
 
 
 def test_making_graphs_leaves_the_checkpoints_modules_as_they_were(

@@ -10,6 +10,7 @@ import torch
 from graphs.export import export_graph
 from graphs.graph import DTYPES, Graph, run_in_torch
 from video_service.engine_store.manifest import EngineRefused
+from video_service.engine_store.recipes import RENDER_GRAPHS
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.onnxrt import OnnxSession
 from video_service.engines.tensorrt import RTX_CAPABILITIES, EngineBuildFailed, build_engine
@@ -42,17 +43,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "graph.onnx"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "text_encoder", "vae_decoder_later", "transformer", pytest.param("vae_encoder", marks=pytest.mark.full),
-        pytest.param("vae_decoder_first", marks=pytest.mark.full),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RENDER_GRAPHS)
 def test_fp16_graphs_agree_with_torch_and_build_for_every_rtx_generation(
-    rtx: TensorRT, clips: ClipGraphs, tmp_path: Path, name: str
+    rtx: TensorRT, shallow: ClipGraphs, tmp_path: Path, name: str
 ) -> None:
-    graph, true = clips.graphs(SHAPE, torch.float16)[name], clips.graphs(SHAPE, torch.float32)[name]
+    graph, true = shallow.graphs(SHAPE, torch.float16)[name], shallow.graphs(SHAPE, torch.float32)[name]
     export_graph(graph, tmp_path, attention="fused-half")
     found = OnnxSession(tmp_path / "graph.onnx", threads=1).run(graph.inputs)
     inputs = {key: x.to(true.inputs[key].dtype) for key, x in graph.inputs.items()}
@@ -61,18 +57,12 @@ def test_fp16_graphs_agree_with_torch_and_build_for_every_rtx_generation(
     _build_for_all(rtx, tmp_path / "graph.onnx")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "text_encoder", "transformer", pytest.param("vae_encoder", marks=pytest.mark.full),
-        pytest.param("vae_decoder_first", marks=pytest.mark.full),
-        pytest.param("vae_decoder_later", marks=pytest.mark.full),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RENDER_GRAPHS)
 def test_bf16_graphs_build_for_every_rtx_generation(
-    rtx: TensorRT, clips: ClipGraphs, tmp_path: Path, name: str
+    rtx: TensorRT, shallow: ClipGraphs, tmp_path: Path, name: str
 ) -> None:
-    export_graph(clips.graphs(SHAPE, DTYPES["bf16"])[name], tmp_path, attention="fused-half")
+    export_graph(shallow.graphs(SHAPE, DTYPES["bf16"])[name], tmp_path, attention="fused-half")
     _build_for_all(rtx, tmp_path / "graph.onnx")
 
 
