@@ -90,7 +90,7 @@ def used_elements(program: torch.export.ExportedProgram) -> tuple[int, int]:
 def _identity(x: torch.Tensor) -> object:
     if x.numel() > _SMALL or x.dtype == torch.float8_e4m3fn:
         return x.data_ptr()
-    return x.dtype, tuple(x.shape), x.contiguous().view(torch.uint8 if x.ndim else x.dtype).numpy().tobytes()
+    return x.dtype, tuple(x.shape), x.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def check_weights(graph: Graph, stored: int, used: tuple[int, int]) -> None:
