@@ -84,9 +84,9 @@ def _vae(scale: int, shallow: bool) -> AutoencoderKLWan:
         shape = {"dim_mult": [1, 2, 4], "temperal_downsample": [True, True], "scale_factor_spatial": 4}
     else:
         shape = {"dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True], "scale_factor_spatial": 8}
-    if shallow:  # the encoder then changes no widths
-        shape |= {"dim_mult": [1] * len(shape["dim_mult"]), "num_res_blocks": 0}
-    return AutoencoderKLWan(**{"base_dim": 8, "z_dim": 16, "num_res_blocks": 1} | shape).eval()
+    if shallow:  # without blocks its encoder changes no widths
+        shape["dim_mult"] = [1] * len(shape["dim_mult"])
+    return AutoencoderKLWan(base_dim=8, z_dim=16, num_res_blocks=0 if shallow else 1, **shape).eval()
 
 
 def _transformer(task: str, vae_scale: int, layers: int) -> WanTransformer3DModel:
