@@ -22,11 +22,12 @@ class _FilesTogether(LoadScopeScheduling):
     """A file's tests run in one process, and so do those of a folder whose files share a fixture of half a minute."""
 
     _TOGETHER = ("tests/e2e", "tests/unit/engines")
+    _APART = ("test_embedded.py", "test_families.py", "test_tensorrt.py")  # long, and share none of it
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        folder = file.rpartition("/")[0]
-        return folder if folder in self._TOGETHER else file
+        folder, _, name = file.rpartition("/")
+        return folder if folder in self._TOGETHER and name not in self._APART else file
 
 
 def pytest_collection(session: pytest.Session) -> None:
