@@ -36,6 +36,11 @@ def test_every_canonical_sentence_is_read_back_as_the_motion_it_says(
     ("make it bounce", [("bounces", "normal")]), ("the boat drifts gently to the right", [("drifts_right", "slow")]),
     ("the leaves are falling", [("falls", "normal")]), ("the water ripples", [("ripples", "normal")]),
     ("make the boat drift left and zoom in", [("drifts_left", "normal"), ("zoom_in", "normal")]),
+    ("show me more of the room", [("zoom_out", "normal")]), ("slowly step back", [("zoom_out", "slow")]),
+    ("a closer look at the eyes", [("zoom_in", "normal")]), ("enlarge the flower", [("zoom_in", "normal")]),
+    ("Please look to the left", [("pan_left", "normal")]), ("a slow rightward slide", [("pan_right", "slow")]),
+    ("raise the lens", [("tilt_up", "normal")]), ("lower the view quickly", [("tilt_down", "quick")]),
+    ("leave it just as it is", [("hold_still", "normal")]), ("请看左边", [("pan_left", "normal")]),
     ("镜头缓缓推近", [("zoom_in", "slow")]), ("镜头拉远", [("zoom_out", "normal")]),
     ("镜头向左平移", [("pan_left", "normal")]),
     ("画面快速顺时针旋转", [("rotate_clockwise", "quick")]), ("让它缓缓向左移动", [("drifts_left", "slow")]),
@@ -46,7 +51,7 @@ def test_what_people_write_is_read_as_they_mean_it(words: str, expected: list[tu
 
 
 @pytest.mark.parametrize("words", [
-    "a cat on a sofa, golden light", "a still life with fruit", "autumn in the fall colours", "rocks on a beach",
+    "a cat on a sofa, golden light", "a wide street, a man on the right", "a still life with fruit", "autumn in the fall colours", "rocks on a beach",
     "一只猫坐在沙发上", "",
 ])
 def test_words_that_only_describe_ask_for_no_motion(words: str) -> None:
@@ -56,7 +61,7 @@ def test_words_that_only_describe_ask_for_no_motion(words: str) -> None:
 
 
 def test_motion_in_words_of_its_own_is_noticed() -> None:
-    for words in ("the cat turns its head", "she smiles", "一只猫在路上走"):
+    for words in ("the cat turns its head", "the cat looks left", "let it shrink into the distance", "she smiles", "一只猫在路上走"):
         request = read_request(words)
         assert request.says_motion
         assert not request.motions
