@@ -51,7 +51,8 @@ def test_what_people_write_is_read_as_they_mean_it(words: str, expected: list[tu
 
 
 @pytest.mark.parametrize("words", [
-    "a cat on a sofa, golden light", "a wide street, a man on the right", "a still life with fruit", "autumn in the fall colours", "rocks on a beach",
+    "a cat on a sofa, golden light", "a wide street, a man on the right",
+    "a still life with fruit", "autumn in the fall colours", "rocks on a beach",
     "一只猫坐在沙发上", "",
 ])
 def test_words_that_only_describe_ask_for_no_motion(words: str) -> None:
@@ -61,7 +62,10 @@ def test_words_that_only_describe_ask_for_no_motion(words: str) -> None:
 
 
 def test_motion_in_words_of_its_own_is_noticed() -> None:
-    for words in ("the cat turns its head", "the cat looks left", "let it shrink into the distance", "she smiles", "一只猫在路上走"):
+    for words in (
+        "the cat turns its head", "the cat looks left", "let it shrink into the distance", "she smiles",
+        "一只猫在路上走",
+    ):
         request = read_request(words)
         assert request.says_motion
         assert not request.motions
