@@ -5,6 +5,7 @@ from typing import Any
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.jobs import GenerateRequest
 from contracts.openai_videos import OpenAIError, VideoCreate, VideoOptions, VideoRemix
+from gateway.intake.describing import DescribeForm
 
 DESCRIPTION = """\
 **Any picture in, a moving one out.** Post a picture, words, or both to `POST /generate`; follow the job that comes
@@ -100,6 +101,19 @@ def generate_body() -> dict[str, Any]:
             },
         },
     }}
+
+
+def describe_body() -> dict[str, Any]:
+    """`openapi_extra` of `POST /v1/describe`: tasks in JSON, or a form."""
+    form = _form(DescribeForm.model_json_schema(), "image")
+    example = {
+        "image": "data:image/jpeg;base64,/9j/4AAQ…", "language": "en",
+        "tasks": [{"kind": "caption"}, {"kind": "question", "question": "What time of day is it?"}],
+    }
+    return {"requestBody": {"required": True, "content": {
+        "multipart/form-data": {"schema": form | {"required": ["image"]}},
+        "application/json": {"schema": {"$ref": "#/components/schemas/DescribeRequest"}, "example": example},
+    }}}
 
 
 def with_problem(schema: dict[str, Any]) -> dict[str, Any]:

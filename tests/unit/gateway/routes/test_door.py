@@ -180,3 +180,21 @@ async def test_the_describing_route_passes_a_sound_picture_on(
     passed_on = services.script.describe_calls[0].image
     assert passed_on is not None
     assert base64.b64decode(passed_on).startswith(b"\xff\xd8"), "bare base64 of the checked picture"
+
+
+async def test_the_describing_route_takes_a_form_and_answers_with_every_kind_of_text(
+    client: httpx.AsyncClient, services: Services, refuse: Refuse, picture: Callable[..., bytes]
+) -> None:
+    files = {"image": ("cat.jpg", picture(kind="JPEG"))}
+    answer = await client.post("/v1/describe", files=files, data={"question": "Is it day?", "language": "zh"})
+    assert answer.status_code == 200, answer.text
+    kinds = ["caption", "prompt", "edit_suggestion", "question"]
+    assert [result["kind"] for result in answer.json()["results"]] == kinds
+    passed_on = services.script.describe_calls[0]
+    assert (passed_on.language, passed_on.tasks[3].question) == ("zh", "Is it day?")
+    assert passed_on.image is not None
+    assert base64.b64decode(passed_on.image).startswith(b"\xff\xd8")
+    assert len((await client.post("/v1/describe", files=files)).json()["results"]) == 3, "no question, no answer"
+    assert refuse(await client.post("/v1/describe", data={"question": "Is it day?"}, files={"x": b""}))["code"] in (
+        "image_missing", "unexpected_file")
+    assert refuse(await client.post("/v1/describe", files=files, data={"colour": "red"}))["code"] == "invalid_request"
