@@ -106,7 +106,7 @@ def _export(step: dict[str, str]) -> dict[str, Any]:
 
     from graphs.export import export_graph
     from graphs.graph import DTYPES
-    from video_service.engine_store.shape import ClipShape
+    from video_service.clip_engines.shape import ClipShape
     from video_service.engines.wan import decoder_graphs, transformer_graph
 
     name, config = GRAPHS[step["name"]]
@@ -141,9 +141,9 @@ def _vae(dtype: Any) -> Any:
 
 
 def _build(step: dict[str, str]) -> dict[str, Any]:
+    from engines.tensorrt import build_engine
+    from engines.trt_api import load_tensorrt_rtx
     from graphs.export import MODEL_NAME
-    from video_service.engines.tensorrt import build_engine
-    from video_service.engines.trt_api import load_tensorrt_rtx
 
     plan = build_engine(load_tensorrt_rtx(), Path(step["folder"]) / MODEL_NAME, capability=step["capability"])
     return {"bytes": len(plan)}

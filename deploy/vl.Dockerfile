@@ -21,6 +21,8 @@ COPY deploy/healthcheck.py /app/
 COPY services/contracts /app/contracts
 COPY services/wire /app/wire
 COPY services/graphs /app/graphs
+COPY services/engine_store /app/engine_store
+COPY services/engines /app/engines
 COPY services/vl_service /app/vl_service
 # Readable to the user of the image whatever the checkout's umask was; compiled here, for at run time nothing is writable.
 RUN chmod -R a+rX /app && python3 -m compileall -q --invalidation-mode unchecked-hash /app

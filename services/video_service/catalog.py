@@ -8,10 +8,11 @@ from pathlib import Path
 
 from contracts.models import IntRange, Sampler, VideoModelInfo
 from contracts.videos import VideoRequest
+from engine_store.cuda import cuda_capability, cuda_name
+from engine_store.manifest import EngineRefused
 from video_service.checkpoint_folder import CheckpointFolder, ModelUnavailable, open_checkpoint
-from video_service.device import Device, DeviceUnavailable, Dtype, cuda_capability, cuda_name, pick_device, pick_dtype
-from video_service.engine_store.choice import EngineChoice, Situation, choose_engine
-from video_service.engine_store.manifest import EngineRefused
+from video_service.clip_engines.choice import EngineChoice, Situation, choose_engine
+from video_service.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
 from video_service.lora import Lora, find_lora
 from video_service.model_card import ModelCard, read_card
 from video_service.settings import VideoSettings

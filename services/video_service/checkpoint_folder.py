@@ -1,6 +1,5 @@
 """A checkpoint in the hub layout of Wan: where it is, its JSON files, and a revision that names its content."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from engine_store.revisions import content_hash
+
 EMBEDDED = "embedded"
 CARD_NAME = "stillmotion.json"
 CONFIG_NAMES = (
@@ -26,9 +27,6 @@ WEIGHT_FOLDERS = ("transformer", "vae", "text_encoder")
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
-_HASHED_WHOLE_BYTES = 512 * 2**20
-_SAMPLE_BYTES = 2**16
-_SAMPLES = 256
 
 
 class ModelUnavailable(Exception):
@@ -104,21 +102,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelUnavailable(f"{path} does not hold a JSON object.")
     return value
-
-
-def content_hash(path: Path) -> str:
-    """First 16 hex digits of SHA-256 over names, sizes and content of every file that decides the output."""
-    digest = hashlib.sha256()
-    files = [file for file in path.rglob("*") if file.is_file() and file.suffix in {".json", ".safetensors", ".model"}]
-    for file in sorted(files, key=lambda file: file.relative_to(path).as_posix()):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            if size <= _HASHED_WHOLE_BYTES:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-                continue
-            # Tens of gigabytes would take a minute to read: evenly spread samples tell two trainings apart.
-            for index in range(_SAMPLES):
-                stream.seek(index * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-                digest.update(stream.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:16]

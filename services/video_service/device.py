@@ -1,20 +1,18 @@
 """Which device and number format a render uses, decided without importing torch."""
 
-import ctypes
 import functools
 import importlib.util
 import re
 from pathlib import Path
 from typing import Literal
 
+from engine_store.cuda import cuda_version
 from video_service.settings import DeviceChoice, DtypeChoice
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16"]
 
 _NATIVE_BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # x86, x86, arm64
-_COMPUTE_CAPABILITY_MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-_COMPUTE_CAPABILITY_MINOR = 76
 _AMPERE = 8  # the first generation with bf16 matrix units
 
 
@@ -63,37 +61,6 @@ def _torch_has_cuda() -> bool:
     return re.search(r"^cuda\b.*=\s*['\"]", version, re.MULTILINE) is not None
 
 
-def cuda_capability() -> str | None:
-    """Compute capability of device 0 such as `SM89`, or None without one."""
-    found = _cuda_version()
-    return None if found is None else f"SM{found[0]}{found[1]}"
-
-
-@functools.cache
-def cuda_name() -> str | None:
-    """Name of device 0 such as `NVIDIA H200`, or None without one."""
-    if _cuda_version() is None:
-        return None
-    driver, name = ctypes.CDLL("libcuda.so.1"), ctypes.create_string_buffer(256)
-    return None if driver.cuDeviceGetName(name, len(name), 0) else name.value.decode(errors="replace")
-
-
 def _cuda_generation() -> int | None:
-    found = _cuda_version()
+    found = cuda_version()
     return None if found is None else found[0]
-
-
-@functools.cache
-def _cuda_version() -> tuple[int, int] | None:
-    """Compute capability of device 0, or None without one; asks the driver and opens no context."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    count, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
-        return None
-    for value, attribute in ((major, _COMPUTE_CAPABILITY_MAJOR), (minor, _COMPUTE_CAPABILITY_MINOR)):
-        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, 0):
-            return None
-    return major.value, minor.value

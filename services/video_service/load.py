@@ -13,10 +13,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
+from engine_store.revisions import base_of
 from video_service.catalog import ModelSource
 from video_service.checkpoint_folder import WEIGHT_FOLDERS, ModelNotYetAvailable, ModelUnavailable
 from video_service.codec import Codec, TorchCodec
-from video_service.lora import base_of
 from video_service.lora_merge import merge_lora
 from video_service.settings import VideoSettings
 from video_service.vae_layers import make_lean

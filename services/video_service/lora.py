@@ -1,16 +1,12 @@
-"""Which LoRA the deployment adds to its model, and how that shows in the revision. Imports no model library.
-
-A revision is `BASE`, or `BASE+lora-HASH@SCALE`: BASE of the checkpoint, HASH of the LoRA file's content.
-"""
+"""Which LoRA the deployment adds to its model, and how that shows in the revision. Imports no model library."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine_store.revisions import with_lora
 from video_service.checkpoint_folder import ModelUnavailable
 from video_service.settings import VideoSettings
-
-_MARK = "+lora-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +20,7 @@ class Lora:
 
     def revision(self, base: str) -> str:
         """Of the checkpoint `base` with this LoRA in it."""
-        return f"{base}{_MARK}{self.digest}@{self.scale!r}"
+        return with_lora(base, self.digest, self.scale)
 
 
 def find_lora(settings: VideoSettings) -> Lora | None:
@@ -40,14 +36,3 @@ def find_lora(settings: VideoSettings) -> Lora | None:
             f"The LoRA {path} cannot be read ({error.strerror}); set VIDEO_LORA to a .safetensors file, or unset it."
         ) from error
     return Lora(path=path, scale=settings.lora_scale, digest=digest)
-
-
-def base_of(revision: str) -> str:
-    """The revision without its LoRA."""
-    return revision.partition(_MARK)[0]
-
-
-def short(revision: str) -> str:
-    """For people: the first 12 digits of the checkpoint's, and all that tells one LoRA from another."""
-    base, mark, lora = revision.partition(_MARK)
-    return base[:12] + mark + lora

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine_store.cuda import cuda_capability
+from engine_store.gpus import RTX_RUNS_ON, name_gpu
+from engine_store.kept_bytes import KeptBytes
+from engine_store.manifest import EngineRefused
+from engines.gpu import CudaGpu
+from engines.tensorrt import PlanOptions, build_plan
+from engines.trt_api import TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
+from engines.trt_memory import share_memory
+from engines.trt_protocol import TensorRT, view
+from engines.trt_refit import refit
+from engines.trt_session import RunOptions, TrtSession, open_engine
 from graphs.export import export_graph
 from graphs.graph import Graph
-from video_service.device import cuda_capability
-from video_service.engine_store.gpus import RTX_RUNS_ON, name_gpu
-from video_service.engine_store.kept_bytes import KeptBytes
-from video_service.engine_store.manifest import EngineRefused
-from video_service.engines.gpu import CudaGpu
-from video_service.engines.tensorrt import PlanOptions, build_plan
-from video_service.engines.trt_api import TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
-from video_service.engines.trt_memory import share_memory
-from video_service.engines.trt_protocol import TensorRT, view
-from video_service.engines.trt_refit import refit
-from video_service.engines.trt_session import RunOptions, TrtSession, open_engine
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

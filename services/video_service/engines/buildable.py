@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from engine_store.revisions import content_hash
 from video_service.catalog import find_model
-from video_service.checkpoint_folder import ModelUnavailable, content_hash
+from video_service.checkpoint_folder import ModelUnavailable
 from video_service.device import Device, Dtype, pick_device, pick_dtype
 from video_service.engines.families import WAN, family_of
 from video_service.lora import Lora

@@ -9,14 +9,16 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from engine_store.manifest import Precision, Recipe, Target
+from engine_store.revisions import base_of
 from graphs.graph import Graph, dtype_of, run_in_torch
 from graphs.quantize import KINDS, input_ranges, quantized
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.engine_store.manifest import Precision, Target
-from video_service.engine_store.shape import ClipShape
+from video_service.clip_engines.recipes import RENDER_GRAPHS, revision_of
+from video_service.clip_engines.shape import GRAPH_FIELDS, ClipShape
+from video_service.device import Device, Dtype
 from video_service.engines.buildable import Buildable
-from video_service.engines.families import Family, family_of, read_family
-from video_service.lora import base_of
+from video_service.engines.families import WAN, Family, family_of, read_family
 from video_service.lora_merge import merge_lora
 
 _SEED = 1234
@@ -33,6 +35,34 @@ class ClipGraphs:
         self.family = family_of(index)
         self._source = source
         self._parts: dict[torch.dtype, dict[str, Any]] = {}
+
+    @property
+    def id(self) -> str:
+        return self._source.id
+
+    @property
+    def device(self) -> Device:
+        return self._source.device
+
+    @property
+    def dtype(self) -> Dtype:
+        return self._source.dtype
+
+    def revision_of(self, graph: str) -> str:
+        """A LoRA changes the weights of some graphs only."""
+        return revision_of(graph, self._source.revision)
+
+    def names(self, shape: ClipShape) -> tuple[str, ...]:
+        """Of a family that is served; the others' are known once they are read."""
+        return RENDER_GRAPHS if self.family is WAN else ()
+
+    def shape_of(self, recipe: Recipe) -> ClipShape | None:
+        """A clip that has the engine's graph, or None where the engine is of another checkpoint."""
+        if recipe.graph not in GRAPH_FIELDS or recipe.revision != self.revision_of(recipe.graph):
+            return None
+        # A graph is fixed to some of these; the others may be anything.
+        clip = {"width": 64, "height": 64, "num_frames": 1, "text_tokens": self._source.max_sequence_length}
+        return ClipShape(**(clip | recipe.shape))
 
     def graphs(self, shape: ClipShape, dtype: torch.dtype) -> dict[str, Graph]:
         """Every graph by name, the LoRA in it; equal shapes give equal inputs up to the rounding of `dtype`.

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, UMT5EncoderModel
 
 from graphs.graph import Graph
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.engine_store.shape import ClipShape
+from video_service.clip_engines.shape import ClipShape
 from video_service.engines.i2vgen import i2vgen_graphs
 from video_service.engines.wan import wan_graphs, wan_ti2v_graphs
 from video_service.load import read_part

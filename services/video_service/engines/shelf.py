@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from contracts.videos import VideoRequest
+from engine_store.manifest import EngineRefused
+from engine_store.store import EngineStore
+from engines.sessions import SessionOptions, open_sessions
 from graphs.graph import dtype_of
 from video_service.catalog import RequestRefused
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.engine_store.choice import EngineSet
-from video_service.engine_store.manifest import EngineRefused
-from video_service.engine_store.shape import ClipShape
-from video_service.engine_store.store import EngineStore
-from video_service.engines.sessions import SessionOptions, open_set
+from video_service.clip_engines.choice import EngineSet
+from video_service.clip_engines.shape import ClipShape
 from video_service.engines.slots import EngineCodec, EngineTextEncoder, EngineTransformer
 from video_service.load import LoadedModel
 from video_service.settings import VideoSettings
@@ -95,7 +95,8 @@ class EngineShelf:
 
     def _with_engines(self, engines: EngineSet) -> LoadedModel:
         base = self._torch
-        sessions = open_set(self._store, engines, self._options)
+        manifests = [self._store.usable(recipe) for recipe in engines.recipes.values()]
+        sessions = open_sessions(self._store, manifests, self._options)
         dtype = dtype_of(engines.precision, engines.target)
         # Any: the slots are typed by what torch's modules are; these are called the same way.
         transformer: Any = EngineTransformer(sessions["transformer"], base.transformer.config)

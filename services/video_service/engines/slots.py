@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from video_service.engines.sessions import Session
+from engines.sessions import Session
 
 
 class EngineTransformer:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine_store.manifest import Manifest
+from engine_store.store import EngineStore
+from engines.build import Order, build, verify
 from tests.tiny_wan import save_tiny_wan
 from video_service.catalog import ModelSource, find_model
-from video_service.engine_store.manifest import Manifest
-from video_service.engine_store.shape import ClipShape
-from video_service.engine_store.store import EngineStore
-from video_service.engines.build import Order, build, verify
+from video_service.clip_engines.shape import ClipShape
 from video_service.engines.clips import ClipGraphs
 from video_service.settings import VideoSettings
 
@@ -74,6 +74,6 @@ def order() -> Order:
 def built_store(tiny_settings: VideoSettings, tiny_source: ModelSource, order: Order) -> EngineStore:
     """Every fp32 ONNX engine of the clip, verified. Tests that change it use `own_store`."""
     store = EngineStore(tiny_settings.engine_store_dir)
-    manifests: list[Manifest] = build(tiny_source, store, order, print)
-    verify(tiny_source, store, manifests, print)
+    manifests: list[Manifest] = build(ClipGraphs(tiny_source), store, order, print)
+    verify(ClipGraphs(tiny_source), store, manifests, print)
     return store

@@ -9,17 +9,17 @@ import pytest
 
 from contracts.models import VideoModelInfo
 from contracts.videos import VideoRequest
+from engine_store.gpus import check_gpu
+from engine_store.manifest import Check, EngineRefused, Manifest, Precision, Target
+from engine_store.store import EngineStore
 from tests.tiny_wan import TINY_CARD
 from video_service.app import create_app
 from video_service.catalog import RequestRefused, check_request, find_model
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.engine_store import choice as module
-from video_service.engine_store.choice import EngineChoice, Situation, Wish, choose_engine
-from video_service.engine_store.gpus import check_gpu
-from video_service.engine_store.manifest import Check, EngineRefused, Manifest, Precision, Target
-from video_service.engine_store.recipes import RENDER_GRAPHS, make_recipe
-from video_service.engine_store.shape import ClipShape
-from video_service.engine_store.store import EngineStore
+from video_service.clip_engines import choice as module
+from video_service.clip_engines.choice import EngineChoice, Situation, Wish, choose_engine
+from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
+from video_service.clip_engines.shape import ClipShape
 from video_service.settings import VideoSettings
 from video_service.store import RenderStore
 
@@ -54,7 +54,7 @@ def put(
 ) -> None:
     """Engines of one clip, each with these times."""
     for graph in graphs:
-        recipe = make_recipe(
+        recipe = clip_recipe(
             graph, shape(clip), revision=revision, precision=precision, target=target, capability=gpu[0]
         )
         manifest = Manifest(model="m", recipe=recipe, files={}, nodes=1, weights=1, build_s=0, peak_memory_bytes=0)
@@ -163,7 +163,7 @@ def test_an_h200_refuses_rtx_engines_with_what_to_build_instead(store: EngineSto
 def test_an_engine_for_another_gpu_is_refused_before_it_is_read(
     target: Target, built: str, here: str | None, words: str
 ) -> None:
-    recipe = make_recipe(
+    recipe = clip_recipe(
         "transformer", shape(), revision="a1", precision="bf16", target=target, capability=built
     )
     check_gpu(recipe, built)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from engine_store.store import EngineStore
 from gateway.cli.engines import engines
-from video_service.engine_store.store import EngineStore
 from video_service.engines.__main__ import main
 
 

@@ -8,15 +8,15 @@ import onnx
 import pytest
 import torch
 
+from engine_store.manifest import Precision
+from engines.onnxrt import OnnxSession
+from engines.tensorrt import EngineBuildFailed, build_engine
+from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
+from engines.verify import BARS
 from graphs.export import export_graph
 from graphs.graph import Graph, run_in_torch
 from graphs.quantize import Kind, QuantizedLinear, input_ranges, quantized
-from video_service.engine_store.manifest import Precision
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.onnxrt import OnnxSession
-from video_service.engines.tensorrt import EngineBuildFailed, build_engine
-from video_service.engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
-from video_service.engines.verify import BARS
 
 from .conftest import SHAPE
 

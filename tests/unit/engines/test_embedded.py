@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 
 from contracts.videos import VideoRequest
+from engine_store.manifest import Manifest
+from engine_store.store import EngineStore
+from engines.build import Order, build, verify
+from engines.onnxrt import OnnxSession
 from video_service.catalog import ModelSource, find_model
+from video_service.clip_engines.recipes import RENDER_GRAPHS
+from video_service.clip_engines.shape import ClipShape
 from video_service.codec import TorchCodec
-from video_service.engine_store.manifest import Manifest
-from video_service.engine_store.recipes import RENDER_GRAPHS
-from video_service.engine_store.shape import ClipShape
-from video_service.engine_store.store import EngineStore
-from video_service.engines.build import Order, build, verify
-from video_service.engines.onnxrt import OnnxSession
+from video_service.engines.clips import ClipGraphs
 from video_service.engines.shelf import EngineShelf
 from video_service.engines.slots import EngineCodec
 from video_service.generate import generate
@@ -68,8 +69,10 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
     source = find_model(settings)
     shape = ClipShape(width=WIDTH, height=HEIGHT, num_frames=FRAMES, text_tokens=source.max_sequence_length)
     store = EngineStore(settings.engine_store_dir)
-    built = build(source, store, Order(shape=shape, target="onnx", precision="fp32", capabilities=(None,)), quiet)
-    return Engines(settings=settings, source=source, store=store, manifests=verify(source, store, built, quiet))
+    order = Order(shape=shape, target="onnx", precision="fp32", capabilities=(None,))
+    built = build(ClipGraphs(source), store, order, quiet)
+    manifests = verify(ClipGraphs(source), store, built, quiet)
+    return Engines(settings=settings, source=source, store=store, manifests=manifests)
 
 
 @pytest.mark.slow

@@ -9,20 +9,19 @@ from typing import Any
 import pytest
 import torch
 
+from engines.onnxrt import OnnxSession
+from engines.tensorrt import RTX_CAPABILITIES, build_engine
+from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from graphs.export import export_graph
 from graphs.graph import DTYPES, Graph, run_in_torch
 from tests.tiny_families import INDEXES, save_tiny_family, tiny_parts
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.engine_store.recipes import GRAPH_FIELDS
-from video_service.engine_store.shape import ClipShape
+from video_service.clip_engines.shape import GRAPH_FIELDS, ClipShape
 from video_service.engines.__main__ import main
 from video_service.engines.buildable import find_buildable
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.families import I2VGEN, WAN, WAN_EXPERTS, WAN_TI2V, Family, family_of
-from video_service.engines.onnxrt import OnnxSession
 from video_service.engines.slots import EngineCodec
-from video_service.engines.tensorrt import RTX_CAPABILITIES, build_engine
-from video_service.engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from video_service.settings import VideoSettings
 
 SHAPES = {

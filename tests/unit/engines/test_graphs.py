@@ -6,13 +6,13 @@ import onnx
 import pytest
 import torch
 
+from engine_store.manifest import Manifest
+from engine_store.store import EngineStore
+from engines.onnxrt import OnnxSession
 from graphs.export import ExportFailed, check_exported, check_weights, export_graph
 from graphs.graph import Graph, run_in_torch
 from video_service.catalog import ModelSource
-from video_service.engine_store.manifest import Manifest
-from video_service.engine_store.store import EngineStore
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.onnxrt import OnnxSession
 from video_service.engines.slots import EngineCodec
 from video_service.load import CheckpointParts, read_parts
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from contracts.videos import VideoRequest
+from engine_store.store import EngineStore
+from engines.build import Order, build, verify
 from graphs.export import MODEL_NAME, export_graph
 from graphs.graph import run_in_torch
 from graphs.weights import fingerprint
 from tests.tiny_lora import write_lora
 from video_service.catalog import ModelSource, find_model
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.engine_store.recipes import RENDER_GRAPHS, make_recipe
-from video_service.engine_store.store import EngineStore
-from video_service.engines.build import Order, build, verify
+from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
 from video_service.engines.buildable import find_buildable
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shelf import EngineShelf
@@ -48,7 +48,7 @@ def lora_source(lora_settings: VideoSettings) -> ModelSource:
 def test_only_the_transformer_is_another_engine_with_a_lora(tiny_source: ModelSource, lora_source: ModelSource) -> None:
     def keys(source: ModelSource) -> dict[str, str]:
         return {
-            graph: make_recipe(
+            graph: clip_recipe(
                 graph, SHAPE, revision=source.revision, precision="fp32", target="onnx", capability=None
             ).key for graph in RENDER_GRAPHS
         }
@@ -104,9 +104,9 @@ def test_a_clip_on_engines_with_a_lora_is_torchs_and_only_the_transformer_is_bui
 ) -> None:
     store = EngineStore(Path(shutil.copytree(built_store.root, tmp_path / "data" / "engines")))
     said: list[str] = []
-    manifests = build(lora_source, store, order, said.append)
+    manifests = build(ClipGraphs(lora_source), store, order, said.append)
     assert sum("already built" in line for line in said) == len(RENDER_GRAPHS) - 1
-    assert {found.state for found in verify(lora_source, store, manifests, said.append)} == {"verified"}
+    assert {found.state for found in verify(ClipGraphs(lora_source), store, manifests, said.append)} == {"verified"}
     settings = lora_settings.model_copy(update={"engine": "onnx", "data_dir": tmp_path / "data"})
     request = VideoRequest(
         prompt="zoom", width=SHAPE.width, height=SHAPE.height, num_frames=SHAPE.num_frames, fps=16, seed=7, steps=2

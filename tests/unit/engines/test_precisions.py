@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from contracts.videos import VideoRequest
+from engine_store.manifest import EngineRefused, Precision
+from engine_store.store import EngineStore
 from graphs.graph import DTYPES, Graph, run_in_torch
 from video_service.catalog import ModelSource, find_model
-from video_service.engine_store.manifest import EngineRefused, Precision
-from video_service.engine_store.store import EngineStore
 from video_service.engines import shelf as module
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shelf import EngineShelf
@@ -65,7 +65,7 @@ def test_a_render_feeds_each_engine_exactly_what_it_takes(
     )
     graphs = clips.graphs(SHAPE, DTYPES[precision])
     sessions: dict[str, Any] = {name: StrictSession(graph) for name, graph in graphs.items()}
-    monkeypatch.setattr(module, "open_set", lambda store, engines, options: sessions)
+    monkeypatch.setattr(module, "open_sessions", lambda store, manifests, options: sessions)
     request = VideoRequest(
         prompt="zoom", image=picture_base64, width=SHAPE.width, height=SHAPE.height, num_frames=SHAPE.num_frames,
         fps=16, seed=7, steps=2, guidance_scale=guidance_scale,

@@ -11,6 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from engine_store.manifest import Check, Manifest
+from engine_store.store import MANIFEST_NAME, EngineStore
+from engines.build import Order, build
+from engines.refitted import find_base
 from graphs.export import MODEL_NAME, ExportFacts, export_graph
 from graphs.graph import Graph
 from graphs.weights import fingerprint, read_weights
@@ -18,13 +22,9 @@ from tests.trt_surface.fake import FakeTensorRT, Script
 from tests.trt_surface.surface import read_surface
 from tests.unit.engines.conftest import SHAPE
 from video_service.catalog import ModelSource
-from video_service.durable import replace_file
-from video_service.engine_store.manifest import Check, Manifest
-from video_service.engine_store.store import MANIFEST_NAME, EngineStore
-from video_service.engines.build import Order, build
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.refitted import find_base
 from video_service.lora import Lora
+from wire.durable import replace_file
 
 PASSED = Check(
     relative_l2=0, max_error=0, bar_l2=1, bar_max=1, engine_s=1, torch_s=2, device="cuda", gpu="H100",
@@ -88,13 +88,13 @@ def installed(
     script = Script(weights={name: (x.numel(), KINDS[x.dtype]) for name, x in weights.items()})
     fake = FakeTensorRT(read_surface(surface), script)
     for module in ("build", "refitted"):
-        monkeypatch.setattr(f"video_service.engines.{module}.load_api", lambda recipe: fake)
-    monkeypatch.setattr("video_service.engines.refitted.cuda_capability", lambda: "SM90")
+        monkeypatch.setattr(f"engines.{module}.load_api", lambda recipe: fake)
+    monkeypatch.setattr("engines.refitted.cuda_capability", lambda: "SM90")
 
     def graphs(clips: Any, *_: object) -> dict[str, Graph]:
         return {"transformer": small(0.5 if clips._source.lora else 0.0)}
 
-    monkeypatch.setattr("video_service.engines.build.export_graph", exports.export)
+    monkeypatch.setattr("engines.build.export_graph", exports.export)
     monkeypatch.setattr(ClipGraphs, "engine_graphs", graphs)
     return fake
 
@@ -108,7 +108,7 @@ def base_store(
     store = EngineStore(tmp_path_factory.mktemp("base") / "engines")
     with pytest.MonkeyPatch.context() as patch:
         installed(patch, "tensorrt-11", exports, weights)
-        [manifest] = build(tiny_source, store, replace(ORDER, refit=True), print)
+        [manifest] = build(ClipGraphs(tiny_source), store, replace(ORDER, refit=True), print)
     store.record(manifest, PASSED)
     return store
 
@@ -126,7 +126,7 @@ def lora_source(tiny_source: ModelSource) -> ModelSource:
 
 def built(source: ModelSource, store: EngineStore, order: Order = ORDER) -> tuple[Manifest, list[str]]:
     said: list[str] = []
-    [manifest] = build(source, store, order, said.append)
+    [manifest] = build(ClipGraphs(source), store, order, said.append)
     return manifest, said
 
 
@@ -209,7 +209,7 @@ def test_a_graph_that_differs_in_more_than_weights_is_built(
         (folder / MODEL_NAME).write_bytes(model.SerializeToString())
         return facts
 
-    monkeypatch.setattr("video_service.engines.build.export_graph", export)
+    monkeypatch.setattr("engines.build.export_graph", export)
     manifest, said = built(lora_source, store)
     assert any("differ in more than their weights" in line for line in said)
     assert manifest.refitted_from is None
@@ -245,7 +245,7 @@ def test_only_a_verified_and_refittable_engine_of_this_gpu_is_refitted(
     assert not found({}, precision="int8")
     assert not found({}, revision=tiny_source.revision)  # without a LoRA there is nothing to replace
     assert not found({}, libraries={"tensorrt": "11.9"})
-    monkeypatch.setattr("video_service.engines.refitted.cuda_capability", lambda: "SM80")
+    monkeypatch.setattr("engines.refitted.cuda_capability", lambda: "SM80")
     assert not found({})
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from contracts.videos import VideoRequest
+from engine_store.store import EngineStore
+from engines.build import Order, build
 from video_service.catalog import ModelSource, RequestRefused, find_model
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.engine_store.store import EngineStore
-from video_service.engines.build import Order, build
+from video_service.engines.clips import ClipGraphs
 from video_service.engines.shelf import EngineShelf
 from video_service.generate import generate
 from video_service.load import load_model
@@ -163,7 +164,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
     store = EngineStore(own_store.engine_store_dir)
     spoil(own_store, "text_encoder")
     said: list[str] = []
-    manifests = build(tiny_source, store, order, said.append)
+    manifests = build(ClipGraphs(tiny_source), store, order, said.append)
     assert [line.split()[1] for line in said if "built in" in line] == ["text_encoder"]
     for manifest in manifests:
         store.check_files(manifest)

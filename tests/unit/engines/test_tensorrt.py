@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
+from engine_store.manifest import EngineRefused
+from engines.onnxrt import OnnxSession
+from engines.tensorrt import RTX_CAPABILITIES, EngineBuildFailed, build_engine
+from engines.trt_api import TensorRTUnavailable, as_api, load_tensorrt_rtx
+from engines.trt_protocol import TensorRT
+from engines.trt_session import open_engine
 from graphs.export import export_graph
 from graphs.graph import DTYPES, Graph, run_in_torch
-from video_service.engine_store.manifest import EngineRefused
-from video_service.engine_store.recipes import RENDER_GRAPHS
+from video_service.clip_engines.recipes import RENDER_GRAPHS
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.onnxrt import OnnxSession
-from video_service.engines.tensorrt import RTX_CAPABILITIES, EngineBuildFailed, build_engine
-from video_service.engines.trt_api import TensorRTUnavailable, as_api, load_tensorrt_rtx
-from video_service.engines.trt_protocol import TensorRT
-from video_service.engines.trt_session import open_engine
 
 from .conftest import SHAPE
 

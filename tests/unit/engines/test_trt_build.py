@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from engine_store.kept_bytes import KeptBytes
+from engines.tensorrt import EngineBuildFailed, PlanOptions, build_plan
+from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
+from engines.trt_protocol import TensorRT, view
 from graphs.export import export_graph
 from graphs.graph import Graph
 from tests.trt_surface.fake import FakeTensorRT, Script
 from tests.trt_surface.surface import read_surface
-from video_service.engine_store.kept_bytes import KeptBytes
-from video_service.engines.tensorrt import EngineBuildFailed, PlanOptions, build_plan
-from video_service.engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
-from video_service.engines.trt_protocol import TensorRT, view
 
 ALL = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")
 GRAPH = Path("graph.onnx")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from engine_store.manifest import EngineRefused
+from engines.trt_memory import HEADROOM_BYTES, Needs, share_memory, weight_budgets
+from engines.trt_refit import refit
+from engines.trt_session import RunOptions, TrtSession, open_engine
 from tests.trt_surface.fake import FakeGpu, FakeTensorRT, Script
 from tests.trt_surface.surface import read_surface
-from video_service.engine_store.manifest import EngineRefused
-from video_service.engines.trt_memory import HEADROOM_BYTES, Needs, share_memory, weight_budgets
-from video_service.engines.trt_refit import refit
-from video_service.engines.trt_session import RunOptions, TrtSession, open_engine
 from video_service.failures import explain
 
 ALL = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from engines import trt_protocol
+from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
+from engines.trt_protocol import TensorRT
 from tests.trt_surface.record import describe
 from tests.trt_surface.surface import Surface, parameters, read_surface
-from video_service.engines import trt_protocol
-from video_service.engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
-from video_service.engines.trt_protocol import TensorRT
 
 ALL = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")
 

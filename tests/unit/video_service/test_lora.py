@@ -11,12 +11,13 @@ from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 from safetensors.torch import save_file
 
 from contracts.videos import VideoRequest
+from engine_store.revisions import base_of
 from tests.tiny_lora import LAYOUTS, write_lora
 from video_service.catalog import find_model
 from video_service.checkpoint_folder import ModelUnavailable
 from video_service.generate import generate
 from video_service.load import LoadedModel, load_model
-from video_service.lora import Lora, base_of, find_lora
+from video_service.lora import Lora, find_lora
 from video_service.lora_merge import merge_lora
 from video_service.progress import silent
 from video_service.settings import VideoSettings

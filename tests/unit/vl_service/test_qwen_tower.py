@@ -9,11 +9,11 @@ import onnx
 import pytest
 import torch
 
+from engines.onnxrt import OnnxSession
+from engines.tensorrt import build_engine
+from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from graphs.export import export_graph
 from graphs.graph import DTYPES, run_in_torch
-from video_service.engines.onnxrt import OnnxSession
-from video_service.engines.tensorrt import build_engine
-from video_service.engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from vl_service.qwen_tower import PictureTooLarge, TowerGraph, layout_of, slots_needed, tower_graph
 
 from .tiny_qwen import FAMILIES, tiny_tower

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from video_service.engines.trt_api import TensorRT
-from video_service.engines.trt_log import Log
-from video_service.engines.trt_progress import Monitor, Progress
-from video_service.engines.trt_protocol import (
+from engines.trt_api import TensorRT
+from engines.trt_log import Log
+from engines.trt_progress import Monitor, Progress
+from engines.trt_protocol import (
     Builder,
     BuilderConfig,
     HostMemory,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from video_service.durable import replace_file, sync_folder
-from video_service.engine_store.manifest import MANIFEST_FORMAT, Check, EngineFile, EngineRefused, Manifest, Recipe
+from engine_store.manifest import MANIFEST_FORMAT, Check, EngineFile, EngineRefused, Manifest, Recipe
+from wire.durable import replace_file, sync_folder
 
 MANIFEST_NAME = "manifest.json"
 _POLL_S = 0.1

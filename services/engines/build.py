@@ -1,32 +1,29 @@
-"""Build a clip's engines into the store, each once, whoever else is building; then verify what runs here."""
+"""Build the engines of a shape into the store, each once, whoever else is building; then verify what runs here."""
 
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Generic, Literal
 
 import torch
 
+from engine_store.building import build_once
+from engine_store.cuda import cuda_capability, cuda_name
+from engine_store.gpus import check_gpu
+from engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
+from engine_store.recipes import make_recipe
+from engine_store.store import EngineStore
+from engines.refitted import find_base, keep_fingerprint, refitted_plan
+from engines.sessions import PLAN_NAME, SessionOptions, kept_timings, load_api, open_sessions
+from engines.source import GraphSource, ShapeT
+from engines.tensorrt import PlanOptions, build_plan
+from engines.trt_protocol import view
+from engines.verify import compare
 from graphs.attention import FORMS
 from graphs.export import MODEL_NAME, ExportFacts, export_graph
 from graphs.graph import Graph, dtype_of
-from video_service.device import cuda_capability, cuda_name
-from video_service.engine_store.building import build_once
-from video_service.engine_store.gpus import check_gpu
-from video_service.engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
-from video_service.engine_store.recipes import RENDER_GRAPHS, make_recipe, revision_of
-from video_service.engine_store.shape import ClipShape
-from video_service.engine_store.store import EngineStore
-from video_service.engines.buildable import Buildable
-from video_service.engines.clips import ClipGraphs
-from video_service.engines.families import WAN
-from video_service.engines.refitted import find_base, keep_fingerprint, refitted_plan
-from video_service.engines.sessions import PLAN_NAME, SessionOptions, kept_timings, load_api, open_sessions
-from video_service.engines.tensorrt import PlanOptions, build_plan
-from video_service.engines.trt_protocol import view
-from video_service.engines.verify import compare
 
 Say = Callable[[str], None]
 Streaming = Literal["auto", "on", "off"]
@@ -36,16 +33,16 @@ _SHARE_OF_GPU = 0.7  # of its memory, for weights; the rest is for activations a
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What to build: a clip shape's graphs, for one target."""
+class Order(Generic[ShapeT]):
+    """What to build: a shape's graphs, for one target."""
 
-    shape: ClipShape
+    shape: ShapeT
     target: Target
     precision: Precision
     capabilities: tuple[str | None, ...]
     """GPUs to build for, such as `SM89`; `(None,)` on a CPU."""
     stream_weights: Streaming = "auto"
-    """TensorRT: whether weights may stay in host memory; auto: if those of the clip do not fit into this GPU."""
+    """TensorRT: whether weights may stay in host memory; auto: if those of the shape do not fit into this GPU."""
     refit: bool = False
     """TensorRT: weights can be replaced later."""
     rebuild: bool = False
@@ -53,16 +50,15 @@ class Order:
     """For another process that is building the same engine."""
 
 
-def build(source: Buildable, store: EngineStore, order: Order, say: Say) -> list[Manifest]:
+def build(source: GraphSource[ShapeT], store: EngineStore, order: Order[ShapeT], say: Say) -> list[Manifest]:
     """Build what is missing; what is there already is kept, so an interrupted build goes on where it stopped.
 
     Raises `ExportFailed`, `EngineBuildFailed`, `TensorRTUnavailable`, `StoreBusy`; what was built before stays.
     """
-    clips = ClipGraphs(source)
-    if (found := _all_there(clips, source, store, order)) is not None:
+    if (found := _all_there(source, store, order)) is not None:
         say(f"all {len(found)} engines were already built")
         return found
-    graphs = clips.engine_graphs(order.shape, order.precision, order.target)
+    graphs = source.engine_graphs(order.shape, order.precision, order.target)
     features = _features(graphs, order)
     built: list[Manifest] = []
     for index, graph in enumerate(graphs.values()):
@@ -73,21 +69,20 @@ def build(source: Buildable, store: EngineStore, order: Order, say: Say) -> list
     return built
 
 
-def _all_there(
-    clips: ClipGraphs, source: Buildable, store: EngineStore, order: Order
-) -> list[Manifest] | None:
-    """Every engine of a served family, or None if one is missing: found without reading any weights."""
-    if order.rebuild or order.stream_weights == "on" or order.refit or clips.family is not WAN:
+def _all_there(source: GraphSource[ShapeT], store: EngineStore, order: Order[ShapeT]) -> list[Manifest] | None:
+    """Every engine where all are there: found without reading any weights. None where one is missing or may be."""
+    names = source.names(order.shape)
+    if order.rebuild or order.stream_weights == "on" or order.refit or not names:
         return None
-    recipes = [_recipe(source, order, name, of) for name in RENDER_GRAPHS for of in order.capabilities]
+    recipes = [_recipe(source, order, name, of) for name in names for of in order.capabilities]
     found = [store.whole(recipe) for recipe in recipes]
     return [manifest for manifest in found if manifest] if all(found) else None
 
 
-def _recipe(source: Buildable, order: Order, graph: str, capability: str | None) -> Recipe:
+def _recipe(source: GraphSource[ShapeT], order: Order[ShapeT], graph: str, capability: str | None) -> Recipe:
     return make_recipe(
-        graph, order.shape, revision=source.revision, precision=order.precision, target=order.target,
-        capability=capability,
+        graph, order.shape.fields(graph), revision=source.revision_of(graph), precision=order.precision,
+        target=order.target, capability=capability,
     )
 
 
@@ -97,7 +92,7 @@ class _Features:
     refit: bool
 
 
-def _features(graphs: Mapping[str, Graph], order: Order) -> _Features:
+def _features(graphs: Mapping[str, Graph], order: Order[Any]) -> _Features:
     if order.target == "onnx":
         return _Features(stream_weights=False, refit=False)
     stream = order.stream_weights == "on"
@@ -116,8 +111,8 @@ class _Workshop:
     """Engines of one graph for several GPUs, from one export."""
 
     def __init__(
-        self, model: str, store: EngineStore, graph: Graph, order: Order, features: _Features, work: Path, say: Say,
-        place: str,
+        self, model: str, store: EngineStore, graph: Graph, order: Order[Any], features: _Features, work: Path,
+        say: Say, place: str,
     ) -> None:
         self._model, self._store, self._graph, self._order = model, store, graph, order
         self._features, self._work, self._say, self._place = features, work, say, place
@@ -209,16 +204,15 @@ class _Workshop:
         self._say(f"{self._place} {self._graph.name} {recipe.capability or 'cpu'}: {what}")
 
 
-def verify(source: Buildable, store: EngineStore, manifests: Sequence[Manifest], say: Say) -> list[Manifest]:
+def verify(source: GraphSource[ShapeT], store: EngineStore, manifests: Sequence[Manifest], say: Say) -> list[Manifest]:
     """Compare each engine that this machine can run with torch, and record it: verified, or quarantined."""
-    clips = ClipGraphs(source)
     results: list[Manifest] = []
-    for shape, group in _by_clip(source, manifests).items():
+    for shape, group in _by_shape(source, manifests).items():
         for manifest in group:
             place = f"{manifest.recipe.graph} {manifest.recipe.capability or 'cpu'}"
             try:
                 _check_can_run(manifest.recipe, source)
-                result = _verify_one(store, manifest, clips, shape, source)
+                result = _verify_one(store, manifest, shape, source)
             except EngineRefused as error:
                 say(f"{place}: not verified, {error}")
                 results.append(manifest)
@@ -231,30 +225,27 @@ def verify(source: Buildable, store: EngineStore, manifests: Sequence[Manifest],
     return results
 
 
-def _by_clip(source: Buildable, manifests: Sequence[Manifest]) -> dict[ClipShape, list[Manifest]]:
-    """Engines under a clip shape that has them; those of another checkpoint are left out."""
-    groups: dict[ClipShape, list[Manifest]] = {}
-    clip = {"width": 64, "height": 64, "num_frames": 1, "text_tokens": source.max_sequence_length}
+def _by_shape(source: GraphSource[ShapeT], manifests: Sequence[Manifest]) -> dict[ShapeT, list[Manifest]]:
+    """Engines under a shape that has them; those of another checkpoint are left out."""
+    groups: dict[ShapeT, list[Manifest]] = {}
     for manifest in manifests:
-        if manifest.recipe.revision == revision_of(manifest.recipe.graph, source.revision):
-            # A graph is fixed to some of these; the others may be anything.
-            groups.setdefault(ClipShape(**(clip | manifest.recipe.shape)), []).append(manifest)
+        shape = source.shape_of(manifest.recipe)
+        if shape is not None:
+            groups.setdefault(shape, []).append(manifest)
     return groups
 
 
-def _check_can_run(recipe: Recipe, source: Buildable) -> None:
+def _check_can_run(recipe: Recipe, source: GraphSource[Any]) -> None:
     if recipe.target == "onnx" and source.device != "cpu":
         raise EngineRefused("ONNX engines are for the CPU, and the device is cuda")
     check_gpu(recipe, cuda_capability() if source.device == "cuda" else None)
 
 
-def _verify_one(
-    store: EngineStore, manifest: Manifest, clips: ClipGraphs, shape: ClipShape, source: Buildable
-) -> Manifest:
+def _verify_one(store: EngineStore, manifest: Manifest, shape: ShapeT, source: GraphSource[ShapeT]) -> Manifest:
     """Raises `EngineRefused` where this machine has too little memory: that says nothing of the engine."""
     name, precision = manifest.recipe.graph, manifest.recipe.precision
     kinds = (dtype_of(precision, manifest.recipe.target), torch.float32, getattr(torch, source.dtype))
-    graph, reference, served = (clips.graphs(shape, dtype)[name] for dtype in kinds)
+    graph, reference, served = (source.graphs(shape, dtype)[name] for dtype in kinds)
     options = SessionOptions(device=torch.device(source.device), threads=torch.get_num_threads())
     try:
         check = compare(

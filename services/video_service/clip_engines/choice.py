@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from video_service.engine_store.gpus import check_gpu
-from video_service.engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
-from video_service.engine_store.recipes import RENDER_GRAPHS, library_version, make_recipe
-from video_service.engine_store.shape import ClipShape
-from video_service.engine_store.store import EngineStore
-from video_service.lora import short
+from engine_store.gpus import check_gpu
+from engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
+from engine_store.recipes import library_version
+from engine_store.revisions import short
+from engine_store.store import EngineStore
+from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
+from video_service.clip_engines.shape import ClipShape
 
 Wish = Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"]
 
@@ -150,7 +151,7 @@ def _check_home(recipe: Recipe, situation: Situation) -> None:
 
 def _complete(store: EngineStore, shape: ClipShape, like: Recipe, situation: Situation) -> EngineSet:
     manifests = {
-        graph: store.usable(make_recipe(
+        graph: store.usable(clip_recipe(
             graph, shape, revision=like.revision, precision=like.precision, target=like.target,
             capability=like.capability,
         ))

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import torch
 
-from video_service.engine_store.manifest import EngineRefused
-from video_service.engines.trt_api import TensorRT
-from video_service.engines.trt_log import Log
-from video_service.engines.trt_protocol import Engine, Refitter
-from video_service.engines.trt_session import torch_dtype
+from engine_store.manifest import EngineRefused
+from engines.trt_api import TensorRT
+from engines.trt_log import Log
+from engines.trt_protocol import Engine, Refitter
+from engines.trt_session import torch_dtype
 
 
 def refit(

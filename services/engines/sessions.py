@@ -7,20 +7,19 @@ from typing import Protocol
 
 import torch
 
+from engine_store.cuda import cuda_capability
+from engine_store.gpus import check_gpu
+from engine_store.kept_bytes import KeptBytes
+from engine_store.manifest import EngineRefused, Manifest, Recipe
+from engine_store.store import EngineStore
+from engines.gpu import CudaGpu
+from engines.onnxrt import OnnxSession
+from engines.trt_api import TensorRT, TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
+from engines.trt_log import Log
+from engines.trt_memory import share_memory
+from engines.trt_protocol import Engine
+from engines.trt_session import RunOptions, TrtSession, open_engine
 from graphs.export import MODEL_NAME
-from video_service.device import cuda_capability
-from video_service.engine_store.choice import EngineSet
-from video_service.engine_store.gpus import check_gpu
-from video_service.engine_store.kept_bytes import KeptBytes
-from video_service.engine_store.manifest import EngineRefused, Manifest, Recipe
-from video_service.engine_store.store import EngineStore
-from video_service.engines.gpu import CudaGpu
-from video_service.engines.onnxrt import OnnxSession
-from video_service.engines.trt_api import TensorRT, TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
-from video_service.engines.trt_log import Log
-from video_service.engines.trt_memory import share_memory
-from video_service.engines.trt_protocol import Engine
-from video_service.engines.trt_session import RunOptions, TrtSession, open_engine
 
 PLAN_NAME = "engine.plan"
 
@@ -53,11 +52,6 @@ class SessionOptions:
     threads: int = 0
     """On a CPU; 0: all."""
     cuda_graphs: bool = False
-
-
-def open_set(store: EngineStore, engines: EngineSet, options: SessionOptions) -> dict[str, Session]:
-    """Every engine of one clip shape, by graph name. Raises `EngineRefused`."""
-    return open_sessions(store, [store.usable(recipe) for recipe in engines.recipes.values()], options)
 
 
 def open_sessions(store: EngineStore, manifests: Sequence[Manifest], options: SessionOptions) -> dict[str, Session]:

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from video_service.engine_store.manifest import EngineRefused
-from video_service.engines.gpu import Gpu
-from video_service.engines.trt_protocol import Engine
+from engine_store.manifest import EngineRefused
+from engines.gpu import Gpu
+from engines.trt_protocol import Engine
 
 HEADROOM_BYTES = 2**30
 """Left free beside the engines: the tensors that go in and out, torch's own, and what the driver takes."""

@@ -1,10 +1,22 @@
 """The shape of a clip that a set of engines renders. Imports no model library."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from video_service.model_card import TEMPORAL_SCALE
+
+GRAPH_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "text_encoder": ("text_tokens",),
+    "vae_encoder": ("width", "height", "num_frames"),
+    "vae_decoder_first": ("width", "height"),
+    "vae_decoder_later": ("width", "height"),
+    "transformer": ("width", "height", "num_frames", "text_tokens"),
+    "transformer_2": ("width", "height", "num_frames", "text_tokens"),
+    "unet": ("width", "height", "num_frames", "text_tokens"),
+}
+"""What each graph of a clip is fixed to; graphs of equal fields are one engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +31,10 @@ class ClipShape:
     @property
     def latent_frames(self) -> int:
         return (self.num_frames - 1) // TEMPORAL_SCALE + 1
+
+    def fields(self, graph: str) -> dict[str, int]:
+        """What of it the graph is fixed to."""
+        return {name: getattr(self, name) for name in GRAPH_FIELDS[graph]}
 
     @classmethod
     def parse(cls, size: str, num_frames: int, text_tokens: int, temporal_scale: int = TEMPORAL_SCALE) -> Self:

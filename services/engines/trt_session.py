@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 import torch
 
-from video_service.engine_store.manifest import EngineRefused
-from video_service.engines.gpu import Gpu
-from video_service.engines.trt_api import TensorRT
-from video_service.engines.trt_log import Log
-from video_service.engines.trt_protocol import Bytes, Context, Engine, RtxRuntimeConfig, RuntimeCache, view
+from engine_store.manifest import EngineRefused
+from engines.gpu import Gpu
+from engines.trt_api import TensorRT
+from engines.trt_log import Log
+from engines.trt_protocol import Bytes, Context, Engine, RtxRuntimeConfig, RuntimeCache, view
 
 
 class KeptKernels(Protocol):

@@ -7,16 +7,16 @@ exported first, and must differ from that in weights' numbers alone: exactly tho
 import json
 from pathlib import Path
 
+from engine_store.cuda import cuda_capability
+from engine_store.gpus import check_gpu
+from engine_store.manifest import EngineRefused, Manifest, Recipe
+from engine_store.revisions import base_of
+from engine_store.store import EngineStore
+from engines.sessions import load_api, open_plan
+from engines.trt_protocol import HostMemory
+from engines.trt_refit import refit
 from graphs.quantize import KINDS
 from graphs.weights import Fingerprint, fingerprint, read_weights
-from video_service.device import cuda_capability
-from video_service.engine_store.gpus import check_gpu
-from video_service.engine_store.manifest import EngineRefused, Manifest, Recipe
-from video_service.engine_store.store import EngineStore
-from video_service.engines.sessions import load_api, open_plan
-from video_service.engines.trt_protocol import HostMemory
-from video_service.engines.trt_refit import refit
-from video_service.lora import base_of
 
 _NAME = "weights.json"
 

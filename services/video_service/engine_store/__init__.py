@@ -1,1 +1,0 @@
-"""Engines on disk and which of them to use. Imports no model library: the HTTP process reads it."""
