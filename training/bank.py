@@ -30,14 +30,14 @@ class Bank:
 
 
 def _crops(job: tuple[str, int, int]) -> np.ndarray:
-    """Cut `count` random squares from one photograph, never enlarged by more than a tenth."""
+    """Cut `count` random squares from one photograph, made smaller where it is large enough."""
     path, count, seed = job
     rng = random.Random(seed)
     picture = Image.open(path).convert("RGB")
     crops = []
     for _ in range(count):
         short = min(picture.size)
-        smallest = min(short, int(CANVAS_PX / 1.1))
+        smallest = min(short, round(1.25 * CANVAS_PX))  # at their own size most photographs are soft
         side = round(smallest * (short / smallest) ** rng.random())
         left, top = rng.randint(0, picture.width - side), rng.randint(0, picture.height - side)
         crop = picture.crop((left, top, left + side, top + side))

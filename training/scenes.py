@@ -185,18 +185,20 @@ class SceneMaker:
         ramp = torch.linspace(1.12, 0.82, size, device=dev).view(1, 1, size, 1)
         flat = (colours.view(n, 3, 1, 1) * ramp).expand(n, 3, size, size)
         picture = torch.where(plain.view(n, 1, 1, 1), flat, picture).clamp(0, 1)
-        # Canvas pixels per output pixel: from a slight enlargement to as much as keeps the whole path inside.
+        # Canvas pixels per output pixel: as many as keep the whole path inside. Fewer than one softens every frame,
+        # and a model that only ever saw soft clips makes them of sharp pictures too.
         path = torch.stack([camera["dx"][:, -1], camera["dy"][:, -1]], dim=-1)
         reach = torch.exp((-camera["log_zoom"]).amax(1)) * max(height, width) + path.abs().amax(1)
         reach = reach * (1 + 0.9 * camera["yaw"].abs().amax(1))
-        largest = (0.97 * size / reach).clamp(0.72, 1.3)
-        base = 0.7 + (largest - 0.7) * torch.rand(n, device=dev)
+        largest = (0.97 * size / reach).clamp(0.8, 1.4)
+        least = largest.clamp(max=1.0)
+        base = least + (largest - least) * torch.rand(n, device=dev)
         slack = (size / 2 - base * reach / 2).clamp(min=0)
         centre = (torch.rand(n, 2, device=dev) * 2 - 1) * slack[:, None] - path * base[:, None] / 2
         grid = (world * base.view(n, 1, 1, 1, 1) + centre.view(n, 1, 1, 1, 2)) * (2 / size)
         frames = world.shape[1]
-        out = F.grid_sample(picture, grid.reshape(n, frames * height, width, 2), padding_mode="reflection",
-                            align_corners=False)
+        out = F.grid_sample(picture, grid.reshape(n, frames * height, width, 2), mode="bicubic",
+                            padding_mode="reflection", align_corners=False)
         ids = [int(b) if p else -1 for b, p in zip(backdrop_id, plain, strict=True)]
         return out.view(n, 3, frames, height, width).permute(0, 2, 1, 3, 4), ids
 
