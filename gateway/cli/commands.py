@@ -60,7 +60,7 @@ def serve_command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def engines_command(context: typer.Context) -> None:
-    """Build, list or verify engines of the video model: `engines build --help` says more."""
+    """Build, list or verify engines of the video model or what `--model` names: `engines build --help` says more."""
     raise typer.Exit(engines(context.args, Console(stderr=True)))
 
 

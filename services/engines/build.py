@@ -14,10 +14,11 @@ from engine_store.cuda import cuda_capability, cuda_name
 from engine_store.gpus import check_gpu
 from engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
 from engine_store.recipes import make_recipe
+from engine_store.shape import ShapeT
 from engine_store.store import EngineStore
 from engines.refitted import find_base, keep_fingerprint, refitted_plan
 from engines.sessions import PLAN_NAME, SessionOptions, kept_timings, load_api, open_sessions
-from engines.source import GraphSource, ShapeT
+from engines.source import GraphSource
 from engines.tensorrt import PlanOptions, build_plan
 from engines.trt_protocol import view
 from engines.verify import compare
@@ -32,7 +33,7 @@ _TELL_EVERY_S = 5.0
 _SHARE_OF_GPU = 0.7  # of its memory, for weights; the rest is for activations and what goes in and out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for calling X[Shape] sets one attribute more
 class Order(Generic[ShapeT]):
     """What to build: a shape's graphs, for one target."""
 

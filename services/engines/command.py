@@ -11,10 +11,11 @@ from engine_store.gpus import RTX_RUNS_ON, name_gpu
 from engine_store.manifest import EngineRefused, Manifest, Precision, Target
 from engine_store.recipes import library_version
 from engine_store.revisions import short
+from engine_store.shape import Shape
 from engine_store.store import EngineStore, StoreBusy
 
 if TYPE_CHECKING:
-    from engines.source import GraphSource, Shape
+    from engines.source import GraphSource
 
 RTX_CAPABILITIES = ("86", "89", "120")
 
@@ -33,7 +34,7 @@ class Model(Protocol):
         """Its graphs; each call reads weights of its own."""
         ...
 
-    def shapes(self, options: argparse.Namespace) -> "Sequence[Shape]":
+    def shapes(self, options: argparse.Namespace) -> Sequence[Shape]:
         """Those to build for. Raises `ValueError`."""
         ...
 

@@ -1,23 +1,13 @@
 """What engines are built of: a checkpoint whose graphs a service describes."""
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 import torch
 
 from engine_store.manifest import Precision, Recipe, Target
+from engine_store.shape import ShapeT
 from graphs.graph import Graph
-
-
-class Shape(Protocol):
-    """What some graphs are fixed to, such as a clip's size; equal shapes are equal objects, and print as people say."""
-
-    def fields(self, graph: str) -> dict[str, int]:
-        """That of it to which the graph of this name is fixed; graphs of equal fields are one engine."""
-        ...
-
-
-ShapeT = TypeVar("ShapeT", bound=Shape)
 
 
 class GraphSource(Protocol[ShapeT]):

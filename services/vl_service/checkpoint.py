@@ -1,6 +1,5 @@
 """Loading a Qwen-VL checkpoint from the hub or a folder: model, tokenizer, image processor, revision."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from engine_store.revisions import content_hash
 from vl_service.settings import Settings
 
 FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen3_vl_moe": "Qwen3-VL MoE"}
@@ -41,32 +41,53 @@ def load_checkpoint(settings: Settings) -> Checkpoint:
         UnsupportedCheckpointError: another architecture, or CUDA asked for where there is none.
         OSError: not found, from transformers.
     """
+    config = read_config(settings)
+    device, dtype = device_and_dtype(settings)
+    model: Any = AutoModelForImageTextToText.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = _chat_template(settings)
+    return Checkpoint(
+        model=model.to(device).eval().requires_grad_(False), tokenizer=tokenizer,
+        image_processor=read_image_processor(settings),
+        id=public_id(settings.model), family=FAMILIES[config.model_type], revision=find_revision(settings),
+        device=device, dtype=dtype, image_token_id=config.image_token_id,
+    )
+
+
+def read_config(settings: Settings) -> Any:
+    """Of the checkpoint that `VL_MODEL` names. Raises `UnsupportedCheckpointError`, and transformers' `OSError`."""
     config = AutoConfig.from_pretrained(settings.model, revision=settings.revision)
     if config.model_type not in FAMILIES:
         raise UnsupportedCheckpointError(
             f"{settings.model} is a {config.model_type} checkpoint; VL_MODEL takes {', '.join(FAMILIES.values())} or "
             "`embedded`")
-    device, dtype = _device_and_dtype(settings)
-    model: Any = AutoModelForImageTextToText.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)
-    tokenizer = AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = _chat_template(settings)
+    return config
+
+
+def read_image_processor(settings: Settings) -> Any:
+    """Of the checkpoint. Raises transformers' `OSError`."""
     # Pillow's resampling is what the checkpoints were trained with, and needs no torchvision
-    image_processor = AutoImageProcessor.from_pretrained(settings.model, revision=settings.revision, backend="pil")
-    return Checkpoint(
-        model=model.to(device).eval().requires_grad_(False), tokenizer=tokenizer, image_processor=image_processor,
-        id=_public_id(settings.model), family=FAMILIES[config.model_type], revision=_revision(settings),
-        device=device, dtype=dtype, image_token_id=config.image_token_id,
-    )
+    return AutoImageProcessor.from_pretrained(settings.model, revision=settings.revision, backend="pil")
 
 
-def _public_id(model: str) -> str:
+def size_limits(image_processor: Any, image_tokens: int) -> dict[str, int]:
+    """The processor's size limits, which are areas in pixels, with the larger cut to so many vision tokens."""
+    cell = (image_processor.patch_size * image_processor.merge_size) ** 2
+    size = image_processor.size
+    longest = min(int(size["longest_edge"]), image_tokens * cell)
+    return {"shortest_edge": min(int(size["shortest_edge"]), longest), "longest_edge": longest}
+
+
+def public_id(model: str) -> str:
+    """The hub id, or the folder's name."""
     # a path is this machine's business; its last folder is a name
     path = Path(model)
     return path.resolve().name if path.is_dir() else model
 
 
-def _device_and_dtype(settings: Settings) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(settings: Settings) -> tuple[torch.device, torch.dtype]:
+    """Where and in which number format it computes. Raises `UnsupportedCheckpointError`."""
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
         raise UnsupportedCheckpointError("VL_DEVICE=cuda, but torch sees no CUDA device; use auto or cpu")
@@ -77,27 +98,20 @@ def _device_and_dtype(settings: Settings) -> tuple[torch.device, torch.dtype]:
     return device, torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _cached(settings: Settings, name: str) -> str | None:
+def find_file(settings: Settings, name: str) -> str | None:
+    """Path of one file of the checkpoint, downloaded where need be; None where it has none of this name."""
     return cached_file(settings.model, name, revision=settings.revision, _raise_exceptions_for_missing_entries=False)
 
 
 def _chat_template(settings: Settings) -> str:
     """Older repositories keep the template in a file of its own that only the processor classes read."""
-    path = _cached(settings, "chat_template.json")
+    path = find_file(settings, "chat_template.json")
     if path is None:
         raise UnsupportedCheckpointError(f"{settings.model} has no chat template; use an Instruct checkpoint")
     return str(json.loads(Path(path).read_text("utf-8"))["chat_template"])
 
 
-def _revision(settings: Settings) -> str:
-    """The hub's commit, or a hash over the configuration and the weight files' headers of a folder."""
-    commit = extract_commit_hash(_cached(settings, "config.json"), None)
-    if commit is not None:
-        return commit
-    digest = hashlib.sha256()
-    for path in sorted(Path(settings.model).glob("*")):
-        if path.suffix in (".json", ".safetensors", ".jinja"):
-            digest.update(f"{path.name}:{path.stat().st_size}:".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(1 << 20))  # all of a small file; the header and first weights of a large one
-    return f"folder-{digest.hexdigest()[:16]}"
+def find_revision(settings: Settings) -> str:
+    """The hub's commit, or a hash of a folder's content."""
+    commit = extract_commit_hash(find_file(settings, "config.json"), None)
+    return commit if commit is not None else f"folder-{content_hash(Path(settings.model))}"

@@ -9,7 +9,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from contracts.models import VLModelInfo
 from vl_service.asking import messages
-from vl_service.checkpoint import Checkpoint, load_checkpoint
+from vl_service.checkpoint import Checkpoint, load_checkpoint, size_limits
 from vl_service.engine import Answer, Deadline, Description, Task
 from vl_service.pictures import Picture
 from vl_service.polish import clean, in_language
@@ -57,7 +57,7 @@ class LanguageEngine:
     def __init__(self, checkpoint: Checkpoint, *, sampling: Sampling, image_tokens: int) -> None:
         self._checkpoint = checkpoint
         self._sampling = sampling
-        self._size = _size_limits(checkpoint.image_processor, image_tokens)
+        self._size = size_limits(checkpoint.image_processor, image_tokens)
         self._info = VLModelInfo(
             id=checkpoint.id, revision=checkpoint.revision, engine=f"transformers-{checkpoint.device.type}",
             dtype=str(checkpoint.dtype).removeprefix("torch."),
@@ -133,14 +133,6 @@ class LanguageEngine:
         if seen is not None:
             ids[places[0]: places[0] + 1] = [checkpoint.image_token_id] * seen.num_tokens
         return torch.tensor([ids], device=checkpoint.device)
-
-
-def _size_limits(image_processor: Any, image_tokens: int) -> dict[str, int]:
-    """The processor's size limits, which are areas in pixels, with the larger cut to so many vision tokens."""
-    cell = (image_processor.patch_size * image_processor.merge_size) ** 2
-    size = image_processor.size
-    longest = min(int(size["longest_edge"]), image_tokens * cell)
-    return {"shortest_edge": min(int(size["shortest_edge"]), longest), "longest_edge": longest}
 
 
 def load_language_model(settings: Settings) -> LanguageEngine:

@@ -72,14 +72,25 @@ def layout_of(tower: Any, grid_thw: torch.Tensor, slots: int) -> Layout:
     return Layout(slot_of_patch=place, inputs=inputs)
 
 
-def tower_graph(tower: Any, slots: int) -> Graph:
+def slots_for(tower: Any, grid_thw: torch.Tensor) -> int:
+    """Slots of the smallest graph for the picture of this grid [1, 3]."""
+    block = _block(tower)
+    return -(-slots_needed(tower, grid_thw) // block) * block
+
+
+def check_slots(tower: Any, slots: int) -> None:
+    """Raise `ValueError` where no graph can have so many."""
+    if slots < 1 or slots % _block(tower):
+        raise ValueError(f"{slots} slots are not a multiple of {_block(tower)}")
+
+
+def tower_graph(tower: Any, slots: int, name: str = "vision") -> Graph:
     """The tower (`model.visual`) for `slots` patches, a multiple of the window where it has windows.
 
     Its example is a square picture that fills at most the slots. Output `features` [slots / 4, C]; Qwen3-VL's deepstack
     features follow as `deepstack_0`, `deepstack_1`, ...
     """
-    if slots % _block(tower):
-        raise ValueError(f"{slots} slots are not a multiple of {_block(tower)}")
+    check_slots(tower, slots)
     side = tower.spatial_merge_size
     while slots_needed(tower, _square(side + tower.spatial_merge_size)) <= slots:
         side += tower.spatial_merge_size
@@ -89,7 +100,7 @@ def tower_graph(tower: Any, slots: int) -> Graph:
         pixels = torch.randn(side * side, weight[0].numel()).to(weight.dtype)
         deepstack = len(getattr(tower, "deepstack_visual_indexes", ()))
         return Graph(
-            name=f"vision_{slots}", module=TowerGraph(tower), inputs=layout.fill(pixels),
+            name=name, module=TowerGraph(tower), inputs=layout.fill(pixels),
             outputs=("features", *(f"deepstack_{index}" for index in range(deepstack))),
         )
 

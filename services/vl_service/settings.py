@@ -28,6 +28,9 @@ class Settings(BaseSettings):
         default=REPOSITORY / "models", validation_alias="STILLMOTION_MODELS",
         description="Holds the embedded checkpoint in vl/.",
     )
+    data_dir: Path = Field(default=Path("data"), validation_alias="STILLMOTION_DATA")
+    engines_dir: Path | None = Field(
+        default=None, validation_alias="VL_ENGINES", description="Engine store; unset: in STILLMOTION_DATA.")
     revision: str | None = Field(default=None, validation_alias="VL_REVISION", description="Hub revision to pin.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", validation_alias="VL_DEVICE")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", validation_alias="VL_DTYPE")
@@ -43,3 +46,7 @@ class Settings(BaseSettings):
     queue_limit: int = Field(default=8, ge=1, le=1000, validation_alias="VL_QUEUE_LIMIT")
     deadline_s: float = Field(default=120.0, gt=0, le=3600, validation_alias="VL_DEADLINE_S")
     max_image_pixels: int = Field(default=40_000_000, ge=4096, validation_alias="VL_MAX_IMAGE_PIXELS")
+
+    @property
+    def engine_store_dir(self) -> Path:
+        return self.engines_dir or self.data_dir / "engines"

@@ -2,18 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine_store.cuda import cuda_capability, cuda_name
-from engine_store.manifest import EngineRefused
 from engine_store.store import EngineStore
 from engines.command import Service, run
 from engines.command import command_line as command_line_of
 from video_service.catalog import ModelSource, find_model
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.choice import Situation, find_sets
+from video_service.clip_engines.choice import Situation, say_ready
 from video_service.clip_engines.shape import ClipShape
 from video_service.device import Device
 from video_service.model_card import TEMPORAL_SCALE
@@ -87,20 +86,9 @@ def _find(model: str | None) -> VideoModel:
     return VideoModel(source=find_buildable(_settings(model)))
 
 
-def _ready(model: str | None, store: EngineStore) -> Iterator[str]:
+def _ready(model: str | None, store: EngineStore) -> Iterable[str]:
     """Which whole sets this deployment's model could run on."""
-    situation = _situation(find_model(_settings(model)))
-    for target in ("onnx", "tensorrt-rtx", "tensorrt"):
-        try:
-            sets, refused = find_sets(target, store.root, situation)
-        except EngineRefused as error:
-            yield f"{target}: {error}"
-            continue
-        for found in sets:
-            yield (f"{target}: {found.shape} {found.precision} ready, {found.speed_up:.2f}x torch on "
-                   f"{found.measured_on or 'the CPU'}")
-        for reason in refused:
-            yield f"{target}: {reason}"
+    return say_ready(store, _situation(find_model(_settings(model))))
 
 
 def _situation(source: ModelSource) -> Situation:

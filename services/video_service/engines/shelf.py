@@ -14,7 +14,7 @@ from engines.sessions import SessionOptions, open_sessions
 from graphs.graph import dtype_of
 from video_service.catalog import RequestRefused
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.choice import EngineSet
+from video_service.clip_engines.choice import ClipEngines
 from video_service.clip_engines.shape import ClipShape
 from video_service.engines.slots import EngineCodec, EngineTextEncoder, EngineTransformer
 from video_service.load import LoadedModel
@@ -86,14 +86,14 @@ class EngineShelf:
         source = self._torch.source
         return _labelled(self._torch, engine=f"torch-{source.device}", reason=reason, dtype=source.dtype)
 
-    def _opened(self, engines: EngineSet) -> LoadedModel:
+    def _opened(self, engines: ClipEngines) -> LoadedModel:
         model = self._open.pop(engines.shape, None) or self._with_engines(engines)
         while len(self._open) >= _MAX_OPEN:
             self._open.pop(next(iter(self._open)))
         self._open[engines.shape] = model
         return model
 
-    def _with_engines(self, engines: EngineSet) -> LoadedModel:
+    def _with_engines(self, engines: ClipEngines) -> LoadedModel:
         base = self._torch
         manifests = [self._store.usable(recipe) for recipe in engines.recipes.values()]
         sessions = open_sessions(self._store, manifests, self._options)

@@ -9,6 +9,8 @@ import pytest
 
 from contracts.models import VideoModelInfo
 from contracts.videos import VideoRequest
+from engine_store import choice as module
+from engine_store.choice import Wish
 from engine_store.gpus import check_gpu
 from engine_store.manifest import Check, EngineRefused, Manifest, Precision, Target
 from engine_store.store import EngineStore
@@ -16,8 +18,7 @@ from tests.tiny_wan import TINY_CARD
 from video_service.app import create_app
 from video_service.catalog import RequestRefused, check_request, find_model
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines import choice as module
-from video_service.clip_engines.choice import EngineChoice, Situation, Wish, choose_engine
+from video_service.clip_engines.choice import EngineChoice, Situation, choose_engine
 from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
 from video_service.clip_engines.shape import ClipShape
 from video_service.settings import VideoSettings

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from engine_store.store import EngineStore
-from gateway.cli.engines import engines
+from gateway.cli.engines import engines, module_for
 from video_service.engines.__main__ import main
 
 
@@ -83,6 +83,23 @@ def test_what_is_built_and_verified_is_neither_built_nor_verified_again(
     assert main(["build", "--target", "auto", "--clips", "96x64x9"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == ["all 5 engines were already built"]
+
+
+@pytest.mark.parametrize(("model", "module"), [
+    ("", "video"), ("embedded", "video"), ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "video"), ("ali/i2vgen-xl", "video"),
+    ("Qwen/Qwen2-VL-2B-Instruct", "vl"), ("Qwen/Qwen2.5-VL-7B-Instruct", "vl"), ("Qwen/Qwen3-VL-4B-Instruct", "vl"),
+    ("VL/some-pipeline", "video"), ("pipeline", "video"), ("single", "vl"),
+])
+def test_the_model_says_whose_command_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, module: str
+) -> None:
+    """A folder by its files, whatever its name."""
+    for folder, name in (("pipeline", "model_index.json"), ("pipeline", "config.json"), ("single", "config.json")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    named = ["build", "--size", "64x64", f"--model={model}"] if model else ["build", "--size", "64x64"]
+    assert module_for(named) == f"{module}_service.engines"
 
 
 @pytest.mark.slow

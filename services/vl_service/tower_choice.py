@@ -1,0 +1,71 @@
+"""Which engines see pictures for a Qwen-VL checkpoint, decided from the store's manifests alone, and why."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine_store.choice import Found, Machine, make_set, ready_lines
+from engine_store.gpus import check_gpu
+from engine_store.manifest import EngineRefused, Recipe, Target
+from engine_store.recipes import make_recipe
+from engine_store.revisions import short
+from engine_store.store import EngineStore
+
+_GRAPH = "vision_"
+
+
+@dataclass(frozen=True, slots=True)
+class TowerShape:
+    """How many patches go into the tower at once."""
+
+    patches: int
+
+    @property
+    def graph(self) -> str:
+        """Name of the one graph."""
+        return f"{_GRAPH}{self.patches}"
+
+    def fields(self, graph: str) -> dict[str, int]:
+        """All there is."""
+        return {"patches": self.patches}
+
+    def __str__(self) -> str:
+        return f"{self.patches} patches"
+
+
+def tower_shape(recipe: Recipe) -> TowerShape | None:
+    """None where it is no tower's."""
+    return TowerShape(recipe.shape["patches"]) if recipe.graph.startswith(_GRAPH) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation(Machine):
+    """What the choice depends on besides the store."""
+
+    revision: str
+
+
+def say_ready(store: EngineStore, situation: Situation) -> Iterable[str]:
+    """Which engines the checkpoint's tower could run on, and why not on others, a line each."""
+    return ready_lines(situation, lambda target: _find(target, store, situation))
+
+
+def _find(target: Target, store: EngineStore, situation: Situation) -> Found[TowerShape]:
+    sets, refused = [], []
+    for manifest in store.manifests()[0]:
+        like, shape = manifest.recipe, tower_shape(manifest.recipe)
+        if shape is None or like.target != target:
+            continue
+        try:
+            if like.revision != situation.revision:
+                raise EngineRefused(
+                    f"built from other weights ({short(like.revision)}, not {short(situation.revision)})")
+            check_gpu(like, situation.capability)
+            # Of this recipe as it would be built now: what another version of a library made is stale.
+            usable = store.usable(make_recipe(
+                shape.graph, shape.fields(shape.graph), revision=like.revision, precision=like.precision,
+                target=like.target, capability=like.capability,
+            ))
+            sets.append(make_set(shape, like, {shape.graph: usable}))
+        except EngineRefused as error:
+            refused.append(f"{shape} {like.precision}: {error}")
+    return tuple(sets), refused
