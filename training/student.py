@@ -1,0 +1,116 @@
+"""What is trained: text encoder and transformer as one module, the losses they learn from, and their files."""
+
+import random
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from training.models import FLOW_SHIFT, new_text_encoder, new_transformer
+from training.reading import Reader, Readings, carried_over
+
+ROLLED_STEPS = (3, 4, 4, 4, 5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Encoded clips of one shape: latents and the pictures' condition [N, 16, t, h, w] bf16, token ids [N, 96]."""
+
+    latents: torch.Tensor
+    condition: torch.Tensor
+    pictured: torch.Tensor
+    tokens: torch.Tensor
+
+
+class Student(nn.Module):
+    """Text encoder and transformer as one module, and the losses they learn from."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.text_encoder = new_text_encoder(vocab_size)
+        self.transformer = new_transformer()
+        self.reader = Reader()
+        self.paths = random.Random(0)  # the same choices on every GPU: they wait for one another
+
+    def text(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """States [B, 96, 256], zero where the text has ended, and where it has not [B, 96]."""
+        attention = tokens.ne(0)
+        states = self.text_encoder(input_ids=tokens, attention_mask=attention.long()).last_hidden_state
+        return states * attention.unsqueeze(-1), attention
+
+    def velocity(self, noisy, sigma, condition, pictured, text) -> torch.Tensor:
+        """Predict noise - latents at `sigma` [B]; the mask marks latent frame 0 as given where there is a picture."""
+        given = pictured.view(-1, 1, 1, 1, 1).to(noisy.dtype)
+        mask = torch.zeros_like(noisy[:, :4])
+        mask[:, :, 0] = 1
+        model_input = torch.cat([noisy, mask * given, condition * given], dim=1)
+        return self.transformer(model_input, sigma * 1000, text, return_dict=False)[0]
+
+    def flow_loss(self, pool: Pool, rows: torch.Tensor) -> torch.Tensor:
+        """Flow matching: the velocity at a random point of the straight line from latents to noise."""
+        latents, condition = pool.latents[rows].float(), pool.condition[rows].float()
+        u = torch.rand(len(rows), device=latents.device)
+        bell = torch.sigmoid(torch.randn_like(u))
+        u = torch.where(torch.rand_like(u) < 0.5, u, bell)
+        sigma = FLOW_SHIFT * u / (1 + (FLOW_SHIFT - 1) * u)
+        sigma = torch.where(torch.rand_like(u) < 0.06, 1.0, sigma)
+        s = sigma.view(-1, 1, 1, 1, 1)
+        noise = torch.randn_like(latents)
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=latents.is_cuda):
+            text, _ = self.text(pool.tokens[rows])
+            guess = self.velocity((1 - s) * latents + s * noise, sigma, condition, pool.pictured[rows], text)
+        return (guess.float() - (noise - latents)).square().mean()
+
+    def rolled_loss(self, pool: Pool, rows: torch.Tensor) -> torch.Tensor:
+        """The same from where the model's own few steps lead, not from the straight line: what sampling meets.
+
+        Backward simulation after DMD2 (Yin et al. 2024), with the true clip as the end of every path: picture and words
+        determine it here, so no teacher is needed.
+        """
+        latents, condition = pool.latents[rows].float(), pool.condition[rows].float()
+        pictured, ones = pool.pictured[rows], torch.ones(len(rows), device=latents.device)
+        grid = few_steps(self.paths.choice(ROLLED_STEPS))
+        x = torch.randn_like(latents)
+        at = self.paths.randint(1, len(grid) - 2)
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=latents.is_cuda):
+            text, _ = self.text(pool.tokens[rows])
+            with torch.no_grad():
+                for now, then in pairwise(grid[: at + 1]):
+                    x = x + (then - now) * self.velocity(x, now * ones, condition, pictured, text).float()
+            guess = self.velocity(x, grid[at] * ones, condition, pictured, text)
+        return (guess.float() - (x - latents) / grid[at]).square().mean()
+
+    def reading_loss(self, readings: Readings, rows: torch.Tensor) -> torch.Tensor:
+        """How badly the text encoder's states tell which motions are asked for."""
+        tokens = readings.tokens[rows]
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.is_cuda):
+            states, attention = self.text(tokens)
+        return self.reader(states.float(), attention, readings.motions[rows], readings.speeds[rows])
+
+
+def few_steps(steps: int) -> list[float]:
+    """Sigmas of a sampler of so many steps, from 1 to 0, shifted as when sampling."""
+    even = [1 - step / steps for step in range(steps + 1)]
+    return [FLOW_SHIFT * u / (1 + (FLOW_SHIFT - 1) * u) for u in even]
+
+
+def save(student: nn.Module, folder: Path) -> None:
+    """Write both modules' weights in bfloat16."""
+    for name in ("transformer", "text_encoder"):
+        state = {key: value.bfloat16().contiguous() for key, value in getattr(student, name).state_dict().items()
+                 if key != "shared.weight"}  # tied to the encoder's own table
+        save_file(state, folder / f"{name}.safetensors")
+
+
+def take_up(student: Student, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Load an earlier run; its token table is carried over to this run's tokenizer."""
+    student.transformer.load_state_dict(load_file(folder / "transformer.safetensors"))
+    state = load_file(folder / "text_encoder.safetensors")
+    old = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+    table = "encoder.embed_tokens.weight"
+    state[table] = carried_over(old, tokenizer, state[table])
+    student.text_encoder.load_state_dict(state, strict=False)  # tied weights stand once
