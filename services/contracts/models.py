@@ -65,6 +65,10 @@ class VLModelInfo(FrozenModel):
     kind: Literal["vl"] = "vl"
     revision: str
     engine: str = Field(description="`embedded-cpu`, `transformers-cpu` or `transformers-cuda`.")
+    vision_engine: str = Field(
+        default="", description="What computes a Qwen checkpoint's vision tower, such as `torch-cpu` or `onnx-cpu`."
+    )
+    vision_engine_reason: str = Field(default="", description="Why that, in words.")
     dtype: str
     tasks: list[str]
     languages: list[str]

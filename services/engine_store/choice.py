@@ -10,7 +10,8 @@ from engine_store.shape import ShapeT
 
 Wish = Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"]
 
-_WORTH_IT = 0.97  # of torch's time: below the noise of one measurement, torch stays
+WORTH_IT = 0.97
+"""Of torch's time: below the noise of one measurement, torch stays."""
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots, for calling X[Shape] sets one attribute more
@@ -76,6 +77,7 @@ class Wording:
     """What torch does otherwise, such as `torch renders`."""
     others: str
     """What becomes of other shapes where an engine is forced."""
+    build: str = "stillmotion engines build"
 
 
 Found = tuple[tuple[EngineSet[ShapeT], ...], list[str]]
@@ -171,7 +173,7 @@ def _best_of_each_shape(
 
 def _is_faster(found: EngineSet[ShapeT], machine: Machine) -> bool:
     """Times of another GPU say nothing of this one."""
-    return found.speed_up * _WORTH_IT > 1 and found.measured_on == machine.gpu
+    return found.speed_up * WORTH_IT > 1 and found.measured_on == machine.gpu
 
 
 def _forced(
@@ -181,7 +183,7 @@ def _forced(
         detail = "; ".join(refused) or "nothing is built for this model"
         raise EngineRefused(
             f"no complete verified set of {target} engines ({detail}). "
-            f"Run `stillmotion engines build --target {target}`."
+            f"Run `{wording.build} --target {target}`."
         )
     reason = f"{wording.variable}={target}: {_list(sets)}; {wording.others}"
     return EngineChoice(forced=True, sets=sets, reason=reason)

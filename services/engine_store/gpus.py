@@ -34,7 +34,7 @@ def check_gpu(recipe: Recipe, capability: str | None) -> None:
 def _instead(recipe: Recipe, capability: str | None) -> str:
     command = "stillmotion engines build"
     if capability is None:
-        return "Run the service where that GPU is, or with VIDEO_ENGINE=auto."
+        return "Run the service where that GPU is, or leave the choice to it (`auto`)."
     if recipe.target == "tensorrt":
         return f"Run `{command} --target tensorrt` on this machine."
     if capability in RTX_RUNS_ON:

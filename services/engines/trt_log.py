@@ -18,7 +18,7 @@ _ADVICE = (
     (_MEMORY_WORDS, "Stop what else uses the memory, take a smaller size or fewer frames, or build with "
                     "`--stream-weights on`."),
     (("does not support this compute capability",),
-     "Use `VIDEO_ENGINE=torch` here, or `tensorrt` with engines built on this GPU."),
+     "Use torch here, or `tensorrt` with engines built on this GPU."),
     (("expecting compute", "incompatible device", "compute capability"), "Build it again on this machine."),
     (("expecting library version", "serialization version", "version tag", "not compatible with this version"),
      "Another version of TensorRT made it: build it again with `stillmotion engines build --rebuild`."),

@@ -9,7 +9,8 @@ from fastapi.responses import JSONResponse
 
 from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, DescribeResponse
 from contracts.errors import Problem
-from contracts.models import Health, VLModelList
+from contracts.models import Health, VLModelInfo, VLModelList
+from engine_store.manifest import EngineRefused
 from vl_service.describe import NothingToDescribeError, describe
 from vl_service.engine import DeadlineExceededError, Engine
 from vl_service.engine_thread import EngineThread, ModelFailedError, ModelNotReadyError, QueueFullError
@@ -68,9 +69,14 @@ def _add_health(app: FastAPI, engine: EngineThread) -> None:
     async def readyz() -> Response:
         """200 when a description would succeed now, else 503 with the reasons."""
         reasons = engine.ready_reasons()
-        details = {} if reasons else {"model": engine.engine.info.id, "engine": engine.engine.info.engine}
+        details = {} if reasons else _details(engine.engine.info)
         health = Health(ready=not reasons, stuck=engine.failed, reasons=reasons, details=details)
         return JSONResponse(health.model_dump(mode="json"), 503 if reasons else 200)
+
+
+def _details(info: VLModelInfo) -> dict[str, str]:
+    names = ("engine", "vision_engine", "vision_engine_reason")
+    return {"model": info.id} | {name: getattr(info, name) for name in names if getattr(info, name)}
 
 
 def _add_routes(app: FastAPI, engine: EngineThread, settings: Settings, metrics: VLMetrics) -> None:
@@ -109,6 +115,11 @@ def _queue_full(error: Exception) -> Problem:
                    detail=f"The vision-language service is busy; retry in {error.retry_after_s} s.")
 
 
+def _engine(error: Exception) -> Problem:
+    return Problem(status=503, code="engine_refused", title="The engine does not run",
+                   detail=f"{str(error)[:1500]}. Build it again, or set VL_ENGINE=auto, and restart the service.")
+
+
 def _deadline(error: Exception) -> Problem:
     return Problem(status=504, code="deadline_exceeded", title="No answer in time",
                    detail="The model did not answer in time; ask for fewer tasks or tokens, or raise VL_DEADLINE_S.")
@@ -132,8 +143,8 @@ def _nothing(error: Exception) -> Problem:
 
 _PROBLEMS: dict[type[Exception], Callable[[Exception], Problem]] = {
     ModelNotReadyError: _not_ready, ModelFailedError: _failed, QueueFullError: _queue_full,
-    DeadlineExceededError: _deadline, PictureRefusedError: _picture, UnknownProfileError: _profile,
-    NothingToDescribeError: _nothing,
+    DeadlineExceededError: _deadline, EngineRefused: _engine, PictureRefusedError: _picture,
+    UnknownProfileError: _profile, NothingToDescribeError: _nothing,
 }
 
 

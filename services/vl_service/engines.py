@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from engine_store.cuda import cuda_capability, cuda_name
 from engine_store.store import EngineStore
 from engines.command import Service, run
 from vl_service.checkpoint import (
@@ -23,7 +22,7 @@ from vl_service.checkpoint import (
 from vl_service.embedded_checkpoint import is_embedded
 from vl_service.qwen_tower import check_slots, slots_for
 from vl_service.settings import Settings
-from vl_service.tower_choice import Situation, TowerShape, say_ready
+from vl_service.tower_choice import TowerShape, say_ready, situation_of
 from vl_service.tower_source import TowerSource, empty_tower
 
 DEFAULT_PATCHES = "256,1024,4096"
@@ -98,11 +97,7 @@ def _store() -> EngineStore:
 
 def _ready(model: str | None, store: EngineStore) -> Iterable[str]:
     found = _find(model)
-    on_gpu = found.device == "cuda"
-    return say_ready(store, Situation(
-        revision=found.revision, device=found.device, capability=cuda_capability() if on_gpu else None,
-        gpu=cuda_name() if on_gpu else None,
-    ))
+    return say_ready(store, situation_of(found.revision, found.device))
 
 
 def _add_shape_options(command: argparse.ArgumentParser) -> None:

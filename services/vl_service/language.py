@@ -8,22 +8,16 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from contracts.models import VLModelInfo
+from engine_store.store import EngineStore
 from vl_service.asking import messages
-from vl_service.checkpoint import Checkpoint, load_checkpoint, size_limits
+from vl_service.checkpoint import Checkpoint, load_checkpoint
 from vl_service.engine import Answer, Deadline, Description, Task
 from vl_service.pictures import Picture
 from vl_service.polish import clean, in_language
 from vl_service.profiles import profiles
 from vl_service.settings import Settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """One picture through the vision tower: its output, and its patch grid `[1, 3]` (frames, rows, columns)."""
-
-    encoded: Any
-    grid_thw: torch.Tensor
-    num_tokens: int
+from vl_service.sight import Seen, Sight, TorchSight
+from vl_service.tower_choice import choose_tower, situation_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +48,10 @@ class _StopAtDeadline(StoppingCriteria):
 class LanguageEngine:
     """Runs one checkpoint. Every answer re-reads its conversation, so no state of an earlier call can leak in."""
 
-    def __init__(self, checkpoint: Checkpoint, *, sampling: Sampling, image_tokens: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, sampling: Sampling, sight: Sight) -> None:
         self._checkpoint = checkpoint
         self._sampling = sampling
-        self._size = size_limits(checkpoint.image_processor, image_tokens)
+        self._sight = sight
         self._info = VLModelInfo(
             id=checkpoint.id, revision=checkpoint.revision, engine=f"transformers-{checkpoint.device.type}",
             dtype=str(checkpoint.dtype).removeprefix("torch."),
@@ -67,13 +61,14 @@ class LanguageEngine:
 
     @property
     def info(self) -> VLModelInfo:
-        """Which model this is."""
-        return self._info
+        """Which model this is, and what sees for it now."""
+        return self._info.model_copy(
+            update={"vision_engine": self._sight.engine, "vision_engine_reason": self._sight.reason})
 
     @torch.inference_mode()
     def describe(self, picture: Picture | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         """See `engine.Engine.describe`. The picture goes through the vision tower once for all tasks."""
-        seen = None if picture is None else self._see(picture)
+        seen = None if picture is None else self._sight.see(picture)
         answers = []
         for task in tasks:
             deadline.check()
@@ -86,17 +81,6 @@ class LanguageEngine:
             return text
         second = self._write(seen, task, deadline, seed=task.seed + 1, again=True)
         return second if in_language(clean(second), task.language) else text
-
-    def _see(self, picture: Picture) -> Seen:
-        checkpoint = self._checkpoint
-        pixels = checkpoint.image_processor(images=[picture.rgb], size=self._size, return_tensors="pt")
-        grid_thw = pixels["image_grid_thw"].to(checkpoint.device)
-        encoded = checkpoint.model.model.get_image_features(
-            pixel_values=pixels["pixel_values"].to(checkpoint.device, checkpoint.dtype), image_grid_thw=grid_thw,
-            return_dict=True,
-        )
-        return Seen(encoded=encoded, grid_thw=grid_thw,
-                    num_tokens=int(grid_thw.prod()) // checkpoint.image_processor.merge_size**2)
 
     def _write(self, seen: Seen | None, task: Task, deadline: Deadline, *, seed: int, again: bool) -> str:
         checkpoint = self._checkpoint
@@ -136,8 +120,20 @@ class LanguageEngine:
 
 
 def load_language_model(settings: Settings) -> LanguageEngine:
-    """Load the checkpoint that `VL_MODEL` names."""
+    """Load the checkpoint that `VL_MODEL` names. Raises `EngineRefused` where `VL_ENGINE` names what cannot run."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    return LanguageEngine(
-        load_checkpoint(settings), sampling=Sampling(greedy=settings.greedy), image_tokens=settings.image_tokens)
+    checkpoint = load_checkpoint(settings)
+    return LanguageEngine(checkpoint, sampling=Sampling(greedy=settings.greedy), sight=_sight(checkpoint, settings))
+
+
+def _sight(checkpoint: Checkpoint, settings: Settings) -> Sight:
+    store = EngineStore(settings.engine_store_dir.resolve())
+    choice = choose_tower(settings.engine, store, situation_of(checkpoint.revision, checkpoint.device.type))
+    in_torch = TorchSight(checkpoint, image_tokens=settings.image_tokens, reason=choice.reason)
+    if choice.target is None:
+        return in_torch
+    # What runs engines is installed where some are built.
+    from vl_service.engine_sight import EngineSight, opener
+
+    return EngineSight(checkpoint, in_torch, choice, opener(store, checkpoint.device, settings.threads))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from engine_store.manifest import EngineRefused
 from vl_service.embedded import load_embedded
 from vl_service.embedded_checkpoint import is_embedded
 from vl_service.engine import Engine
@@ -10,10 +11,11 @@ from vl_service.settings import Settings
 
 def load_engine(settings: Settings) -> Engine:
     """Load the engine that the settings name; takes seconds to minutes, any failure is the caller's to report."""
-    if settings.model == "embedded":
-        return load_embedded(settings.models_dir / "vl", settings.threads)
-    folder = Path(settings.model).expanduser()
-    if is_embedded(folder):
+    folder = settings.models_dir / "vl" if settings.model == "embedded" else Path(settings.model).expanduser()
+    if settings.model == "embedded" or is_embedded(folder):
+        if settings.engine not in ("auto", "torch"):
+            raise EngineRefused(
+                f"VL_ENGINE={settings.engine}: there are no engines of the embedded checkpoint; set auto or torch")
         return load_embedded(folder, settings.threads)
     from vl_service.language import load_language_model  # transformers takes seconds to import: only where it is used
 

@@ -6,9 +6,11 @@ them (256, 1024, 4096, ...) serve pictures of every size. Qwen2.5-VL's windows a
 to equal length: window attention is then one batched product instead of a loop over lengths.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,6 +25,11 @@ from transformers.vision_utils import (
 from graphs.copies import with_float32_norms
 from graphs.graph import Graph
 
+_OF_THE_LAYOUT = (
+    "spatial_merge_size", "patch_size", "window_size", "fullatt_block_indexes", "num_grid_per_side",
+    "interpolation_mode", "interpolation_align_corners",
+)
+_TABLES = ("rotary_pos_emb", "pos_embed")
 _EMPTY = -1e4  # far below any score, and within float16
 
 
@@ -55,12 +62,27 @@ def slots_needed(tower: Any, grid_thw: torch.Tensor) -> int:
     return int(_slots(tower, grid_thw).max()) + 1
 
 
-def layout_of(tower: Any, grid_thw: torch.Tensor, slots: int) -> Layout:
-    """Lay the picture of the grid [1, 3] (frames, rows, columns) out over `slots`. Raises `PictureTooLarge`."""
+def on_host(tower: Any) -> Any:
+    """What laying pictures out takes of the tower, on the CPU, wherever the tower is."""
+    kept = {name: getattr(tower, name) for name in _OF_THE_LAYOUT if hasattr(tower, name)}
+    tables = {name: copy.deepcopy(getattr(tower, name)).cpu() for name in _TABLES if hasattr(tower, name)}
+    return SimpleNamespace(**kept, **tables)
+
+
+def layout_of(tower: Any, grid_thw: torch.Tensor, slots: int, *, dtype: torch.dtype | None = None) -> Layout:
+    """Lay the picture of the grid [1, 3] (frames, rows, columns) out over `slots`.
+
+    Args:
+        tower: or what `on_host` keeps of it, with `dtype`.
+        dtype: of the graph; default the tower's.
+
+    Raises:
+        PictureTooLarge: it does not fit.
+    """
     place = _slots(tower, grid_thw)
     if int(place.max()) >= slots:
         raise PictureTooLarge(f"a picture of {len(place)} patches needs {int(place.max()) + 1} slots, not {slots}")
-    dtype = tower.patch_embed.proj.weight.dtype
+    dtype = dtype or tower.patch_embed.proj.weight.dtype
     occupied = torch.zeros(slots)
     occupied[place] = 1.0
     positions = get_vision_position_ids(grid_thw, tower.spatial_merge_size)

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("data"), validation_alias="STILLMOTION_DATA")
     engines_dir: Path | None = Field(
         default=None, validation_alias="VL_ENGINES", description="Engine store; unset: in STILLMOTION_DATA.")
+    engine: Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"] = Field(
+        default="auto", validation_alias="VL_ENGINE",
+        description="A Qwen checkpoint's vision tower. auto: per number of patches, the fastest of what is built, "
+        "verified and measured here, else torch.")
     revision: str | None = Field(default=None, validation_alias="VL_REVISION", description="Hub revision to pin.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", validation_alias="VL_DEVICE")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", validation_alias="VL_DTYPE")

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from engine_store.choice import Found, Machine, make_set, ready_lines
+from engine_store.choice import EngineChoice, Found, Machine, Wish, Wording, choose, make_set, ready_lines
+from engine_store.cuda import cuda_capability, cuda_name
 from engine_store.gpus import check_gpu
 from engine_store.manifest import EngineRefused, Recipe, Target
 from engine_store.recipes import make_recipe
@@ -11,6 +12,10 @@ from engine_store.revisions import short
 from engine_store.store import EngineStore
 
 _GRAPH = "vision_"
+_WORDING = Wording(
+    variable="VL_ENGINE", computes="torch sees", others="larger pictures are made smaller",
+    build='stillmotion engines build --model "$VL_MODEL"',
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,21 @@ class Situation(Machine):
     """What the choice depends on besides the store."""
 
     revision: str
+
+
+def situation_of(revision: str, device: str) -> Situation:
+    """On this machine."""
+    if device != "cuda":
+        return Situation(revision=revision, device="cpu", capability=None, gpu=None)
+    return Situation(revision=revision, device="cuda", capability=cuda_capability(), gpu=cuda_name())
+
+
+def choose_tower(wish: Wish, store: EngineStore, situation: Situation) -> EngineChoice[TowerShape]:
+    """See `engine_store.choice.choose`. Raises `EngineRefused`."""
+    try:
+        return choose(wish, situation, lambda target: _find(target, store, situation), _WORDING)
+    except EngineRefused as error:
+        raise EngineRefused(f"VL_ENGINE={wish}: {error}") from error
 
 
 def say_ready(store: EngineStore, situation: Situation) -> Iterable[str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText
+from transformers.initialization import no_init_weights
 
 from engine_store.manifest import Precision, Recipe, Target
 from graphs.graph import DTYPES, Graph, dtype_of
@@ -81,8 +82,9 @@ def empty_tower(config: Any) -> Any:
 
 def read_tower(settings: Settings, config: Any, dtype: torch.dtype) -> Any:
     """The tower on the CPU. Raises `UnsupportedCheckpointError` for weights that are missing or do not fit."""
-    # Made as transformers makes it: tables that are no weights stay in float32.
-    tower = type(empty_tower(config))._from_config(config.vision_config, dtype=dtype)
+    with no_init_weights():  # random numbers for 700 million of them take a minute
+        # Made as transformers makes it: tables that are no weights stay in float32.
+        tower = type(empty_tower(config))._from_config(config.vision_config, dtype=dtype)
     try:
         tower.load_state_dict(_read_weights(settings))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:

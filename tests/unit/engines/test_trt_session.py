@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused_before_tensorrt_reads_it_as_garbage(
          "compute capability 9.0. Supported compute capabilities: 12.0. TensorRT-RTX does not support this compute "
          "capability, so the engine cannot be rebuilt for it. In throwUnlessComputeCapSupported at "
          "/_src/runtime/dispatch/runtime.cpp:84)",  # as an H200 said it
-         r"cannot be rebuilt.*Use `VIDEO_ENGINE=torch` here"),
+         r"cannot be rebuilt.*Use torch here"),
         ("Error Code 2: OutOfMemory (Requested size was 123 bytes.)", r"OutOfMemory.*--stream-weights on"),
     ],
 )

@@ -1,8 +1,10 @@
-"""Parts that many tests share: the default engine, and photographs as base64."""
+"""Parts that many tests share: the default engine, photographs as base64, and engines of vision towers."""
 
 import base64
+import functools
 import io
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import skimage.data
@@ -10,6 +12,9 @@ from PIL import Image
 
 from vl_service.embedded import EmbeddedEngine, load_embedded
 from vl_service.settings import Settings
+
+if TYPE_CHECKING:
+    from .built_tower import Build, Built
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +37,15 @@ def photograph_base64(photograph: Callable[[str], Image.Image]) -> Callable[[str
         photograph(name).save(buffer, "PNG")
         return base64.b64encode(buffer.getvalue()).decode()
     return encode
+
+
+@pytest.fixture(scope="session")
+def build_tower(tmp_path_factory: pytest.TempPathFactory) -> "Build":
+    """A tiny checkpoint of a family with an engine of its tower, built by the first test that asks for it."""
+    from . import built_tower  # transformers takes seconds to import
+
+    @functools.cache
+    def build(family: str) -> "Built":
+        return built_tower.build_tower(family, tmp_path_factory.mktemp("tower"))
+
+    return build

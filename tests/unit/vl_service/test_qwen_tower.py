@@ -8,9 +8,9 @@ import torch
 
 from vl_service.qwen_tower import PictureTooLarge, TowerGraph, layout_of, slots_for, slots_needed, tower_graph
 
+from .built_tower import SLOTS
 from .tiny_qwen import FAMILIES, tiny_tower
 
-SLOTS = 144
 BAR = 1e-4
 
 

@@ -1,14 +1,9 @@
 """Engines of vision towers, by the very command: built, listed, verified, refused; they see what transformers sees."""
 
 import copy
-import functools
-import io
 import json
 import shutil
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +13,12 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from engine_store.manifest import Manifest
-from engine_store.store import EngineStore
 from engines.onnxrt import OnnxSession
 from engines.tensorrt import RTX_CAPABILITIES, build_engine
 from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from graphs.export import export_graph
 from graphs.graph import run_in_torch
-from vl_service.engines import TowerModel, main
+from vl_service.engines import TowerModel
 from vl_service.language import load_language_model
 from vl_service.pictures import Picture
 from vl_service.qwen_tower import layout_of, tower_graph
@@ -33,61 +26,18 @@ from vl_service.settings import Settings
 from vl_service.tower_choice import TowerShape
 from vl_service.tower_source import TowerSource
 
-from .test_qwen_tower import SLOTS, check, grid, pixels_for, relative
-from .tiny_qwen import FAMILIES, save_tiny_checkpoint
+from .built_tower import SLOTS, Build, Built, command
+from .test_qwen_tower import check, grid, pixels_for, relative
+from .tiny_qwen import FAMILIES
 
 WORST_NODES = {"qwen2_vl": 100, "qwen2_5_vl": 105, "qwen3_vl": 105}
 """Two blocks each; a table that is no longer baked or a loop that was unrolled shows here."""
 BAR_FP16 = 5e-3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A tiny checkpoint and its engine for ONNX Runtime, which the command built."""
-
-    family: str
-    folder: Path
-    data: Path
-    said: str
-
-    @property
-    def store(self) -> EngineStore:
-        return EngineStore(self.data / "engines")
-
-    @property
-    def manifest(self) -> Manifest:
-        [found] = [found for found in self.store.manifests()[0] if found.recipe.target == "onnx"]
-        return found
-
-
-def command(data: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of `stillmotion engines`, on the store in `data`."""
-    said, told = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(told):
-        patch.setenv("STILLMOTION_DATA", str(data))
-        patch.setenv("VL_DEVICE", "cpu")
-        patch.delenv("VL_MODEL", raising=False)
-        return main(arguments), said.getvalue(), told.getvalue()
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
-    torch.set_num_threads(1)
-
-    @functools.cache
-    def build(family: str) -> Built:
-        folder = save_tiny_checkpoint(family, tmp_path_factory.mktemp("tower") / family)
-        data = tmp_path_factory.mktemp("data")
-        status, said, told = command(data, "build", "--model", str(folder), "--patches", str(SLOTS))
-        assert status == 0, told
-        return Built(family=family, folder=folder, data=data, said=said)
-
-    return build
-
-
 @pytest.fixture(params=FAMILIES)
-def built(request: pytest.FixtureRequest, build: Callable[[str], Built]) -> Built:
-    return build(request.param)
+def built(request: pytest.FixtureRequest, build_tower: Build) -> Built:
+    return build_tower(request.param)
 
 
 @pytest.fixture
@@ -180,9 +130,9 @@ def test_an_engine_that_computes_something_else_is_quarantined(
 
 
 @pytest.fixture
-def windowed(build: Callable[[str], Built]) -> Path:
+def windowed(build_tower: Build) -> Path:
     """A checkpoint whose tower has windows of sixteen patches."""
-    return build("qwen2_5_vl").folder
+    return build_tower("qwen2_5_vl").folder
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -208,7 +158,8 @@ def test_an_impossible_order_is_refused_before_anything_is_built(
 def test_a_size_is_the_patches_that_the_service_makes_of_such_a_picture(windowed: Path) -> None:
     settings = Settings(model=str(windowed), device="cpu", image_tokens=16)
     model = TowerModel(settings=settings, id="m", revision="a1", device="cpu")
-    seen = load_language_model(settings)._see(Picture(rgb=Image.new("RGB", (600, 300)), width=600, height=300)).grid_thw
+    picture = Picture(rgb=Image.new("RGB", (600, 300)), width=600, height=300)
+    seen = load_language_model(settings)._sight.see(picture).grid_thw
     [[_, rows, columns]] = seen.tolist()
     [shape] = model.shapes(Namespace(size="600x300", patches=""))
     assert rows * columns <= shape.patches <= -(-rows // 4) * -(-columns // 4) * 16
