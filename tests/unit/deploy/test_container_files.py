@@ -1,10 +1,12 @@
 """Laws of the container files that can be checked without building anything."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,23 @@ def test_every_copied_path_is_in_the_checkout_and_in_the_build_context(kind: str
         assert listed.stdout, f"{source} is not in the checkout"
         parts = [source, *map(str, Path(source).parents)]
         assert any(fnmatch(part, pattern) for part in parts for pattern in admitted), f"{source} is ignored"
+
+
+@pytest.mark.parametrize("kind", DOCKERFILES.values())
+def test_an_image_holds_every_package_of_ours_that_its_code_imports(kind: str) -> None:
+    ours = {path.name for path in (ROOT / "services").iterdir() if path.is_dir()} | {"gateway"}
+    held = [ROOT / source for source in copied_from_the_checkout(kind) if Path(source).name in ours]
+    wanted = {name for folder in held for path in folder.rglob("*.py") for name in imported(path)} & ours
+    assert wanted <= {folder.name for folder in held}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The first names of the modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
 
 
 @pytest.mark.parametrize("kind", DOCKERFILES.values())
