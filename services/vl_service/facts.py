@@ -1,6 +1,6 @@
 """Picture facts by measurement alone: colour, light, sharpness, layout. No model and no guess about content."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,7 @@ from PIL import Image
 
 from vl_service.colours import ColourShare, FloatArray, lab_from_rgb, palette_of
 from vl_service.layout import Layout, measure_layout
+from vl_service.regions import measure_regions
 
 WORKING_SIDE = 256  # pixels of the longer side that everything but the size is measured at
 
@@ -30,6 +31,8 @@ class PictureFacts:
     sharpness: float
     """Share of the lightness variation that lies in the finest detail."""
     layout: Layout
+    regions: dict[str, tuple[ColourShare, ...]] = field(default_factory=dict[str, tuple[ColourShare, ...]])
+    """Main colours of the parts of `regions.py`; one without an entry is not there, or was not measured."""
 
 
 def measure_facts(picture: Image.Image, *, width: int, height: int) -> PictureFacts:
@@ -38,6 +41,7 @@ def measure_facts(picture: Image.Image, *, width: int, height: int) -> PictureFa
     lightness: FloatArray = lab_HW3[..., 0] / np.float32(100)
     low, high = np.percentile(lightness, [5, 95])
     chroma = np.hypot(lab_HW3[..., 1], lab_HW3[..., 2])
+    layout = measure_layout(lab_HW3)
     return PictureFacts(
         width=width, height=height,
         palette=palette_of(lab_HW3.reshape(-1, 3)[::3]),
@@ -46,7 +50,8 @@ def measure_facts(picture: Image.Image, *, width: int, height: int) -> PictureFa
         colourfulness=float(chroma.mean() / 100),
         warmth=float(lab_HW3[..., 2].mean() / 100),
         sharpness=_sharpness(lightness),
-        layout=measure_layout(lab_HW3),
+        layout=layout,
+        regions=measure_regions(lab_HW3, layout),
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vl_service.colours import FloatArray, palette_of
 
@@ -35,8 +36,9 @@ def measure_layout(lab_HW3: FloatArray) -> Layout:
     backdrop = _backdrop(lab_HW3)
     return Layout(
         horizon=horizon, detail_x=x, detail_y=y, detail_area=area, backdrop=backdrop,
-        sky=0.0 if backdrop else _sky_share(lab_HW3), water=0.0 if backdrop else _water_share(lab_HW3, horizon),
-        greenery=_greenery_share(lab_HW3),
+        sky=0.0 if backdrop else _sky_share(lab_HW3),
+        water=0.0 if backdrop else float(water_mask(lab_HW3, horizon).mean()),
+        greenery=float(greenery_mask(lab_HW3).mean()),
     )
 
 
@@ -98,7 +100,12 @@ def _backdrop(lab_HW3: FloatArray) -> str | None:
 
 
 def _sky_share(lab_HW3: FloatArray) -> float:
-    """Share of what runs down from the top edge and is even and blue, or even and nearly white."""
+    share = float(sky_mask(lab_HW3).mean())
+    return share if share >= 0.06 else 0.0
+
+
+def sky_mask(lab_HW3: FloatArray) -> NDArray[np.bool_]:
+    """What runs down from the top edge and is even and blue, or even and nearly white: `[H, W]`."""
     lightness, a, b = np.moveaxis(lab_HW3, -1, 0)
     chroma = np.hypot(a, b)
     vertical, horizontal = np.gradient(lightness)
@@ -107,28 +114,30 @@ def _sky_share(lab_HW3: FloatArray) -> float:
     pale = (lightness > 78) & (chroma < 12)
     if pale[-max(1, len(pale) // 20):].mean() > 0.5:
         pale = np.zeros_like(pale)  # paper or a studio: it is as white below as above
-    from_top = np.logical_and.accumulate((blue | pale) & even, axis=0)
+    from_top: NDArray[np.bool_] = np.logical_and.accumulate((blue | pale) & even, axis=0)
     if from_top[: max(1, len(from_top) // 20)].mean() < 0.35:
-        return 0.0
-    share = float(from_top.mean())
-    return share if share >= 0.06 else 0.0
+        return np.zeros_like(from_top)
+    return from_top
 
 
-def _water_share(lab_HW3: FloatArray, horizon: float | None) -> float:
-    """Share of blue or teal ground in the lower part whose texture runs level, as ripples seen from the side do."""
+def water_mask(lab_HW3: FloatArray, horizon: float | None) -> NDArray[np.bool_]:
+    """Blue or teal ground in the lower part whose texture runs level, as ripples seen from the side do: `[H, W]`."""
+    found = np.zeros(lab_HW3.shape[:2], dtype=np.bool_)
     top = int(lab_HW3.shape[0] * (horizon if horizon is not None else 0.5))
     lower = lab_HW3[top:]
     if len(lower) < 4:
-        return 0.0
+        return found
     lightness, a, b = np.moveaxis(lower, -1, 0)
     wet = (b < -4) & (a < 10) & (lightness > 8) & (lightness < 88)
     if wet.mean() < 0.3:
-        return 0.0
+        return found
     vertical, horizontal = (np.abs(part) for part in np.gradient(lightness))
-    level = float(vertical[wet].mean()) > 1.25 * float(horizontal[wet].mean())
-    return float(wet.sum() / lab_HW3[..., 0].size) if level else 0.0
+    if float(vertical[wet].mean()) > 1.25 * float(horizontal[wet].mean()):
+        found[top:] = wet
+    return found
 
 
-def _greenery_share(lab_HW3: FloatArray) -> float:
+def greenery_mask(lab_HW3: FloatArray) -> NDArray[np.bool_]:
+    """What is green as plants are: `[H, W]`."""
     lightness, a, b = np.moveaxis(lab_HW3, -1, 0)
-    return float(((a < -6) & (b > 6) & (lightness > 8) & (lightness < 92)).mean())
+    return (a < -6) & (b > 6) & (lightness > 8) & (lightness < 92)

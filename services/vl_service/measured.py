@@ -21,7 +21,7 @@ def with_measured_colours(text: str, facts: PictureFacts, language: Language) ->
 
     def measured(match: re.Match[str]) -> str:
         several = len(_colour(language).findall(match.group()))
-        return _listed([colour_name(name, language) for name in names[:several]], language)
+        return listed([colour_name(name, language) for name in names[:several]], language)
 
     return _lists(language).sub(measured, text)
 
@@ -47,7 +47,8 @@ def _lists(language: Language) -> re.Pattern[str]:
     return re.compile(f"{one}(?:、{one})*和{one}" if language == "zh" else f"{one}(?:, {one})* and {one}")
 
 
-def _listed(words: list[str], language: Language) -> str:
+def listed(words: list[str], language: Language) -> str:
+    """Words with commas and an "and"."""
     if len(words) < 2:
         return "".join(words)
     joiner, last = ("、", "和") if language == "zh" else (", ", " and ")

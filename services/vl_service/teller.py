@@ -5,14 +5,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from contracts.describe import Language
+from vl_service.elsewhere import colour_there
 from vl_service.hedging import hedged
 from vl_service.measured import with_measured_colours
 from vl_service.naming import definite
-from vl_service.plain_question import CANNOT_TELL, plainly
+from vl_service.plain_question import CANNOT_TELL, read_question
 from vl_service.polish import in_language, lines, sentences
 from vl_service.profiles import Part, Profile
 from vl_service.record import Record
 from vl_service.speaker import PART_MARKERS, Glimpse, Said, Speaker
+from vl_service.subject_words import SubjectWords, words_of_subject
 
 TRIES = 4
 SUGGESTIONS = 3
@@ -53,12 +55,17 @@ class Teller:
     def answer(self, question: str, language: Language, at_most: int) -> str:
         """The answer to a question; where the decoder gropes for words, that it cannot tell."""
         header = ["<question>", f"<{language}>"]
-        plain = plainly(question, language)
-        said = self._speaker.say(self._glimpse, header, plain or question, at_most, None, self._check)
+        reading = read_question(question, language, self._words(question), _places(self.record))
+        if reading.way == "measured":
+            there = colour_there(reading.part, self._glimpse.facts, self.record, language)
+            return there or CANNOT_TELL[language]
+        if reading.way == "cannot tell":
+            return CANNOT_TELL[language]
+        said = self._speaker.say(self._glimpse, header, reading.plain or question, at_most, None, self._check)
         text = self._measured(self._speaker.tokenizer.decode(said.tokens), language)
         phrase = self.phrase(language)
         denies = f"(?:I do not see|我没有看到) ?(?:an? )?{re.escape(_noun(phrase, language))}"
-        groping = plain is None and said.least < LEAST_SURE
+        groping = not reading.plain and said.least < LEAST_SURE
         if groping or (phrase and re.search(denies, text)) or not _whole(text, language):
             return CANNOT_TELL[language]
         return hedged(text, language) if self.record.sureness == "likely" and phrase and phrase in text else text
@@ -88,6 +95,11 @@ class Teller:
             match = _PHRASE[language].match(self._split(said).get("photo", ""))
             self._phrases[language] = match.group(1) if match and self.record.kind else ""
         return self._phrases[language]
+
+    def _words(self, question: str) -> SubjectWords:
+        """What the subject may be called; its Chinese name is told only where it is needed."""
+        noun = definite(self.phrase("zh"), "zh") if _HAN.search(question) and self.record.kind else ""
+        return words_of_subject(self.record, noun.removeprefix("这"))
 
     def _told(
         self, header: list[str], asked: str, language: Language, at_most: int, seeds: Sequence[int | None],
@@ -122,6 +134,14 @@ class Teller:
 
 def _noun(phrase: str, language: Language) -> str:
     return definite(phrase, language).removeprefix("the ")
+
+
+def _places(record: Record) -> frozenset[str]:
+    """Where the subject lies, as parts of the picture are called."""
+    if (record.level, record.side) == ("middle", "centre"):
+        return frozenset({"middle"})
+    level, side = {"top": "upper", "bottom": "lower"}.get(record.level, ""), record.side
+    return frozenset({level, side} - {"", "centre"})
 
 
 def _others(seed: int) -> list[int]:

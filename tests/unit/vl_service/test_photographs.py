@@ -105,6 +105,34 @@ def test_simple_questions_are_answered_and_others_are_not_made_up(
     assert "cannot tell" in sign.text
 
 
+def answers_to(engine: EmbeddedEngine, image: Image.Image, language: Language, *questions: str) -> list[str]:
+    return [answer.text for answer in ask(engine, image, [
+        prompt_task(kind="question", question=question, language=language) for question in questions])]
+
+
+def test_the_colour_or_number_of_another_thing_is_not_that_of_the_subject(
+    embedded_engine: EmbeddedEngine, photograph: Photograph
+) -> None:
+    cat = photograph("chelsea")
+    for said in (
+        *answers_to(embedded_engine, cat, "en", "What colour is the sky?", "What color is the sofa?",
+                    "What colour are the cat's eyes?", "How many clouds are there?", "Where is the dog?"),
+        *answers_to(embedded_engine, cat, "zh", "天空是什么颜色？", "沙发是什么颜色？", "有几朵云？"),
+    ):
+        assert "cannot tell" in said or "看不出来" in said
+    assert "brown" in answers_to(embedded_engine, cat, "en", "What colour is the kitten?")[0]
+    assert "棕" in answers_to(embedded_engine, cat, "zh", "小猫是什么颜色？")[0]
+
+
+def test_the_colour_of_the_sky_is_told_where_there_is_one(
+    embedded_engine: EmbeddedEngine, photograph: Photograph
+) -> None:
+    rocket = photograph("rocket")  # before a deep blue sky
+    assert answers_to(embedded_engine, rocket, "en", "What colour is the sky?") == [
+        "What looks like sky is mostly dark blue."]
+    assert answers_to(embedded_engine, rocket, "zh", "天空是什么颜色？") == ["看起来像天空的部分大多是深蓝色。"]
+
+
 def test_equal_seeds_give_equal_words(embedded_engine: EmbeddedEngine, photograph: Photograph) -> None:
     coffee, drawn = photograph("coffee"), [task for task in usual(5) if task.kind != "caption"][:2]
     assert ask(embedded_engine, coffee, drawn) == ask(embedded_engine, coffee, drawn)
