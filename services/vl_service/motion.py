@@ -96,9 +96,15 @@ def _table() -> Table:
         },
         filler_en=frozenset(data["filler"]["en"]),
         filler_zh=re.compile("|".join(sorted(data["filler"]["zh"], key=len, reverse=True))),
-        moving=re.compile(f"{data['moving']['en']}|{data['moving']['zh']}"),
+        moving=_moving(data["moving"]),
         negation=re.compile(f"{data['negation']['en']}|{data['negation']['zh']}"),
     )
+
+
+def _moving(row: dict[str, str]) -> re.Pattern[str]:
+    stems, words, zh = "|".join(row["en_stems"].split()), row["en_words"].replace("\n", ""), row["zh"].replace("\n", "")
+    endings = "s|e|es|ed|d|y|ies|ied|[bdgklmnprtvz]?(?:ing|ed)"
+    return re.compile(rf"\b(?:(?:{stems})(?:{endings})?|{words})\b|{zh}")
 
 
 def motion_names() -> dict[str, MotionKind]:

@@ -17,6 +17,10 @@ from vl_service.wish import Wish, read_wish
 SUITS_ANYTHING = ("zoom_in", "zoom_out", "pan_left", "pan_right")
 _SPEAKS_OF_LIGHT = re.compile(
     r"light|lit\b|sun|moon|night|dark|bright|dusk|dawn|evening|morning|glow|shadow|neon|光|夜|阳|暗|亮|黄昏|清晨|影")
+_SPEAKS_OF_CAMERA = re.compile(
+    r"camera|\blens\b|\bshot\b|\bview|\bdrone|\bdolly|\bcrane\b|gimbal|steadicam|hand-?held|tripod|track(?:s|ing)\b|"
+    r"\borbit|\bpans?\b|\bpanning|\bzoom|\btilt|fly-?(?:over|by|through)|lapse|\bwe\b|\bus\b|镜头|航拍|运镜|跟拍|环绕|视角|我们|"
+    r"推轨|摇臂|稳定器|三脚架|延时")
 _POINTS_BACK = re.compile(r"\b(?:it|its|they|them|their|this|everything|subject|he|she|him|her|his)\b|它|他|她|主体|这")
 _SEVERAL = re.compile(r"(?:two|three|four) (?!of )")
 _HAN = re.compile(r"[一-鿿]")
@@ -149,7 +153,7 @@ def _light(draft: Draft) -> str:
 
 
 def _camera(draft: Draft) -> str:
-    spoken = "camera" in draft.wish.words.lower() or "镜头" in draft.wish.words
+    spoken = _SPEAKS_OF_CAMERA.search(draft.wish.words.lower()) is not None
     if spoken or any(motion.kind == "camera" for motion in draft.wish.motions):
         return ""
     return draft.told.get("camera") or ("镜头固定。" if draft.language == "zh" else "The camera stays fixed.")

@@ -53,12 +53,34 @@ def test_what_people_write_is_read_as_they_mean_it(words: str, expected: list[tu
 @pytest.mark.parametrize("words", [
     "a cat on a sofa, golden light", "a wide street, a man on the right",
     "a still life with fruit", "autumn in the fall colours", "rocks on a beach",
-    "一只猫坐在沙发上", "",
+    "an open book on a desk", "a stop sign in the snow", "a rock, a leaf and a rose", "a race car",
+    "green land, a close friend", "a reading lamp",
+    "一只猫坐在沙发上", "动物的照片", "机场的飞机", "走廊里的转椅", "玩具熊", "",
 ])
 def test_words_that_only_describe_ask_for_no_motion(words: str) -> None:
     request = read_request(words)
     assert request.motions == ()
     assert not request.says_motion
+
+
+OWN_WORDS = (
+    "we soar over the rooftops", "a drone shot along the coast", "the horse gallops off",
+    "the candle gutters and smokes",
+    "petals unfurl", "a wave crashes on the shore", "the crowd disperses", "she kneels and waves", "he sits down",
+    "time-lapse of the clouds", "parallax effect on the mountains", "the dog fetches and catches the stick",
+    "the ink dissolves in the water", "a bird takes flight", "the leaves rustle", "the sun sets over the bay",
+    "the lens orbits the statue", "crane up over the trees", "rack focus to the door", "slow motion of the splash",
+    "the cat stays in place", "she pauses at the door", "the lake lies in complete stillness", "shot from a tripod",
+    "nothing stirs in the forest", "the guard remains at rest", "the train comes to rest",
+    "马群奔驰而过", "她转身离开", "花朵绽放", "航拍海岸线", "云层翻涌的延时摄影", "老人鞠躬",
+    "火焰升腾燃烧", "雪花漫天飘舞", "环绕雕像", "猫停下脚步", "她静静地站着", "森林纹丝不动", "墨水在水中散开",
+    "小狗扑向皮球",
+)
+
+
+@pytest.mark.parametrize("words", OWN_WORDS)
+def test_any_word_of_motion_or_of_stillness_is_noticed(words: str) -> None:
+    assert read_request(words).says_motion
 
 
 def test_motion_in_words_of_its_own_is_noticed() -> None:

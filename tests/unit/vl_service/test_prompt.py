@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from contracts.describe import Language
 from tests.unit.vl_service.scenes import plain, prompt_task
 from tests.unit.vl_service.taught import taught
+from tests.unit.vl_service.test_motion import OWN_WORDS
 from vl_service.describe import _polish
 from vl_service.motion import motion_names, quoted_parts, read_request
 from vl_service.pictures import Picture
@@ -111,6 +112,18 @@ def test_any_quoted_words_survive(quoted: str, profile: str, language: Language)
 def test_the_users_own_motion_gets_no_second_one() -> None:
     text = finished("cat", user_prompt="the cat turns its head")
     assert text == "The cat turns its head."
+
+
+@pytest.mark.parametrize(("words", "profile"), list(itertools.product(OWN_WORDS, profiles())))
+def test_words_that_tell_of_motion_or_stillness_get_no_camera_move_beside_their_own(words: str, profile: str) -> None:
+    for scene in ("cat", "ship at sea", None):
+        assert camera_moves(finished(scene, user_prompt=words, profile=profile)) <= camera_moves(words) | {"hold_still"}
+
+
+@pytest.mark.parametrize("words", ["we soar over the rooftops", "a drone shot along the coast", "航拍海岸线"])
+def test_a_camera_that_moves_in_the_users_words_is_not_held_still(words: str) -> None:
+    for profile in profiles():
+        assert "hold_still" not in camera_moves(finished("ship at sea", user_prompt=words, profile=profile))
 
 
 def test_a_thing_that_moves_in_the_users_words_is_not_the_subject() -> None:
