@@ -78,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=44_032)
     parser.add_argument("--implants", type=float, default=1.1, help="as a multiple of the pictures")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--redrawn", type=float, default=0.6, help="share of the drawings turned, tinted or cut")
+    parser.add_argument("--redrawn", type=float, default=0.0, help="share of the drawings turned, tinted or cut")
     parser.add_argument("--gather-s", type=float, default=100, help="draw no more pictures after so many seconds")
     parser.add_argument("--total-s", type=float, default=400, help="stop training so many seconds after the start")
     parser.add_argument("--batch", type=int, default=192)
