@@ -1,0 +1,77 @@
+"""What the text side learns with, and what the transformer meets of its own steps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+from training.models import FLOW_SHIFT
+from training.reading import Reader, carried_over, readings
+from training.scenes import MOTIONS
+from training.student import Pool, Student, few_steps
+from training.tokens import train_tokenizer
+
+ASKED = [("the camera pans left", ("pan_left",), "normal"), ("镜头缓缓推近", ("zoom_in",), "slow")]
+
+
+@pytest.mark.parametrize("steps", [3, 4, 5])
+def test_own_steps_are_taken_where_the_sampler_takes_them(steps: int) -> None:
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT, num_train_timesteps=1000)
+    scheduler.set_timesteps(steps)
+    assert few_steps(steps) == pytest.approx(scheduler.sigmas.tolist(), abs=2e-3)
+
+
+def test_tokens_that_both_tokenizers_have_keep_their_rows_and_others_start_from_their_parts(tmp_path: Path) -> None:
+    old = train_tokenizer(["pan left"] * 3 + ["view point"] * 3, 400, tmp_path / "old")
+    new = train_tokenizer(["pan left"] * 3 + ["viewpoint"] * 3, 400, tmp_path / "new")
+    table = torch.randn(len(old), 8)
+    carried = carried_over(old, new, table)
+    before, after = old.get_vocab(), new.get_vocab()
+    assert "Ġpan" in before
+    assert "Ġviewpoint" not in before
+    for token in before.keys() & after.keys():
+        assert torch.equal(carried[after[token]], table[before[token]])
+    parts = old("viewpoint", add_special_tokens=False).input_ids
+    assert len(parts) > 1
+    assert torch.allclose(carried[after["Ġviewpoint"]], table[parts].mean(0))
+
+
+def test_a_reading_says_which_motions_a_prompt_asks_for_and_how_fast(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer([text for text, _, _ in ASKED], 400, tmp_path)
+    found = readings(ASKED, tokenizer, "cpu")
+    assert [MOTIONS[row.argmax()] for row in found.motions] == ["pan_left", "zoom_in"]
+    assert found.motions.sum().item() == 2
+    assert found.speeds.tolist() == [1, 0]
+
+
+def test_what_stands_behind_the_end_of_a_prompt_is_not_read() -> None:
+    states, attention = torch.randn(2, 6, 256), torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]]).bool()
+    motions, speeds = torch.zeros(2, len(MOTIONS)), torch.zeros(2, dtype=torch.long)
+    reader = Reader()
+    loss = reader(states, attention, motions, speeds)
+    states[~attention] = 100.0
+    assert torch.equal(reader(states, attention, motions, speeds), loss)
+
+
+class Pointing(Student):
+    """Points from wherever it is to `goal`."""
+
+    goal: torch.Tensor
+
+    def velocity(self, noisy, sigma, condition, pictured, text) -> torch.Tensor:
+        return (noisy - self.goal) / sigma.view(-1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("turn", range(6))
+def test_wherever_its_own_steps_lead_only_the_way_to_the_true_clip_costs_nothing(turn: int) -> None:
+    latents = torch.randn(1, 16, 2, 4, 4)
+    pool = Pool(latents=latents, condition=torch.zeros_like(latents), pictured=torch.ones(1, dtype=torch.bool),
+                tokens=torch.ones(1, 96, dtype=torch.long))
+    student = Pointing(8)
+    student.paths.seed(turn)
+    student.goal = latents
+    assert float(student.rolled_loss(pool, torch.tensor([0]))) < 1e-8
+    student.goal = torch.zeros_like(latents)
+    assert float(student.rolled_loss(pool, torch.tensor([0]))) > 0.1
