@@ -157,7 +157,7 @@ def train(args: argparse.Namespace) -> None:
         batch = args.small_batch if small else args.full_batch
         encoded = fleet.elapsed()
         end = min(encoded + args.round_s, small_until + 5 if small else args.total_s)
-        losses, read, part = [], [], 0.0
+        learnt: dict[str, list[torch.Tensor]] = {"loss": [], "rolled": [], "reading": []}
         while (now := fleet.elapsed()) < end:
             part = min(1.0, now / args.total_s)
             for _ in range(10):
@@ -176,17 +176,16 @@ def train(args: argparse.Namespace) -> None:
                 muon.step(args.muon_lr * rate)
                 student.zero_grad(set_to_none=True)
                 average.update(step)
-                losses.append(loss.detach())
-                read.append(reading.detach())
+                learnt["rolled" if rolled else "loss"].append(loss.detach())
+                learnt["reading"].append(reading.detach())
                 step += 1
         turn += 1
         fleet.agree(parameters)
-        if fleet.rank == 0 and losses:
+        if fleet.rank == 0 and learnt["loss"]:
             save(average.model, out)
-            even, odd, words = (torch.stack(some[-200:]).mean().item() for some in (losses[::2], losses[1::2], read))
             row = {"shape": list(pool.latents.shape[2:]), "step": step, "s": round(time.monotonic() - fleet.start),
-                   "encode_s": round(encoded - elapsed, 1), "loss": round(even, 4),
-                   "rolled" if part > args.rolled_from else "odd": round(odd, 4), "reading": round(words, 4)}
+                   "encode_s": round(encoded - elapsed, 1)}
+            row |= {name: round(torch.stack(some[-200:]).mean().item(), 4) for name, some in learnt.items() if some}
             print(json.dumps(row), flush=True)
 
 

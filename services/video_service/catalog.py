@@ -8,10 +8,9 @@ from pathlib import Path
 
 from contracts.models import IntRange, Sampler, VideoModelInfo
 from contracts.videos import VideoRequest
-from engine_store.cuda import cuda_capability, cuda_name
 from engine_store.manifest import EngineRefused
 from video_service.checkpoint_folder import CheckpointFolder, ModelUnavailable, open_checkpoint
-from video_service.clip_engines.choice import EngineChoice, Situation, choose_engine
+from video_service.clip_engines.choice import EngineChoice, choose_engine, situation_of
 from video_service.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
 from video_service.lora import Lora, find_lora
 from video_service.model_card import ModelCard, read_card
@@ -76,10 +75,8 @@ def find_model(settings: VideoSettings) -> ModelSource:
 
 
 def _choose_engine(settings: VideoSettings, folder: CheckpointFolder, card: ModelCard, device: Device) -> EngineChoice:
-    situation = Situation(
-        revision=folder.revision, text_tokens=card.max_sequence_length, steps=card.steps.default, device=device,
-        capability=cuda_capability() if device == "cuda" else None, gpu=cuda_name() if device == "cuda" else None,
-    )
+    situation = situation_of(
+        folder.revision, device, text_tokens=card.max_sequence_length, steps=card.steps.default)
     try:
         return choose_engine(settings.engine, settings.engine_store_dir.resolve(), situation)
     except EngineRefused as error:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from engine_store.choice import EngineChoice as EngineChoiceOf
 from engine_store.choice import EngineSet, Found, Machine, Wish, Wording, choose, make_set, ready_lines
+from engine_store.cuda import cuda_capability, cuda_name
 from engine_store.gpus import check_gpu
 from engine_store.manifest import EngineRefused, Recipe, Target
 from engine_store.revisions import short
 from engine_store.store import EngineStore
 from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
 from video_service.clip_engines.shape import ClipShape
+from video_service.device import Device
 
 ClipEngines = EngineSet[ClipShape]
 EngineChoice = EngineChoiceOf[ClipShape]
@@ -26,6 +28,15 @@ class Situation(Machine):
     revision: str
     text_tokens: int
     steps: int
+
+
+def situation_of(revision: str, device: Device, *, text_tokens: int, steps: int) -> Situation:
+    """On this machine."""
+    on_gpu = device == "cuda"
+    return Situation(
+        revision=revision, text_tokens=text_tokens, steps=steps, device=device,
+        capability=cuda_capability() if on_gpu else None, gpu=cuda_name() if on_gpu else None,
+    )
 
 
 def choose_engine(wish: Wish, store_dir: Path, situation: Situation) -> EngineChoice:

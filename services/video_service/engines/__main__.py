@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine_store.cuda import cuda_capability, cuda_name
 from engine_store.store import EngineStore
 from engines.command import Service, run
 from engines.command import command_line as command_line_of
-from video_service.catalog import ModelSource, find_model
+from video_service.catalog import find_model
 from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.choice import Situation, say_ready
+from video_service.clip_engines.choice import say_ready, situation_of
 from video_service.clip_engines.shape import ClipShape
 from video_service.device import Device
 from video_service.model_card import TEMPORAL_SCALE
@@ -88,15 +87,9 @@ def _find(model: str | None) -> VideoModel:
 
 def _ready(model: str | None, store: EngineStore) -> Iterable[str]:
     """Which whole sets this deployment's model could run on."""
-    return say_ready(store, _situation(find_model(_settings(model))))
-
-
-def _situation(source: ModelSource) -> Situation:
-    on_gpu = source.device == "cuda"
-    return Situation(
-        revision=source.revision, text_tokens=source.max_sequence_length, steps=source.info.steps.default,
-        device=source.device, capability=cuda_capability() if on_gpu else None, gpu=cuda_name() if on_gpu else None,
-    )
+    source = find_model(_settings(model))
+    return say_ready(store, situation_of(
+        source.revision, source.device, text_tokens=source.max_sequence_length, steps=source.info.steps.default))
 
 
 def _add_shape_options(command: argparse.ArgumentParser) -> None:
