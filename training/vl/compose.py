@@ -42,15 +42,21 @@ class Stock:
     concepts: tuple[Concept, ...]
 
 
-def load_stock(folder: Path, concepts: list[Concept], *, evaluation: bool) -> Stock:
-    """Photographs and cut-outs of `training/data/vl`; `evaluation` takes the backgrounds that training never sees."""
+def load_stock(
+    folder: Path, concepts: list[Concept], *, evaluation: bool, cutouts: dict[str, Image.Image] | None = None
+) -> Stock:
+    """Photographs and cut-outs of `training/data/vl`; `evaluation` takes the backgrounds that training never sees.
+
+    `cutouts` are those of another stock, so that they are decoded once.
+    """
     photographs = tuple(
         (file.stem, Image.open(file).convert("RGB"))
         for file in sorted((folder / "photos").glob("*.jpg"))
         if for_evaluation(file.stem) == evaluation
     )
-    names = {name for concept in concepts for name in (*concept.files, *concept.held_files)}
-    cutouts = {name: Image.open(folder / name).convert("RGBA") for name in sorted(names)}
+    if cutouts is None:
+        names = {name for concept in concepts for name in (*concept.files, *concept.held_files)}
+        cutouts = {name: Image.open(folder / name).convert("RGBA") for name in sorted(names)}
     return Stock(photographs=photographs, cutouts=cutouts, concepts=tuple(concepts))
 
 

@@ -80,7 +80,8 @@ class Concept:
     """Drawings of a known concept that only evaluation sees."""
 
 
-def _place(text: str) -> float:
+def place_of(text: str) -> float:
+    """A number in 0..1 that depends on the text alone."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
 
 
@@ -97,7 +98,7 @@ def _of_person(label: str) -> tuple[str, str] | None:
     return None
 
 
-def _emoji(label: str, chinese: str, subgroup: str) -> tuple[str, str, str] | None:
+def thing_of_emoji(label: str, chinese: str, subgroup: str) -> tuple[str, str, str] | None:
     """English noun, Chinese noun and key of the broader kind; `None` for what is no thing."""
     if subgroup.startswith("face-") and not re.search(r"costume", subgroup):
         return "smiley face", "表情脸", "face"
@@ -136,7 +137,7 @@ def build_concepts(data: Path) -> list[Concept]:
         if row["kind"] != "emoji":
             continue
         entry = emoji[source[row["file"]].removesuffix(".webp")]
-        named = _emoji(entry["label"].lower(), chinese[entry["hexcode"]], subgroups[str(entry["subgroup"])])
+        named = thing_of_emoji(entry["label"].lower(), chinese[entry["hexcode"]], subgroups[str(entry["subgroup"])])
         if named is not None and (named[2] in table["kinds"] or named[0] in table["regroup"]):
             found.setdefault(named[0], (named[1], named[2], []))[2].append(row["file"])
     alias = {en: merged for en in {name for name, _ in clip} for pattern, merged, _ in _MERGE if pattern.search(en)}
@@ -144,16 +145,22 @@ def build_concepts(data: Path) -> list[Concept]:
         found[alias.get(en, en)][2].append(file)
     regroup = table["regroup"]
     return [
-        _concept(en, zh, table["kinds"][regroup.get(en, kind)], files)
+        build_concept(en, zh, table["kinds"][regroup.get(en, kind)], files)
         for en, (zh, kind, files) in sorted(found.items())
         if files
     ]
 
 
-def _concept(en: str, zh: str, kind: list[str], files: list[str]) -> Concept:
-    place = _place(en)
-    role = "held" if place < 0.08 else "strange" if place < 0.24 else "known"
-    held = [file for file in files if _place(file) < 0.25][: len(files) // 2] if role == "known" else []
+def role_of(en: str) -> str:
+    """Who may see the thing, by its English name alone."""
+    place = place_of(en)
+    return "held" if place < 0.08 else "strange" if place < 0.24 else "known"
+
+
+def build_concept(en: str, zh: str, kind: list[str], files: list[str]) -> Concept:
+    """A concept with its role, and up to half of a known thing's drawings held out."""
+    role = role_of(en)
+    held = [file for file in files if place_of(file) < 0.25][: len(files) // 2] if role == "known" else []
     return Concept(
         en=en,
         zh=zh,

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from vl_service.tower import ImageNetTower
 DATA = Path(__file__).parents[1] / "data" / "vl"
 HOW_TO_FETCH = ("training/data/vl is absent; run python -m training.fetch && python -m training.pack && "
                 "python -m training.vl.pack")
+CUTOUTS = "cutouts/"  # where the video pack's drawings lie
 NEW_DRAWING = " x1 "  # in the name of a composition; the others show a number that training never shows
 SURE = 0.5  # the tower's probability from which a photograph's subject counts as known
 CROP = 0.85  # of each side
@@ -86,10 +87,15 @@ def _picture(image: Image.Image) -> Picture:
 
 
 def load_evaluation_stock(folder: Path) -> Stock | None:
-    """Cut-outs, and the backgrounds that training never sees; None where the folder is absent."""
+    """The video pack's cut-outs, and the backgrounds that training never sees; None where the folder is absent.
+
+    Other sets' drawings, and things that only they show, are left out, so that checkpoints can be compared.
+    """
     if not (folder / "concepts.json").exists():
         return None
-    return load_stock(folder, load_concepts(folder / "concepts.json"), evaluation=True)
+    stripped = [replace(concept, files=tuple(file for file in concept.files if file.startswith(CUTOUTS)))
+                for concept in load_concepts(folder / "concepts.json")]
+    return load_stock(folder, [concept for concept in stripped if concept.files], evaluation=True)
 
 
 def compositions(stock: Stock, count: int, seed: int = 0) -> Iterator[Shown]:
