@@ -11,6 +11,7 @@ import json
 import math
 import random
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from training.prompts import PromptWriter
 from training.reading import Readings, readings, tokenize
 from training.scenes import BACKDROPS, SPEEDS, Clips, Motions, SceneMaker, draw_motions
 from training.student import Pool, Student, save, take_up
+from training.texture import Texture, Told
 from training.tokens import train_tokenizer
 from training.vae import Average
 from training.whole_clip import enable_whole_clip, encode
@@ -98,6 +100,7 @@ class Teacher:
     def pool(self, size: int, batch: int, shape: tuple[int, int, int]) -> Pool:
         """Encode `size` fresh clips of (frames, height, width)."""
         rows: list[tuple[torch.Tensor, ...]] = []
+        pixels: list[torch.Tensor] = []
         for index in range(max(1, size // batch)):
             plain = torch.rand(batch, device=self.device) < PLAIN_SHARE
             motions = [draw_motions(self.rng) for _ in range(batch)]
@@ -111,9 +114,10 @@ class Teacher:
                 condition = self.latents(still)
             pictured = ~(plain & (torch.rand(batch, device=self.device) < 0.6))
             tokens = tokenize(self.tokenizer, self._prompts(clips), self.device)
+            pixels.append(((clips.video + 1) * 127.5).round().to(torch.uint8))
             rows.append((latents.bfloat16(), condition.bfloat16(), pictured, tokens))
         latents, condition, pictured, tokens = (torch.cat(part) for part in zip(*rows, strict=True))
-        return Pool(latents=latents, condition=condition, pictured=pictured, tokens=tokens)
+        return Pool(latents=latents, condition=condition, pictured=pictured, tokens=tokens, video=torch.cat(pixels))
 
 
 def shape_of(turn: int, small: bool) -> tuple[int, int, int]:
@@ -149,6 +153,7 @@ def train(args: argparse.Namespace) -> None:
     if args.compile:
         student.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
     muon, adamw = optimizers(student)
+    texture = Texture(teacher.vae, args, fleet)
     texts = teacher.readings(args.readings)
     step, turn, small_until = 0, 0, args.small_share * args.total_s
     while (elapsed := fleet.elapsed()) < args.total_s - 5:
@@ -157,15 +162,20 @@ def train(args: argparse.Namespace) -> None:
         batch = args.small_batch if small else args.full_batch
         encoded = fleet.elapsed()
         end = min(encoded + args.round_s, small_until + 5 if small else args.total_s)
-        learnt: dict[str, list[torch.Tensor]] = {"loss": [], "rolled": [], "reading": []}
+        learnt: dict[str, list[torch.Tensor]] = defaultdict(list)
         while (now := fleet.elapsed()) < end:
             part = min(1.0, now / args.total_s)
             for _ in range(10):
                 warm = min(1, (step + 1) / 200)
                 rate = warm * (0.5 * (1 + math.cos(math.pi * part)) * 0.97 + 0.03)
                 rows = torch.randint(len(pool.latents), (batch,), device=args.device)
-                rolled = part > args.rolled_from and step % 2 == 1
-                loss = student.rolled_loss(pool, rows) if rolled else student.flow_loss(pool, rows)
+                textured = part > args.texture_from
+                told: Told = {}
+                if textured and step % 2 == 1:
+                    loss, told = student.texture_loss(pool, rows, texture, rate)
+                else:
+                    loss = student.flow_loss(pool, rows, textured=textured)
+                    told["loss"] = loss.detach()
                 some = torch.randint(len(texts.tokens), (args.reading_batch,), device=args.device)
                 reading = student.reading_loss(texts, some)
                 (loss + READING_WEIGHT * reading).backward()
@@ -176,13 +186,15 @@ def train(args: argparse.Namespace) -> None:
                 muon.step(args.muon_lr * rate)
                 student.zero_grad(set_to_none=True)
                 average.update(step)
-                learnt["rolled" if rolled else "loss"].append(loss.detach())
-                learnt["reading"].append(reading.detach())
+                for name, value in (told | {"reading": reading.detach()}).items():
+                    learnt[name].append(value)
                 step += 1
         turn += 1
         fleet.agree(parameters)
         if fleet.rank == 0 and learnt["loss"]:
             save(average.model, out)
+            if texture.steps:
+                texture.save(out / "vae")
             row = {"shape": list(pool.latents.shape[2:]), "step": step, "s": round(time.monotonic() - fleet.start),
                    "encode_s": round(encoded - elapsed, 1)}
             row |= {name: round(torch.stack(some[-200:]).mean().item(), 4) for name, some in learnt.items() if some}
@@ -201,7 +213,14 @@ if __name__ == "__main__":
     parser.add_argument("--total-s", type=float, default=570, help="from the start, set-up included")
     parser.add_argument("--readings", type=int, default=60_000, help="prompts read without clips, a process")
     parser.add_argument("--reading-batch", type=int, default=256)
-    parser.add_argument("--rolled-from", type=float, default=0.55, help="share of the time before own steps are met")
+    parser.add_argument("--texture-from", type=float, default=0.45, help="share of the time before texture is learnt")
+    parser.add_argument("--texture", type=float, default=1.0, help="gradient of the pixels over the mean square's")
+    parser.add_argument("--exact", type=float, default=0.3, help="share of the mean square that stays beside them")
+    parser.add_argument("--grain", type=float, default=0.5, help="weight of the Laplacian's local energy")
+    parser.add_argument("--adversary", type=float, default=0.5, help="its gradient over the other pixel losses'")
+    parser.add_argument("--alone-steps", type=int, default=150, help="of texture, until the discriminator counts fully")
+    parser.add_argument("--texture-rows", type=int, default=12, help="clips decoded a step")
+    parser.add_argument("--window", type=int, default=32, help="latents a side that are decoded")
     parser.add_argument("--small-share", type=float, default=0.42, help="of the time, at small size")
     parser.add_argument("--round-s", type=float, default=80)
     parser.add_argument("--small-pool", type=int, default=6144)

@@ -113,7 +113,7 @@ class PromptWriter:
     def photo(self, motions: tuple[str, ...], speed: str, cutout_name: str | None) -> str:
         """A prompt for a clip over a photograph; its subject is unknown, so any words may stand before the motion."""
         rng = self.rng
-        language = "zh" if rng.random() < 0.27 else "en"
+        language = "zh" if rng.random() < 0.36 else "en"
         if len(motions) == 1 and rng.random() < 0.3:
             text = self._as_the_service(motions[0], speed, cutout_name, language)
             if text:

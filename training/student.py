@@ -12,18 +12,33 @@ from transformers import PreTrainedTokenizerFast
 
 from training.models import FLOW_SHIFT, new_text_encoder, new_transformer
 from training.reading import Reader, Readings, carried_over
+from training.texture import Texture, Told
 
 ROLLED_STEPS = (3, 4, 4, 4, 5)
+LAST_SIGMAS = (0.36, 0.66)  # where so few steps, shifted, make their last one: 0.43 to 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Encoded clips of one shape: latents and the pictures' condition [N, 16, t, h, w] bf16, token ids [N, 96]."""
+    """Encoded clips of one shape: latents and the pictures' condition [N, 16, t, h, w] bf16, token ids [N, 96].
+
+    `video`: the clips' pixels as bytes [N, 3, T, H, W], where a loss reads them.
+    """
 
     latents: torch.Tensor
     condition: torch.Tensor
     pictured: torch.Tensor
     tokens: torch.Tensor
+    video: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSteps:
+    """Latents [B, 16, t, h, w] at `sigma`, where the model's own steps led, and the velocity it predicts there."""
+
+    noisy: torch.Tensor
+    sigma: float
+    velocity: torch.Tensor
 
 
 class Student(nn.Module):
@@ -50,8 +65,11 @@ class Student(nn.Module):
         model_input = torch.cat([noisy, mask * given, condition * given], dim=1)
         return self.transformer(model_input, sigma * 1000, text, return_dict=False)[0]
 
-    def flow_loss(self, pool: Pool, rows: torch.Tensor) -> torch.Tensor:
-        """Flow matching: the velocity at a random point of the straight line from latents to noise."""
+    def flow_loss(self, pool: Pool, rows: torch.Tensor, *, textured: bool = False) -> torch.Tensor:
+        """Flow matching: the velocity at a random point of the straight line from latents to noise.
+
+        `textured`: leaves out the sigmas of a few-step sampler's last step, which `texture_loss` teaches.
+        """
         latents, condition = pool.latents[rows].float(), pool.condition[rows].float()
         u = torch.rand(len(rows), device=latents.device)
         bell = torch.sigmoid(torch.randn_like(u))
@@ -63,26 +81,47 @@ class Student(nn.Module):
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=latents.is_cuda):
             text, _ = self.text(pool.tokens[rows])
             guess = self.velocity((1 - s) * latents + s * noise, sigma, condition, pool.pictured[rows], text)
-        return (guess.float() - (noise - latents)).square().mean()
+        wrong = (guess.float() - (noise - latents)).square().mean((1, 2, 3, 4))
+        if textured:
+            elsewhere = ((sigma < LAST_SIGMAS[0]) | (sigma > LAST_SIGMAS[1])).float()
+            return (wrong * elsewhere).sum() / elsewhere.sum().clamp(min=1)
+        return wrong.mean()
 
-    def rolled_loss(self, pool: Pool, rows: torch.Tensor) -> torch.Tensor:
-        """The same from where the model's own few steps lead, not from the straight line: what sampling meets.
-
-        Backward simulation after DMD2 (Yin et al. 2024), with the true clip as the end of every path: picture and words
-        determine it here, so no teacher is needed.
-        """
-        latents, condition = pool.latents[rows].float(), pool.condition[rows].float()
-        pictured, ones = pool.pictured[rows], torch.ones(len(rows), device=latents.device)
+    def own_steps(self, pool: Pool, rows: torch.Tensor) -> OwnSteps:
+        """Where the model's own few steps lead, and the velocity of its last one; only that call keeps its graph."""
+        condition, pictured = pool.condition[rows].float(), pool.pictured[rows]
+        ones = torch.ones(len(rows), device=condition.device)
         grid = few_steps(self.paths.choice(ROLLED_STEPS))
-        x = torch.randn_like(latents)
-        at = self.paths.randint(1, len(grid) - 2)
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=latents.is_cuda):
+        x = torch.randn_like(condition)
+        half = torch.autocast(condition.device.type, torch.bfloat16, enabled=condition.is_cuda)
+        with torch.no_grad(), half:  # apart from the last call: autocast keeps its copies of weights without a graph
             text, _ = self.text(pool.tokens[rows])
-            with torch.no_grad():
-                for now, then in pairwise(grid[: at + 1]):
-                    x = x + (then - now) * self.velocity(x, now * ones, condition, pictured, text).float()
-            guess = self.velocity(x, grid[at] * ones, condition, pictured, text)
-        return (guess.float() - (x - latents) / grid[at]).square().mean()
+            for now, then in pairwise(grid[:-1]):
+                x = x + (then - now) * self.velocity(x, now * ones, condition, pictured, text).float()
+        with half:
+            text, _ = self.text(pool.tokens[rows])
+            guess = self.velocity(x, grid[-2] * ones, condition, pictured, text)
+        return OwnSteps(noisy=x, sigma=grid[-2], velocity=guess.float())
+
+    def texture_loss(self, pool: Pool, rows: torch.Tensor, texture: Texture, rate: float) -> tuple[torch.Tensor, Told]:
+        """What own steps end in: the mean square where the picture is given, elsewhere less of it and the texture.
+
+        The loss has no meaning but its gradient: the pixels' part is as long as `--texture` times the mean square's in
+        the same window. The decoder and its opponent take their own steps here.
+        """
+        own = self.own_steps(pool, rows)
+        latents = pool.latents[rows].float()
+        wrong = (own.velocity - (own.noisy - latents) / own.sigma).detach()
+        part = slice(texture.args.texture_rows)
+        true, (high, wide) = texture.window(pool.video[rows[part]], latents[part])
+        end = (own.noisy - own.sigma * own.velocity.detach())[part, ..., high, wide]
+        pixels, told = texture.step(end, true, rate)
+        pull = wrong * (2 / wrong.numel())
+        here = pull[part, ..., high, wide]
+        pixels = -pixels * (texture.args.texture * here.norm() / (pixels.norm() + 1e-12))
+        pull[:, :, 1:] *= texture.args.exact
+        pull[part, ..., high, wide] += pixels
+        return (own.velocity * pull).sum(), told | {"end": wrong.square().mean()}
 
     def reading_loss(self, readings: Readings, rows: torch.Tensor) -> torch.Tensor:
         """How badly the text encoder's states tell which motions are asked for."""

@@ -1,4 +1,4 @@
-"""What the text side learns with, and what the transformer meets of its own steps."""
+"""What the text side learns with, and where own steps lie."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from training.models import FLOW_SHIFT
 from training.reading import Reader, carried_over, readings
 from training.scenes import MOTIONS
-from training.student import Pool, Student, few_steps
+from training.student import few_steps
 from training.tokens import train_tokenizer
 
 ASKED = [("the camera pans left", ("pan_left",), "normal"), ("镜头缓缓推近", ("zoom_in",), "slow")]
@@ -53,25 +53,3 @@ def test_what_stands_behind_the_end_of_a_prompt_is_not_read() -> None:
     loss = reader(states, attention, motions, speeds)
     states[~attention] = 100.0
     assert torch.equal(reader(states, attention, motions, speeds), loss)
-
-
-class Pointing(Student):
-    """Points from wherever it is to `goal`."""
-
-    goal: torch.Tensor
-
-    def velocity(self, noisy, sigma, condition, pictured, text) -> torch.Tensor:
-        return (noisy - self.goal) / sigma.view(-1, 1, 1, 1, 1)
-
-
-@pytest.mark.parametrize("turn", range(6))
-def test_wherever_its_own_steps_lead_only_the_way_to_the_true_clip_costs_nothing(turn: int) -> None:
-    latents = torch.randn(1, 16, 2, 4, 4)
-    pool = Pool(latents=latents, condition=torch.zeros_like(latents), pictured=torch.ones(1, dtype=torch.bool),
-                tokens=torch.ones(1, 96, dtype=torch.long))
-    student = Pointing(8)
-    student.paths.seed(turn)
-    student.goal = latents
-    assert float(student.rolled_loss(pool, torch.tensor([0]))) < 1e-8
-    student.goal = torch.zeros_like(latents)
-    assert float(student.rolled_loss(pool, torch.tensor([0]))) > 0.1
