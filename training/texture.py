@@ -31,6 +31,7 @@ from training.whole_clip import decode
 
 LATENT_PX = 4
 MEAN_PX = 4
+MEANS_PX = 9
 WINDOWS = 10  # of three frames, a clip
 NOISE = 0.02  # of pixels in [-1, 1]
 SLOPE_WEIGHT = 100.0  # of the squared change that such noise makes to a score
@@ -99,7 +100,7 @@ class Texture:
         energy = (grain(made) - wanted).abs().mean() + (grain(again) - wanted).abs().mean()
         (gradient,) = torch.autograd.grad(near + self.args.grain * energy, out, retain_graph=True)
         starts = random.sample(range(out.shape[2] - FRAMES_SEEN + 1), min(WINDOWS, out.shape[2] - FRAMES_SEEN + 1))
-        seen, real = in_a_row(out, starts), in_a_row(torch.cat([true.video, true.video]), starts)
+        seen, real = in_a_row(detail(out), starts), in_a_row(detail(true.video).repeat(2, 1, 1, 1, 1), starts)
         with self._half():
             fooled = F.softplus(self.opponent(real).detach().float() - self.opponent(seen).float()).mean()
         (against,) = torch.autograd.grad(fooled, out)
@@ -142,6 +143,13 @@ class Texture:
     def save(self, folder: Path) -> None:
         """Write the VAE with the averaged decoder."""
         copy.deepcopy(self.average.model).half().save_pretrained(folder)
+
+
+def detail(video: Tensor) -> Tensor:
+    """What a frame has beyond its means over 9 x 9 pixels: the discriminator may not change colours."""
+    frames = video.transpose(1, 2).flatten(0, 1)
+    means = F.avg_pool2d(frames, MEANS_PX, 1, MEANS_PX // 2, count_include_pad=False)
+    return video - means.view(len(video), -1, *means.shape[1:]).transpose(1, 2)
 
 
 def _px(latent: slice) -> slice:
