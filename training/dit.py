@@ -115,9 +115,10 @@ class Teacher:
             pictured = ~(plain & (torch.rand(batch, device=self.device) < 0.6))
             tokens = tokenize(self.tokenizer, self._prompts(clips), self.device)
             pixels.append(((clips.video + 1) * 127.5).round().to(torch.uint8))
-            rows.append((latents.bfloat16(), condition.bfloat16(), pictured, tokens))
-        latents, condition, pictured, tokens = (torch.cat(part) for part in zip(*rows, strict=True))
-        return Pool(latents=latents, condition=condition, pictured=pictured, tokens=tokens, video=torch.cat(pixels))
+            rows.append((latents.bfloat16(), condition.bfloat16(), pictured, tokens, clips.camera))
+        latents, condition, pictured, tokens, camera = (torch.cat(part) for part in zip(*rows, strict=True))
+        return Pool(latents=latents, condition=condition, pictured=pictured, tokens=tokens, video=torch.cat(pixels),
+                    camera=camera)
 
 
 def shape_of(turn: int, small: bool) -> tuple[int, int, int]:
@@ -191,6 +192,7 @@ def train(args: argparse.Namespace) -> None:
                 step += 1
         turn += 1
         fleet.agree(parameters)
+        texture.agree()
         if fleet.rank == 0 and learnt["loss"]:
             save(average.model, out)
             if texture.steps:
@@ -217,6 +219,7 @@ if __name__ == "__main__":
     parser.add_argument("--texture", type=float, default=1.0, help="gradient of the pixels over the mean square's")
     parser.add_argument("--exact", type=float, default=0.3, help="share of the mean square that stays beside them")
     parser.add_argument("--grain", type=float, default=0.5, help="weight of the Laplacian's local energy")
+    parser.add_argument("--steady", type=float, default=2.0, help="weight of what flickers")
     parser.add_argument("--adversary", type=float, default=0.5, help="its gradient over the other pixel losses'")
     parser.add_argument("--alone-steps", type=int, default=150, help="of texture, until the discriminator counts fully")
     parser.add_argument("--texture-rows", type=int, default=12, help="clips decoded a step")

@@ -47,9 +47,13 @@ Motions = tuple[str, ...]  # one motion, or two that go together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clips:
-    """`video` [B, 3, T, H, W] in [-1, 1]; motions, one speed, cut-out and backdrop a clip (-1 for none)."""
+    """`video` [B, 3, T, H, W] in [-1, 1]; motions, one speed, cut-out and backdrop a clip (-1 for none).
+
+    `camera` [B, T, 2, 3]: the world point that each pixel shows, from its place about the frame's centre, orbits apart.
+    """
 
     video: torch.Tensor
+    camera: torch.Tensor
     motions: list[Motions]
     speed: list[str]
     cutout: list[int]
@@ -68,6 +72,14 @@ def _wobble(t: torch.Tensor, waves: tuple[tuple[float, float], ...]) -> torch.Te
     """[1, T] mean of sines of (radians a frame, phase), zero at frame 0; irregular, the same in each clip."""
     parts = [torch.sin(rate * t + phase) - math.sin(phase) for rate, phase in waves]
     return (torch.stack(parts).mean(0))[None]
+
+
+def _matrices(camera: dict[str, torch.Tensor]) -> torch.Tensor:
+    """[B, T, 2, 3] of zoom, turn and path."""
+    cos, sin, scale = camera["angle"].cos(), camera["angle"].sin(), torch.exp(-camera["log_zoom"])
+    rows = [torch.stack([cos * scale, sin * scale, camera["dx"]], -1),
+            torch.stack([-sin * scale, cos * scale, camera["dy"]], -1)]
+    return torch.stack(torch.broadcast_tensors(*rows), dim=-2)
 
 
 def _mask(motions: list[Motions], wanted: str, device: str) -> torch.Tensor:
@@ -117,7 +129,7 @@ class SceneMaker:
         video = cover(video * self._light(motions, part, t), motions, speeds)
         video = (video.clamp(0, 1) * 2 - 1).permute(0, 2, 1, 3, 4)
         return Clips(
-            video=video, motions=motions, speed=speeds,
+            video=video, camera=_matrices(camera), motions=motions, speed=speeds,
             cutout=[int(c) if h else -1 for c, h in zip(cutout, has_object, strict=True)], backdrop=backdrop,
         )
 

@@ -22,14 +22,15 @@ LAST_SIGMAS = (0.36, 0.66)  # where so few steps, shifted, make their last one: 
 class Pool:
     """Encoded clips of one shape: latents and the pictures' condition [N, 16, t, h, w] bf16, token ids [N, 96].
 
-    `video`: the clips' pixels as bytes [N, 3, T, H, W], where a loss reads them.
+    `video`: the clips' pixels as bytes [N, 3, T, H, W]; `camera` [N, T, 2, 3] as in `Clips`.
     """
 
     latents: torch.Tensor
     condition: torch.Tensor
     pictured: torch.Tensor
     tokens: torch.Tensor
-    video: torch.Tensor | None = None
+    video: torch.Tensor
+    camera: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ class Student(nn.Module):
         latents = pool.latents[rows].float()
         wrong = (own.velocity - (own.noisy - latents) / own.sigma).detach()
         part = slice(texture.args.texture_rows)
-        true, (high, wide) = texture.window(pool.video[rows[part]], latents[part])
+        true, (high, wide) = texture.window(pool.video[rows[part]], latents[part], pool.camera[rows[part]])
         end = (own.noisy - own.sigma * own.velocity.detach())[part, ..., high, wide]
         pixels, told = texture.step(end, true, rate)
         pull = wrong * (2 / wrong.numel())

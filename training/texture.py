@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
 from training.fleet import Fleet
@@ -32,24 +32,30 @@ from training.whole_clip import decode
 LATENT_PX = 4
 MEAN_PX = 4
 MEANS_PX = 9
-WINDOWS = 10  # of three frames, a clip
+SAME = 0.1  # of pixels in [-1, 1]: below it a true clip shows the same thing in both frames
+OPPONENT_STEPS = 2  # to one of ours
+WINDOWS = 8  # of three frames, a clip
 NOISE = 0.02  # of pixels in [-1, 1]
-SLOPE_WEIGHT = 100.0  # of the squared change that such noise makes to a score
+SLOPE_WEIGHT = 30.0  # of the squared change that such noise makes to a score
 DECODER_LR = 1e-4
-OPPONENT_LR = 3e-4
+OPPONENT_LR = 4e-4
 EXACT_SHARE = 0.1  # of the error pixel for pixel, in the loss of generated frames
 Told = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """The same window of some clips: pixels [B, 3, T, H, W] in [-1, 1] and the true latents [B, 16, t, h, w]."""
+    """The same window of some clips: pixels [B, 3, T, H, W] in [-1, 1] and the true latents [B, 16, t, h, w].
+
+    `camera` [B, T, 2, 3] maps a pixel's place in the window, from its centre, to the world point it shows.
+    """
 
     video: Tensor
     latents: Tensor
+    camera: Tensor
 
 
-def new_opponent(width: int = 96) -> nn.Sequential:
+def new_opponent(width: int = 128) -> nn.Sequential:
     """Three frames in a row, [B, 9, H, W], to a map of scores [B, 1, H/8, W/8]; each sees 54 x 54 pixels."""
     sizes = (3 * FRAMES_SEEN, width, 2 * width, 4 * width)
     layers: list[nn.Module] = []
@@ -76,7 +82,7 @@ class Texture:
         self.decode = torch.compile(decode, dynamic=False) if args.compile else decode
         self.steps = 0
 
-    def window(self, video_u8: Tensor, latents: Tensor) -> tuple[Clip, tuple[slice, slice]]:
+    def window(self, video_u8: Tensor, latents: Tensor, camera: Tensor) -> tuple[Clip, tuple[slice, slice]]:
         """A random window, `--window` latents a side at most, of clips whose pixels are bytes; and where it lies."""
         sides = []
         for whole in latents.shape[-2:]:
@@ -84,8 +90,10 @@ class Texture:
             start = random.randint(0, whole - side)
             sides.append(slice(start, start + side))
         rows, columns = sides
+        middle = torch.tensor([_middle(columns, latents.shape[-1]), _middle(rows, latents.shape[-2])]).to(camera)
+        camera = torch.cat([camera[..., :2], camera[..., 2:] + (camera[..., :2] @ middle)[..., None]], dim=-1)
         pixels = video_u8[..., _px(rows), _px(columns)].float() / 127.5 - 1
-        return Clip(video=pixels, latents=latents[..., rows, columns]), (rows, columns)
+        return Clip(video=pixels, latents=latents[..., rows, columns], camera=camera), (rows, columns)
 
     def step(self, made_latents: Tensor, true: Clip, rate: float) -> tuple[Tensor, Told]:
         """Decoder and opponent learn; returns the gradient of the pixels' loss for `made_latents`, and its parts."""
@@ -96,10 +104,12 @@ class Texture:
         out = drawn.detach().float().requires_grad_()
         made, again = out.chunk(2)
         near = _error(again, true.video) + _means_error(made, true.video) + EXACT_SHARE * _error(made, true.video)
+        unsteady = self._unsteady(made, true) + self._unsteady(again, true)
         wanted = grain(true.video)
         energy = (grain(made) - wanted).abs().mean() + (grain(again) - wanted).abs().mean()
-        (gradient,) = torch.autograd.grad(near + self.args.grain * energy, out, retain_graph=True)
-        starts = random.sample(range(out.shape[2] - FRAMES_SEEN + 1), min(WINDOWS, out.shape[2] - FRAMES_SEEN + 1))
+        (gradient,) = torch.autograd.grad(
+            near + self.args.grain * energy + self.args.steady * unsteady, out, retain_graph=True)
+        starts = self._starts(out)
         seen, real = in_a_row(detail(out), starts), in_a_row(detail(true.video).repeat(2, 1, 1, 1, 1), starts)
         with self._half():
             fooled = F.softplus(self.opponent(real).detach().float() - self.opponent(seen).float()).mean()
@@ -108,13 +118,21 @@ class Texture:
         gradient = gradient + weight * gradient.norm() / (against.norm() + 1e-12) * against
         drawn.backward(gradient.to(drawn.dtype))
         self._learn(rate)
-        apart = self._oppose(seen.detach(), real)
+        apart = [self._oppose(out.detach(), true.video) for _ in range(OPPONENT_STEPS)][-1]
         self.steps += 1
         assert made_latents.grad is not None
         with torch.no_grad():
             kept = grain(made).square().mean() / wanted.square().mean()
         return made_latents.grad, {"means": _means_error(made, true.video).detach(), "kept": kept,
-                                   "again": (again - true.video).square().mean().detach(), "told_apart": apart}
+                                   "again": (again - true.video).square().mean().detach(), "told_apart": apart,
+                                   "unsteady": unsteady.detach()}
+
+    def _unsteady(self, video: Tensor, true: Clip) -> Tensor:
+        """How much more a frame differs from the one before it, carried along by the camera, than in the true clip."""
+        starts = random.sample(range(video.shape[2] - 1), min(WINDOWS, video.shape[2] - 1))
+        ours, theirs = (carried_error(clip, true.camera, starts) for clip in (video, true.video))
+        here = torch.exp(-((theirs / SAME).square()))  # not where other motion, or what was hidden, is seen
+        return (F.relu(ours - theirs) * here).mean()
 
     def _learn(self, rate: float) -> None:
         self.fleet.average_gradients(self.learning)
@@ -126,6 +144,8 @@ class Texture:
 
     def _oppose(self, made: Tensor, true: Tensor) -> Tensor:
         """Each process keeps an opponent of its own."""
+        starts = self._starts(made)
+        made, true = in_a_row(detail(made), starts), in_a_row(detail(true).repeat(2, 1, 1, 1, 1), starts)
         self.theirs.zero_grad(set_to_none=True)
         with self._half():
             of_made, of_true = self.opponent(made).float(), self.opponent(true).float()
@@ -137,8 +157,16 @@ class Texture:
         self.theirs.step()
         return apart.detach()
 
+    def _starts(self, video: Tensor) -> list[int]:
+        every = range(video.shape[2] - FRAMES_SEEN + 1)
+        return random.sample(every, min(WINDOWS, len(every)))
+
     def _half(self) -> torch.autocast:
         return torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.device == "cuda")
+
+    def agree(self) -> None:
+        """Copy rank 0's decoder to all."""
+        self.fleet.agree(self.learning)
 
     def save(self, folder: Path) -> None:
         """Write the VAE with the averaged decoder."""
@@ -150,6 +178,31 @@ def detail(video: Tensor) -> Tensor:
     frames = video.transpose(1, 2).flatten(0, 1)
     means = F.avg_pool2d(frames, MEANS_PX, 1, MEANS_PX // 2, count_include_pad=False)
     return video - means.view(len(video), -1, *means.shape[1:]).transpose(1, 2)
+
+
+def _middle(part: slice, whole: int) -> float:
+    """Where a window's centre lies, in pixels from the frame's."""
+    return LATENT_PX * (part.start + part.stop - whole) / 2
+
+
+def carried_error(video: Tensor, camera: Tensor, starts: list[int]) -> Tensor:
+    """|frame t + 1 - frame t as the camera moved it|, mean of the colours, [B * len(starts), H, W]; 1 from outside."""
+    height, width = video.shape[-2:]
+    ys = torch.arange(height, device=video.device) - (height - 1) / 2
+    xs = torch.arange(width, device=video.device) - (width - 1) / 2
+    y, x = torch.meshgrid(ys, xs, indexing="ij")
+    places = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    half = torch.tensor([width / 2, height / 2], device=video.device)
+    errors = []
+    for start in starts:
+        world = torch.einsum("brc,hwc->bhwr", camera[:, start + 1].float(), places)
+        before = camera[:, start].float()
+        back = torch.einsum("brc,bhwc->bhwr", torch.linalg.inv(before[..., :2]), world - before[:, None, None, :, 2])
+        grid = back / half
+        carried = F.grid_sample(video[:, :, start], grid, mode="bicubic", padding_mode="border", align_corners=False)
+        error = (video[:, :, start + 1] - carried).abs().mean(1)
+        errors.append(torch.where((grid.abs() > 1).any(-1), torch.ones_like(error), error))
+    return torch.cat(errors)
 
 
 def _px(latent: slice) -> slice:

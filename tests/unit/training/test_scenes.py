@@ -11,6 +11,7 @@ from PIL import Image
 from training.bank import CANVAS_PX, Bank
 from training.judge import MOTIONS, judge
 from training.scenes import AMBIENCE, OBJECT, SceneMaker, draw_motions
+from training.texture import carried_error
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,13 @@ def test_draws_pairs_only_of_motions_that_go_together() -> None:
         assert first.split("_")[0] != second.split("_")[0]
         assert not {first, second} <= set(OBJECT)
         assert not {first, second} <= set(AMBIENCE)
+
+
+@pytest.mark.parametrize("motion", ["pan_left", "tilt_down", "zoom_in", "zoom_out", "rotate_cw", "handheld"])
+def test_the_cameras_matrices_carry_a_frame_onto_the_next(scenes: SceneMaker, motion: str) -> None:
+    torch.manual_seed(0)
+    clips = scenes.make([(motion,)], ["fast"], 9, 96, 128)
+    resting = torch.eye(3)[:2].expand_as(clips.camera)
+    carried, left = (carried_error(clips.video, camera, [2, 6]) for camera in (clips.camera, resting))
+    inside = carried < 1
+    assert float(carried[inside].mean()) < 0.5 * float(left[inside].mean())

@@ -1,7 +1,6 @@
 """Transformer and decoder learn the texture of what moves."""
 
 from argparse import Namespace
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -14,23 +13,23 @@ from training.student import OwnSteps, Pool, Student, few_steps
 from training.texture import Texture
 from training.whole_clip import enable_whole_clip
 
-ARGS = Namespace(device="cpu", compile=False, texture=2.0, exact=0.5, grain=0.5, adversary=0.5, alone_steps=1,
-                 texture_rows=1, window=6)
+ARGS = Namespace(device="cpu", compile=False, texture=2.0, exact=0.5, grain=0.5, adversary=0.5, steady=1.0,
+                 alone_steps=1, texture_rows=1, window=6)
 
 
 @pytest.fixture
-def whole_clip(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def whole_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     for patched in (WanResample, WanCausalConv3d):
         monkeypatch.setattr(patched, "forward", patched.forward)  # put back after the test
     enable_whole_clip()
     torch.manual_seed(0)
-    yield
 
 
 def _pool() -> Pool:
     latents = torch.randn(2, 16, 2, 8, 8)
     return Pool(latents=latents, condition=torch.zeros_like(latents), pictured=torch.ones(2, dtype=torch.bool),
-                tokens=torch.ones(2, 96, dtype=torch.long), video=torch.randint(256, (2, 3, 5, 32, 32)).to(torch.uint8))
+                tokens=torch.ones(2, 96, dtype=torch.long), video=torch.randint(256, (2, 3, 5, 32, 32)).to(torch.uint8),
+                camera=torch.eye(3)[:2].expand(2, 5, 2, 3))
 
 
 def test_encoder_and_so_the_latents_stay_as_they_are(whole_clip: None) -> None:
@@ -39,8 +38,7 @@ def test_encoder_and_so_the_latents_stay_as_they_are(whole_clip: None) -> None:
     before = {name: value.clone() for name, value in texture.vae.state_dict().items()}
     opponent = [value.clone() for value in texture.opponent.parameters()]
     pool = _pool()
-    assert pool.video is not None
-    true, (high, wide) = texture.window(pool.video, pool.latents)
+    true, (high, wide) = texture.window(pool.video, pool.latents, pool.camera)
     texture.step(pool.latents[..., high, wide], true, 1.0)
     after = texture.vae.state_dict()
     assert {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])} == {
@@ -52,7 +50,7 @@ def test_encoder_and_so_the_latents_stay_as_they_are(whole_clip: None) -> None:
 def test_a_window_shows_the_pixels_of_its_latents(whole_clip: None) -> None:
     latents = torch.arange(64.0).view(1, 1, 1, 8, 8).expand(1, 16, 2, 8, 8)
     pixels = latents[:, :3].repeat_interleave(4, -2).repeat_interleave(4, -1).repeat(1, 1, 2, 1, 1).to(torch.uint8)
-    true, _ = Texture(new_vae(), ARGS, Fleet("cpu")).window(pixels, latents)
+    true, _ = Texture(new_vae(), ARGS, Fleet("cpu")).window(pixels, latents, torch.eye(3)[:2].expand(1, 2, 2, 3))
     assert true.latents.shape[-2:] == (6, 6)
     assert torch.allclose((true.video[:, :, 0, ::4, ::4] + 1) * 127.5, true.latents[:, :3, 0], atol=1e-3)
 
@@ -106,9 +104,8 @@ def test_where_the_picture_is_given_the_mean_square_counts_in_full_elsewhere_in_
 
 def test_the_pixels_teach_the_last_step_to_come_nearer(whole_clip: None) -> None:
     pool = _pool()
-    assert pool.video is not None
     texture = Texture(new_vae(), ARGS, Fleet("cpu"))
-    true, (high, wide) = texture.window(pool.video, pool.latents)
+    true, (high, wide) = texture.window(pool.video, pool.latents, pool.camera)
     made = pool.latents[..., high, wide] + torch.randn_like(true.latents)
     gradient, told = texture.step(made, true, 0.0)
     _, after = texture.step(made - 0.5 * gradient / gradient.norm() * made.norm(), true, 0.0)
