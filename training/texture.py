@@ -25,13 +25,11 @@ from torch import Tensor, nn
 
 from training.fleet import Fleet
 from training.models import latent_scale
-from training.sharpen import FRAMES_SEEN, grain, in_a_row
+from training.pixels import FRAMES_SEEN, carried_error, detail, error_of, grain, in_a_row, means_error
 from training.vae import Average
 from training.whole_clip import decode
 
 LATENT_PX = 4
-MEAN_PX = 4
-MEANS_PX = 9
 SAME = 0.1  # of pixels in [-1, 1]: below it a true clip shows the same thing in both frames
 OPPONENT_STEPS = 2  # to one of ours
 WINDOWS = 8  # of three frames, a clip
@@ -103,7 +101,7 @@ class Texture:
             drawn = self.decode(self.vae, both)
         out = drawn.detach().float().requires_grad_()
         made, again = out.chunk(2)
-        near = _error(again, true.video) + _means_error(made, true.video) + EXACT_SHARE * _error(made, true.video)
+        near = error_of(again, true.video) + means_error(made, true.video) + EXACT_SHARE * error_of(made, true.video)
         unsteady = self._unsteady(made, true) + self._unsteady(again, true)
         wanted = grain(true.video)
         energy = (grain(made) - wanted).abs().mean() + (grain(again) - wanted).abs().mean()
@@ -123,7 +121,7 @@ class Texture:
         assert made_latents.grad is not None
         with torch.no_grad():
             kept = grain(made).square().mean() / wanted.square().mean()
-        return made_latents.grad, {"means": _means_error(made, true.video).detach(), "kept": kept,
+        return made_latents.grad, {"means": means_error(made, true.video).detach(), "kept": kept,
                                    "again": (again - true.video).square().mean().detach(), "told_apart": apart,
                                    "unsteady": unsteady.detach()}
 
@@ -173,46 +171,10 @@ class Texture:
         copy.deepcopy(self.average.model).half().save_pretrained(folder)
 
 
-def detail(video: Tensor) -> Tensor:
-    """What a frame has beyond its means over 9 x 9 pixels: the discriminator may not change colours."""
-    frames = video.transpose(1, 2).flatten(0, 1)
-    means = F.avg_pool2d(frames, MEANS_PX, 1, MEANS_PX // 2, count_include_pad=False)
-    return video - means.view(len(video), -1, *means.shape[1:]).transpose(1, 2)
-
-
 def _middle(part: slice, whole: int) -> float:
     """Where a window's centre lies, in pixels from the frame's."""
     return LATENT_PX * (part.start + part.stop - whole) / 2
 
 
-def carried_error(video: Tensor, camera: Tensor, starts: list[int]) -> Tensor:
-    """|frame t + 1 - frame t as the camera moved it|, mean of the colours, [B * len(starts), H, W]; 1 from outside."""
-    height, width = video.shape[-2:]
-    ys = torch.arange(height, device=video.device) - (height - 1) / 2
-    xs = torch.arange(width, device=video.device) - (width - 1) / 2
-    y, x = torch.meshgrid(ys, xs, indexing="ij")
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-    half = torch.tensor([width / 2, height / 2], device=video.device)
-    errors = []
-    for start in starts:
-        world = torch.einsum("brc,hwc->bhwr", camera[:, start + 1].float(), places)
-        before = camera[:, start].float()
-        back = torch.einsum("brc,bhwc->bhwr", torch.linalg.inv(before[..., :2]), world - before[:, None, None, :, 2])
-        grid = back / half
-        carried = F.grid_sample(video[:, :, start], grid, mode="bicubic", padding_mode="border", align_corners=False)
-        error = (video[:, :, start + 1] - carried).abs().mean(1)
-        errors.append(torch.where((grid.abs() > 1).any(-1), torch.ones_like(error), error))
-    return torch.cat(errors)
-
-
 def _px(latent: slice) -> slice:
     return slice(LATENT_PX * latent.start, LATENT_PX * latent.stop)
-
-
-def _error(ours: Tensor, true: Tensor) -> Tensor:
-    error = ours - true
-    return error.abs().mean() + 0.5 * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
-
-
-def _means_error(ours: Tensor, true: Tensor) -> Tensor:
-    return F.avg_pool3d(ours - true, (1, MEAN_PX, MEAN_PX)).abs().mean()

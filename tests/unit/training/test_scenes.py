@@ -10,8 +10,8 @@ from PIL import Image
 
 from training.bank import CANVAS_PX, Bank
 from training.judge import MOTIONS, judge
+from training.pixels import carried_error
 from training.scenes import AMBIENCE, OBJECT, SceneMaker, draw_motions
-from training.texture import carried_error
 
 
 @pytest.fixture(scope="module")

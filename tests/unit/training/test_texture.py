@@ -5,10 +5,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResample
 
 from training.fleet import Fleet
 from training.models import new_vae
+from training.pixels import grain
 from training.student import OwnSteps, Pool, Student, few_steps
 from training.texture import Texture
 from training.whole_clip import enable_whole_clip
@@ -110,3 +112,10 @@ def test_the_pixels_teach_the_last_step_to_come_nearer(whole_clip: None) -> None
     gradient, told = texture.step(made, true, 0.0)
     _, after = texture.step(made - 0.5 * gradient / gradient.norm() * made.norm(), true, 0.0)
     assert float(after["means"]) < float(told["means"])
+
+
+def test_a_blurred_frame_has_less_grain_and_a_flat_one_none() -> None:
+    video = torch.rand((2, 3, 5, 32, 32))
+    blurred = F.avg_pool3d(video, (1, 3, 3), 1, (0, 1, 1))
+    assert float(grain(blurred).mean()) < 0.5 * float(grain(video).mean())
+    assert float(grain(torch.full((2, 3, 5, 32, 32), 0.5)).max()) < 0.01
