@@ -12,7 +12,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 CUTOUT_PX = 192
@@ -94,6 +93,8 @@ def _rasterise(file: Path) -> Cutout | None:
     caption = _caption(svg, file)
     if len(caption) < 3 or _NOT_PICTURES.search(caption) or "illustration" in caption:
         return None
+    import resvg_py  # only packing draws, and only packing's machine has it
+
     try:
         png = bytes(resvg_py.svg_to_bytes(svg_path=str(file), width=2 * CUTOUT_PX))
         picture = Image.open(io.BytesIO(png)).convert("RGBA")

@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import resvg_py
 from PIL import Image
 
 from training.cutouts import is_thing
@@ -190,6 +189,8 @@ def rasterise(drawing: Drawing) -> Image.Image:
     if drawing.pixels is not None:
         picture = Image.open(drawing.pixels).convert("RGBA")
     else:
+        import resvg_py  # only packing draws, and only packing's machine has it
+
         png = bytes(resvg_py.svg_to_bytes(svg_string=drawing.svg, width=2 * DRAWING_PX))
         picture = Image.open(io.BytesIO(png)).convert("RGBA")
     picture = picture.crop(picture.getchannel("A").getbbox())

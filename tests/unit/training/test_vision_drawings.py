@@ -10,11 +10,8 @@ import pytest
 from PIL import Image
 
 from training.pack import sources_page
-from training.vl.concepts import Concept, build_concept, save_concepts
-
-pytest.importorskip("resvg_py", reason="packing alone needs it")
-
 from training.vl import further
+from training.vl.concepts import Concept, build_concept, save_concepts
 from training.vl.evaluation_pictures import load_evaluation_stock
 
 SIDES = {"width": 8, "height": 8}
@@ -114,6 +111,7 @@ def test_a_unicode_name_that_is_another_emojis_label_is_no_name() -> None:
 
 
 def test_a_drawing_is_cropped_and_at_most_so_large(data: Path) -> None:
+    pytest.importorskip("resvg_py", reason="packing alone needs it")
     drawing = further.with_further(plain(), data)[1][0]
     picture = further.rasterise(drawing)
     assert picture.mode == "RGBA"
