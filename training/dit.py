@@ -100,7 +100,6 @@ class Teacher:
     def pool(self, size: int, batch: int, shape: tuple[int, int, int]) -> Pool:
         """Encode `size` fresh clips of (frames, height, width)."""
         rows: list[tuple[torch.Tensor, ...]] = []
-        pixels: list[torch.Tensor] = []
         for index in range(max(1, size // batch)):
             plain = torch.rand(batch, device=self.device) < PLAIN_SHARE
             motions = [draw_motions(self.rng) for _ in range(batch)]
@@ -114,10 +113,10 @@ class Teacher:
                 condition = self.latents(still)
             pictured = ~(plain & (torch.rand(batch, device=self.device) < 0.6))
             tokens = tokenize(self.tokenizer, self._prompts(clips), self.device)
-            pixels.append(((clips.video + 1) * 127.5).round().to(torch.uint8))
-            rows.append((latents.bfloat16(), condition.bfloat16(), pictured, tokens, clips.camera))
-        latents, condition, pictured, tokens, camera = (torch.cat(part) for part in zip(*rows, strict=True))
-        return Pool(latents=latents, condition=condition, pictured=pictured, tokens=tokens, video=torch.cat(pixels),
+            pixels = ((clips.video + 1) * 127.5).round().to(torch.uint8)
+            rows.append((latents.bfloat16(), condition.bfloat16(), pictured, tokens, pixels, clips.camera))
+        latents, condition, pictured, tokens, pixels, camera = (torch.cat(part) for part in zip(*rows, strict=True))
+        return Pool(latents=latents, condition=condition, pictured=pictured, tokens=tokens, video=pixels,
                     camera=camera)
 
 
@@ -199,7 +198,7 @@ def train(args: argparse.Namespace) -> None:
                 texture.save(out / "vae")
             row = {"shape": list(pool.latents.shape[2:]), "step": step, "s": round(time.monotonic() - fleet.start),
                    "encode_s": round(encoded - elapsed, 1)}
-            row |= {name: round(torch.stack(some[-200:]).mean().item(), 4) for name, some in learnt.items() if some}
+            row |= {name: round(torch.stack(some[-200:]).mean().item(), 4) for name, some in learnt.items()}
             print(json.dumps(row), flush=True)
 
 

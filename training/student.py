@@ -14,7 +14,7 @@ from training.models import FLOW_SHIFT, new_text_encoder, new_transformer
 from training.reading import Reader, Readings, carried_over
 from training.texture import Texture, Told
 
-ROLLED_STEPS = (3, 4, 4, 4, 5)
+OWN_STEP_COUNTS = (3, 4, 4, 4, 5)
 LAST_SIGMAS = (0.36, 0.66)  # where so few steps, shifted, make their last one: 0.43 to 0.6
 
 
@@ -92,7 +92,7 @@ class Student(nn.Module):
         """Where the model's own few steps lead, and the velocity of its last one; only that call keeps its graph."""
         condition, pictured = pool.condition[rows].float(), pool.pictured[rows]
         ones = torch.ones(len(rows), device=condition.device)
-        grid = few_steps(self.paths.choice(ROLLED_STEPS))
+        grid = few_steps(self.paths.choice(OWN_STEP_COUNTS))
         x = torch.randn_like(condition)
         half = torch.autocast(condition.device.type, torch.bfloat16, enabled=condition.is_cuda)
         with torch.no_grad(), half:  # apart from the last call: autocast keeps its copies of weights without a graph

@@ -2,9 +2,9 @@
 
 The mean square leaves out whatever fine texture it cannot place to the pixel, so a few-step clip softens as soon as it
 moves. Here the model's own few steps are taken (backward simulation, DMD2, Yin et al. 2024); what they end in is
-decoded, and the pixels learn three things: what 4 x 4 means say, where the true clip has how much grain, and what a
-discriminator of three frames in a row takes for true. The decoder also decodes true latents, whose clip it must give
-back to the pixel; the encoder stays.
+decoded, and the pixels learn four things: what 4 x 4 means say, where the true clip has how much grain, that nothing
+changes but with the camera, and what a discriminator of three frames in a row takes for true. The decoder also decodes
+true latents, whose clip it must give back to the pixel; the encoder stays.
 
 The discriminator is relativistic and paired, with penalties on its slope at true and made frames (R3GAN, Huang et al.
 2024), which small noise measures (Lin et al. 2025); its gradient is scaled by the other losses', as in VQGAN (Esser et

@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, Wa
 
 from training.fleet import Fleet
 from training.models import new_vae
-from training.pixels import grain
+from training.pixels import carried_error, grain
 from training.student import OwnSteps, Pool, Student, few_steps
 from training.texture import Texture
 from training.whole_clip import enable_whole_clip
@@ -119,3 +119,27 @@ def test_a_blurred_frame_has_less_grain_and_a_flat_one_none() -> None:
     blurred = F.avg_pool3d(video, (1, 3, 3), 1, (0, 1, 1))
     assert float(grain(blurred).mean()) < 0.5 * float(grain(video).mean())
     assert float(grain(torch.full((2, 3, 5, 32, 32), 0.5)).max()) < 0.01
+
+
+@pytest.mark.parametrize("starts", [(0, 2), (2, 0)])
+def test_a_window_keeps_its_place_before_the_moving_camera(
+    whole_clip: None, monkeypatch: pytest.MonkeyPatch, starts: tuple[int, int]
+) -> None:
+    """World x to colour, so that a window's camera, were it about the wrong centre, would not carry its pixels."""
+    chosen = iter(starts)
+    monkeypatch.setattr("training.texture.random.randint", lambda low, high: next(chosen))
+    turn, frames, side = 0.3, 5, 32
+    angles = torch.linspace(0, turn, frames)
+    camera = torch.stack([torch.stack([angles.cos(), angles.sin(), 0 * angles], -1),
+                          torch.stack([-angles.sin(), angles.cos(), 0 * angles], -1)], dim=-2)[None]
+    places = torch.arange(side) - (side - 1) / 2
+    y, x = torch.meshgrid(places, places, indexing="ij")
+    world = torch.einsum("trc,hwc->trhw", camera[0], torch.stack([x, y, torch.ones_like(x)], -1))
+    video = (127.5 + 3 * world[:, :1]).expand(-1, 3, -1, -1).transpose(0, 1)[None].round().to(torch.uint8)
+    texture = Texture(new_vae(), ARGS, Fleet("cpu"))
+    true, _ = texture.window(video, torch.zeros(1, 16, 2, 8, 8), camera)
+    error = carried_error(true.video, true.camera, [0, 2])
+    assert float(error[error < 1].max()) < 0.02
+    assert float(texture._unsteady(true.video, true)) == 0
+    flickering = true.video + 0.2 * torch.randn_like(true.video)
+    assert float(texture._unsteady(flickering, true)) > 0.05
