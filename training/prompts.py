@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from training.ways import WAY_MOTIONS, drawn_way
+
 # The vision-language service writes one fixed sentence a motion; those are trained on most.
 _WORDS = Path(__file__).parents[1] / "services/vl_service/words/motions.toml"
 _WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text(encoding="utf-8"))
@@ -48,6 +50,7 @@ PLACES = ["the subject is on the left.", "the subject is on the right.", "the su
 ZH_PLACES = ["主体在左边。", "主体在右边。", "主体在中间。", "上方是天空。", "下方是地面。", "光线柔和。", "背景虚化。"]
 FRAMED_SHARE = 0.5  # of the camera's motions: a phrase in a frame, not a whole wording
 NOUN_SHARE = 0.3
+WAYS_SHARE = 0.35  # of the motions in ways.toml: a request drawn from its grammar, before any frame or wording
 ZH_WORDS = ["猫", "狗", "鸟", "人物", "建筑", "风景", "花", "食物", "汽车", "山", "大海", "天空", "杯子", "火箭",
             "物体"]
 TAILS = ["", "", "", "", " cinematic.", " high quality.", " natural light.", " sharp detail.", " realistic."]
@@ -79,6 +82,8 @@ def service_sentence(motion: str, speed: str, it: str, language: str) -> str | N
 
 def motion_phrase(motion: str, speed: str, subject: str | None, rng: random.Random, language: str = "en") -> str:
     """One way to ask for `motion`; `subject` names what moves, where an object moves."""
+    if motion in WAY_MOTIONS and rng.random() < WAYS_SHARE:
+        return way_phrase(motion, speed, rng, language)
     if motion in PHRASES and rng.random() < FRAMED_SHARE:
         return framed_phrase(motion, speed, rng, language)
     if language == "zh":
@@ -87,6 +92,13 @@ def motion_phrase(motion: str, speed: str, subject: str | None, rng: random.Rand
         a=rng.choice(ADVERBS[speed]), j=rng.choice(ADJECTIVES[speed]), s=subject or rng.choice(["it", "the subject"])
     )
     return _tidy(phrase)
+
+
+def way_phrase(motion: str, speed: str, rng: random.Random, language: str) -> str:
+    """A request drawn from the slot grammar, with how fast in it."""
+    if language == "zh":
+        return drawn_way(motion, rng, language, rng.choice(ZH_ADVERBS[speed]))
+    return _tidy(drawn_way(motion, rng, language, rng.choice(ADVERBS[speed])))
 
 
 def framed_phrase(motion: str, speed: str, rng: random.Random, language: str) -> str:
