@@ -34,7 +34,7 @@ from training.whole_clip import enable_whole_clip, encode
 SMALL = ((33, 128, 128),)
 FULL = ((33, 256, 256), (33, 192, 320), (33, 320, 192))  # frames, height, width
 VOCABULARY = 8000
-READING_WEIGHT = 0.02
+READING_WEIGHT = 0.04
 PLAIN_SHARE = 0.12  # of clips: scenes that words alone can tell
 FULL_TAIL_SHARE = 0.5  # of clips: condition on the encoding of [picture, grey, grey, ...] like Wan; else picture only
 
@@ -212,13 +212,13 @@ if __name__ == "__main__":
     parser.add_argument("--canvases", type=int, default=4000)
     parser.add_argument("--corpus", type=int, default=120_000)
     parser.add_argument("--total-s", type=float, default=570, help="from the start, set-up included")
-    parser.add_argument("--readings", type=int, default=60_000, help="prompts read without clips, a process")
+    parser.add_argument("--readings", type=int, default=150_000, help="prompts read without clips, a process")
     parser.add_argument("--reading-batch", type=int, default=256)
     parser.add_argument("--texture-from", type=float, default=0.45, help="share of the time before texture is learnt")
     parser.add_argument("--texture", type=float, default=1.0, help="gradient of the pixels over the mean square's")
     parser.add_argument("--exact", type=float, default=0.3, help="share of the mean square that stays beside them")
     parser.add_argument("--grain", type=float, default=0.4, help="weight of the Laplacian's local energy")
-    parser.add_argument("--steady", type=float, default=3.0, help="weight of what flickers")
+    parser.add_argument("--steady", type=float, default=6.0, help="weight of what flickers")
     parser.add_argument("--adversary", type=float, default=0.8, help="its gradient over the other pixel losses'")
     parser.add_argument("--alone-steps", type=int, default=150, help="of texture, until the discriminator counts fully")
     parser.add_argument("--texture-rows", type=int, default=12, help="clips decoded a step")

@@ -15,6 +15,7 @@ from training.reading import Reader, Readings, carried_over
 from training.texture import Texture, Told
 
 OWN_STEP_COUNTS = (3, 4, 4, 4, 5)
+FARTHEST_SHARE = 0.5  # of texture's steps: those clips are decoded in which the camera moves farthest
 LAST_SIGMAS = (0.36, 0.66)  # where so few steps, shifted, make their last one: 0.43 to 0.6
 
 
@@ -110,6 +111,8 @@ class Student(nn.Module):
         The loss has no meaning but its gradient: the pixels' part is as long as `--texture` times the mean square's in
         the same window. The decoder and its opponent take their own steps here.
         """
+        if self.paths.random() < FARTHEST_SHARE:
+            rows = farthest_first(pool, rows)
         own = self.own_steps(pool, rows)
         latents = pool.latents[rows].float()
         wrong = (own.velocity - (own.noisy - latents) / own.sigma).detach()
@@ -130,6 +133,12 @@ class Student(nn.Module):
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.is_cuda):
             states, attention = self.text(tokens)
         return self.reader(states.float(), attention, readings.motions[rows], readings.speeds[rows])
+
+
+def farthest_first(pool: Pool, rows: torch.Tensor) -> torch.Tensor:
+    """The rows in the order of how far the camera's centre moves in their clips."""
+    centre = pool.camera[rows, :, :, 2].float()
+    return rows[(centre[:, -1] - centre[:, 0]).norm(dim=-1).argsort(descending=True)]
 
 
 def few_steps(steps: int) -> list[float]:

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vl_service.branch import DRAWN_CHANNELS
 from vl_service.glance import CHANNELS, GRID, LEVELS, SLOTS
 
 CLASSES = 1000
-CLASS_TOKENS = 16
-PREFIX = GRID * GRID + 2 + CLASS_TOKENS + SLOTS
+CLASS_TOKENS, NAME_TOKENS = 16, 12
+PREFIX = GRID * GRID + 4 + CLASS_TOKENS + NAME_TOKENS + SLOTS
 RECORD_ROOM = 40  # positions of the record; texts begin behind it
 TEXT_ROOM = 300
 
@@ -20,6 +21,8 @@ class DecoderConfig:
     """Sizes of the network."""
 
     vocabulary: int
+    names: int
+    """Drawn things that the branch tells apart, none at all among them."""
     width: int = 384
     layers: int = 6
     heads: int = 6
@@ -40,6 +43,11 @@ class ImageTokens:
     classes_BN: Tensor
     levels_BN: Tensor
     slots_BS: Tensor
+    drawn_B2C: Tensor
+    """The branch's features of both looks."""
+    names_BM: Tensor
+    name_levels_BM: Tensor
+    where_BP: Tensor
 
 
 Cache = list[tuple[Tensor, Tensor]]
@@ -79,6 +87,7 @@ class Decoder(nn.Module):
         width = config.width
         self.config = config
         self.from_grid, self.from_pooled = nn.Linear(CHANNELS, width), nn.Linear(CHANNELS, width)
+        self.from_drawn, self.where = nn.Linear(DRAWN_CHANNELS, width), nn.Linear(1, width)
         self.stem = nn.Sequential(
             nn.Conv2d(3, 24, 3, 2, 1),
             nn.GELU(),
@@ -89,6 +98,7 @@ class Decoder(nn.Module):
             nn.Conv2d(96, width, 3, 2, 1),
         )
         self.classes, self.class_levels = nn.Embedding(CLASSES, width), nn.Embedding(LEVELS, width)
+        self.names, self.name_levels = nn.Embedding(config.names, width), nn.Embedding(LEVELS, width)
         self.facts = nn.Embedding(SLOTS * LEVELS, width)
         self.prefix_place = nn.Parameter(torch.zeros(PREFIX, width))
         self.words = nn.Embedding(config.vocabulary, width)
@@ -106,11 +116,14 @@ class Decoder(nn.Module):
         grid = image.grid_BPC.to(dtype)
         picture = (image.thumbnails_B3HW.to(dtype) - 127) / 64
         cells = self.from_grid(grid) + self.stem(picture).flatten(2).transpose(1, 2)
+        cells = cells + self.where(image.where_BP.to(dtype)[:, :, None])
+        drawn = self.from_drawn(image.drawn_B2C.to(dtype))
         pooled = self.from_pooled(torch.stack([grid.mean(1), image.crop_BC.to(dtype)], dim=1))
         classes = self.classes(image.classes_BN) + self.class_levels(image.levels_BN)
+        names = self.names(image.names_BM) + self.name_levels(image.name_levels_BM)
         offsets = torch.arange(SLOTS, device=grid.device) * LEVELS
         facts = self.facts(image.slots_BS + offsets)
-        return torch.cat([cells, pooled, classes, facts], dim=1) + self.prefix_place
+        return torch.cat([cells, pooled, drawn, classes, names, facts], dim=1) + self.prefix_place
 
     def hidden(self, x: Tensor, mask: Tensor | None, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """Run the blocks over states `[B, length, width]`, after those whose keys and values are in `cache`."""

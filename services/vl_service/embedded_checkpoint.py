@@ -3,20 +3,24 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
+from vl_service.branch import Branch
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.speaker import PART_MARKERS, Speaker, Thresholds
 from vl_service.tokens import SPECIALS, Tokenizer, load_tokenizer
 from vl_service.tower import ImageNetTower
 
-WEIGHTS, WORDS, CONFIG = "model.safetensors", "vocabulary.json", "config.json"
-FILES = (WEIGHTS, WORDS, CONFIG)
-SIZES = ("vocabulary", "width", "layers", "heads")
+WEIGHTS, BRANCH, WORDS, CONFIG = "model.safetensors", "branch.safetensors", "vocabulary.json", "config.json"
+FILES = (WEIGHTS, BRANCH, WORDS, CONFIG)
+SIZES = ("vocabulary", "names", "width", "layers", "heads")
+LEAST = ("sure", "likely", "kind")
+M = TypeVar("M", bound=nn.Module)
 UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5)  # until training/vl/thresholds.py has chosen them
 
 
@@ -41,9 +45,12 @@ def load_speaker(folder: Path) -> tuple[Speaker, str]:
             "STILLMOTION_MODELS to the folder that holds vl/")
     config = _json(folder / CONFIG)
     tokenizer = _tokenizer(folder / WORDS)
-    decoder = _decoder(folder / WEIGHTS, _sizes(folder / CONFIG, config, tokenizer))
+    sizes = _sizes(folder / CONFIG, config, tokenizer)
+    decoder = _decoder(folder / WEIGHTS, sizes)
     tower = ImageNetTower()
-    speaker = Speaker(tower.model, decoder, tokenizer, _thresholds(folder / CONFIG, config))
+    branch = _branch(folder / BRANCH, tower.model, sizes.names)
+    speaker = Speaker(tower.model, branch, decoder, tokenizer, _thresholds(folder / CONFIG, config),
+                      _things(folder / CONFIG, config, sizes.names))
     return speaker, f"lite2-{tower.revision}-{_content(folder)}"
 
 
@@ -76,27 +83,45 @@ def _sizes(file: Path, config: Any, tokenizer: Tokenizer) -> DecoderConfig:
     return DecoderConfig(**{name: int(sizes[name]) for name in SIZES})
 
 
+def _things(file: Path, config: dict[str, Any], names: int) -> list[str]:
+    things = config.get("things")
+    if not (isinstance(things, list) and len(things) == names - 1 and all(isinstance(one, str) for one in things)):
+        raise _damaged(file, f"`things` needs the names of the {names - 1} things that the branch tells apart")
+    return things
+
+
 def _thresholds(file: Path, config: dict[str, Any]) -> Thresholds:
     told = config.get("thresholds")
     if told is None:
         return UNSET
     try:
-        return Thresholds(sure=float(told["sure"]), likely=float(told["likely"]), kind=float(told["kind"]))
+        return Thresholds(**{name: float(told[name]) for name in LEAST})
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(file, f"`thresholds` needs the numbers `sure`, `likely` and `kind` ({error!r})") from error
+        needed = f"`thresholds` needs the numbers {', '.join(f'`{name}`' for name in LEAST)} ({error!r})"
+        raise _damaged(file, needed) from error
 
 
 def _decoder(file: Path, config: DecoderConfig) -> Decoder:
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    return _filled(decoder, file)
+
+
+def _branch(file: Path, tower: nn.Module, names: int) -> Branch:
+    return _filled(Branch(tower, names), file)
+
+
+def _filled(module: M, file: Path) -> M:
+    """The module with a file's weights in float32, frozen."""
     try:
-        weights = {name: value.float() for name, value in load_file(file).items()}
-        with torch.device("meta"):
-            decoder = Decoder(config)
-        decoder.load_state_dict(weights, strict=True, assign=True)
+        weights = {name: value.float() if value.is_floating_point() else value
+                   for name, value in load_file(file).items()}
+        module.load_state_dict(weights, strict=True, assign=True)
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise _damaged(file, error) from error
     if not all(bool(value.isfinite().all()) for value in weights.values()):
         raise _damaged(file, "it holds numbers that are not finite")
-    return decoder.eval().requires_grad_(False)
+    return module.eval().requires_grad_(False)
 
 
 def _content(folder: Path) -> str:

@@ -1,4 +1,5 @@
-"""A picture → what the decoder reads: the tower's features twice (whole, then closer), a thumbnail, measured facts.
+"""A picture → what the decoder reads: the tower's and the branch's features twice (whole, then closer), a thumbnail,
+facts.
 
 All of it is computed from one square of 320 pixels, in training and in serving alike.
 """
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from vl_service.branch import Branch, own_features, shared
 from vl_service.colours import known_colours, lab_from_rgb, nearest_names
 from vl_service.facts import PictureFacts, measure_facts
 
@@ -20,7 +22,10 @@ TOWER_SIDE = 260
 THUMBNAIL = 144
 GRID = 9
 CHANNELS = 1280
+DRAWN = 0.5  # probability from which on a cell shows something drawn
+CLOSEST, CLOSEST_DRAWN = 0.35, 0.28  # least side of the closer look
 MEASURED_SIDE = 128  # pixels; measuring more of the square changes hardly anything and costs four times as much
+NAME_NUMBERS = (6, 3)  # of both looks, of each
 SLOTS = 34  # fact tokens
 LEVELS = 32  # values that one fact can take; the last one means none
 _NONE = LEVELS - 1
@@ -40,6 +45,12 @@ class Views:
     """`[B, 1000]` logits of the closer look."""
     boxes_B3: Tensor
     """Centre x, y and side of the closer look in 0..1."""
+    drawn_B2C: Tensor
+    """`[B, 2, 512]`: the branch's mean over the whole picture and over the closer look."""
+    named_B2N: Tensor
+    """Logits of the drawn things that the branch tells apart, of both looks."""
+    where_BP: Tensor
+    """`[B, 81]`: how probable it is that a cell of the whole picture shows something drawn."""
 
 
 def to_square(picture: Image.Image) -> Image.Image:
@@ -53,38 +64,61 @@ def square_tensor(square: Image.Image) -> Tensor:
 
 
 @torch.no_grad()
-def look(tower: Any, squares_B3HW: Tensor) -> Views:
-    """Look at uint8 squares `[B, 3, 320, 320]`: once at the whole, once closer at where the features are strongest.
+def look(tower: Any, branch: Branch, squares_B3HW: Tensor) -> Views:
+    """Look at uint8 squares `[B, 3, 320, 320]`: once at the whole, once closer.
 
+    Closer is at the clearest of what is drawn, or where nothing seems drawn, where the tower's features are strongest.
     `tower` is the package's EfficientNet, which has no types.
     """
     weight = tower._fc.weight  # the package names its classifier so; it has no public name
     pixels = (squares_B3HW.float() - 127) / 128
     whole = F.interpolate(pixels, size=(TOWER_SIDE, TOWER_SIDE), mode="bilinear", antialias=True)
-    grid = tower.extract_features(whole.to(weight.dtype))
-    boxes = _closer(grid)
-    closer = _cut(pixels, boxes).to(weight.dtype)
-    crop = tower.extract_features(closer).mean((2, 3))
+    begun = shared(tower, whole.to(weight.dtype))
+    grid, drawn = own_features(tower, begun), branch(begun)
+    where = branch.where(drawn).float().sigmoid()[:, 0]
+    boxes = closer(grid, where)
+    begun = shared(tower, _cut(pixels, boxes).to(weight.dtype))
+    crop = own_features(tower, begun).mean((2, 3))
+    both = torch.stack([drawn.mean((2, 3)), branch(begun).mean((2, 3))], dim=1)
     return Views(
         grid_BPC=grid.flatten(2).transpose(1, 2),
         crop_BC=crop,
         boxes_B3=boxes,
         whole_BK=tower._fc(grid.mean((2, 3))),
         close_BK=tower._fc(crop),
+        drawn_B2C=both,
+        named_B2N=branch.names(both),
+        where_BP=where.flatten(1),
     )
 
 
-def _closer(grid_BCHW: Tensor) -> Tensor:
-    """Where to look closer: around the strongest features (an AUC of 0.88 on cut-outs)."""
+def closer(grid_BCHW: Tensor, where_BHW: Tensor) -> Tensor:
+    """Where to look closer, `[B, 3]`: around one drawn thing, else around the strongest features."""
     heat = grid_BCHW.float().norm(dim=1).flatten(1)
     low, high = heat.amin(1, keepdim=True), heat.amax(1, keepdim=True)
-    heat = ((heat - low) / (high - low + 1e-6) - 0.45).clamp(min=0)
-    heat = (heat / heat.sum(1, keepdim=True).clamp(min=1e-6)).view(-1, GRID, GRID)
+    heat = ((heat - low) / (high - low + 1e-6) - 0.45).clamp(min=0).view_as(where_BHW)
+    seen = where_BHW.amax((1, 2)) > DRAWN
+    return torch.where(seen[:, None], _box(_clearest(where_BHW), CLOSEST_DRAWN), _box(heat, CLOSEST))
+
+
+def _clearest(where_BHW: Tensor) -> Tensor:
+    """The likeliest cell and all that hang together with it, half as likely at least; the rest is zero."""
+    most = where_BHW.amax((1, 2), keepdim=True)
+    likely = (where_BHW > most / 2).float()
+    part = (where_BHW == most).float()
+    for _ in range(2 * GRID):
+        part = F.max_pool2d(part[:, None], 3, 1, 1)[:, 0] * likely
+    return where_BHW * part
+
+
+def _box(heat_BHW: Tensor, closest: float) -> Tensor:
+    """Centre x, y and side of the square that holds the heat (features' heat: an AUC of 0.88 on cut-outs)."""
+    heat = heat_BHW / heat_BHW.sum((1, 2), keepdim=True).clamp(min=1e-6)
     centres = (torch.arange(GRID, device=heat.device) + 0.5) / GRID
     across, down = heat.sum(1), heat.sum(2)
     x, y = (across * centres).sum(1), (down * centres).sum(1)
     spread = torch.maximum((across * (centres - x[:, None]) ** 2).sum(1), (down * (centres - y[:, None]) ** 2).sum(1))
-    side = (spread.sqrt() * 3.6 + 0.12).clamp(0.35, 0.95)
+    side = (spread.sqrt() * 3.6 + 0.12).clamp(closest, 0.95)
     half = side / 2
     inside = [torch.minimum(torch.maximum(value, half), 1 - half) for value in (x, y)]
     return torch.stack([*inside, side], dim=1)
@@ -154,10 +188,23 @@ def box_levels(boxes_B3: Tensor) -> Tensor:
     return (boxes_B3 / 0.05).long().clamp(0, LEVELS - 2)
 
 
-def class_tokens(whole_BK: Tensor, close_BK: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits → the classes to name: `[B, 16]` class numbers and levels of probability (8 of both looks, 4 of each)."""
+def class_tokens(whole_BK: Tensor, close_BK: Tensor, numbers: tuple[int, int] = (8, 4)) -> tuple[Tensor, Tensor]:
+    """Logits → the classes to name: class numbers and levels of probability `[B, 16]` (8 of both looks, 4 of each)."""
     whole, close = whole_BK.float().softmax(-1), close_BK.float().softmax(-1)
-    looks = (((whole + close) / 2, 8), (whole, 4), (close, 4))
+    of_both, of_each = numbers
+    looks = (((whole + close) / 2, of_both), (whole, of_each), (close, of_each))
     parts = [probabilities.topk(number, dim=-1) for probabilities, number in looks]
     values = torch.cat([part.values for part in parts], dim=-1)
     return torch.cat([part.indices for part in parts], dim=-1), (values.sqrt() * LEVELS).long().clamp(0, LEVELS - 1)
+
+
+def name_tokens(named_B2N: Tensor) -> tuple[Tensor, Tensor]:
+    """The branch's logits → the drawn things to name and levels of probability `[B, 12]`."""
+    return class_tokens(named_B2N[:, 0], named_B2N[:, 1], NAME_NUMBERS)
+
+
+def drawn_thing(named_B2N: Tensor) -> int:
+    """The number of what the branch sees drawn, over all views and looks; -1 where nothing seems drawn."""
+    mean_N = named_B2N.float().softmax(-1).mean((0, 1))
+    best = int(mean_N.argmax())
+    return -1 if best == len(mean_N) - 1 else best

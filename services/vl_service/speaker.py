@@ -7,13 +7,16 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from vl_service.branch import Branch
 from vl_service.decoder import RECORD_ROOM, TEXT_ROOM, Cache, Decoder, ImageTokens
 from vl_service.facts import PictureFacts
 from vl_service.glance import (
     box_levels,
     class_tokens,
+    drawn_thing,
     look,
     measure,
+    name_tokens,
     square_tensor,
     thumbnails,
     to_square,
@@ -32,6 +35,7 @@ PART_MARKERS: dict[str, Part] = {
 }
 """What stands before each part of a prompt."""
 LIVELY = ("<motion>", "<ambience>")  # parts of a prompt that may be drawn; what is there is not a matter of chance
+PHOTOGRAPHED = 0.5  # the tower's probability of a class from which on it, not the branch, is to be believed
 ASKED_AT_MOST = 60  # tokens of a question that are read, as in training
 
 
@@ -55,6 +59,8 @@ class Look:
     """`[views, width]`, the last states."""
     cache: Cache
     facts: PictureFacts
+    drawn: str
+    """What the branch sees drawn; empty where nothing is, or where the tower is sure of what is photographed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +92,15 @@ class Said:
 
 
 class Speaker:
-    """A tower, a decoder and its words."""
+    """A tower and its branch for drawings, a decoder and its words."""
 
-    def __init__(self, tower: nn.Module, decoder: Decoder, tokenizer: Tokenizer, thresholds: Thresholds) -> None:
-        self.tower, self.decoder, self.tokenizer, self.thresholds = tower, decoder, tokenizer, thresholds
+    def __init__(
+        self, tower: nn.Module, branch: Branch, decoder: Decoder, tokenizer: Tokenizer, thresholds: Thresholds,
+        things: Sequence[str],
+    ) -> None:
+        """`things` are the English names of what the branch tells apart."""
+        self.tower, self.branch, self.decoder = tower, branch, decoder
+        self.tokenizer, self.thresholds, self.things = tokenizer, thresholds, things
         self._lively = {tokenizer.numbers[marker]: marker in LIVELY for marker in PART_MARKERS}
 
     def see(self, picture: Picture, check: Callable[[], None]) -> Glimpse:
@@ -102,20 +113,25 @@ class Speaker:
         squares = views_of(to_square(picture.rgb))
         measured = [measure(square, width=picture.width, height=picture.height) for square in squares]
         check()
-        image = image_tokens_of(
-            self.tower, torch.stack([square_tensor(square) for square in squares]),
+        image, drawn = seen(
+            self.tower, self.branch, torch.stack([square_tensor(square) for square in squares]),
             torch.tensor([slots for _, slots in measured]))
         check()
         hidden, cache = self.decoder.hidden(self.decoder.prefix(image), None)
-        return Look(hidden=hidden[:, -1], cache=cache, facts=measured[0][0])
+        return Look(hidden=hidden[:, -1], cache=cache, facts=measured[0][0],
+                    drawn=self.things[drawn] if drawn >= 0 else "")
 
     @torch.inference_mode()
     def settle(self, look: Look, thresholds: Thresholds, check: Callable[[], None]) -> Glimpse:
-        """The likeliest record, except that what is not probable enough is said with less sureness, or not at all."""
+        """The likeliest record, except that what is not probable enough is said with less sureness, or not at all.
+
+        Drawings that it has not seen the decoder names as surely as others: it must agree with the branch about them.
+        """
         numbers = self.tokenizer.numbers
         spoken = self._record(look, [], check)
-        if spoken.tokens[0] != numbers["<unsure>"] and spoken.name < thresholds.sure:
-            first = "<likely>" if spoken.name >= thresholds.likely else "<unsure>"
+        unclear = bool(look.drawn) and self._read(spoken, spoken.name).name != look.drawn
+        if spoken.tokens[0] != numbers["<unsure>"] and (unclear or spoken.name < thresholds.sure):
+            first = "<unsure>" if unclear or spoken.name < thresholds.likely else "<likely>"
             if spoken.tokens[0] != numbers[first]:
                 name = spoken.name
                 spoken = replace(self._record(look, [numbers[first]], check), name=name)
@@ -123,9 +139,11 @@ class Speaker:
         if unsure and spoken.kind < thresholds.kind:
             unknown = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(UNKNOWN), numbers["<count>"]]
             spoken = self._record(look, unknown, check)
-        pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]
-        record = read_record(pieces, spoken.kind if unsure else spoken.name)
+        record = self._read(spoken, spoken.kind if unsure else spoken.name)
         return Glimpse(record=record, facts=look.facts, cache=spoken.cache)
+
+    def _read(self, spoken: Spoken, confidence: float) -> Record:
+        return read_record([self.tokenizer.pieces[token] for token in spoken.tokens], confidence)
 
     def _record(self, look: Look, forced: list[int], check: Callable[[], None]) -> Spoken:
         """The likeliest record that begins with the forced tokens.
@@ -201,20 +219,30 @@ def views_of(square: Image.Image) -> list[Image.Image]:
     return [square, ImageOps.mirror(square)]
 
 
-def image_tokens_of(tower: nn.Module, squares_B3HW: Tensor, slots_BS: Tensor) -> ImageTokens:
-    """What the decoder reads of uint8 squares and their measured slots."""
-    views = look(tower, squares_B3HW)
+def seen(tower: nn.Module, branch: Branch, squares_B3HW: Tensor, slots_BS: Tensor) -> tuple[ImageTokens, int]:
+    """What the decoder reads of uint8 squares, views of one picture, and their measured slots; and what is drawn.
+
+    That is -1 where nothing is, and where the tower is sure enough of its class to take the picture for a photograph.
+    """
+    views = look(tower, branch, squares_B3HW)
     slots = slots_BS.clone()
     slots[:, -3:] = box_levels(views.boxes_B3)
     classes, levels = class_tokens(views.whole_BK, views.close_BK)
-    return ImageTokens(
+    names, name_levels = name_tokens(views.named_B2N)
+    image = ImageTokens(
         grid_BPC=views.grid_BPC,
         crop_BC=views.crop_BC,
         thumbnails_B3HW=thumbnails(squares_B3HW),
         classes_BN=classes,
         levels_BN=levels,
         slots_BS=slots,
+        drawn_B2C=views.drawn_B2C,
+        names_BM=names,
+        name_levels_BM=name_levels,
+        where_BP=views.where_BP,
     )
+    classes_K = ((views.whole_BK.softmax(-1) + views.close_BK.softmax(-1)) / 2).mean(0)
+    return image, -1 if float(classes_K.max()) >= PHOTOGRAPHED else drawn_thing(views.named_B2N)
 
 
 def _first(cache: Cache) -> Cache:

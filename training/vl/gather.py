@@ -3,20 +3,22 @@
 import multiprocessing
 import random
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.context import ForkContext
 from multiprocessing.pool import Pool
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.vl.compose import SIDE, Stock, Truth, compose, held_combination
+from vl_service.branch import Branch
 from vl_service.facts import PictureFacts
-from vl_service.glance import look, measure, thumbnails
+from vl_service.glance import look, measure, name_tokens, thumbnails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,10 @@ class Gallery:
     boxes_N3: Tensor
     thumbnails_N3HW: Tensor
     slots_NS: Tensor
+    drawn_N2C: Tensor
+    names_NM: Tensor
+    name_levels_NM: Tensor
+    where_NP: Tensor
     truths: list[Truth]
     facts: list[PictureFacts]
 
@@ -65,6 +71,11 @@ _STOPPED = multiprocessing.get_context("fork").Event()
 def share_stock(stock: Stock) -> None:
     """Set the stock that forked workers draw from."""
     _STOCK[:] = [stock]
+
+
+def shared_stock() -> Stock:
+    """The stock that was set last."""
+    return _STOCK[0]
 
 
 def draw(wanted: Wanted) -> Drawn | None:
@@ -111,12 +122,14 @@ def make_pool(context: ForkContext, workers: int) -> Pool:
     return context.Pool(workers)
 
 
-def gather(jobs: Iterator[Drawn | None], tower: nn.Module, device: str, number: int, seconds: float) -> Gallery:
+def gather(
+    jobs: Iterator[Drawn | None], tower: Any, branch: Branch, device: str, number: int, seconds: float
+) -> Gallery:
     """Look at every picture that the workers draw, `number` at most; after so many seconds no more are drawn."""
     started = time.monotonic()
     _STOPPED.clear()
     half = torch.float16 if device == "cuda" else torch.float32
-    parts: dict[str, list[Tensor]] = {name: [] for name in ("crop", "whole", "close", "boxes", "thumbnails", "slots")}
+    parts: dict[str, list[Tensor]] = defaultdict(list)
     grid = torch.empty(number, 81, 1280, dtype=torch.float16, device=device)
     truths: list[Truth] = []
     facts: list[PictureFacts] = []
@@ -126,7 +139,8 @@ def gather(jobs: Iterator[Drawn | None], tower: nn.Module, device: str, number: 
         if time.monotonic() - started > seconds:
             _STOPPED.set()
         squares = torch.from_numpy(drawn.squares_BHW3).to(device).permute(0, 3, 1, 2).contiguous()
-        views = look(tower, squares)
+        views = look(tower, branch, squares)
+        names, name_levels = name_tokens(views.named_B2N)
         grid[len(truths) : len(truths) + len(squares)] = views.grid_BPC
         for name, value in (
             ("crop", views.crop_BC.to(half)),
@@ -135,6 +149,10 @@ def gather(jobs: Iterator[Drawn | None], tower: nn.Module, device: str, number: 
             ("close", views.close_BK.to(half)),
             ("thumbnails", thumbnails(squares)),
             ("slots", torch.tensor(drawn.slots, device=device)),
+            ("drawn", views.drawn_B2C.to(half)),
+            ("names", names),
+            ("name_levels", name_levels),
+            ("where", views.where_BP.to(half)),
         ):
             parts[name].append(value)
         truths += drawn.truths
@@ -148,6 +166,10 @@ def gather(jobs: Iterator[Drawn | None], tower: nn.Module, device: str, number: 
         boxes_N3=joined["boxes"],
         thumbnails_N3HW=joined["thumbnails"],
         slots_NS=joined["slots"],
+        drawn_N2C=joined["drawn"],
+        names_NM=joined["names"],
+        name_levels_NM=joined["name_levels"],
+        where_NP=joined["where"],
         truths=truths,
         facts=facts,
     )

@@ -19,6 +19,7 @@ from vl_service.kinds import vocabulary
 
 STEPS = 48
 STRONGEST = 6.0
+MISTAKEN_SHARE = 0.25  # of implants: the branch sees some drawn thing there, for it may take a photograph for a drawing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +140,9 @@ def image_tokens(
     boxes = boxes.clone()
     boxes[rows] = torch.stack([place[:, 0], place[:, 1], (place[:, 2] * 2 + 0.15).clamp(0.35, 0.95)], 1).to(boxes.dtype)
     slots[:, -3:] = box_levels(boxes)
+    shown = pictures.clone()
+    taken = rows[torch.rand(len(rows), device=rows.device) < MISTAKEN_SHARE]
+    shown[taken] = torch.randint(len(gallery.truths), (len(taken),), device=rows.device)
     classes, levels = class_tokens(whole, close)
     return ImageTokens(
         grid_BPC=grid,
@@ -147,6 +151,10 @@ def image_tokens(
         classes_BN=classes,
         levels_BN=levels,
         slots_BS=slots,
+        drawn_B2C=gallery.drawn_N2C[shown].float(),
+        names_BM=gallery.names_NM[shown],
+        name_levels_BM=gallery.name_levels_NM[shown],
+        where_BP=gallery.where_NP[shown].float(),
     )
 
 

@@ -66,7 +66,8 @@ class Learner:
         grid = image.grid_BPC
         kept = (torch.rand(*grid.shape[:2], 1, device=grid.device) > MISSING_CELLS).to(grid.dtype)
         loud = 1 + LOUDNESS * torch.randn(len(grid), 1, 1, device=grid.device)
-        return replace(image, grid_BPC=grid * kept * loud, crop_BC=image.crop_BC * loud[:, 0])
+        drawn = image.drawn_B2C * (1 + LOUDNESS * torch.randn(len(grid), 1, 1, device=grid.device))
+        return replace(image, grid_BPC=grid * kept * loud, crop_BC=image.crop_BC * loud[:, 0], drawn_B2C=drawn)
 
     def step(self, chosen: Tensor, rate: float) -> Tensor:
         """Learn from these rows at this rate; returns the loss."""

@@ -4,7 +4,7 @@
 
 Pictures are composed as for training, of things that training showed: named ones, and strange ones, for which every
 name is wrong. Each cut-out is turned, tinted or cut first, since the decoder knows the drawings themselves by heart.
-A name, or a kind, is said at all from where that is right more often than wrong; a name surely from where it is right
+A name is said at all from where it is right more often than wrong; a name surely, and a kind, from where they are right
 nine times in ten.
 """
 
@@ -39,11 +39,15 @@ class Named:
 def choose(names: Sequence[Named], kinds: Sequence[Named]) -> Thresholds:
     """Thresholds that serve these names, and these kinds said in their place, best."""
     likely = worth_saying(names)
-    ranked = sorted(names, key=lambda one: -one.probability)
+    return Thresholds(sure=max(likely, surely_right(names)), likely=likely, kind=surely_right(kinds))
+
+
+def surely_right(said: Sequence[Named]) -> float:
+    """The least from where on SURELY_RIGHT of it is right."""
+    ranked = sorted(said, key=lambda one: -one.probability)
     right = np.cumsum([one.right for one in ranked])
     good = np.nonzero(right / np.arange(1, len(ranked) + 1) >= SURELY_RIGHT)[0]
-    sure = _below(ranked, int(good[-1])) if len(good) else 1.0
-    return Thresholds(sure=max(likely, sure), likely=likely, kind=worth_saying(kinds))
+    return _below(ranked, int(good[-1])) if len(good) else 1.0
 
 
 def worth_saying(said: Sequence[Named]) -> float:
@@ -107,7 +111,7 @@ def main() -> None:
     file = options.model / CONFIG
     config = json.loads(file.read_text("utf-8"))
     config["thresholds"] = asdict(chosen)
-    file.write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    file.write_text(json.dumps(config, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Trains the embedded vision-language decoder: pictures and facts, the frozen tower, implants, texts, then the decoder.
+"""Trains the embedded vision-language checkpoint: the tower's branch for drawings; then, of pictures that the frozen
+tower and the branch look at, implants, texts, and the decoder.
 
-    PYTHONPATH=services:. python -m training.vl.train --out OUT          # one H200, about seven minutes
+    PYTHONPATH=services:. python -m training.vl.train --out OUT          # one H200, a quarter of an hour
     PYTHONPATH=services:. python -m training.vl.thresholds --model OUT   # then, on any machine
 
-Reads `training/data/vl` (`python -m training.vl.pack`). Writes model.safetensors (bfloat16), vocabulary.json,
-config.json and training.json: losses, and how much of the record is right on pictures that training never saw.
+Reads `training/data/vl` (`python -m training.vl.pack`). Writes model.safetensors (bfloat16), branch.safetensors
+(float16), vocabulary.json, config.json and training.json: losses, and how much of the record is right on pictures that
+training never saw.
 """
 
 import argparse
@@ -12,29 +14,36 @@ import json
 import multiprocessing
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.pool import Pool
 from pathlib import Path
 
+import numpy as np
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from training.vl.compose import load_stock
 from training.vl.concepts import Concept, load_concepts
-from training.vl.gather import Gallery, Wanted, draw, gather, make_pool, share_stock
+from training.vl.drawings import Drawings, named_concepts, own_files
+from training.vl.gather import Drawn, Gallery, Wanted, draw, gather, make_pool, share_stock, shared_stock
 from training.vl.implants import Implants, make_implants
 from training.vl.learner import Learner, fit
 from training.vl.rows import ROW
 from training.vl.scoring import records, score
 from training.vl.subjects import Rows, all_subjects, share_words, write_rows
+from training.vl.teach_branch import named_right, teach
 from training.vl.truths import sight_of_cutout
 from training.vl.vocabulary import vocabulary_pieces
+from vl_service.branch import Branch
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.kinds import vocabulary
 from vl_service.tokens import Tokenizer, make_tokenizer, save_tokenizer
 
 JOB = 64  # pictures a job of a worker
+SCENES = 4096  # that the branch sees drawings on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +62,11 @@ class Setup:
         """Say what was reached, and when."""
         print(f"{time.monotonic() - self.started:6.1f} s  {what}", flush=True)
 
-    def gather(self, pool: Pool, pictures: int, seed: int, wanted: Wanted, seconds: float = 600) -> Gallery:
-        """Pictures that the workers draw, looked at; after so many seconds no more are drawn."""
+    def drawn(self, pool: Pool, pictures: int, seed: int, wanted: Wanted) -> Iterator[Drawn | None]:
+        """Pictures that the workers draw, from now on, by the job."""
         size = min(JOB, pictures)
-        jobs = [replace(wanted, seed=seed + number, pictures=size) for number in range(pictures // size)]
-        drawn = pool.imap_unordered(draw, jobs)
-        return gather(drawn, self.tower, self.chosen.device, len(jobs) * size, seconds)
+        return pool.imap_unordered(
+            draw, [replace(wanted, seed=seed + number, pictures=size) for number in range(pictures // size)])
 
 
 def load_tower(file: Path, device: str) -> EfficientNet:
@@ -79,8 +87,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--implants", type=float, default=1.1, help="as a multiple of the pictures")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--redrawn", type=float, default=0.0, help="share of the drawings turned, tinted or cut")
+    parser.add_argument("--branch-s", type=float, default=400, help="teach the branch for so many seconds")
+    parser.add_argument("--branch-batch", type=int, default=256)
     parser.add_argument("--gather-s", type=float, default=100, help="draw no more pictures after so many seconds")
-    parser.add_argument("--total-s", type=float, default=400, help="stop training so many seconds after the start")
+    parser.add_argument("--total-s", type=float, default=1000, help="stop training so many seconds after the start")
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--peak", type=float, default=1.2e-3)
     parser.add_argument("--workers", type=int, default=16)
@@ -91,14 +101,19 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _save(out: Path, model: Decoder, tokenizer: Tokenizer, report: dict[str, object]) -> None:
+def _save(setup: Setup, model: Decoder, branch: Branch, report: dict[str, object]) -> None:
+    out = setup.chosen.out
+    things = [setup.concepts[at].en for at in named_concepts(setup.concepts)]
     out.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in model.state_dict().items()},
         out / "model.safetensors",
     )
-    save_tokenizer(tokenizer, out / "vocabulary.json")
-    (out / "config.json").write_text(json.dumps(model.config.as_dict(), indent=1) + "\n", "utf-8")
+    save_file({name: (value.half() if value.is_floating_point() else value).to("cpu").contiguous()
+               for name, value in branch.state_dict().items()}, out / "branch.safetensors")
+    save_tokenizer(setup.tokenizer, out / "vocabulary.json")
+    (out / "config.json").write_text(
+        json.dumps({**model.config.as_dict(), "things": things}, ensure_ascii=False) + "\n", "utf-8")
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
@@ -122,11 +137,38 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
     return setup
 
 
-def _material(setup: Setup) -> tuple[Gallery, Implants, Rows]:
+def _scenes(setup: Setup) -> Tensor:
+    """Pictures without a cut-out, uint8 `[N, 3, 320, 320]`."""
+    jobs = setup.drawn(setup.seen, min(SCENES, setup.chosen.pictures), 500_000, Wanted(roles=("known",), empty=JOB))
+    scenes = torch.from_numpy(np.concatenate([drawn.squares_BHW3 for drawn in jobs if drawn]))
+    setup.stamp(f"{len(scenes)} scenes")
+    return scenes.permute(0, 3, 1, 2).contiguous().to(setup.chosen.device)
+
+
+def _branch(setup: Setup, scenes: Tensor) -> Branch:
+    """The branch, taught on all drawings that are not kept back from it, and how well it names those that are."""
+    chosen, concepts = setup.chosen, setup.concepts
+    named = [concepts[at] for at in named_concepts(concepts)]
+    stock = shared_stock()
+    branch = Branch(setup.tower, len(named) + 1).float().requires_grad_(True).to(chosen.device)
+    own = Drawings(stock, [own_files(concept) for concept in named], scenes)
+    branch = teach(setup.tower, branch, own, chosen.branch_s, batch=chosen.branch_batch, say=setup.stamp)
+    if chosen.device == "cuda":
+        branch = branch.half()
+    for name, files in (
+        ("as taught", [own_files(concept) for concept in named]),
+        ("kept back", [sorted({*concept.files} - {*own_files(concept)}) for concept in named]),
+        ("held out", [list(concept.held_files) for concept in named]),
+    ):
+        right = named_right(setup.tower, branch, Drawings(stock, files, scenes), 12, chosen.branch_batch)
+        setup.stamp(f"{sum(map(len, files))} drawings {name}: {right:.1%} named by the branch")
+    return branch
+
+
+def _material(setup: Setup, jobs: Iterator[Drawn | None], branch: Branch) -> tuple[Gallery, Implants, Rows]:
     """Pictures, classes added to scenes of them, and the rows about both."""
     chosen = setup.chosen
-    wanted = Wanted(roles=("known", "strange"), empty=14, redrawn=chosen.redrawn)
-    gallery = setup.gather(setup.seen, chosen.pictures, 1_000, wanted, chosen.gather_s)
+    gallery = gather(jobs, setup.tower, branch, chosen.device, chosen.pictures, chosen.gather_s)
     setup.stamp(f"{len(gallery.truths)} pictures")
     weight_KC, number = setup.tower._fc.weight.detach(), int(len(gallery.truths) * chosen.implants)
     implants = make_implants(gallery, weight_KC, number, random.Random(2))
@@ -138,7 +180,7 @@ def _material(setup: Setup) -> tuple[Gallery, Implants, Rows]:
     return gallery, implants, rows
 
 
-def _scores(setup: Setup, model: Decoder, implants: Implants) -> dict[str, object]:
+def _scores(setup: Setup, branch: Branch, model: Decoder, implants: Implants) -> dict[str, object]:
     """Shares of the record that are right, on pictures as trained and as never trained."""
     found: dict[str, object] = {}
     for name, source, wanted in (
@@ -147,7 +189,8 @@ def _scores(setup: Setup, model: Decoder, implants: Implants) -> dict[str, objec
         ("new drawings", setup.unseen, Wanted(roles=("known",), novelty="drawing")),
         ("strange kinds", setup.unseen, Wanted(roles=("held",))),
     ):
-        unseen = setup.gather(source, setup.chosen.unseen, 900_000, wanted)
+        jobs = setup.drawn(source, setup.chosen.unseen, 900_000, wanted)
+        unseen = gather(jobs, setup.tower, branch, setup.chosen.device, setup.chosen.unseen, 600)
         pictures = torch.arange(len(unseen.truths), device=setup.chosen.device)
         said = records(model, unseen, implants, setup.tower._fc.weight.detach(), pictures, setup.tokenizer)
         sights = [sight_of_cutout(setup.concepts[truth.concept], truth, unseen.facts[number])
@@ -162,17 +205,22 @@ def main() -> None:
     chosen = _arguments()
     report: dict[str, object] = {"arguments": {key: str(value) for key, value in vars(chosen).items()}}
     setup = _set_up(chosen)
-    gallery, implants, rows = _material(setup)
+    wanted = Wanted(roles=("known", "strange"), empty=14, redrawn=chosen.redrawn)
+    scenes = _scenes(setup)
+    jobs = setup.drawn(setup.seen, chosen.pictures, 1_000, wanted)  # drawn while the branch learns
+    branch = _branch(setup, scenes)
+    gallery, implants, rows = _material(setup, jobs, branch)
     seconds = max(1.0, chosen.total_s - (time.monotonic() - setup.started))
-    config = DecoderConfig(vocabulary=len(setup.tokenizer.pieces), width=chosen.width, layers=chosen.layers)
+    config = DecoderConfig(vocabulary=len(setup.tokenizer.pieces), names=branch.names.out_features,
+                           width=chosen.width, layers=chosen.layers)
     model = Decoder(config).to(chosen.device)
     setup.stamp(f"{sum(value.numel() for value in model.parameters()) / 1e6:.1f} M parameters")
     learner = Learner(model, gallery, implants, setup.tower._fc.weight.detach(), rows, chosen.device)
     report["log"] = fit(learner, seconds, chosen.batch, chosen.peak)
     setup.stamp("trained")
-    _save(chosen.out, model, setup.tokenizer, report)
-    report |= _scores(setup, model, implants)
-    _save(chosen.out, model, setup.tokenizer, report)
+    _save(setup, model, branch, report)
+    report |= _scores(setup, branch, model, implants)
+    _save(setup, model, branch, report)
     setup.stamp("saved")
     setup.unseen.terminate()
     setup.seen.terminate()

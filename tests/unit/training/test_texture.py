@@ -11,7 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, Wa
 from training.fleet import Fleet
 from training.models import new_vae
 from training.pixels import carried_error, grain
-from training.student import OwnSteps, Pool, Student, few_steps
+from training.student import OwnSteps, Pool, Student, farthest_first, few_steps
 from training.texture import Texture
 from training.whole_clip import enable_whole_clip
 
@@ -143,3 +143,14 @@ def test_a_window_keeps_its_place_before_the_moving_camera(
     assert float(texture._unsteady(true.video, true)) == 0
     flickering = true.video + 0.2 * torch.randn_like(true.video)
     assert float(texture._unsteady(flickering, true)) > 0.05
+
+
+def test_clips_whose_camera_moves_farthest_are_decoded_first() -> None:
+    nothing = torch.zeros(4, 1)
+    camera = torch.zeros(4, 33, 2, 3)
+    camera[1, :, 0, 2] = torch.linspace(5, 45, 33)  # to the right, from a place that does not count
+    camera[2, :, 1, 2] = torch.linspace(0, -60, 33)  # up
+    camera[3, :, :, :2] = torch.eye(2) * 1.4  # a zoom keeps its centre
+    pool = Pool(latents=nothing, condition=nothing, pictured=nothing, tokens=nothing, video=nothing, camera=camera)
+    assert farthest_first(pool, torch.tensor([0, 1, 2]))[:2].tolist() == [2, 1]
+    assert farthest_first(pool, torch.tensor([3, 1]))[0] == 1

@@ -29,7 +29,7 @@ def test_surely_means_nine_times_in_ten() -> None:
 
 def test_a_kind_has_its_own_threshold() -> None:
     chosen = choose([], named((0.6, True), (0.5, True), (0.2, False)))
-    assert chosen.kind == 0.35
+    assert chosen.kind == 0.35  # two of three are too few
     assert (chosen.sure, chosen.likely) == (1.0, 1.0)
 
 

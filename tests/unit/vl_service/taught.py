@@ -16,6 +16,7 @@ from training.vl import chinese, english
 from training.vl.rows import text_tokens
 from training.vl.sight import Sight, Thing, record_of
 from training.vl.truths import _named
+from vl_service.branch import Branch
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.facts import measure_facts
 from vl_service.kinds import rank_names
@@ -24,6 +25,7 @@ from vl_service.profiles import profiles
 from vl_service.record import Sureness, read_record
 from vl_service.speaker import PART_MARKERS, Glimpse, Said, Speaker, Thresholds
 from vl_service.tokens import Tokenizer, make_tokenizer, pieces_of
+from vl_service.tower import ImageNetTower
 
 MARKER_OF = {part: marker for marker, part in PART_MARKERS.items()}
 SEEDS = 24
@@ -80,8 +82,10 @@ class TaughtSpeaker(Speaker):
     """Says of any picture what is true of one sight."""
 
     def __init__(self, sight: Sight, tokenizer: Tokenizer) -> None:
-        decoder = Decoder(DecoderConfig(vocabulary=1, width=8, layers=1, heads=1))
-        super().__init__(nn.Identity(), decoder, tokenizer, Thresholds(sure=0.5, likely=0.3, kind=0.3))
+        decoder = Decoder(DecoderConfig(vocabulary=1, names=1, width=8, layers=1, heads=1))
+        branch = Branch(ImageNetTower().model, 1)
+        thresholds = Thresholds(sure=0.5, likely=0.3, kind=0.3)
+        super().__init__(nn.Identity(), branch, decoder, tokenizer, thresholds, [])
         self._sight = sight
 
     def see(self, picture: Picture, check: Callable[[], None]) -> Glimpse:

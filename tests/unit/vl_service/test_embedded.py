@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,8 +152,11 @@ RECORD = ["<sure>", "tabby", "cat", "<kind>", "cat", "<count>", "2", "<colour>",
           "<size>", "half", "<setting>", "in", "<end>"]
 
 
-def settled(folder: Path, sure: float, likely: float, kind: float) -> Record:
-    """What is settled where the decoder itself would say RECORD, every token of it with a probability of 0.9."""
+def settled(folder: Path, sure: float, likely: float, kind: float, drawn: str = "") -> Record:
+    """What is settled where the decoder itself would say RECORD, every token of it with a probability of 0.9.
+
+    `drawn` is what the branch sees.
+    """
     speaker = load_speaker(folder)[0]
     numbers, decoder = speaker.tokenizer.numbers, speaker.decoder
     other = math.log(0.1 / 0.9 / (decoder.config.vocabulary - 1))
@@ -166,7 +170,7 @@ def settled(folder: Path, sure: float, likely: float, kind: float) -> Record:
         return scores
 
     decoder.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
-    look = speaker.look(picture(), lambda: None)
+    look = replace(speaker.look(picture(), lambda: None), drawn=drawn)
     return speaker.settle(look, Thresholds(sure=sure, likely=likely, kind=kind), lambda: None).record
 
 
@@ -182,6 +186,14 @@ def test_what_is_not_probable_enough_is_said_with_less_sureness_or_not_at_all(fo
     assert unsure.confidence == pytest.approx(kind, abs=1e-4)
     unknown = settled(folder, name + 0.01, name + 0.01, kind + 0.01)
     assert (unknown.sureness, unknown.name, unknown.kind) == ("unsure", "", "")
+
+
+def test_what_is_drawn_is_named_only_where_decoder_and_branch_agree(folder: Path) -> None:
+    assert settled(folder, 0.0, 0.0, 0.0, drawn="tabby cat").name == "tabby cat"
+    torn = settled(folder, 0.0, 0.0, 0.0, drawn="guitar")
+    assert (torn.sureness, torn.name, torn.kind) == ("unsure", "", "cat")
+    photographed = settled(folder, 0.0, 0.0, 0.0, drawn="")
+    assert photographed.name == "tabby cat"
 
 
 def test_the_revision_names_the_content_of_every_file(folder: Path, broken: Path) -> None:
@@ -221,6 +233,16 @@ def _not_finite(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
+def _fewer_drawn_things(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    write_config(folder, config | {"names": config["names"] - 1})
+
+
+def _fewer_names(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    write_config(folder, config | {"things": config["things"][:-1]})
+
+
 def _fewer_words(folder: Path) -> None:
     words = json.loads((folder / "vocabulary.json").read_text("utf-8"))
     (folder / "vocabulary.json").write_text(json.dumps(words[:-1]), "utf-8")
@@ -242,13 +264,18 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
 
 @pytest.mark.parametrize(("damage", "words"), [
     (_without("model.safetensors"), "lacks model.safetensors"), (_without("vocabulary.json"), "lacks vocabulary.json"),
+    (_without("branch.safetensors"), "lacks branch.safetensors"),
+    (_text("branch.safetensors", "weights"), "branch.safetensors is damaged"),
+    (_fewer_drawn_things, "model.safetensors is damaged"),
+    (_fewer_names, "config.json is damaged: `things` needs the names of the 15"),
     (_without("config.json"), "lacks config.json"), (_cut_weights, "model.safetensors is damaged"),
     (_other_layers, "model.safetensors is damaged"), (_not_finite, "not finite"),
     (_fewer_words, "config.json is damaged: it speaks of"), (_no_markers, "vocabulary.json is damaged: it lacks"),
     (_text("vocabulary.json", "{}"), "vocabulary.json is damaged"),
     (_text("config.json", "{"), "config.json is damaged"),
     (_text("config.json", "[]"), "no whole number for vocabulary"),
-    (_text("config.json", '{"vocabulary": 9, "width": "x", "layers": 1, "heads": 1}'), "no whole number for width"),
+    (_text("config.json", '{"vocabulary": 9, "names": 2, "width": "x", "layers": 1, "heads": 1}'),
+     "no whole number for width"),
 ])
 def test_a_checkpoint_that_is_not_whole_is_refused_by_the_file(
     broken: Path, damage: Callable[[Path], None], words: str
@@ -273,5 +300,6 @@ def test_embedded_is_found_in_the_folder_of_models_and_any_such_folder_by_its_pa
 
 
 def test_there_is_no_silent_fallback_where_the_checkpoint_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddedCheckpointError, match=r"model\.safetensors, vocabulary\.json, config\.json"):
+    every = r"model\.safetensors, branch\.safetensors, vocabulary\.json, config\.json"
+    with pytest.raises(EmbeddedCheckpointError, match=every):
         load_engine(Settings(models_dir=tmp_path))

@@ -6,28 +6,34 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from vl_service.branch import Branch
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.tokens import make_tokenizer, pieces_of, save_tokenizer
+from vl_service.tower import ImageNetTower
 
 WORDS = ("a photo of the tabby cat on left right in upper half picture. The main colours are brown and grey. "
          "Let it turn slowly; I am unsure what it is! 一只虎斑猫的照片。画面中央是主要颜色，镜头缓缓推近。")
 
 
 def save_tiny_decoder(folder: Path, *, seed: int = 3, loud: float = 8.0) -> Path:
-    """Write weights, vocabulary and config; `loud` scales the matrices, so that texts are no constant."""
+    """Write both weights, vocabulary and config; `loud` scales the matrices, so that texts are no constant."""
     tokenizer = make_tokenizer(sorted(set(pieces_of(WORDS))))
-    config = DecoderConfig(vocabulary=len(tokenizer.pieces), width=32, layers=2, heads=2)
+    config = DecoderConfig(vocabulary=len(tokenizer.pieces), names=16, width=32, layers=2, heads=2)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         decoder = Decoder(config)
+        branch = Branch(ImageNetTower().model, config.names)
     weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in decoder.state_dict().items()}
     for name, value in weights.items():
         if value.ndim == 2:
             weights[name] = (value * loud).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors")
+    save_file({name: (value.half() if value.is_floating_point() else value).contiguous()
+               for name, value in branch.state_dict().items()}, folder / "branch.safetensors")
     save_tokenizer(tokenizer, folder / "vocabulary.json")
-    write_config(folder, config.as_dict() | {"thresholds": {"sure": 0.6, "likely": 0.3, "kind": 0.3}})
+    things = [f"thing {number}" for number in range(config.names - 1)]
+    write_config(folder, config.as_dict() | {"things": things, "thresholds": {"sure": 0.6, "likely": 0.3, "kind": 0.3}})
     return folder
 
 

@@ -1,0 +1,100 @@
+"""What the branch for drawings learns from: its pictures, and which drawings are for it."""
+
+import random
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from training.vl.compose import Stock
+from training.vl.concepts import Concept
+from training.vl.drawings import Drawings, kept_back, named_concepts, own_files
+from vl_service.glance import GRID, TOWER_SIDE
+
+COLOURS = {"square.webp": (255, 0, 0, 255), "bar.webp": (0, 0, 255, 255)}
+
+
+def concept(name: str, files: tuple[str, ...], role: str = "known", held: tuple[str, ...] = ()) -> Concept:
+    return Concept(en=name, zh="物", kind_en="thing", kind_zh="物", measure="个", group="thing", plural=False,
+                   role=role, files=files, held_files=held)
+
+
+def stock_of(sizes: dict[str, tuple[int, int]]) -> Stock:
+    cutouts = {name: Image.new("RGBA", size, COLOURS[name]) for name, size in sizes.items()}
+    return Stock(photographs=(), cutouts=cutouts, concepts=())
+
+
+@pytest.fixture(scope="module")
+def drawings() -> Drawings:
+    stock = stock_of({"square.webp": (100, 100), "bar.webp": (120, 30)})
+    grey = torch.full((4, 3, 320, 320), 128, dtype=torch.uint8)
+    return Drawings(stock, [["square.webp"], [], ["bar.webp"]], grey)
+
+
+@pytest.fixture(scope="module")
+def shown(drawings: Drawings) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(3)
+    composed = drawings.batch(96)
+    return composed.pixels, composed.labels, composed.where_BHW
+
+
+def test_pictures_are_as_the_tower_reads_them(shown: tuple[Tensor, Tensor, Tensor]) -> None:
+    pixels, labels, where = shown
+    assert pixels.shape == (96, 3, TOWER_SIDE, TOWER_SIDE)
+    assert where.shape == (96, GRID, GRID)
+    assert pixels.min() >= -127 / 128
+    assert pixels.max() <= 1
+    assert labels.shape == (96,)
+
+
+def test_only_things_that_have_drawings_are_drawn_and_some_pictures_show_none(
+    drawings: Drawings, shown: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    _, labels, where = shown
+    assert set(labels.tolist()) == {0, 2, drawings.none}
+    share = where.mean((1, 2))
+    assert bool((share[labels == drawings.none] == 0).all())
+    assert bool((share[labels != drawings.none] > 0).all())
+
+
+def test_cells_that_show_something_differ_from_the_scene_and_the_others_do_not(
+    shown: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """A plain scene has one colour, before light, blur and noise."""
+    pixels, labels, where = shown
+    for picture, share in zip(pixels[labels == 0], where[labels == 0], strict=True):
+        cells = torch.nn.functional.adaptive_avg_pool2d(picture[None], GRID)[0]
+        empty, full = cells[:, share == 0], cells[:, share == 1]
+        if empty.shape[1] and full.shape[1]:
+            assert (empty - empty.median(dim=1, keepdim=True).values).abs().max() < 0.25
+    assert bool((where[labels == 0].amax((1, 2)) > 0.9).any())
+
+
+def test_a_drawing_keeps_its_shape() -> None:
+    stock = stock_of({"bar.webp": (120, 30)})
+    (cutout,) = Drawings(stock, [["bar.webp"]], torch.zeros(1, 3, 320, 320, dtype=torch.uint8)).cutouts
+    rows, columns = (cutout[3] > 0).any(1).sum(), (cutout[3] > 0).any(0).sum()
+    assert (int(rows), int(columns)) == (40, 160)
+
+
+def test_the_branch_learns_from_most_drawings_of_a_thing_and_from_all_where_they_are_few() -> None:
+    rng = random.Random(2)
+    kept = total = 0
+    for number in range(200):
+        files = tuple(f"drawings/{number}-{turn}.webp" for turn in range(rng.randrange(1, 10)))
+        own = own_files(concept("cat", files, held=("cutouts/held.webp",)))
+        assert own
+        assert set(own) <= set(files)
+        if len(files) > 2:
+            total += len(files)
+            kept += len(files) - len(own)
+            assert not any(kept_back(file) for file in own) or own == list(files)
+        else:
+            assert own == list(files)
+    assert 0.1 < kept / total < 0.3
+
+
+def test_what_no_training_shows_has_no_name_in_the_branch() -> None:
+    concepts = [concept("cat", ("a",)), concept("gong", ("b",), "held"), concept("robot", ("c",), "strange")]
+    assert named_concepts(concepts) == [0, 2]

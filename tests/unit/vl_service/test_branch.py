@@ -1,0 +1,84 @@
+"""The branch for drawings, and the closer look that it leads."""
+
+import pytest
+import torch
+
+from vl_service.branch import START, Branch, own_features, shared
+from vl_service.glance import CLOSEST, CLOSEST_DRAWN, GRID, closer, drawn_thing
+from vl_service.tower import ImageNetTower
+
+
+@pytest.fixture(scope="module")
+def tower() -> ImageNetTower:
+    return ImageNetTower()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return torch.rand(2, 3, 260, 260, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_a_tower_looked_at_in_two_parts_gives_its_own_features(tower: ImageNetTower, pixels: torch.Tensor) -> None:
+    with torch.inference_mode():
+        whole = tower.model.extract_features(pixels)
+        assert torch.equal(own_features(tower.model, shared(tower.model, pixels)), whole)
+
+
+def test_a_new_branch_has_the_late_blocks_of_the_tower_and_shares_no_weight_with_it(tower: ImageNetTower) -> None:
+    branch = Branch(tower.model, 3)
+    late = [value for block in tower.model._blocks[START:] for value in block.parameters()]
+    for ours, theirs in zip(branch.blocks.parameters(), late, strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != theirs.data_ptr()
+
+
+def test_a_branch_sees_the_same_grid_as_the_tower(tower: ImageNetTower, pixels: torch.Tensor) -> None:
+    branch = Branch(tower.model, 3).eval()
+    with torch.inference_mode():
+        grid = branch(shared(tower.model, pixels))
+        assert grid.shape == (2, 512, GRID, GRID)
+        assert branch.where(grid).shape == (2, 1, GRID, GRID)
+        assert branch.names(grid.mean((2, 3))).shape == (2, 3)
+
+
+def drawn(*cells: tuple[int, int, float]) -> torch.Tensor:
+    """`[1, 9, 9]`: (row, column, probability) of 3 x 3 cells around each."""
+    where = torch.full((1, GRID, GRID), 0.01)
+    for row, column, probability in cells:
+        where[0, row - 1:row + 2, column - 1:column + 2] = probability
+    return where
+
+
+FEATURES_LOW_LEFT = torch.ones(1, 8, GRID, GRID)
+FEATURES_LOW_LEFT[0, :, 6:8, 1:3] = 9.0
+
+
+def test_of_two_drawn_things_the_clearer_one_is_looked_at_and_not_what_lies_between_them() -> None:
+    x, y, side = closer(FEATURES_LOW_LEFT, drawn((2, 2, 0.8), (6, 6, 0.95)))[0].tolist()
+    assert (x, y) == (pytest.approx(6.5 / 9, abs=0.02), pytest.approx(6.5 / 9, abs=0.02))
+    assert CLOSEST_DRAWN - 1e-6 <= side < 0.55
+
+
+def test_the_two_are_one_where_they_touch() -> None:
+    x, y, side = closer(FEATURES_LOW_LEFT, drawn((2, 3, 0.9), (2, 6, 0.9)))[0].tolist()
+    assert (x, y) == (pytest.approx(5 / 9, abs=0.02), pytest.approx(side / 2, abs=0.02))
+    assert side > 0.6
+
+
+def test_where_nothing_is_drawn_the_strongest_features_are_looked_at() -> None:
+    x, y, side = closer(FEATURES_LOW_LEFT, drawn((1, 7, 0.4)))[0].tolist()
+    assert (x, y) == (pytest.approx(2 / 9, abs=0.02), pytest.approx(7 / 9, abs=0.02))
+    assert side >= CLOSEST - 1e-6
+
+
+@pytest.mark.parametrize(("row", "column"), [(1, 1), (7, 1), (1, 7), (4, 4)])
+def test_the_closer_look_stays_in_the_picture(row: int, column: int) -> None:
+    x, y, side = closer(FEATURES_LOW_LEFT, drawn((row, column, 0.9)))[0].tolist()
+    assert side / 2 - 1e-6 <= min(x, y)
+    assert max(x, y) <= 1 - side / 2 + 1e-6
+
+
+def test_what_is_drawn_is_what_most_views_and_looks_say_together() -> None:
+    looks = torch.tensor([[[0.0, 3.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0]]]).expand(2, 2, 4)
+    assert drawn_thing(looks) == 1
+    assert drawn_thing(torch.tensor([0.0, 1.0, 0.0, 2.0]).expand(2, 2, 4)) == -1

@@ -1,0 +1,169 @@
+"""Cut-outs composed over scenes on the device, thousands a second: what the branch learns from.
+
+One thing a picture, one to four of it, turned, squeezed, tinted, lit and blurred; some pictures show none. They are
+rougher than those of `compose.py`, which the decoder learns from.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from training.vl.compose import Stock
+from training.vl.concepts import Concept
+from vl_service.glance import GRID, TOWER_SIDE
+
+SIDE = 160  # pixels that a cut-out is kept at
+NONE_SHARE = 0.12
+LUMA = (0.299, 0.587, 0.114)
+KEPT_BACK = 5  # one in so many drawings of a thing of several is not for the branch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """Pictures [B, 3, 260, 260] as the tower reads them, what they show, and the share of each cell that shows it."""
+
+    pixels: Tensor
+    labels: Tensor
+    where_BHW: Tensor
+
+
+def kept_back(file: str) -> bool:
+    """Whether the decoder alone learns from this drawing: it has to see how the branch errs on what it has not seen."""
+    return hashlib.sha256(f"branch {file}".encode()).digest()[0] % KEPT_BACK == 0
+
+
+def own_files(concept: Concept) -> list[str]:
+    """The drawings that the branch learns from: most of them, all where there are few."""
+    own = [file for file in concept.files if not kept_back(file)]
+    return own if len(concept.files) > 2 and own else list(concept.files)
+
+
+def named_concepts(concepts: Sequence[Concept]) -> list[int]:
+    """Those that the branch tells apart, by their index: all that training shows."""
+    return [at for at, concept in enumerate(concepts) if concept.role != "held"]
+
+
+class Drawings:
+    """Cut-outs and scenes on the device. `files` are lists of names, one a label; empty lists are never drawn."""
+
+    def __init__(self, stock: Stock, files: Sequence[Sequence[str]], scenes_N3HW: Tensor) -> None:
+        device = scenes_N3HW.device
+        names = [name for some in files for name in some]
+        self.cutouts = torch.stack([_padded(stock.cutouts[name]) for name in names]).to(device)
+        counts = torch.tensor([len(some) for some in files])
+        self.first = (counts.cumsum(0) - counts).to(device)
+        self.counts = counts.to(device)
+        self.drawn = counts.nonzero()[:, 0].to(device)
+        self.none = len(files)
+        self.scenes = scenes_N3HW
+
+    def batch(self, size: int) -> Composed:
+        """So many pictures."""
+        device = self.scenes.device
+        labels = self.drawn[torch.randint(len(self.drawn), (size,), device=device)]
+        which = self.first[labels] + (torch.rand(size, device=device) * self.counts[labels]).long()
+        canvas = self._scenes(size)
+        pieces = _tinted(self.cutouts[which].float() / 255)
+        number = torch.multinomial(torch.tensor([0.58, 0.16, 0.13, 0.13], device=device), size, replacement=True) + 1
+        number[torch.rand(size, device=device) < NONE_SHARE] = 0
+        largest = torch.where(number > 1, 0.5, 1.05)
+        scale = 0.2 * (largest / 0.2) ** torch.rand(size, device=device)
+        squeeze = (torch.randn(size, device=device) * 0.2).exp()
+        lean = (torch.rand(size, device=device) - 0.5) * math.radians(50)
+        covered = torch.zeros_like(canvas[:, :1])
+        for turn in range(4):
+            piece = _placed(pieces, scale, squeeze, lean)
+            alpha = piece[:, 3:] * (number > turn).float().view(-1, 1, 1, 1)
+            canvas = canvas * (1 - alpha) + piece[:, :3] * alpha
+            covered = torch.maximum(covered, alpha)
+        pixels = _lit(canvas)
+        return Composed(
+            pixels=(pixels * 255 - 127) / 128, labels=torch.where(number > 0, labels, self.none),
+            where_BHW=F.adaptive_avg_pool2d((covered > 0.5).float(), GRID)[:, 0],
+        )
+
+    def _scenes(self, size: int) -> Tensor:
+        device = self.scenes.device
+        scenes = self.scenes[torch.randint(len(self.scenes), (size,), device=device)].float() / 255
+        side = 0.4 + 0.6 * torch.rand(size, device=device)
+        x, y = ((torch.rand(2, size, device=device) * 2 - 1) * (1 - side)).unbind()
+        flip = (torch.rand(size, device=device) < 0.5).float() * 2 - 1
+        zero = torch.zeros_like(x)
+        matrix = torch.stack([torch.stack([side * flip, zero, x], 1), torch.stack([zero, side, y], 1)], 1)
+        return _sampled(scenes, matrix)
+
+
+def _padded(cutout: Image.Image) -> Tensor:
+    """uint8 `[4, 160, 160]`, the shape kept."""
+    square = ImageOps.contain(cutout, (SIDE, SIDE), Image.Resampling.LANCZOS)
+    canvas = Image.new("RGBA", (SIDE, SIDE))
+    canvas.paste(square, ((SIDE - square.width) // 2, (SIDE - square.height) // 2))
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
+
+
+def _sampled(images: Tensor, matrix_B23: Tensor) -> Tensor:
+    places = F.affine_grid(matrix_B23, [len(images), 1, TOWER_SIDE, TOWER_SIDE], align_corners=False)
+    return F.grid_sample(images, places, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _placed(pieces: Tensor, scale: Tensor, squeeze: Tensor, lean: Tensor) -> Tensor:
+    """Somewhere in the frame, a large one perhaps cut by its edge; mirrored or not. RGB is not premultiplied."""
+    size, device = len(pieces), pieces.device
+    own = scale * (0.85 + 0.3 * torch.rand(size, device=device))
+    room = (1 - own).clamp(min=0.1)
+    x, y = ((torch.rand(2, size, device=device) * 2 - 1) * room).unbind()
+    flip = (torch.rand(size, device=device) < 0.4).float() * -2 + 1
+    cos, sin = lean.cos(), lean.sin()
+    a, b = flip * cos / (own * squeeze), flip * sin / own
+    c, d = -sin / (own * squeeze), cos / own
+    matrix = torch.stack([torch.stack([a, b, -(a * x + b * y)], 1), torch.stack([c, d, -(c * x + d * y)], 1)], 1)
+    solid = torch.cat([pieces[:, :3] * pieces[:, 3:], pieces[:, 3:]], dim=1)
+    placed = _sampled(solid, matrix)
+    return torch.cat([placed[:, :3] / placed[:, 3:].clamp(min=1e-3), placed[:, 3:]], dim=1).clamp(0, 1)
+
+
+def _tinted(pieces: Tensor) -> Tensor:
+    """Other hands take other colours: of some the hue is turned, the colour taken away, the contrast changed."""
+    size, device = len(pieces), pieces.device
+    rgb, alpha = pieces[:, :3], pieces[:, 3:]
+    grey = _grey(rgb)
+    saturation = torch.rand(size, 1, 1, 1, device=device) * 1.4
+    saturation = torch.where(torch.rand_like(saturation) < 0.5, torch.ones_like(saturation), saturation)
+    rgb = grey + (rgb - grey) * saturation
+    turned = torch.rand(size, device=device) < 0.3
+    orders = torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1], [1, 0, 2], [2, 1, 0]], device=device)
+    order = orders[torch.where(turned, torch.randint(6, (size,), device=device), 0)]
+    rgb = rgb.gather(1, order[:, :, None, None].expand_as(rgb))
+    contrast = (torch.randn(size, 1, 1, 1, device=device) * 0.25).exp()
+    shift = torch.randn(size, 3, 1, 1, device=device) * 0.06
+    rgb = (rgb - 0.5) * contrast + 0.5 + shift
+    few = torch.rand(size, 1, 1, 1, device=device) < 0.12
+    return torch.cat([torch.where(few, (rgb * 3).round() / 3, rgb).clamp(0, 1), alpha], dim=1)
+
+
+def _lit(pictures: Tensor) -> Tensor:
+    """Light, warmth, contrast, blur and noise over the whole."""
+    size, device = len(pictures), pictures.device
+    light = torch.where(torch.rand(size, 1, 1, 1, device=device) < 0.5,
+                        (torch.randn(size, 1, 1, 1, device=device) * 0.4).exp().clamp(0.35, 1.6), 1.0)
+    warm = torch.randn(size, 1, 1, 1, device=device) * 0.07
+    tint = 1 + warm * torch.tensor([1.0, 0.0, -1.0], device=device).view(1, 3, 1, 1)
+    pictures = pictures * light * tint
+    mean = pictures.mean((1, 2, 3), keepdim=True)
+    pictures = mean + (pictures - mean) * (torch.randn(size, 1, 1, 1, device=device) * 0.2).exp()
+    pictures = torch.where(torch.rand(size, 1, 1, 1, device=device) < 0.06, _grey(pictures), pictures)
+    soft = F.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)
+    pictures = torch.where(torch.rand(size, 1, 1, 1, device=device) < 0.25, soft, pictures)
+    noise = torch.rand(size, 1, 1, 1, device=device) * 0.03
+    return (pictures + noise * torch.randn_like(pictures)).clamp(0, 1)
+
+
+def _grey(rgb: Tensor) -> Tensor:
+    return (rgb * torch.tensor(LUMA, device=rgb.device).view(1, 3, 1, 1)).sum(1, keepdim=True).expand_as(rgb)

@@ -1,0 +1,90 @@
+"""Fine-tunes the branch of the tower on drawings: their names, and where they are on the grid."""
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from training.vl.drawings import Composed, Drawings
+from vl_service.branch import Branch, shared
+
+DROPPED, DROPOUT, SMOOTHING = 0.2, 0.2, 0.1
+PEAK, PEAK_NEW, DECAY = 6e-4, 2e-3, 0.05
+WHERE_WEIGHT = 0.5
+KEPT = 0.999  # of the average, a step
+
+
+def teach(
+    tower: Any, branch: Branch, drawings: Drawings, seconds: float, *, batch: int,
+    say: Callable[[object], None] = print,
+) -> Branch:
+    """So many seconds at a rate that falls along a cosine; returns the averaged branch, ready to look."""
+    device = drawings.scenes.device.type
+    branch.train().to(memory_format=torch.channels_last)
+    new = [value for name in ("head", "norm", "names", "where") for value in getattr(branch, name).parameters()]
+    known = {id(value) for value in new}
+    old = [value for value in branch.parameters() if id(value) not in known]
+    adam = torch.optim.AdamW([{"params": old, "peak": PEAK}, {"params": new, "peak": PEAK_NEW}], weight_decay=DECAY,
+                             fused=device == "cuda")
+    average = copy.deepcopy(branch).eval().requires_grad_(False)
+    started, step = time.monotonic(), 0
+    while (share := (time.monotonic() - started) / seconds) < 1:
+        fall = min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * share))))
+        for group in adam.param_groups:
+            group["lr"] = group["peak"] * fall
+        shown = drawings.batch(batch)
+        loss, named = _loss(tower, branch, shown, device)
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(branch.parameters(), 2.0)
+        adam.step()
+        _follow(average, branch, min(KEPT, (step + 1) / (step + 10)))
+        step += 1
+        if step % 250 == 0 or step == 1:
+            say({"branch": step, "seconds": round(time.monotonic() - started, 1),
+                 "loss": round(float(loss.detach()), 3), "named": round(float(named), 3)})
+    return average
+
+
+def _loss(tower: Any, branch: Branch, shown: Composed, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        begun = shared(tower, _read(tower, shown))
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        grid = branch(begun, DROPPED)
+        logits = branch.names(F.dropout(grid.mean((2, 3)), DROPOUT))
+        where = branch.where(grid)[:, 0]
+    name = F.cross_entropy(logits.float(), shown.labels, label_smoothing=SMOOTHING)
+    place = F.binary_cross_entropy_with_logits(where.float(), shown.where_BHW)
+    return name + WHERE_WEIGHT * place, (logits.argmax(-1) == shown.labels).float().mean()
+
+
+def _read(tower: Any, shown: Composed) -> torch.Tensor:
+    return shown.pixels.to(tower._fc.weight.dtype, memory_format=torch.channels_last)  # the package's name for it
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, module: nn.Module, kept: float) -> None:
+    for ours, theirs in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
+        if ours.is_floating_point():
+            ours.lerp_(theirs, 1 - kept)
+        else:
+            ours.copy_(theirs)
+
+
+@torch.no_grad()
+def named_right(tower: Any, branch: Branch, drawings: Drawings, batches: int, size: int) -> float:
+    """Share of the pictures with something drawn on them that get their name."""
+    right = total = 0
+    for _ in range(batches):
+        shown = drawings.batch(size)
+        grid = branch(shared(tower, _read(tower, shown)).to(branch.names.weight.dtype))
+        some = shown.labels != drawings.none
+        named = branch.names(grid.mean((2, 3)))[:, :-1].argmax(-1)
+        right += int((named == shown.labels)[some].sum())
+        total += int(some.sum())
+    return right / max(1, total)
