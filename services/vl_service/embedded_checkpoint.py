@@ -19,9 +19,9 @@ from vl_service.tower import ImageNetTower
 WEIGHTS, BRANCH, WORDS, CONFIG = "model.safetensors", "branch.safetensors", "vocabulary.json", "config.json"
 FILES = (WEIGHTS, BRANCH, WORDS, CONFIG)
 SIZES = ("vocabulary", "names", "width", "layers", "heads")
-LEAST = ("sure", "likely", "kind")
+LEAST = ("sure", "likely", "kind", "drawn")
 M = TypeVar("M", bound=nn.Module)
-UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5)  # until training/vl/thresholds.py has chosen them
+UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5, drawn=0.5)  # until training/vl/thresholds.py has chosen them
 
 
 class EmbeddedCheckpointError(Exception):
@@ -49,8 +49,7 @@ def load_speaker(folder: Path) -> tuple[Speaker, str]:
     decoder = _decoder(folder / WEIGHTS, sizes)
     tower = ImageNetTower()
     branch = _branch(folder / BRANCH, tower.model, sizes.names)
-    speaker = Speaker(tower.model, branch, decoder, tokenizer, _thresholds(folder / CONFIG, config),
-                      _things(folder / CONFIG, config, sizes.names))
+    speaker = Speaker(tower.model, branch, decoder, tokenizer, _thresholds(folder / CONFIG, config))
     return speaker, f"lite2-{tower.revision}-{_content(folder)}"
 
 
@@ -81,13 +80,6 @@ def _sizes(file: Path, config: Any, tokenizer: Tokenizer) -> DecoderConfig:
     if sizes["vocabulary"] != len(tokenizer.pieces):
         raise _damaged(file, f"it speaks of {sizes['vocabulary']} words where {WORDS} has {len(tokenizer.pieces)}")
     return DecoderConfig(**{name: int(sizes[name]) for name in SIZES})
-
-
-def _things(file: Path, config: dict[str, Any], names: int) -> list[str]:
-    things = config.get("things")
-    if not (isinstance(things, list) and len(things) == names - 1 and all(isinstance(one, str) for one in things)):
-        raise _damaged(file, f"`things` needs the names of the {names - 1} things that the branch tells apart")
-    return things
 
 
 def _thresholds(file: Path, config: dict[str, Any]) -> Thresholds:

@@ -203,8 +203,8 @@ def name_tokens(named_B2N: Tensor) -> tuple[Tensor, Tensor]:
     return class_tokens(named_B2N[:, 0], named_B2N[:, 1], NAME_NUMBERS)
 
 
-def drawn_thing(named_B2N: Tensor) -> int:
-    """The number of what the branch sees drawn, over all views and looks; -1 where nothing seems drawn."""
+def clarity(named_B2N: Tensor) -> float:
+    """How sure the branch is of the one thing that is drawn, over all views and looks; 1 where nothing seems drawn."""
     mean_N = named_B2N.float().softmax(-1).mean((0, 1))
     best = int(mean_N.argmax())
-    return -1 if best == len(mean_N) - 1 else best
+    return 1.0 if best == len(mean_N) - 1 else float(mean_N[best])

@@ -12,8 +12,8 @@ from vl_service.decoder import RECORD_ROOM, TEXT_ROOM, Cache, Decoder, ImageToke
 from vl_service.facts import PictureFacts
 from vl_service.glance import (
     box_levels,
+    clarity,
     class_tokens,
-    drawn_thing,
     look,
     measure,
     name_tokens,
@@ -35,7 +35,6 @@ PART_MARKERS: dict[str, Part] = {
 }
 """What stands before each part of a prompt."""
 LIVELY = ("<motion>", "<ambience>")  # parts of a prompt that may be drawn; what is there is not a matter of chance
-PHOTOGRAPHED = 0.5  # the tower's probability of a class from which on it, not the branch, is to be believed
 ASKED_AT_MOST = 60  # tokens of a question that are read, as in training
 
 
@@ -49,6 +48,9 @@ class Thresholds:
     """A name at all; under it only the kind of thing."""
     kind: float
     """The kind, where there is no name; under it nothing is named."""
+    drawn: float
+    """How sure the branch, or the tower, must be for anything drawn to be named at all. The decoder alone is too sure:
+    in training it saw every drawing, the branch not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,8 @@ class Look:
     """`[views, width]`, the last states."""
     cache: Cache
     facts: PictureFacts
-    drawn: str
-    """What the branch sees drawn; empty where nothing is, or where the tower is sure of what is photographed."""
+    clarity: float
+    """How sure the branch is of what is drawn, or the tower of what is photographed; 1 where nothing is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +97,10 @@ class Speaker:
     """A tower and its branch for drawings, a decoder and its words."""
 
     def __init__(
-        self, tower: nn.Module, branch: Branch, decoder: Decoder, tokenizer: Tokenizer, thresholds: Thresholds,
-        things: Sequence[str],
+        self, tower: nn.Module, branch: Branch, decoder: Decoder, tokenizer: Tokenizer, thresholds: Thresholds
     ) -> None:
-        """`things` are the English names of what the branch tells apart."""
         self.tower, self.branch, self.decoder = tower, branch, decoder
-        self.tokenizer, self.thresholds, self.things = tokenizer, thresholds, things
+        self.tokenizer, self.thresholds = tokenizer, thresholds
         self._lively = {tokenizer.numbers[marker]: marker in LIVELY for marker in PART_MARKERS}
 
     def see(self, picture: Picture, check: Callable[[], None]) -> Glimpse:
@@ -113,23 +113,19 @@ class Speaker:
         squares = views_of(to_square(picture.rgb))
         measured = [measure(square, width=picture.width, height=picture.height) for square in squares]
         check()
-        image, drawn = seen(
+        image, clear = seen(
             self.tower, self.branch, torch.stack([square_tensor(square) for square in squares]),
             torch.tensor([slots for _, slots in measured]))
         check()
         hidden, cache = self.decoder.hidden(self.decoder.prefix(image), None)
-        return Look(hidden=hidden[:, -1], cache=cache, facts=measured[0][0],
-                    drawn=self.things[drawn] if drawn >= 0 else "")
+        return Look(hidden=hidden[:, -1], cache=cache, facts=measured[0][0], clarity=clear)
 
     @torch.inference_mode()
     def settle(self, look: Look, thresholds: Thresholds, check: Callable[[], None]) -> Glimpse:
-        """The likeliest record, except that what is not probable enough is said with less sureness, or not at all.
-
-        Drawings that it has not seen the decoder names as surely as others: it must agree with the branch about them.
-        """
+        """The likeliest record, except that what is not probable enough is said with less sureness, or not at all."""
         numbers = self.tokenizer.numbers
         spoken = self._record(look, [], check)
-        unclear = bool(look.drawn) and self._read(spoken, spoken.name).name != look.drawn
+        unclear = look.clarity < thresholds.drawn
         if spoken.tokens[0] != numbers["<unsure>"] and (unclear or spoken.name < thresholds.sure):
             first = "<unsure>" if unclear or spoken.name < thresholds.likely else "<likely>"
             if spoken.tokens[0] != numbers[first]:
@@ -139,11 +135,9 @@ class Speaker:
         if unsure and spoken.kind < thresholds.kind:
             unknown = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(UNKNOWN), numbers["<count>"]]
             spoken = self._record(look, unknown, check)
-        record = self._read(spoken, spoken.kind if unsure else spoken.name)
+        pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]
+        record = read_record(pieces, spoken.kind if unsure else spoken.name)
         return Glimpse(record=record, facts=look.facts, cache=spoken.cache)
-
-    def _read(self, spoken: Spoken, confidence: float) -> Record:
-        return read_record([self.tokenizer.pieces[token] for token in spoken.tokens], confidence)
 
     def _record(self, look: Look, forced: list[int], check: Callable[[], None]) -> Spoken:
         """The likeliest record that begins with the forced tokens.
@@ -219,11 +213,8 @@ def views_of(square: Image.Image) -> list[Image.Image]:
     return [square, ImageOps.mirror(square)]
 
 
-def seen(tower: nn.Module, branch: Branch, squares_B3HW: Tensor, slots_BS: Tensor) -> tuple[ImageTokens, int]:
-    """What the decoder reads of uint8 squares, views of one picture, and their measured slots; and what is drawn.
-
-    That is -1 where nothing is, and where the tower is sure enough of its class to take the picture for a photograph.
-    """
+def seen(tower: nn.Module, branch: Branch, squares_B3HW: Tensor, slots_BS: Tensor) -> tuple[ImageTokens, float]:
+    """What the decoder reads of uint8 squares, views of one picture, and their measured slots; and its clarity."""
     views = look(tower, branch, squares_B3HW)
     slots = slots_BS.clone()
     slots[:, -3:] = box_levels(views.boxes_B3)
@@ -242,7 +233,7 @@ def seen(tower: nn.Module, branch: Branch, squares_B3HW: Tensor, slots_BS: Tenso
         where_BP=views.where_BP,
     )
     classes_K = ((views.whole_BK.softmax(-1) + views.close_BK.softmax(-1)) / 2).mean(0)
-    return image, -1 if float(classes_K.max()) >= PHOTOGRAPHED else drawn_thing(views.named_B2N)
+    return image, max(clarity(views.named_B2N), float(classes_K.max()))
 
 
 def _first(cache: Cache) -> Cache:

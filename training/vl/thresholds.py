@@ -6,26 +6,33 @@ Pictures are composed as for training, of things that training showed: named one
 name is wrong. Each cut-out is turned, tinted or cut first, since the decoder knows the drawings themselves by heart.
 A name is said at all from where it is right more often than wrong; a name surely, and a kind, from where they are right
 nine times in ten.
+
+Before that the branch must be as surely right about what is drawn. It has not seen the drawings that were kept back
+from it: they count as right where it names them. Half as many count as strangers: the thing's own name is taken away
+from the branch, and whatever it then says is wrong.
 """
 
 import argparse
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from training.vl.compose import SIDE, Stock, compose, load_stock
 from training.vl.concepts import load_concepts
+from training.vl.drawings import named_concepts, own_files
 from training.vl.verdicts import kind_words, names_it, words_of_concept
 from vl_service.embedded_checkpoint import CONFIG, load_speaker
+from vl_service.glance import clarity, look, square_tensor
 from vl_service.pictures import Picture
-from vl_service.speaker import Speaker, Thresholds
+from vl_service.speaker import Speaker, Thresholds, views_of
 
 SURELY_RIGHT = 0.9
-NAMING, KINDS = Thresholds(sure=0.0, likely=0.0, kind=0.0), Thresholds(sure=1.1, likely=1.1, kind=0.0)
+NAMING, KINDS = (Thresholds(sure=least, likely=least, kind=0.0, drawn=0.0) for least in (0.0, 1.1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +43,10 @@ class Named:
     right: bool
 
 
-def choose(names: Sequence[Named], kinds: Sequence[Named]) -> Thresholds:
-    """Thresholds that serve these names, and these kinds said in their place, best."""
+def choose(names: Sequence[Named], kinds: Sequence[Named], drawn: float) -> Thresholds:
+    """Thresholds that serve these names, and these kinds said in their place, best; `drawn` as it is."""
     likely = worth_saying(names)
-    return Thresholds(sure=max(likely, surely_right(names)), likely=likely, kind=surely_right(kinds))
+    return Thresholds(sure=max(likely, surely_right(names)), likely=likely, kind=surely_right(kinds), drawn=drawn)
 
 
 def surely_right(said: Sequence[Named]) -> float:
@@ -66,8 +73,10 @@ def _below(ranked: Sequence[Named], at: int) -> float:
     return round((ranked[at].probability + after) / 2, 3)
 
 
-def said_of_pictures(speaker: Speaker, stock: Stock, count: int, seed: int) -> tuple[list[Named], list[Named]]:
-    """What is named on pictures of known and strange things, and which kinds where no name is allowed."""
+def said_of_pictures(
+    speaker: Speaker, stock: Stock, count: int, seed: int, drawn: float
+) -> tuple[list[Named], list[Named]]:
+    """What is named on pictures of known and strange things, where clear enough, and which kinds without names."""
     rng = random.Random(seed)
     roles = {role: [at for at, concept in enumerate(stock.concepts) if concept.role == role]
              for role in ("known", "strange")}
@@ -78,14 +87,37 @@ def said_of_pictures(speaker: Speaker, stock: Stock, count: int, seed: int) -> t
         concept = stock.concepts[at]
         square, truth = compose(stock, rng, at, redrawn_share=1.0)
         width = round(SIDE * truth.aspect)
-        look = speaker.look(Picture(rgb=square.resize((width, SIDE)), width=width, height=SIDE), _never)
-        named, kind = (speaker.settle(look, thresholds, _never).record for thresholds in (NAMING, KINDS))
-        if named.name:
+        seen = speaker.look(Picture(rgb=square.resize((width, SIDE)), width=width, height=SIDE), _never)
+        named, kind = (speaker.settle(seen, thresholds, _never).record for thresholds in (NAMING, KINDS))
+        if named.name and seen.clarity >= drawn:
             right = concept.role == "known" and names_it(named.name, words_of_concept(concept), "en")
             names.append(Named(probability=named.confidence, right=right))
         if kind.kind:
             kinds.append(Named(probability=kind.confidence, right=names_it(kind.kind, kind_words(concept), "en")))
     return names, kinds
+
+
+@torch.inference_mode()
+def drawn_for_the_first_time(speaker: Speaker, stock: Stock, count: int, seed: int) -> list[Named]:
+    """What the branch says of drawings kept back from it; of every second one again, its own name taken away."""
+    rng = random.Random(seed)
+    fresh = [replace(concept, files=tuple(sorted({*concept.files} - {*own_files(concept)})))
+             for concept in stock.concepts]
+    stock = replace(stock, concepts=tuple(fresh))
+    label_of = {at: label for label, at in enumerate(named_concepts(stock.concepts))}
+    known = [at for at, concept in enumerate(fresh) if concept.role == "known" and concept.files]
+    said: list[Named] = []
+    for turn in range(count):
+        at = rng.choice(known)
+        square, _ = compose(stock, rng, at)
+        views = torch.stack([square_tensor(view) for view in views_of(square)])
+        named = look(speaker.tower, speaker.branch, views).named_B2N
+        right = int(named.softmax(-1).mean((0, 1)).argmax()) == label_of[at]
+        said.append(Named(probability=clarity(named), right=right))
+        if turn % 2:
+            named[..., label_of[at]] = -torch.inf
+            said.append(Named(probability=clarity(named), right=False))
+    return [one for one in said if one.probability < 1]  # the rest was taken for a scene without drawings
 
 
 def _never() -> None:
@@ -101,17 +133,19 @@ def main() -> None:
     options = parser.parse_args()
     speaker, _ = load_speaker(options.model)
     stock = load_stock(options.data, load_concepts(options.data / "concepts.json"), evaluation=False)
-    names, kinds = said_of_pictures(speaker, stock, options.pictures, seed=11)
-    chosen = choose(names, kinds)
+    fresh = drawn_for_the_first_time(speaker, stock, options.pictures, seed=12)
+    drawn = surely_right(fresh)
+    names, kinds = said_of_pictures(speaker, stock, options.pictures, seed=11, drawn=drawn)
+    chosen = choose(names, kinds, drawn)
     for title, least, said in (("sure", chosen.sure, names), ("likely", chosen.likely, names),
-                               ("kind", chosen.kind, kinds)):
+                               ("kind", chosen.kind, kinds), ("drawn", chosen.drawn, fresh)):
         some = [one.right for one in said if one.probability >= least]
         share = sum(some) / max(1, len(some))
-        print(f"{title}: from {least}, {len(some)} of {options.pictures} pictures, {share:.1%} right")
+        print(f"{title}: from {least}, {len(some)} of {len(said)}, {share:.1%} right")
     file = options.model / CONFIG
     config = json.loads(file.read_text("utf-8"))
     config["thresholds"] = asdict(chosen)
-    file.write_text(json.dumps(config, ensure_ascii=False) + "\n", "utf-8")
+    file.write_text(json.dumps(config, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,6 @@ def _arguments() -> argparse.Namespace:
 
 def _save(setup: Setup, model: Decoder, branch: Branch, report: dict[str, object]) -> None:
     out = setup.chosen.out
-    things = [setup.concepts[at].en for at in named_concepts(setup.concepts)]
     out.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in model.state_dict().items()},
@@ -112,8 +111,7 @@ def _save(setup: Setup, model: Decoder, branch: Branch, report: dict[str, object
     save_file({name: (value.half() if value.is_floating_point() else value).to("cpu").contiguous()
                for name, value in branch.state_dict().items()}, out / "branch.safetensors")
     save_tokenizer(setup.tokenizer, out / "vocabulary.json")
-    (out / "config.json").write_text(
-        json.dumps({**model.config.as_dict(), "things": things}, ensure_ascii=False) + "\n", "utf-8")
+    (out / "config.json").write_text(json.dumps(model.config.as_dict(), indent=1) + "\n", "utf-8")
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 

@@ -5,7 +5,7 @@ import random
 from PIL import Image, ImageDraw
 
 from training.vl.redrawn import redrawn
-from training.vl.thresholds import Named, choose
+from training.vl.thresholds import Named, choose, surely_right
 from vl_service.speaker import Thresholds
 
 
@@ -14,7 +14,7 @@ def named(*pairs: tuple[float, bool]) -> list[Named]:
 
 
 def test_what_is_more_often_wrong_than_right_is_not_named() -> None:
-    chosen = choose(named((0.9, True), (0.8, True), (0.5, True), (0.4, False), (0.3, False), (0.2, True)), [])
+    chosen = choose(named((0.9, True), (0.8, True), (0.5, True), (0.4, False), (0.3, False), (0.2, True)), [], 0.5)
     assert 0.4 < chosen.likely < 0.5
     assert chosen.sure >= chosen.likely
 
@@ -22,19 +22,25 @@ def test_what_is_more_often_wrong_than_right_is_not_named() -> None:
 def test_surely_means_nine_times_in_ten() -> None:
     right = [(0.99 - n / 1000, True) for n in range(18)]
     wrong = [(0.7, False), (0.69, False), (0.68, False)]  # with the first two of them 18 of 20 are right
-    chosen = choose(named(*right, *wrong, *[(0.5 - n / 100, True) for n in range(6)]), [])
+    chosen = choose(named(*right, *wrong, *[(0.5 - n / 100, True) for n in range(6)]), [], 0.5)
     assert chosen.likely < 0.45
     assert 0.68 < chosen.sure < 0.69
 
 
+def test_what_is_drawn_must_be_as_surely_right() -> None:
+    right = [(0.99 - n / 1000, True) for n in range(9)]
+    assert 0.3 < surely_right(named(*right, (0.4, False), (0.3, False))) < 0.4
+    assert surely_right(named((0.9, False), (0.8, True))) == 1.0
+
+
 def test_a_kind_has_its_own_threshold() -> None:
-    chosen = choose([], named((0.6, True), (0.5, True), (0.2, False)))
+    chosen = choose([], named((0.6, True), (0.5, True), (0.2, False)), 0.5)
     assert chosen.kind == 0.35  # two of three are too few
     assert (chosen.sure, chosen.likely) == (1.0, 1.0)
 
 
 def test_where_no_name_is_ever_right_nothing_is_said() -> None:
-    assert choose(named((0.9, False), (0.8, False)), []) == Thresholds(sure=1.0, likely=1.0, kind=1.0)
+    assert choose(named((0.9, False), (0.8, False)), [], 0.5) == Thresholds(sure=1.0, likely=1.0, kind=1.0, drawn=0.5)
 
 
 def test_a_redrawn_drawing_is_another_one_and_has_no_empty_rim() -> None:

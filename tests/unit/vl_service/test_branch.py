@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vl_service.branch import START, Branch, own_features, shared
-from vl_service.glance import CLOSEST, CLOSEST_DRAWN, GRID, closer, drawn_thing
+from vl_service.glance import CLOSEST, CLOSEST_DRAWN, GRID, clarity, closer
 from vl_service.tower import ImageNetTower
 
 
@@ -78,7 +78,9 @@ def test_the_closer_look_stays_in_the_picture(row: int, column: int) -> None:
     assert max(x, y) <= 1 - side / 2 + 1e-6
 
 
-def test_what_is_drawn_is_what_most_views_and_looks_say_together() -> None:
-    looks = torch.tensor([[[0.0, 3.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0]]]).expand(2, 2, 4)
-    assert drawn_thing(looks) == 1
-    assert drawn_thing(torch.tensor([0.0, 1.0, 0.0, 2.0]).expand(2, 2, 4)) == -1
+def test_the_branch_is_as_clear_as_its_best_name_in_all_views_and_fully_where_nothing_is_drawn() -> None:
+    agreed = torch.tensor([2.0, 0.0, 0.0]).expand(2, 2, 3)
+    assert clarity(agreed) == pytest.approx(float(torch.tensor([2.0, 0.0, 0.0]).softmax(0)[0]))
+    torn = torch.tensor([[[9.0, 0.0, -9.0], [0.0, 9.0, -9.0]]]).expand(2, 2, 3)
+    assert clarity(torn) == pytest.approx(0.5, abs=0.01)
+    assert clarity(torch.tensor([0.0, 0.0, 1.0]).expand(2, 2, 3)) == 1.0

@@ -32,8 +32,7 @@ def save_tiny_decoder(folder: Path, *, seed: int = 3, loud: float = 8.0) -> Path
     save_file({name: (value.half() if value.is_floating_point() else value).contiguous()
                for name, value in branch.state_dict().items()}, folder / "branch.safetensors")
     save_tokenizer(tokenizer, folder / "vocabulary.json")
-    things = [f"thing {number}" for number in range(config.names - 1)]
-    write_config(folder, config.as_dict() | {"things": things, "thresholds": {"sure": 0.6, "likely": 0.3, "kind": 0.3}})
+    write_config(folder, config.as_dict() | {"thresholds": {"sure": 0.6, "likely": 0.3, "kind": 0.3, "drawn": 0.0}})
     return folder
 
 
