@@ -1,13 +1,19 @@
-"""The tower's late blocks a second time, taught on drawings: what is drawn, and where on the grid."""
+"""The tower's late blocks a second time, taught on drawings: what is drawn, where on the grid, and how many."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 START = 11
 """The first block of EfficientNet-Lite2 that the branch has of its own; those before it are shared and frozen."""
+_COARSE = 15
+"""The first block on the coarse grid."""
+FINE_GRID = 17
 DRAWN_CHANNELS = 512
+_MAP_CHANNELS = 48
 
 
 def shared(tower: Any, pixels_BCHW: Tensor) -> Tensor:
@@ -26,8 +32,22 @@ def own_features(tower: Any, shared_BCHW: Tensor) -> Tensor:
     return tower._swish(tower._bn1(tower._conv_head(x)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What the branch makes of a batch."""
+
+    features_BCHW: Tensor
+    """`[B, 512, 9, 9]`."""
+    where_BHW: Tensor
+    """`[B, 9, 9]`: logits of a cell showing something drawn."""
+    covered_BHW: Tensor
+    """The same on the fine grid, `[B, 17, 17]`."""
+    number_BHW: Tensor
+    """`[B, 17, 17]`: how many drawn things have their middle in a cell; the sum is their number."""
+
+
 class Branch(nn.Module):
-    """Begins as a copy of the tower's late blocks, with a head of its own.
+    """Begins as a copy of the tower's late blocks, with heads of its own.
 
     It tells `names` drawn things apart; the last one is none at all.
     """
@@ -39,10 +59,28 @@ class Branch(nn.Module):
         self.norm, self.active = nn.BatchNorm2d(DRAWN_CHANNELS), nn.ReLU6()
         self.names = nn.Linear(DRAWN_CHANNELS, names)
         self.where = nn.Conv2d(DRAWN_CHANNELS, 1, 1)
+        fine = tower._blocks[_COARSE]._block_args.input_filters
+        self.near, self.far = nn.Conv2d(fine, _MAP_CHANNELS, 1), nn.Conv2d(DRAWN_CHANNELS, _MAP_CHANNELS, 1)
+        self.join = nn.Conv2d(_MAP_CHANNELS, _MAP_CHANNELS, 3, padding=1)
+        self.map = nn.Conv2d(_MAP_CHANNELS, 2, 1)
+        nn.init.zeros_(self.map.weight)
 
-    def forward(self, shared_BCHW: Tensor, drop: float = 0.0) -> Tensor:
-        """Features `[B, 512, 9, 9]`; in training up to a share `drop` of the last blocks is left out."""
-        x = shared_BCHW
+    def forward(self, shared_BCHW: Tensor, drop: float = 0.0) -> Drawn:
+        """In training up to a share `drop` of the last blocks is left out."""
+        return self.marked(*self.features(shared_BCHW, drop))
+
+    def features(self, shared_BCHW: Tensor, drop: float = 0.0) -> tuple[Tensor, Tensor]:
+        """`[B, 120, 17, 17]` half way, and `[B, 512, 9, 9]`."""
+        x = fine = shared_BCHW
         for number, block in enumerate(self.blocks):
+            fine = x if number == _COARSE - START else fine
             x = block(x, drop_connect_rate=drop * number / len(self.blocks))
-        return self.active(self.norm(self.head(x)))
+        return fine, self.active(self.norm(self.head(x)))
+
+    def marked(self, fine_BCHW: Tensor, features_BCHW: Tensor) -> Drawn:
+        """The features, and what the heads make of them."""
+        near, far = self.near(fine_BCHW), self.far(features_BCHW)
+        both = F.silu(near + F.interpolate(far, size=near.shape[2:], mode="nearest"))
+        covered, number = self.map(F.silu(self.join(both))).unbind(1)
+        return Drawn(features_BCHW=features_BCHW, where_BHW=self.where(features_BCHW)[:, 0], covered_BHW=covered,
+                     number_BHW=number)

@@ -19,9 +19,10 @@ from vl_service.tower import ImageNetTower
 WEIGHTS, BRANCH, WORDS, CONFIG = "model.safetensors", "branch.safetensors", "vocabulary.json", "config.json"
 FILES = (WEIGHTS, BRANCH, WORDS, CONFIG)
 SIZES = ("vocabulary", "names", "width", "layers", "heads")
-LEAST = ("sure", "likely", "kind", "drawn")
+LEAST = ("sure", "likely", "kind", "drawn_kind", "drawn")
 M = TypeVar("M", bound=nn.Module)
-UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5, drawn=0.5)  # until training/vl/thresholds.py has chosen them
+UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5, drawn_kind=0.5, drawn=0.5)
+"""Until training/vl/thresholds.py has chosen them."""
 
 
 class EmbeddedCheckpointError(Exception):
@@ -49,7 +50,8 @@ def load_speaker(folder: Path) -> tuple[Speaker, str]:
     decoder = _decoder(folder / WEIGHTS, sizes)
     tower = ImageNetTower()
     branch = _branch(folder / BRANCH, tower.model, sizes.names)
-    speaker = Speaker(tower.model, branch, decoder, tokenizer, _thresholds(folder / CONFIG, config))
+    kinds = _kinds(folder / CONFIG, config, sizes.names, tokenizer)
+    speaker = Speaker(tower.model, branch, kinds, decoder, tokenizer, _thresholds(folder / CONFIG, config))
     return speaker, f"lite2-{tower.revision}-{_content(folder)}"
 
 
@@ -80,6 +82,15 @@ def _sizes(file: Path, config: Any, tokenizer: Tokenizer) -> DecoderConfig:
     if sizes["vocabulary"] != len(tokenizer.pieces):
         raise _damaged(file, f"it speaks of {sizes['vocabulary']} words where {WORDS} has {len(tokenizer.pieces)}")
     return DecoderConfig(**{name: int(sizes[name]) for name in SIZES})
+
+
+def _kinds(file: Path, config: dict[str, Any], names: int, tokenizer: Tokenizer) -> tuple[str, ...]:
+    kinds = config.get("kinds")
+    if not (isinstance(kinds, list) and len(kinds) == names - 1 and all(isinstance(kind, str) for kind in kinds)):
+        raise _damaged(file, f"`kinds` needs {names - 1} words, one for each drawn thing that the branch can name")
+    if unsayable := {kind for kind in kinds if not tokenizer.encode(kind)}:
+        raise _damaged(file, f"{WORDS} lacks words for {', '.join(sorted(unsayable))}")
+    return tuple(kinds)
 
 
 def _thresholds(file: Path, config: dict[str, Any]) -> Thresholds:

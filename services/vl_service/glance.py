@@ -51,6 +51,10 @@ class Views:
     """Logits of the drawn things that the branch tells apart, of both looks."""
     where_BP: Tensor
     """`[B, 81]`: how probable it is that a cell of the whole picture shows something drawn."""
+    covered_BHW: Tensor
+    """The same on the finer grid, `[B, 17, 17]`."""
+    number_B: Tensor
+    """How many drawn things the branch counts in the whole picture, no whole number."""
 
 
 def to_square(picture: Image.Image) -> Image.Image:
@@ -75,11 +79,11 @@ def look(tower: Any, branch: Branch, squares_B3HW: Tensor) -> Views:
     whole = F.interpolate(pixels, size=(TOWER_SIDE, TOWER_SIDE), mode="bilinear", antialias=True)
     begun = shared(tower, whole.to(weight.dtype))
     grid, drawn = own_features(tower, begun), branch(begun)
-    where = branch.where(drawn).float().sigmoid()[:, 0]
+    where = drawn.where_BHW.float().sigmoid()
     boxes = closer(grid, where)
     begun = shared(tower, _cut(pixels, boxes).to(weight.dtype))
     crop = own_features(tower, begun).mean((2, 3))
-    both = torch.stack([drawn.mean((2, 3)), branch(begun).mean((2, 3))], dim=1)
+    both = torch.stack([seen.features_BCHW.mean((2, 3)) for seen in (drawn, branch(begun))], dim=1)
     return Views(
         grid_BPC=grid.flatten(2).transpose(1, 2),
         crop_BC=crop,
@@ -89,6 +93,8 @@ def look(tower: Any, branch: Branch, squares_B3HW: Tensor) -> Views:
         drawn_B2C=both,
         named_B2N=branch.names(both),
         where_BP=where.flatten(1),
+        covered_BHW=drawn.covered_BHW.float().sigmoid(),
+        number_B=drawn.number_BHW.float().sum((1, 2)),
     )
 
 

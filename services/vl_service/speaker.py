@@ -11,6 +11,7 @@ from vl_service.branch import Branch
 from vl_service.decoder import RECORD_ROOM, TEXT_ROOM, Cache, Decoder, ImageTokens
 from vl_service.facts import PictureFacts
 from vl_service.glance import (
+    Views,
     box_levels,
     clarity,
     class_tokens,
@@ -21,6 +22,7 @@ from vl_service.glance import (
     thumbnails,
     to_square,
 )
+from vl_service.marked import Marks, marks_of
 from vl_service.pictures import Picture
 from vl_service.profiles import Part
 from vl_service.record import Record, read_record
@@ -47,7 +49,9 @@ class Thresholds:
     likely: float
     """A name at all; under it only the kind of thing."""
     kind: float
-    """The kind, where there is no name; under it nothing is named."""
+    """The kind as the decoder says it, where there is no name and nothing is drawn; under it nothing is named."""
+    drawn_kind: float
+    """The kind as the branch knows it, of what is drawn."""
     drawn: float
     """How sure the branch, or the tower, must be for anything drawn to be named at all. The decoder alone is too sure:
     in training it saw every drawing, the branch not."""
@@ -63,6 +67,8 @@ class Look:
     facts: PictureFacts
     clarity: float
     """How sure the branch is of what is drawn, or the tower of what is photographed; 1 where nothing is drawn."""
+    marks: Marks | None
+    """What the branch knows of what is drawn, None where nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +103,11 @@ class Speaker:
     """A tower and its branch for drawings, a decoder and its words."""
 
     def __init__(
-        self, tower: nn.Module, branch: Branch, decoder: Decoder, tokenizer: Tokenizer, thresholds: Thresholds
+        self, tower: nn.Module, branch: Branch, kinds: Sequence[str], decoder: Decoder, tokenizer: Tokenizer,
+        thresholds: Thresholds,
     ) -> None:
-        self.tower, self.branch, self.decoder = tower, branch, decoder
+        """`kinds` are those of the branch's names."""
+        self.tower, self.branch, self.kinds, self.decoder = tower, branch, kinds, decoder
         self.tokenizer, self.thresholds = tokenizer, thresholds
         self._lively = {tokenizer.numbers[marker]: marker in LIVELY for marker in PART_MARKERS}
 
@@ -113,16 +121,19 @@ class Speaker:
         squares = views_of(to_square(picture.rgb))
         measured = [measure(square, width=picture.width, height=picture.height) for square in squares]
         check()
-        image, clear = seen(
-            self.tower, self.branch, torch.stack([square_tensor(square) for square in squares]),
-            torch.tensor([slots for _, slots in measured]))
+        views = look(self.tower, self.branch, torch.stack([square_tensor(square) for square in squares]))
+        marks = marks_of(views, squares[0], self.kinds)
         check()
+        image = tokens_of(views, squares, torch.tensor([slots for _, slots in measured]))
         hidden, cache = self.decoder.hidden(self.decoder.prefix(image), None)
-        return Look(hidden=hidden[:, -1], cache=cache, facts=measured[0][0], clarity=clear)
+        return Look(hidden=hidden[:, -1], cache=cache, facts=measured[0][0], clarity=_clarity(views), marks=marks)
 
     @torch.inference_mode()
     def settle(self, look: Look, thresholds: Thresholds, check: Callable[[], None]) -> Glimpse:
-        """The likeliest record, except that what is not probable enough is said with less sureness, or not at all."""
+        """The likeliest record, except that what is not probable enough is said with less sureness, or not at all.
+
+        Of what is drawn the branch says how many and in which colour, and without a name the kind.
+        """
         numbers = self.tokenizer.numbers
         spoken = self._record(look, [], check)
         unclear = look.clarity < thresholds.drawn
@@ -132,27 +143,43 @@ class Speaker:
                 name = spoken.name
                 spoken = replace(self._record(look, [numbers[first]], check), name=name)
         unsure = spoken.tokens[0] == numbers["<unsure>"]
-        if unsure and spoken.kind < thresholds.kind:
-            unknown = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(UNKNOWN), numbers["<count>"]]
-            spoken = self._record(look, unknown, check)
+        if unsure and (kind := self._kind(look, spoken, thresholds)) is not None:
+            forced = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(kind), numbers["<count>"]]
+            sureness = spoken.kind if look.marks is None else look.marks.probability
+            spoken = replace(self._record(look, forced, check), kind=sureness)
         pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]
         record = read_record(pieces, spoken.kind if unsure else spoken.name)
         return Glimpse(record=record, facts=look.facts, cache=spoken.cache)
 
+    def _kind(self, look: Look, spoken: Spoken, thresholds: Thresholds) -> str | None:
+        """The kind to say in place of the decoder's own, if any."""
+        if look.marks is not None:
+            return look.marks.kind if look.marks.probability >= thresholds.drawn_kind else UNKNOWN
+        return UNKNOWN if spoken.kind < thresholds.kind else None
+
+    def _known(self, marks: Marks | None) -> dict[int, list[int]]:
+        """What follows a marker of the record, the next marker included, as the branch knows it."""
+        if marks is None:
+            return {}
+        count, colour, place = (self.tokenizer.numbers[name] for name in ("<count>", "<colour>", "<place>"))
+        return {count: [*self.tokenizer.encode(str(marks.count)), colour],
+                colour: [*self.tokenizer.encode(marks.colour), place]}
+
     def _record(self, look: Look, forced: list[int], check: Callable[[], None]) -> Spoken:
-        """The likeliest record that begins with the forced tokens.
+        """The likeliest record that begins with the forced tokens and says what the branch knows.
 
         All views have a say in what is there; the picture itself alone says where, for others show it elsewhere.
         """
         numbers = self.tokenizer.numbers
         markers = {numbers[name]: name for name in ("<kind>", "<count>", "<place>", "<end>")}
         hidden, cache = look.hidden, look.cache
-        tokens: list[int] = []
+        known, due, tokens = self._known(look.marks), list(forced), list[int]()
         marker, certain = "", {"": 1.0, "<kind>": 1.0}
         while len(tokens) < RECORD_ROOM and marker != "<end>":
             check()
             probabilities = self.decoder.logits(hidden).softmax(-1).mean(0)
-            token = forced[len(tokens)] if len(tokens) < len(forced) else int(probabilities.argmax())
+            token = due.pop(0) if due else int(probabilities.argmax())
+            due = due or list(known.get(token, ()))
             marker = markers.get(token, marker)
             if marker in certain:
                 certain[marker] *= float(probabilities[token])
@@ -213,17 +240,16 @@ def views_of(square: Image.Image) -> list[Image.Image]:
     return [square, ImageOps.mirror(square)]
 
 
-def seen(tower: nn.Module, branch: Branch, squares_B3HW: Tensor, slots_BS: Tensor) -> tuple[ImageTokens, float]:
-    """What the decoder reads of uint8 squares, views of one picture, and their measured slots; and its clarity."""
-    views = look(tower, branch, squares_B3HW)
+def tokens_of(views: Views, squares: Sequence[Image.Image], slots_BS: Tensor) -> ImageTokens:
+    """What the decoder reads of squares, views of one picture, and their measured slots."""
     slots = slots_BS.clone()
     slots[:, -3:] = box_levels(views.boxes_B3)
     classes, levels = class_tokens(views.whole_BK, views.close_BK)
     names, name_levels = name_tokens(views.named_B2N)
-    image = ImageTokens(
+    return ImageTokens(
         grid_BPC=views.grid_BPC,
         crop_BC=views.crop_BC,
-        thumbnails_B3HW=thumbnails(squares_B3HW),
+        thumbnails_B3HW=thumbnails(torch.stack([square_tensor(square) for square in squares])),
         classes_BN=classes,
         levels_BN=levels,
         slots_BS=slots,
@@ -232,8 +258,11 @@ def seen(tower: nn.Module, branch: Branch, squares_B3HW: Tensor, slots_BS: Tenso
         name_levels_BM=name_levels,
         where_BP=views.where_BP,
     )
+
+
+def _clarity(views: Views) -> float:
     classes_K = ((views.whole_BK.softmax(-1) + views.close_BK.softmax(-1)) / 2).mean(0)
-    return image, max(clarity(views.named_B2N), float(classes_K.max()))
+    return max(clarity(views.named_B2N), float(classes_K.max()))
 
 
 def _first(cache: Cache) -> Cache:

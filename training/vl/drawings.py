@@ -17,21 +17,29 @@ from torch import Tensor
 
 from training.vl.compose import Stock
 from training.vl.concepts import Concept
-from vl_service.glance import GRID, TOWER_SIDE
+from vl_service.branch import FINE_GRID
+from vl_service.glance import TOWER_SIDE
 
 SIDE = 160  # pixels that a cut-out is kept at
 NONE_SHARE = 0.12
+MOST = 4
+LARGEST = (1.05, 0.55, 0.46, 0.42)  # half the frame's side, of one to four
+LAYOUTS = 16  # of so many the one whose things lie the farthest apart is taken
+SPREAD = 0.7  # cells of the fine grid that the middle of a thing is blurred by
 LUMA = (0.299, 0.587, 0.114)
 KEPT_BACK = 5  # one in so many drawings of a thing of several is not for the branch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composed:
-    """Pictures [B, 3, 260, 260] as the tower reads them, what they show, and the share of each cell that shows it."""
+    """Pictures [B, 3, 260, 260] as the tower reads them, what they show, where, and the middles of how many things."""
 
     pixels: Tensor
     labels: Tensor
-    where_BHW: Tensor
+    covered_BHW: Tensor
+    """`[B, 17, 17]`: the share of each cell that shows something drawn."""
+    middles_BHW: Tensor
+    """`[B, 17, 17]`: adds up to the number of things."""
 
 
 def kept_back(file: str) -> bool:
@@ -71,22 +79,25 @@ class Drawings:
         which = self.first[labels] + (torch.rand(size, device=device) * self.counts[labels]).long()
         canvas = self._scenes(size)
         pieces = _tinted(self.cutouts[which].float() / 255)
-        number = torch.multinomial(torch.tensor([0.58, 0.16, 0.13, 0.13], device=device), size, replacement=True) + 1
+        number = torch.multinomial(torch.tensor([0.55, 0.16, 0.15, 0.14], device=device), size, replacement=True) + 1
         number[torch.rand(size, device=device) < NONE_SHARE] = 0
-        largest = torch.where(number > 1, 0.5, 1.05)
-        scale = 0.2 * (largest / 0.2) ** torch.rand(size, device=device)
+        places = _places(number)
         squeeze = (torch.randn(size, device=device) * 0.2).exp()
         lean = (torch.rand(size, device=device) - 0.5) * math.radians(50)
-        covered = torch.zeros_like(canvas[:, :1])
-        for turn in range(4):
-            piece = _placed(pieces, scale, squeeze, lean)
+        alphas: list[Tensor] = []
+        for turn in range(MOST):
+            piece = _placed(pieces, places[:, turn], squeeze, lean)
             alpha = piece[:, 3:] * (number > turn).float().view(-1, 1, 1, 1)
             canvas = canvas * (1 - alpha) + piece[:, :3] * alpha
-            covered = torch.maximum(covered, alpha)
+            alphas = [*(old * (1 - alpha) for old in alphas), alpha]
         pixels = _lit(canvas)
+        covered = torch.stack(alphas).amax(0)
+        area = torch.stack([alpha.sum((1, 2, 3)) for alpha in alphas], 1)
+        middles = _middles(places[..., :2]) * (area > area.amax(1, keepdim=True) / 3)[..., None, None]
+        middles *= (area > 0)[..., None, None]
         return Composed(
             pixels=(pixels * 255 - 127) / 128, labels=torch.where(number > 0, labels, self.none),
-            where_BHW=F.adaptive_avg_pool2d((covered > 0.5).float(), GRID)[:, 0],
+            covered_BHW=F.adaptive_avg_pool2d((covered > 0.5).float(), FINE_GRID)[:, 0], middles_BHW=middles.sum(1),
         )
 
     def _scenes(self, size: int) -> Tensor:
@@ -113,12 +124,34 @@ def _sampled(images: Tensor, matrix_B23: Tensor) -> Tensor:
     return F.grid_sample(images, places, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _placed(pieces: Tensor, scale: Tensor, squeeze: Tensor, lean: Tensor) -> Tensor:
-    """Somewhere in the frame, a large one perhaps cut by its edge; mirrored or not. RGB is not premultiplied."""
-    size, device = len(pieces), pieces.device
-    own = scale * (0.85 + 0.3 * torch.rand(size, device=device))
+def _places(number: Tensor) -> Tensor:
+    """Middle x and y, -1 to 1, and half the side of up to four things `[B, 4, 3]`, mostly apart from one another."""
+    size, device = len(number), number.device
+    largest = torch.tensor(LARGEST, device=device)[(number - 1).clamp(min=0)]
+    scale = 0.2 * (largest / 0.2) ** torch.rand(size, device=device)
+    own = scale[:, None] * (0.85 + 0.3 * torch.rand(size, MOST, device=device))
     room = (1 - own).clamp(min=0.1)
-    x, y = ((torch.rand(2, size, device=device) * 2 - 1) * room).unbind()
+    middles = (torch.rand(LAYOUTS, size, MOST, 2, device=device) * 2 - 1) * room[..., None]
+    gaps = (middles[:, :, :, None] - middles[:, :, None]).abs().amax(-1) / (own[:, :, None] + own[:, None])
+    turns = torch.arange(MOST, device=device)
+    pairs = (turns[:, None] < turns) & (turns < number[:, None, None])
+    best = gaps.masked_fill(~pairs, math.inf).amin((2, 3)).argmax(0)
+    best = torch.where(torch.rand(size, device=device) < 0.1, 0, best)
+    return torch.cat([middles[best, torch.arange(size, device=device)], own[..., None]], dim=2)
+
+
+def _middles(middles_BN2: Tensor) -> Tensor:
+    """A blot of sum one at each middle, `[B, N, 17, 17]`."""
+    cells = (torch.arange(FINE_GRID, device=middles_BN2.device) + 0.5) * 2 / FINE_GRID - 1
+    near = (-((middles_BN2[..., None] - cells) * FINE_GRID / 2 / SPREAD) ** 2 / 2).exp()
+    blots = near[:, :, 1, :, None] * near[:, :, 0, None, :]
+    return blots / blots.sum((2, 3), keepdim=True)
+
+
+def _placed(pieces: Tensor, place: Tensor, squeeze: Tensor, lean: Tensor) -> Tensor:
+    """In its place, mirrored or not. RGB is not premultiplied."""
+    size, device = len(pieces), pieces.device
+    x, y, own = place.unbind(1)
     flip = (torch.rand(size, device=device) < 0.4).float() * -2 + 1
     cos, sin = lean.cos(), lean.sin()
     a, b = flip * cos / (own * squeeze), flip * sin / own

@@ -12,6 +12,7 @@ from torch import nn
 
 from training.vl.drawings import Composed, Drawings
 from vl_service.branch import Branch, shared
+from vl_service.glance import GRID
 
 DROPPED, DROPOUT, SMOOTHING = 0.2, 0.2, 0.1
 PEAK, PEAK_NEW, DECAY = 6e-4, 2e-3, 0.05
@@ -53,17 +54,17 @@ def teach(
 
 def _loss(tower: Any, branch: Branch, shown: Composed, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.no_grad():
-        begun = shared(tower, _read(tower, shown))
+        begun = shared(tower, read(tower, shown))
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        grid = branch(begun, DROPPED)
-        logits = branch.names(F.dropout(grid.mean((2, 3)), DROPOUT))
-        where = branch.where(grid)[:, 0]
+        drawn = branch(begun, DROPPED)
+        logits = branch.names(F.dropout(drawn.features_BCHW.mean((2, 3)), DROPOUT))
     name = F.cross_entropy(logits.float(), shown.labels, label_smoothing=SMOOTHING)
-    place = F.binary_cross_entropy_with_logits(where.float(), shown.where_BHW)
+    place = F.binary_cross_entropy_with_logits(drawn.where_BHW.float(), F.adaptive_avg_pool2d(shown.covered_BHW, GRID))
     return name + WHERE_WEIGHT * place, (logits.argmax(-1) == shown.labels).float().mean()
 
 
-def _read(tower: Any, shown: Composed) -> torch.Tensor:
+def read(tower: Any, shown: Composed) -> torch.Tensor:
+    """The pictures in the tower's number format."""
     return shown.pixels.to(tower._fc.weight.dtype, memory_format=torch.channels_last)  # the package's name for it
 
 
@@ -82,7 +83,7 @@ def named_right(tower: Any, branch: Branch, drawings: Drawings, batches: int, si
     right = total = 0
     for _ in range(batches):
         shown = drawings.batch(size)
-        grid = branch(shared(tower, _read(tower, shown)).to(branch.names.weight.dtype))
+        grid = branch(shared(tower, read(tower, shown)).to(branch.names.weight.dtype)).features_BCHW
         some = shown.labels != drawings.none
         named = branch.names(grid.mean((2, 3)))[:, :-1].argmax(-1)
         right += int((named == shown.labels)[some].sum())

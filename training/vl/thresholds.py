@@ -8,8 +8,8 @@ A name is said at all from where it is right more often than wrong; a name surel
 nine times in ten.
 
 Before that the branch must be as surely right about what is drawn. It has not seen the drawings that were kept back
-from it: they count as right where it names them. Half as many count as strangers: the thing's own name is taken away
-from the branch, and whatever it then says is wrong.
+from it: they count as right where it names them. As many count as strangers: the thing's own name is taken away
+from the branch, and whatever it then says is wrong. Of both the kind may still be right.
 """
 
 import argparse
@@ -28,11 +28,12 @@ from training.vl.drawings import named_concepts, own_files
 from training.vl.verdicts import kind_words, names_it, words_of_concept
 from vl_service.embedded_checkpoint import CONFIG, load_speaker
 from vl_service.glance import clarity, look, square_tensor
+from vl_service.marked import marks_of
 from vl_service.pictures import Picture
 from vl_service.speaker import Speaker, Thresholds, views_of
 
 SURELY_RIGHT = 0.9
-NAMING, KINDS = (Thresholds(sure=least, likely=least, kind=0.0, drawn=0.0) for least in (0.0, 1.1))
+NAMING, KINDS = (Thresholds(sure=least, likely=least, kind=0.0, drawn_kind=0.0, drawn=0.0) for least in (0.0, 1.1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +44,24 @@ class Named:
     right: bool
 
 
-def choose(names: Sequence[Named], kinds: Sequence[Named], drawn: float) -> Thresholds:
-    """Thresholds that serve these names, and these kinds said in their place, best; `drawn` as it is."""
-    likely = worth_saying(names)
-    return Thresholds(sure=max(likely, surely_right(names)), likely=likely, kind=surely_right(kinds), drawn=drawn)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fresh:
+    """What the branch says of drawings that it sees for the first time."""
+
+    names: list[Named]
+    kinds: list[Named]
+    """Of the same pictures in the same order."""
+
+    def nameless(self, drawn: float) -> list[Named]:
+        """The kinds that are said: those of pictures whose name is not."""
+        return [kind for name, kind in zip(self.names, self.kinds, strict=True) if name.probability < drawn]
+
+
+def choose(names: Sequence[Named], kinds: Sequence[Named], fresh: Fresh) -> Thresholds:
+    """Thresholds that serve these names, and these kinds said in their place, best."""
+    likely, drawn = worth_saying(names), surely_right(fresh.names)
+    return Thresholds(sure=max(likely, surely_right(names)), likely=likely, kind=surely_right(kinds),
+                      drawn_kind=surely_right(fresh.nameless(drawn)), drawn=drawn)
 
 
 def surely_right(said: Sequence[Named]) -> float:
@@ -88,6 +103,7 @@ def said_of_pictures(
         square, truth = compose(stock, rng, at, redrawn_share=1.0)
         width = round(SIDE * truth.aspect)
         seen = speaker.look(Picture(rgb=square.resize((width, SIDE)), width=width, height=SIDE), _never)
+        seen = replace(seen, marks=None)  # the decoder's own words
         named, kind = (speaker.settle(seen, thresholds, _never).record for thresholds in (NAMING, KINDS))
         if named.name and seen.clarity >= drawn:
             right = concept.role == "known" and names_it(named.name, words_of_concept(concept), "en")
@@ -98,26 +114,28 @@ def said_of_pictures(
 
 
 @torch.inference_mode()
-def drawn_for_the_first_time(speaker: Speaker, stock: Stock, count: int, seed: int) -> list[Named]:
-    """What the branch says of drawings kept back from it; of every second one again, its own name taken away."""
+def drawn_for_the_first_time(speaker: Speaker, stock: Stock, count: int, seed: int) -> Fresh:
+    """What the branch says of drawings kept back from it, and of each again, its own name taken away."""
     rng = random.Random(seed)
     fresh = [replace(concept, files=tuple(sorted({*concept.files} - {*own_files(concept)})))
              for concept in stock.concepts]
     stock = replace(stock, concepts=tuple(fresh))
     label_of = {at: label for label, at in enumerate(named_concepts(stock.concepts))}
     known = [at for at, concept in enumerate(fresh) if concept.role == "known" and concept.files]
-    said: list[Named] = []
-    for turn in range(count):
+    said = Fresh(names=[], kinds=[])
+    for _ in range(count):
         at = rng.choice(known)
         square, _ = compose(stock, rng, at)
-        views = torch.stack([square_tensor(view) for view in views_of(square)])
-        named = look(speaker.tower, speaker.branch, views).named_B2N
-        right = int(named.softmax(-1).mean((0, 1)).argmax()) == label_of[at]
-        said.append(Named(probability=clarity(named), right=right))
-        if turn % 2:
-            named[..., label_of[at]] = -torch.inf
-            said.append(Named(probability=clarity(named), right=False))
-    return [one for one in said if one.probability < 1]  # the rest was taken for a scene without drawings
+        views = look(speaker.tower, speaker.branch, torch.stack([square_tensor(view) for view in views_of(square)]))
+        right = int(views.named_B2N.softmax(-1).mean((0, 1)).argmax()) == label_of[at]
+        nameless = views.named_B2N.clone()
+        nameless[..., label_of[at]] = -torch.inf
+        for seen, named in ((views, right), (replace(views, named_B2N=nameless), False)):
+            marks = marks_of(seen, square, speaker.kinds)
+            if marks is not None:  # else it was taken for a scene without drawings
+                said.names.append(Named(probability=clarity(seen.named_B2N), right=named))
+                said.kinds.append(Named(probability=marks.probability, right=marks.kind == fresh[at].kind_en))
+    return said
 
 
 def _never() -> None:
@@ -134,18 +152,19 @@ def main() -> None:
     speaker, _ = load_speaker(options.model)
     stock = load_stock(options.data, load_concepts(options.data / "concepts.json"), evaluation=False)
     fresh = drawn_for_the_first_time(speaker, stock, options.pictures, seed=12)
-    drawn = surely_right(fresh)
-    names, kinds = said_of_pictures(speaker, stock, options.pictures, seed=11, drawn=drawn)
-    chosen = choose(names, kinds, drawn)
+    names, kinds = said_of_pictures(speaker, stock, options.pictures, seed=11, drawn=surely_right(fresh.names))
+    chosen = choose(names, kinds, fresh)
+    nameless = fresh.nameless(chosen.drawn)
     for title, least, said in (("sure", chosen.sure, names), ("likely", chosen.likely, names),
-                               ("kind", chosen.kind, kinds), ("drawn", chosen.drawn, fresh)):
+                               ("kind", chosen.kind, kinds), ("drawn kind", chosen.drawn_kind, nameless),
+                               ("drawn", chosen.drawn, fresh.names)):
         some = [one.right for one in said if one.probability >= least]
         share = sum(some) / max(1, len(some))
         print(f"{title}: from {least}, {len(some)} of {len(said)}, {share:.1%} right")
     file = options.model / CONFIG
     config = json.loads(file.read_text("utf-8"))
     config["thresholds"] = asdict(chosen)
-    file.write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    file.write_text(json.dumps(config) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

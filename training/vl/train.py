@@ -2,7 +2,8 @@
 tower and the branch look at, implants, texts, and the decoder.
 
     PYTHONPATH=services:. python -m training.vl.train --out OUT          # one H200, a quarter of an hour
-    PYTHONPATH=services:. python -m training.vl.thresholds --model OUT   # then, on any machine
+    PYTHONPATH=services:. python -m training.vl.teach_map --model OUT    # then, on any machine: counting and marking
+    PYTHONPATH=services:. python -m training.vl.thresholds --model OUT
 
 Reads `training/data/vl` (`python -m training.vl.pack`). Writes model.safetensors (bfloat16), branch.safetensors
 (float16), vocabulary.json, config.json and training.json: losses, and how much of the record is right on pictures that
@@ -111,7 +112,8 @@ def _save(setup: Setup, model: Decoder, branch: Branch, report: dict[str, object
     save_file({name: (value.half() if value.is_floating_point() else value).to("cpu").contiguous()
                for name, value in branch.state_dict().items()}, out / "branch.safetensors")
     save_tokenizer(setup.tokenizer, out / "vocabulary.json")
-    (out / "config.json").write_text(json.dumps(model.config.as_dict(), indent=1) + "\n", "utf-8")
+    kinds = [setup.concepts[at].kind_en for at in named_concepts(setup.concepts)]
+    (out / "config.json").write_text(json.dumps(model.config.as_dict() | {"kinds": kinds}) + "\n", "utf-8")
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 

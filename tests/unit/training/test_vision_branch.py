@@ -1,16 +1,21 @@
 """What the branch for drawings learns from: its pictures, and which drawings are for it."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from training.vl.compose import Stock
 from training.vl.concepts import Concept
 from training.vl.drawings import Drawings, kept_back, named_concepts, own_files
-from vl_service.glance import GRID, TOWER_SIDE
+from training.vl.teach_map import PARTS, load_branch, loss_of, teach
+from vl_service.branch import FINE_GRID, Branch, Drawn, shared
+from vl_service.glance import TOWER_SIDE
+from vl_service.tower import ImageNetTower
 
 COLOURS = {"square.webp": (255, 0, 0, 255), "bar.webp": (0, 0, 255, 255)}
 
@@ -36,13 +41,13 @@ def drawings() -> Drawings:
 def shown(drawings: Drawings) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(3)
     composed = drawings.batch(96)
-    return composed.pixels, composed.labels, composed.where_BHW
+    return composed.pixels, composed.labels, composed.covered_BHW
 
 
 def test_pictures_are_as_the_tower_reads_them(shown: tuple[Tensor, Tensor, Tensor]) -> None:
     pixels, labels, where = shown
     assert pixels.shape == (96, 3, TOWER_SIDE, TOWER_SIDE)
-    assert where.shape == (96, GRID, GRID)
+    assert where.shape == (96, FINE_GRID, FINE_GRID)
     assert pixels.min() >= -127 / 128
     assert pixels.max() <= 1
     assert labels.shape == (96,)
@@ -64,7 +69,7 @@ def test_cells_that_show_something_differ_from_the_scene_and_the_others_do_not(
     """A plain scene has one colour, before light, blur and noise."""
     pixels, labels, where = shown
     for picture, share in zip(pixels[labels == 0], where[labels == 0], strict=True):
-        cells = torch.nn.functional.adaptive_avg_pool2d(picture[None], GRID)[0]
+        cells = torch.nn.functional.adaptive_avg_pool2d(picture[None], FINE_GRID)[0]
         empty, full = cells[:, share == 0], cells[:, share == 1]
         if empty.shape[1] and full.shape[1]:
             assert (empty - empty.median(dim=1, keepdim=True).values).abs().max() < 0.25
@@ -98,3 +103,63 @@ def test_the_branch_learns_from_most_drawings_of_a_thing_and_from_all_where_they
 def test_what_no_training_shows_has_no_name_in_the_branch() -> None:
     concepts = [concept("cat", ("a",)), concept("gong", ("b",), "held"), concept("robot", ("c",), "strange")]
     assert named_concepts(concepts) == [0, 2]
+
+
+def test_the_middles_add_up_to_the_number_of_things_and_lie_on_what_is_covered(drawings: Drawings) -> None:
+    torch.manual_seed(4)
+    composed = drawings.batch(64)
+    number = composed.middles_BHW.sum((1, 2))
+    assert set(number.round().int().tolist()) == {0, 1, 2, 3, 4}
+    assert torch.allclose(number, number.round(), atol=1e-4)
+    assert bool((number[composed.labels == drawings.none] == 0).all())
+    on_things = (composed.middles_BHW * (composed.covered_BHW > 0)).sum() / number.sum()
+    assert on_things > 0.9
+
+
+def test_several_things_lie_mostly_apart(drawings: Drawings) -> None:
+    """Four that hid one another could not be counted."""
+    torch.manual_seed(5)
+    composed = drawings.batch(128)
+    cells = 0
+    for middles in composed.middles_BHW[composed.middles_BHW.sum((1, 2)).round() == 4]:
+        peaks = torch.nn.functional.max_pool2d(middles[None], 3, 1, 1)[0] == middles
+        cells += int((peaks & (middles > 0.1)).sum()) == 4
+    assert cells / int((composed.middles_BHW.sum((1, 2)).round() == 4).sum()) > 0.8
+
+
+def drawn(covered: Tensor, middles: Tensor) -> Drawn:
+    nothing = torch.zeros(1)
+    return Drawn(features_BCHW=nothing, where_BHW=nothing, covered_BHW=covered, number_BHW=middles)
+
+
+def test_maps_that_tell_the_truth_have_the_least_loss(drawings: Drawings) -> None:
+    torch.manual_seed(6)
+    shown = drawings.batch(8)
+    sure = (shown.covered_BHW.clamp(1e-3, 1 - 1e-3)).logit()
+    truth = loss_of(drawn(sure, shown.middles_BHW), shown.covered_BHW, shown.middles_BHW)
+    for covered, factor in ((-sure, 1), (sure, 0), (sure, 2)):
+        wrong = drawn(covered, factor * shown.middles_BHW)
+        assert loss_of(wrong, shown.covered_BHW, shown.middles_BHW) > truth + 0.05
+
+
+def test_teaching_the_maps_leaves_the_rest_of_the_branch_as_it_is(drawings: Drawings, tmp_path: Path) -> None:
+    tower = ImageNetTower().model
+    torch.manual_seed(7)
+    old = {name: value for name, value in Branch(tower, 3).state_dict().items() if name.partition(".")[0] not in PARTS}
+    save_file(old, tmp_path / "branch.safetensors")
+    branch = load_branch(tmp_path / "branch.safetensors", tower)
+    before = {name: value.clone() for name, value in branch.state_dict().items()}
+    teach(tower, branch, drawings, 0.1)
+    after = branch.state_dict()
+    changed = {name.partition(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert changed == set(PARTS)
+    with torch.inference_mode():
+        assert branch(shared(tower, torch.zeros(1, 3, TOWER_SIDE, TOWER_SIDE))).number_BHW.isfinite().all()
+
+
+def test_a_branch_that_lacks_more_than_the_maps_is_refused(tmp_path: Path) -> None:
+    weights = Branch(ImageNetTower().model, 3).state_dict()
+    del weights["head.weight"]
+    save_file(weights, tmp_path / "branch.safetensors")
+    with pytest.raises(ValueError, match=r"lacks head\.weight"):
+        load_branch(tmp_path / "branch.safetensors", ImageNetTower().model)

@@ -2,11 +2,14 @@
 
 import random
 
+import pytest
 from PIL import Image, ImageDraw
 
 from training.vl.redrawn import redrawn
-from training.vl.thresholds import Named, choose, surely_right
+from training.vl.thresholds import Fresh, Named, choose, surely_right
 from vl_service.speaker import Thresholds
+
+NOTHING = Fresh(names=[], kinds=[])
 
 
 def named(*pairs: tuple[float, bool]) -> list[Named]:
@@ -14,7 +17,7 @@ def named(*pairs: tuple[float, bool]) -> list[Named]:
 
 
 def test_what_is_more_often_wrong_than_right_is_not_named() -> None:
-    chosen = choose(named((0.9, True), (0.8, True), (0.5, True), (0.4, False), (0.3, False), (0.2, True)), [], 0.5)
+    chosen = choose(named((0.9, True), (0.8, True), (0.5, True), (0.4, False), (0.3, False), (0.2, True)), [], NOTHING)
     assert 0.4 < chosen.likely < 0.5
     assert chosen.sure >= chosen.likely
 
@@ -22,7 +25,7 @@ def test_what_is_more_often_wrong_than_right_is_not_named() -> None:
 def test_surely_means_nine_times_in_ten() -> None:
     right = [(0.99 - n / 1000, True) for n in range(18)]
     wrong = [(0.7, False), (0.69, False), (0.68, False)]  # with the first two of them 18 of 20 are right
-    chosen = choose(named(*right, *wrong, *[(0.5 - n / 100, True) for n in range(6)]), [], 0.5)
+    chosen = choose(named(*right, *wrong, *[(0.5 - n / 100, True) for n in range(6)]), [], NOTHING)
     assert chosen.likely < 0.45
     assert 0.68 < chosen.sure < 0.69
 
@@ -34,13 +37,23 @@ def test_what_is_drawn_must_be_as_surely_right() -> None:
 
 
 def test_a_kind_has_its_own_threshold() -> None:
-    chosen = choose([], named((0.6, True), (0.5, True), (0.2, False)), 0.5)
+    chosen = choose([], named((0.6, True), (0.5, True), (0.2, False)), NOTHING)
     assert chosen.kind == 0.35  # two of three are too few
     assert (chosen.sure, chosen.likely) == (1.0, 1.0)
 
 
 def test_where_no_name_is_ever_right_nothing_is_said() -> None:
-    assert choose(named((0.9, False), (0.8, False)), [], 0.5) == Thresholds(sure=1.0, likely=1.0, kind=1.0, drawn=0.5)
+    never = Thresholds(sure=1.0, likely=1.0, kind=1.0, drawn_kind=1.0, drawn=1.0)
+    assert choose(named((0.9, False), (0.8, False)), [], NOTHING) == never
+
+
+def test_what_is_drawn_for_the_first_time_has_thresholds_of_its_own() -> None:
+    """A kind is only said where there is no name, so kinds beside a name do not count."""
+    names, kinds = named((0.6, True), (0.5, False), (0.1, False)), named((0.35, True), (0.4, True), (0.3, False))
+    fresh = Fresh(names=names, kinds=kinds)
+    chosen = choose([], [], fresh)
+    assert 0.5 < chosen.drawn < 0.6
+    assert chosen.drawn_kind == pytest.approx(0.35)
 
 
 def test_a_redrawn_drawing_is_another_one_and_has_no_empty_rim() -> None:

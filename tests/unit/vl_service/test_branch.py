@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vl_service.branch import START, Branch, own_features, shared
+from vl_service.branch import FINE_GRID, START, Branch, own_features, shared
 from vl_service.glance import CLOSEST, CLOSEST_DRAWN, GRID, clarity, closer
 from vl_service.tower import ImageNetTower
 
@@ -35,10 +35,11 @@ def test_a_new_branch_has_the_late_blocks_of_the_tower_and_shares_no_weight_with
 def test_a_branch_sees_the_same_grid_as_the_tower(tower: ImageNetTower, pixels: torch.Tensor) -> None:
     branch = Branch(tower.model, 3).eval()
     with torch.inference_mode():
-        grid = branch(shared(tower.model, pixels))
-        assert grid.shape == (2, 512, GRID, GRID)
-        assert branch.where(grid).shape == (2, 1, GRID, GRID)
-        assert branch.names(grid.mean((2, 3))).shape == (2, 3)
+        drawn = branch(shared(tower.model, pixels))
+        assert drawn.features_BCHW.shape == (2, 512, GRID, GRID)
+        assert drawn.where_BHW.shape == (2, GRID, GRID)
+        assert drawn.covered_BHW.shape == drawn.number_BHW.shape == (2, FINE_GRID, FINE_GRID)
+        assert branch.names(drawn.features_BCHW.mean((2, 3))).shape == (2, 3)
 
 
 def drawn(*cells: tuple[int, int, float]) -> torch.Tensor:

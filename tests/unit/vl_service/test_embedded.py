@@ -20,6 +20,7 @@ from vl_service.embedded import EmbeddedEngine, load_embedded
 from vl_service.embedded_checkpoint import EmbeddedCheckpointError, load_speaker
 from vl_service.engine import Deadline, DeadlineExceededError, Task
 from vl_service.load import load_engine
+from vl_service.marked import Marks
 from vl_service.pictures import Picture
 from vl_service.record import Record
 from vl_service.settings import Settings
@@ -152,10 +153,12 @@ RECORD = ["<sure>", "tabby", "cat", "<kind>", "cat", "<count>", "2", "<colour>",
           "<size>", "half", "<setting>", "in", "<end>"]
 
 
-def settled(folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0) -> Record:
+def settled(
+    folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0, marks: Marks | None = None
+) -> Record:
     """What is settled where the decoder itself would say RECORD, every token of it with a probability of 0.9.
 
-    From a clarity of 0.5 on what is drawn may be named.
+    From a clarity of 0.5 on what is drawn may be named, from a probability of 0.5 on its kind.
     """
     speaker = load_speaker(folder)[0]
     numbers, decoder = speaker.tokenizer.numbers, speaker.decoder
@@ -170,8 +173,9 @@ def settled(folder: Path, sure: float, likely: float, kind: float, clarity: floa
         return scores
 
     decoder.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
-    look = replace(speaker.look(picture(), lambda: None), clarity=clarity)
-    return speaker.settle(look, Thresholds(sure=sure, likely=likely, kind=kind, drawn=0.5), lambda: None).record
+    look = replace(speaker.look(picture(), lambda: None), clarity=clarity, marks=marks)
+    least = Thresholds(sure=sure, likely=likely, kind=kind, drawn_kind=0.5, drawn=0.5)
+    return speaker.settle(look, least, lambda: None).record
 
 
 def test_what_is_not_probable_enough_is_said_with_less_sureness_or_not_at_all(folder: Path) -> None:
@@ -194,11 +198,28 @@ def test_what_is_drawn_unclearly_is_not_named_however_sure_the_decoder_is(folder
     assert (unclear.sureness, unclear.name, unclear.kind) == ("unsure", "", "cat")
 
 
+def marks(probability: float) -> Marks:
+    return Marks(kind="photo", probability=probability, count=3, colour="brown")
+
+
+def test_of_what_is_drawn_the_branch_says_how_many_and_in_which_colour(folder: Path) -> None:
+    found = settled(folder, 0.0, 0.0, 0.0, marks=marks(0.9))
+    assert (found.sureness, found.name, found.kind) == ("sure", "tabby cat", "cat")
+    assert (found.count, found.colour) == (3, "brown")
+
+
+def test_of_what_is_drawn_unclearly_the_kind_is_the_branch_s_or_none(folder: Path) -> None:
+    found = settled(folder, 0.0, 0.0, 0.0, clarity=0.4, marks=marks(0.51))
+    assert (found.sureness, found.name, found.kind, found.count) == ("unsure", "", "photo", 3)
+    assert found.confidence == pytest.approx(0.51)
+    assert settled(folder, 0.0, 0.0, 0.0, clarity=0.4, marks=marks(0.49)).kind == ""
+
+
 def test_the_revision_names_the_content_of_every_file(folder: Path, broken: Path) -> None:
     revision = load_speaker(folder)[1]
     assert load_speaker(broken)[1] == revision
     config = json.loads((broken / "config.json").read_text("utf-8"))
-    write_config(broken, config | {"thresholds": {"sure": 0.7, "likely": 0.3, "kind": 0.3, "drawn": 0.0}})
+    write_config(broken, config | {"thresholds": config["thresholds"] | {"sure": 0.7}})
     changed = load_speaker(broken)[1]
     assert changed != revision
     weights = load_file(broken / "model.safetensors")
@@ -231,6 +252,11 @@ def _not_finite(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
+def _a_kind_too_few(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    write_config(folder, config | {"kinds": config["kinds"][1:]})
+
+
 def _fewer_drawn_things(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     write_config(folder, config | {"names": config["names"] - 1})
@@ -259,6 +285,7 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
     (_without("model.safetensors"), "lacks model.safetensors"), (_without("vocabulary.json"), "lacks vocabulary.json"),
     (_without("branch.safetensors"), "lacks branch.safetensors"),
     (_text("branch.safetensors", "weights"), "branch.safetensors is damaged"),
+    (_a_kind_too_few, "`kinds` needs 15 words"),
     (_fewer_drawn_things, "model.safetensors is damaged"),
     (_without("config.json"), "lacks config.json"), (_cut_weights, "model.safetensors is damaged"),
     (_other_layers, "model.safetensors is damaged"), (_not_finite, "not finite"),

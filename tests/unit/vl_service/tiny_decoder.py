@@ -11,6 +11,7 @@ from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.tokens import make_tokenizer, pieces_of, save_tokenizer
 from vl_service.tower import ImageNetTower
 
+LEAST = {"sure": 0.6, "likely": 0.3, "kind": 0.3, "drawn_kind": 0.5, "drawn": 0.0}
 WORDS = ("a photo of the tabby cat on left right in upper half picture. The main colours are brown and grey. "
          "Let it turn slowly; I am unsure what it is! 一只虎斑猫的照片。画面中央是主要颜色，镜头缓缓推近。")
 
@@ -32,7 +33,7 @@ def save_tiny_decoder(folder: Path, *, seed: int = 3, loud: float = 8.0) -> Path
     save_file({name: (value.half() if value.is_floating_point() else value).contiguous()
                for name, value in branch.state_dict().items()}, folder / "branch.safetensors")
     save_tokenizer(tokenizer, folder / "vocabulary.json")
-    write_config(folder, config.as_dict() | {"thresholds": {"sure": 0.6, "likely": 0.3, "kind": 0.3, "drawn": 0.0}})
+    write_config(folder, config.as_dict() | {"kinds": ["cat"] * (config.names - 1), "thresholds": LEAST})
     return folder
 
 

@@ -1,0 +1,51 @@
+"""What the branch for drawings says by itself: the kind of what is drawn, how many there are, and the colour."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from vl_service.colours import known_colours, lab_from_rgb, nearest_names
+from vl_service.glance import DRAWN, Views
+
+MOST = 4  # things that are counted
+SIDE = 136  # pixels that colours are counted in: 8 x 8 a cell of the fine grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """Of what is drawn; words are English and plain."""
+
+    kind: str
+    probability: float
+    """Of the kind: of all names of that kind together."""
+    count: int
+    colour: str
+
+
+def marks_of(views: Views, square: Image.Image, kinds: Sequence[str]) -> Marks | None:
+    """Of one picture, the square itself first among its views; None where nothing seems drawn.
+
+    `kinds` are those of the branch's names, in their order.
+    """
+    named_N = views.named_B2N.float().softmax(-1).mean((0, 1))
+    if int(named_N.argmax()) == len(kinds) or float(views.covered_BHW[0].max()) <= DRAWN:
+        return None
+    of_kind: dict[str, float] = {}
+    for kind, probability in zip(kinds, named_N.tolist(), strict=False):  # the last one is none at all
+        of_kind[kind] = of_kind.get(kind, 0.0) + probability
+    kind = max(of_kind, key=lambda name: of_kind[name])
+    count = min(MOST, max(1, round(float(views.number_B.mean()))))
+    return Marks(kind=kind, probability=of_kind[kind], count=count, colour=colour_under(square, views.covered_BHW[0]))
+
+
+def colour_under(square: Image.Image, covered_HW: Tensor) -> str:
+    """The commonest colour name where something drawn covers the picture, more probably than not."""
+    covered = F.interpolate(covered_HW[None, None].float(), size=(SIDE, SIDE), mode="bilinear")[0, 0]
+    names_HW = nearest_names(lab_from_rgb(np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BOX))))
+    names = torch.from_numpy(names_HW)[covered > min(DRAWN, 0.8 * float(covered.max()))]
+    return list(known_colours())[int(names.bincount().argmax())]

@@ -1,0 +1,59 @@
+"""What the branch says by itself: kind, number and colour of what is drawn."""
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from vl_service.branch import FINE_GRID
+from vl_service.glance import Views
+from vl_service.marked import colour_under, marks_of
+
+KINDS = ("bird", "bird", "tool")
+NOTHING = torch.zeros(0)
+
+
+def square() -> Image.Image:
+    """A red disc low on the left of a blue ground."""
+    image = Image.new("RGB", (320, 320), (20, 40, 200))
+    ImageDraw.Draw(image).ellipse((20, 180, 140, 300), fill=(220, 20, 20))
+    return image
+
+
+def low_left() -> torch.Tensor:
+    covered = torch.zeros(FINE_GRID, FINE_GRID)
+    covered[10:16, 1:7] = 0.9
+    return covered
+
+
+def views(named: list[float], number: float = 1.0, covered: torch.Tensor | None = None) -> Views:
+    """Both views and looks alike, of these probabilities."""
+    covered = low_left() if covered is None else covered
+    return Views(grid_BPC=NOTHING, crop_BC=NOTHING, whole_BK=NOTHING, close_BK=NOTHING, boxes_B3=NOTHING,
+                 drawn_B2C=NOTHING, where_BP=NOTHING, covered_BHW=covered.expand(2, -1, -1),
+                 named_B2N=torch.tensor(named).log().expand(2, 2, -1), number_B=torch.full((2,), number))
+
+
+def test_a_kind_is_as_probable_as_all_names_of_that_kind_together() -> None:
+    marks = marks_of(views([0.3, 0.25, 0.4, 0.05]), square(), KINDS)
+    assert marks is not None
+    assert (marks.kind, marks.probability) == ("bird", pytest.approx(0.55))
+
+
+@pytest.mark.parametrize(("number", "count"), [(0.2, 1), (1.4, 1), (2.6, 3), (3.9, 4), (6.0, 4)])
+def test_things_are_counted_from_one_to_four(number: float, count: int) -> None:
+    marks = marks_of(views([0.7, 0.1, 0.1, 0.1], number), square(), KINDS)
+    assert marks is not None
+    assert marks.count == count
+
+
+def test_the_colour_is_that_of_what_is_drawn_and_not_of_the_larger_ground() -> None:
+    marks = marks_of(views([0.7, 0.1, 0.1, 0.1]), square(), KINDS)
+    assert marks is not None
+    assert marks.colour.endswith("red")
+    assert colour_under(square(), torch.ones(FINE_GRID, FINE_GRID)).endswith("blue")
+    assert colour_under(square(), 0.3 * low_left()).endswith("red")
+
+
+def test_nothing_is_said_of_a_scene_without_drawings() -> None:
+    assert marks_of(views([0.1, 0.1, 0.1, 0.7]), square(), KINDS) is None
+    assert marks_of(views([0.7, 0.1, 0.1, 0.1], covered=0.4 * low_left()), square(), KINDS) is None
