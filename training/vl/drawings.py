@@ -23,7 +23,7 @@ from vl_service.glance import TOWER_SIDE
 SIDE = 160  # pixels that a cut-out is kept at
 NONE_SHARE = 0.12
 MOST = 4
-LARGEST = (1.05, 0.55, 0.46, 0.42)  # half the frame's side, of one to four
+LARGEST = (1.05, 0.55, 0.46, 0.42)  # share of the frame's side that a thing takes, of one to four
 LAYOUTS = 16  # of so many the one whose things lie the farthest apart is taken
 SPREAD = 0.7  # cells of the fine grid that the middle of a thing is blurred by
 LUMA = (0.299, 0.587, 0.114)
