@@ -121,10 +121,11 @@ class Speaker:
         squares = views_of(to_square(picture.rgb))
         measured = [measure(square, width=picture.width, height=picture.height) for square in squares]
         check()
-        views = look(self.tower, self.branch, torch.stack([square_tensor(square) for square in squares]))
+        squares_B3HW = torch.stack([square_tensor(square) for square in squares])
+        views = look(self.tower, self.branch, squares_B3HW)
         marks = marks_of(views, squares[0], self.kinds)
         check()
-        image = tokens_of(views, squares, torch.tensor([slots for _, slots in measured]))
+        image = tokens_of(views, squares_B3HW, torch.tensor([slots for _, slots in measured]))
         hidden, cache = self.decoder.hidden(self.decoder.prefix(image), None)
         return Look(hidden=hidden[:, -1], cache=cache, facts=measured[0][0], clarity=_clarity(views), marks=marks)
 
@@ -240,8 +241,8 @@ def views_of(square: Image.Image) -> list[Image.Image]:
     return [square, ImageOps.mirror(square)]
 
 
-def tokens_of(views: Views, squares: Sequence[Image.Image], slots_BS: Tensor) -> ImageTokens:
-    """What the decoder reads of squares, views of one picture, and their measured slots."""
+def tokens_of(views: Views, squares_B3HW: Tensor, slots_BS: Tensor) -> ImageTokens:
+    """What the decoder reads of uint8 squares, what was seen on them, and their measured slots."""
     slots = slots_BS.clone()
     slots[:, -3:] = box_levels(views.boxes_B3)
     classes, levels = class_tokens(views.whole_BK, views.close_BK)
@@ -249,7 +250,7 @@ def tokens_of(views: Views, squares: Sequence[Image.Image], slots_BS: Tensor) ->
     return ImageTokens(
         grid_BPC=views.grid_BPC,
         crop_BC=views.crop_BC,
-        thumbnails_B3HW=thumbnails(torch.stack([square_tensor(square) for square in squares])),
+        thumbnails_B3HW=thumbnails(squares_B3HW),
         classes_BN=classes,
         levels_BN=levels,
         slots_BS=slots,

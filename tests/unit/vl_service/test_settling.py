@@ -1,0 +1,92 @@
+"""What becomes of a record that the decoder is not sure enough of, or of which the branch knows better."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit.vl_service.scenes import landscape
+from tests.unit.vl_service.tiny_decoder import save_tiny_decoder
+from vl_service.embedded_checkpoint import load_speaker
+from vl_service.marked import Marks
+from vl_service.pictures import Picture
+from vl_service.record import Record
+from vl_service.speaker import Thresholds
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_decoder(tmp_path_factory.mktemp("models") / "vl")
+
+
+def picture() -> Picture:
+    image = landscape()
+    return Picture(rgb=image, width=image.width, height=image.height)
+
+
+RECORD = ["<sure>", "tabby", "cat", "<kind>", "cat", "<count>", "2", "<colour>", "grey", "<place>", "upper", "left",
+          "<size>", "half", "<setting>", "in", "<end>"]
+
+
+def settled(
+    folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0, marks: Marks | None = None
+) -> Record:
+    """What is settled where the decoder itself would say RECORD, every token of it with a probability of 0.9.
+
+    From a clarity of 0.5 on what is drawn may be named, from a probability of 0.5 on its kind.
+    """
+    speaker = load_speaker(folder)[0]
+    numbers, decoder = speaker.tokenizer.numbers, speaker.decoder
+    other = math.log(0.1 / 0.9 / (decoder.config.vocabulary - 1))
+    calls = 0
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        scores = torch.full((len(hidden), decoder.config.vocabulary), other)
+        scores[:, numbers[RECORD[calls % len(RECORD)]]] = 0.0
+        calls += 1
+        return scores
+
+    decoder.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
+    look = replace(speaker.look(picture(), lambda: None), clarity=clarity, marks=marks)
+    least = Thresholds(sure=sure, likely=likely, kind=kind, drawn_kind=0.5, drawn=0.5)
+    return speaker.settle(look, least, lambda: None).record
+
+
+def test_what_is_not_probable_enough_is_said_with_less_sureness_or_not_at_all(folder: Path) -> None:
+    name, kind = 0.9**3, 0.9**2  # the sureness and two words, a marker and a word
+    sure = settled(folder, name - 0.01, 0.0, 0.0)
+    assert (sure.sureness, sure.name, sure.kind, sure.count) == ("sure", "tabby cat", "cat", 2)
+    assert sure.confidence == pytest.approx(name, abs=1e-4)
+    likely = settled(folder, name + 0.01, name - 0.01, 0.0)
+    assert (likely.sureness, likely.name) == ("likely", "tabby cat")
+    unsure = settled(folder, name + 0.01, name + 0.01, kind - 0.01)
+    assert (unsure.sureness, unsure.name, unsure.kind) == ("unsure", "", "cat")
+    assert unsure.confidence == pytest.approx(kind, abs=1e-4)
+    unknown = settled(folder, name + 0.01, name + 0.01, kind + 0.01)
+    assert (unknown.sureness, unknown.name, unknown.kind) == ("unsure", "", "")
+
+
+def test_what_is_drawn_unclearly_is_not_named_however_sure_the_decoder_is(folder: Path) -> None:
+    assert settled(folder, 0.0, 0.0, 0.0, clarity=0.51).name == "tabby cat"
+    unclear = settled(folder, 0.0, 0.0, 0.0, clarity=0.49)
+    assert (unclear.sureness, unclear.name, unclear.kind) == ("unsure", "", "cat")
+
+
+def marks(probability: float) -> Marks:
+    return Marks(kind="photo", probability=probability, count=3, colour="brown")
+
+
+def test_of_what_is_drawn_the_branch_says_how_many_and_in_which_colour(folder: Path) -> None:
+    found = settled(folder, 0.0, 0.0, 0.0, marks=marks(0.9))
+    assert (found.sureness, found.name, found.kind) == ("sure", "tabby cat", "cat")
+    assert (found.count, found.colour) == (3, "brown")
+
+
+def test_of_what_is_drawn_unclearly_the_kind_is_the_branch_s_or_none(folder: Path) -> None:
+    found = settled(folder, 0.0, 0.0, 0.0, clarity=0.4, marks=marks(0.51))
+    assert (found.sureness, found.name, found.kind, found.count) == ("unsure", "", "photo", 3)
+    assert found.confidence == pytest.approx(0.51)
+    assert settled(folder, 0.0, 0.0, 0.0, clarity=0.4, marks=marks(0.49)).kind == ""
