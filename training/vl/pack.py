@@ -15,9 +15,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from training.fetch import DATA
-from training.pack import VL_SOURCES, write_sources_page
+from training.pack import SOURCES, VL_SOURCES, write_sources_page
 from training.vl.concepts import build_concepts, save_concepts
 from training.vl.further import ALPHA_QUALITY, FOLDER, QUALITY, rasterise, source_records, with_further
+from training.vl.openclipart import read_table, with_clipart
 
 PHOTO_MAX_PX = 640
 MAX_PACK_BYTES = 40 * 2**20
@@ -32,6 +33,11 @@ def main() -> None:
     (out / FOLDER).mkdir()
     plain = build_concepts(DATA)
     concepts, drawings = with_further(plain, DATA)
+    held = {file for concept in plain for file in concept.held_files}
+    sources = json.loads((DATA / SOURCES).read_text("utf-8"))
+    concepts, clipart = with_clipart(
+        concepts, read_table(), (row["source"] for row in sources if row["file"] in held), DATA)
+    drawings += clipart
     save_concepts(concepts, out / "concepts.json")
     for file in sorted((DATA / "pack/photos").glob("*.jpg")):
         picture = Image.open(file)

@@ -1,4 +1,4 @@
-"""Fine-tunes the branch of the tower on drawings: their names, and where they are on the grid."""
+"""Fine-tunes the branch of the tower on drawings: their names, where they are on both grids, and how many."""
 
 import copy
 import time
@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from training.vl.drawings import Composed, Drawings
+from training.vl.teach_map import PARTS, loss_of
 from vl_service.branch import Branch, shared
 from vl_service.glance import GRID
 
 DROPPED, DROPOUT, SMOOTHING = 0.2, 0.2, 0.1
 PEAK, PEAK_NEW, DECAY = 6e-4, 2e-3, 0.05
-WHERE_WEIGHT = 0.5
+WHERE_WEIGHT, MAPS_WEIGHT = 0.5, 0.5
+NEW = ("head", "norm", "names", "where", *PARTS)
 KEPT = 0.999  # of the average, a step
 
 
@@ -27,7 +29,7 @@ def teach(
     """So many seconds at a rate that falls along a cosine; returns the averaged branch, ready to look."""
     device = drawings.scenes.device.type
     branch.train().to(memory_format=torch.channels_last)
-    new = [value for name in ("head", "norm", "names", "where") for value in getattr(branch, name).parameters()]
+    new = [value for name in NEW for value in getattr(branch, name).parameters()]
     known = {id(value) for value in new}
     old = [value for value in branch.parameters() if id(value) not in known]
     adam = torch.optim.AdamW([{"params": old, "peak": PEAK}, {"params": new, "peak": PEAK_NEW}], weight_decay=DECAY,
@@ -60,7 +62,8 @@ def _loss(tower: Any, branch: Branch, shown: Composed, device: str) -> tuple[tor
         logits = branch.names(F.dropout(drawn.features_BCHW.mean((2, 3)), DROPOUT))
     name = F.cross_entropy(logits.float(), shown.labels, label_smoothing=SMOOTHING)
     place = F.binary_cross_entropy_with_logits(drawn.where_BHW.float(), F.adaptive_avg_pool2d(shown.covered_BHW, GRID))
-    return name + WHERE_WEIGHT * place, (logits.argmax(-1) == shown.labels).float().mean()
+    loss = name + WHERE_WEIGHT * place + MAPS_WEIGHT * loss_of(drawn, shown.covered_BHW, shown.middles_BHW)
+    return loss, (logits.argmax(-1) == shown.labels).float().mean()
 
 
 def read(tower: Any, shown: Composed) -> torch.Tensor:

@@ -45,9 +45,10 @@ def load_branch(file: Path, tower: Any) -> Branch:
 
 def loss_of(drawn: Drawn, covered_BHW: Tensor, middles_BHW: Tensor) -> Tensor:
     """How far both maps, and the number, are from the truth."""
-    near = (drawn.number_BHW - middles_BHW).square().sum((1, 2)).mean()
-    number = F.smooth_l1_loss(drawn.number_BHW.sum((1, 2)), middles_BHW.sum((1, 2)), beta=0.5)
-    place = F.binary_cross_entropy_with_logits(drawn.covered_BHW, covered_BHW)
+    number_BHW = drawn.number_BHW.float()
+    near = (number_BHW - middles_BHW).square().sum((1, 2)).mean()
+    number = F.smooth_l1_loss(number_BHW.sum((1, 2)), middles_BHW.sum((1, 2)), beta=0.5)
+    place = F.binary_cross_entropy_with_logits(drawn.covered_BHW.float(), covered_BHW)
     return place + MIDDLES_WEIGHT * near + NUMBER_WEIGHT * number
 
 

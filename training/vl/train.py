@@ -32,6 +32,7 @@ from training.vl.drawings import Drawings, named_concepts, own_files
 from training.vl.gather import Drawn, Gallery, Wanted, draw, gather, make_pool, share_stock, shared_stock
 from training.vl.implants import Implants, make_implants
 from training.vl.learner import Learner, fit
+from training.vl.openclipart import ORIGIN
 from training.vl.rows import ROW
 from training.vl.scoring import records, score
 from training.vl.subjects import Rows, all_subjects, share_words, write_rows
@@ -158,6 +159,8 @@ def _branch(setup: Setup, scenes: Tensor) -> Branch:
     for name, files in (
         ("as taught", [own_files(concept) for concept in named]),
         ("kept back", [sorted({*concept.files} - {*own_files(concept)}) for concept in named]),
+        ("kept back, clip-art", [sorted(name for name in {*concept.files} - {*own_files(concept)} if ORIGIN in name)
+                                 for concept in named]),
         ("held out", [list(concept.held_files) for concept in named]),
     ):
         right = named_right(setup.tower, branch, Drawings(stock, files, scenes), 12, chosen.branch_batch)
