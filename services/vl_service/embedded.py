@@ -40,6 +40,9 @@ class EmbeddedEngine:
             return Description(answers=[Answer(text=write_prompt(None, task)) for task in tasks], facts={})
         glimpse = self._speaker.see(picture, deadline.check)
         teller = Teller(self._speaker, glimpse, deadline.check)
+        if not teller.keeps_name():
+            glimpse = self._speaker.see(picture, deadline.check, named=False)
+            teller = Teller(self._speaker, glimpse, deadline.check)
         return Description(
             answers=[_answer(teller, task) for task in tasks], facts=facts_as_text(glimpse.record, glimpse.facts))
 

@@ -210,7 +210,12 @@ def name_tokens(named_B2N: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clarity(named_B2N: Tensor) -> float:
-    """How sure the branch is of the one thing that is drawn, over all views and looks; 1 where nothing seems drawn."""
+    """How sure the branch is of the one thing that is drawn, over all views and looks; 0 where nothing seems drawn."""
     mean_N = named_B2N.float().softmax(-1).mean((0, 1))
     best = int(mean_N.argmax())
-    return 1.0 if best == len(mean_N) - 1 else float(mean_N[best])
+    return 0.0 if best == len(mean_N) - 1 else float(mean_N[best])
+
+
+def tower_probabilities(views: Views) -> Tensor:
+    """Of the tower's classes `[1000]`, the mean over all views and looks."""
+    return ((views.whole_BK.float().softmax(-1) + views.close_BK.float().softmax(-1)) / 2).mean(0)

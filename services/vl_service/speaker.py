@@ -1,5 +1,6 @@
 """The decoder at work: it looks at a picture, says its record once, then text after text from the same cache."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,9 @@ from vl_service.glance import (
     square_tensor,
     thumbnails,
     to_square,
+    tower_probabilities,
 )
+from vl_service.kinds import LIKELY, rank_names
 from vl_service.marked import Marks, marks_of
 from vl_service.pictures import Picture
 from vl_service.profiles import Part
@@ -66,7 +69,10 @@ class Look:
     cache: Cache
     facts: PictureFacts
     clarity: float
-    """How sure the branch is of what is drawn, or the tower of what is photographed; 1 where nothing is drawn."""
+    """How sure the branch is of what is drawn, or the tower of what is photographed.
+
+    Where nothing is drawn it is 1 if the tower is sure enough for a name, as in training, and else 0.
+    """
     marks: Marks | None
     """What the branch knows of what is drawn, None where nothing is."""
 
@@ -111,9 +117,13 @@ class Speaker:
         self.tokenizer, self.thresholds = tokenizer, thresholds
         self._lively = {tokenizer.numbers[marker]: marker in LIVELY for marker in PART_MARKERS}
 
-    def see(self, picture: Picture, check: Callable[[], None]) -> Glimpse:
-        """Look at a picture and settle its record; `check` is called now and then and may raise."""
-        return self.settle(self.look(picture, check), self.thresholds, check)
+    def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
+        """Look at a picture and settle its record, if need be without a name for the subject.
+
+        `check` is called now and then and may raise.
+        """
+        least = self.thresholds if named else replace(self.thresholds, sure=math.inf, likely=math.inf)
+        return self.settle(self.look(picture, check), least, check)
 
     @torch.inference_mode()
     def look(self, picture: Picture, check: Callable[[], None]) -> Look:
@@ -262,8 +272,10 @@ def tokens_of(views: Views, squares_B3HW: Tensor, slots_BS: Tensor) -> ImageToke
 
 
 def _clarity(views: Views) -> float:
-    classes_K = ((views.whole_BK.softmax(-1) + views.close_BK.softmax(-1)) / 2).mean(0)
-    return max(clarity(views.named_B2N), float(classes_K.max()))
+    drawn, classes_K = clarity(views.named_B2N), tower_probabilities(views)
+    if drawn:
+        return max(drawn, float(classes_K.max()))
+    return float(rank_names(classes_K.numpy())[0].probability >= LIKELY)
 
 
 def _first(cache: Cache) -> Cache:

@@ -44,6 +44,13 @@ def singular(word: str) -> str:
     return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3 else word
 
 
+def says(phrase: str, name: str) -> bool:
+    """Whether an English phrase says every word of the name, in singular or plural."""
+    said = re.findall(r"[a-z]+", phrase.lower())
+    return all(any(word.startswith(own[:max(2, len(own) - 2)]) or singular(word) == own for word in said)
+               for own in re.findall(r"[a-z]+", name.lower()))
+
+
 def words_of_subject(record: Record, noun_zh: str) -> SubjectWords:
     """All words for the subject of the record, whose Chinese noun, without measure word, is given (or is empty)."""
     kinds = _kinds(record)

@@ -14,7 +14,7 @@ from vl_service.polish import in_language, lines, sentences
 from vl_service.profiles import Part, Profile
 from vl_service.record import Record
 from vl_service.speaker import PART_MARKERS, Glimpse, Said, Speaker
-from vl_service.subject_words import SubjectWords, words_of_subject
+from vl_service.subject_words import SubjectWords, says, words_of_subject
 
 TRIES = 4
 SUGGESTIONS = 3
@@ -95,6 +95,13 @@ class Teller:
             match = _PHRASE[language].match(self._split(said).get("photo", ""))
             self._phrases[language] = match.group(1) if match and self.record.kind else ""
         return self._phrases[language]
+
+    def keeps_name(self) -> bool:
+        """Whether the decoder's texts call the subject what its record calls it.
+
+        Of a thing that training never shows in a number it may say the record, and then fail at the plural.
+        """
+        return not self.record.name or says(self.phrase("en"), self.record.name)
 
     def _words(self, question: str) -> SubjectWords:
         """What the subject may be called; its Chinese name is told only where it is needed."""

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from training.vl.drawings import Composed, Drawings
-from training.vl.teach_map import PARTS, loss_of
-from vl_service.branch import Branch, shared
+from vl_service.branch import Branch, Drawn, shared
 from vl_service.glance import GRID
 
 DROPPED, DROPOUT, SMOOTHING = 0.2, 0.2, 0.1
 PEAK, PEAK_NEW, DECAY = 6e-4, 2e-3, 0.05
 WHERE_WEIGHT, MAPS_WEIGHT = 0.5, 0.5
-NEW = ("head", "norm", "names", "where", *PARTS)
+MIDDLES_WEIGHT, NUMBER_WEIGHT = 2.0, 0.3
+NEW = ("head", "norm", "names", "where", "near", "far", "join", "map")
 KEPT = 0.999  # of the average, a step
 
 
@@ -62,8 +62,17 @@ def _loss(tower: Any, branch: Branch, shown: Composed, device: str) -> tuple[tor
         logits = branch.names(F.dropout(drawn.features_BCHW.mean((2, 3)), DROPOUT))
     name = F.cross_entropy(logits.float(), shown.labels, label_smoothing=SMOOTHING)
     place = F.binary_cross_entropy_with_logits(drawn.where_BHW.float(), F.adaptive_avg_pool2d(shown.covered_BHW, GRID))
-    loss = name + WHERE_WEIGHT * place + MAPS_WEIGHT * loss_of(drawn, shown.covered_BHW, shown.middles_BHW)
+    loss = name + WHERE_WEIGHT * place + MAPS_WEIGHT * maps_loss(drawn, shown.covered_BHW, shown.middles_BHW)
     return loss, (logits.argmax(-1) == shown.labels).float().mean()
+
+
+def maps_loss(drawn: Drawn, covered_BHW: torch.Tensor, middles_BHW: torch.Tensor) -> torch.Tensor:
+    """How far both maps, and the number, are from the truth. What a thing is has no say in it."""
+    number_BHW = drawn.number_BHW.float()
+    near = (number_BHW - middles_BHW).square().sum((1, 2)).mean()
+    number = F.smooth_l1_loss(number_BHW.sum((1, 2)), middles_BHW.sum((1, 2)), beta=0.5)
+    place = F.binary_cross_entropy_with_logits(drawn.covered_BHW.float(), covered_BHW)
+    return place + MIDDLES_WEIGHT * near + NUMBER_WEIGHT * number
 
 
 def read(tower: Any, shown: Composed) -> torch.Tensor:

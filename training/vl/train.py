@@ -1,9 +1,8 @@
 """Trains the embedded vision-language checkpoint: the tower's branch for drawings; then, of pictures that the frozen
 tower and the branch look at, implants, texts, and the decoder.
 
-    PYTHONPATH=services:. python -m training.vl.train --out OUT          # one H200, a quarter of an hour
-    PYTHONPATH=services:. python -m training.vl.teach_map --model OUT    # then, on any machine: counting and marking
-    PYTHONPATH=services:. python -m training.vl.thresholds --model OUT
+    PYTHONPATH=services:. python -m training.vl.train --out OUT           # one H200, a quarter of an hour
+    PYTHONPATH=services:. python -m training.vl.thresholds --model OUT    # then, on any machine
 
 Reads `training/data/vl` (`python -m training.vl.pack`). Writes model.safetensors (bfloat16), branch.safetensors
 (float16), vocabulary.json, config.json and training.json: losses, and how much of the record is right on pictures that

@@ -8,9 +8,9 @@ from training.vl.concepts import Concept
 from training.vl.sight import Sight, Sureness, Thing
 from vl_service.colours import known_colours
 from vl_service.facts import PictureFacts
-from vl_service.kinds import Name, group_probability, rank_names, vocabulary
+from vl_service.kinds import LIKELY, SURE, Name, group_probability, rank_names, vocabulary
 
-SURE, LIKELY, GROUP_SURE = 0.5, 0.35, 0.5
+GROUP_SURE = 0.5
 CELLS_START = 8  # where the colours of the 3x3 grid lie among the fact slots
 
 

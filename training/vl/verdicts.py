@@ -59,6 +59,7 @@ LEAST_LENGTH: dict[str, dict[Language, int]] = {
 }
 CAPTION_LENGTH: dict[Language, tuple[int, int]] = {"en": (5, 120), "zh": (8, 240)}
 MOST_COLOURS = 4  # who lists them all has named none
+_AS_WELL = {"cup of espresso": ("cup of coffee",)}
 _RUN = {"en": 9, "zh": 18}  # words or characters in a row that no text says twice; a list of colours may be shorter
 
 
@@ -75,11 +76,12 @@ def names_it(text: str, words: Words, language: Language) -> bool:
 
 
 def words_of_class(number: int) -> Words:
-    """What an ImageNet class may be called: its own name, or its kind's."""
+    """What an ImageNet class may be called: its own name, another for the same, or its kind's."""
     table = vocabulary()
     kind = table.kind_of[number]
     chinese = table.class_zh.get(number, kind.zh)
-    return {"en": frozenset({re.sub("^(?:an?|some) ", "", table.class_en[number]), kind.en}),
+    name = re.sub("^(?:an?|some) ", "", table.class_en[number])
+    return {"en": frozenset({name, *_AS_WELL.get(name, ()), kind.en}),
             "zh": frozenset({chinese[2:] if chinese.startswith("一") else chinese, kind.zh})}
 
 

@@ -29,6 +29,12 @@ def test_a_class_is_named_by_its_own_name_or_its_kinds(text: str, language: Lang
     assert verdicts.names_it(text, verdicts.words_of_class(CAT), language) is right
 
 
+def test_an_espresso_may_be_called_a_coffee_and_a_cup_may_not() -> None:
+    espresso = verdicts.words_of_class(967)
+    assert verdicts.names_it("A cup of coffee, filling most of the picture.", espresso, "en")
+    assert not verdicts.names_it("A coffee cup, filling most of the picture.", espresso, "en")
+
+
 @pytest.mark.parametrize(("text", "language", "right"), [
     ("Some kind of bird; I am unsure which.", "en", True),
     ("I am unsure what this picture shows; perhaps a kite.", "en", True),

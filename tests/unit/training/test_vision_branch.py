@@ -1,18 +1,16 @@
 """What the branch for drawings learns from: its pictures, and which drawings are for it."""
 
 import random
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from training.vl.compose import Stock
 from training.vl.concepts import Concept
 from training.vl.drawings import Drawings, kept_back, named_concepts, own_files
-from training.vl.teach_map import PARTS, load_branch, loss_of, teach
+from training.vl.teach_branch import NEW, maps_loss, teach
 from vl_service.branch import FINE_GRID, Branch, Drawn, shared
 from vl_service.glance import TOWER_SIDE
 from vl_service.tower import ImageNetTower
@@ -136,30 +134,22 @@ def test_maps_that_tell_the_truth_have_the_least_loss(drawings: Drawings) -> Non
     torch.manual_seed(6)
     shown = drawings.batch(8)
     sure = (shown.covered_BHW.clamp(1e-3, 1 - 1e-3)).logit()
-    truth = loss_of(drawn(sure, shown.middles_BHW), shown.covered_BHW, shown.middles_BHW)
+    truth = maps_loss(drawn(sure, shown.middles_BHW), shown.covered_BHW, shown.middles_BHW)
     for covered, factor in ((-sure, 1), (sure, 0), (sure, 2)):
         wrong = drawn(covered, factor * shown.middles_BHW)
-        assert loss_of(wrong, shown.covered_BHW, shown.middles_BHW) > truth + 0.05
+        assert maps_loss(wrong, shown.covered_BHW, shown.middles_BHW) > truth + 0.05
 
 
-def test_teaching_the_maps_leaves_the_rest_of_the_branch_as_it_is(drawings: Drawings, tmp_path: Path) -> None:
+def test_teaching_changes_every_part_of_the_branch_and_leaves_the_tower(drawings: Drawings) -> None:
     tower = ImageNetTower().model
     torch.manual_seed(7)
-    old = {name: value for name, value in Branch(tower, 3).state_dict().items() if name.partition(".")[0] not in PARTS}
-    save_file(old, tmp_path / "branch.safetensors")
-    branch = load_branch(tmp_path / "branch.safetensors", tower)
+    branch = Branch(tower, drawings.none + 1)
     before = {name: value.clone() for name, value in branch.state_dict().items()}
-    teach(tower, branch, drawings, 0.1)
-    after = branch.state_dict()
-    changed = {name.partition(".")[0] for name in after if not torch.equal(after[name], before[name])}
-    assert changed == set(PARTS)
+    kept = {name: value.clone() for name, value in tower.state_dict().items()}
+    taught = teach(tower, branch, drawings, 0.1, batch=4, say=lambda _: None)
+    changed = {name.partition(".")[0] for name, value in taught.state_dict().items()
+               if not torch.equal(value, before[name])}
+    assert changed == {"blocks", *NEW}
+    assert all(torch.equal(value, kept[name]) for name, value in tower.state_dict().items())
     with torch.inference_mode():
-        assert branch(shared(tower, torch.zeros(1, 3, TOWER_SIDE, TOWER_SIDE))).number_BHW.isfinite().all()
-
-
-def test_a_branch_that_lacks_more_than_the_maps_is_refused(tmp_path: Path) -> None:
-    weights = Branch(ImageNetTower().model, 3).state_dict()
-    del weights["head.weight"]
-    save_file(weights, tmp_path / "branch.safetensors")
-    with pytest.raises(ValueError, match=r"lacks head\.weight"):
-        load_branch(tmp_path / "branch.safetensors", ImageNetTower().model)
+        assert taught(shared(tower, torch.zeros(1, 3, TOWER_SIDE, TOWER_SIDE))).number_BHW.isfinite().all()

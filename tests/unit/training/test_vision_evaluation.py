@@ -1,6 +1,7 @@
 """An engine that tells the truth holds every row, one that is wrong in one thing misses that row alone."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image, ImageDraw
 from contracts.describe import Language
 from contracts.models import VLModelInfo
 from training.vl import question_wordings, verdicts
-from training.vl.compose import Truth
+from training.vl.compose import Truth, held_combination
 from training.vl.concepts import Concept
 from training.vl.evaluation import (
     BARS,
@@ -144,3 +145,14 @@ def test_no_question_of_the_evaluation_is_one_of_the_training() -> None:
 def test_the_dominant_colour_is_the_backgrounds_and_of_a_grey_picture_none() -> None:
     assert dominant_colours(red_circle()) == {"blue"}
     assert dominant_colours(red_circle().convert("L").convert("RGB")) == {"black", "white", "grey"}
+
+
+def test_training_shows_every_thing_in_some_number_from_two_to_four() -> None:
+    """Else the decoder never sees the plural, and says another."""
+    one = shown("composition").concept
+    assert one is not None
+    held = [{number for number in (1, 2, 3, 4) if held_combination(replace(one, en=f"thing {turn}"), number)}
+            for turn in range(2000)]
+    assert max(map(len, held)) == 2
+    assert not any(1 in numbers for numbers in held)
+    assert 0.5 < sum(map(len, held)) / len(held) < 0.7

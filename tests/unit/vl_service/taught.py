@@ -5,7 +5,7 @@ It stands for a decoder that has learnt everything, so that what is made of its 
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from PIL import Image
@@ -88,9 +88,11 @@ class TaughtSpeaker(Speaker):
         super().__init__(nn.Identity(), branch, (), decoder, tokenizer, thresholds)
         self._sight = sight
 
-    def see(self, picture: Picture, check: Callable[[], None]) -> Glimpse:
-        """The record of the sight."""
+    def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
+        """The record of the sight; unnamed it is unsure."""
         check()
+        if not named:
+            self._sight = replace(self._sight, sureness="unsure")
         return Glimpse(record=read_record(record_of(self._sight), 0.9), facts=self._sight.facts, cache=[])
 
     def say(

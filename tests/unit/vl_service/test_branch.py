@@ -79,9 +79,9 @@ def test_the_closer_look_stays_in_the_picture(row: int, column: int) -> None:
     assert max(x, y) <= 1 - side / 2 + 1e-6
 
 
-def test_the_branch_is_as_clear_as_its_best_name_in_all_views_and_fully_where_nothing_is_drawn() -> None:
+def test_the_branch_is_as_clear_as_its_best_name_in_all_views_and_not_at_all_where_nothing_is_drawn() -> None:
     agreed = torch.tensor([2.0, 0.0, 0.0]).expand(2, 2, 3)
     assert clarity(agreed) == pytest.approx(float(torch.tensor([2.0, 0.0, 0.0]).softmax(0)[0]))
     torn = torch.tensor([[[9.0, 0.0, -9.0], [0.0, 9.0, -9.0]]]).expand(2, 2, 3)
     assert clarity(torn) == pytest.approx(0.5, abs=0.01)
-    assert clarity(torch.tensor([0.0, 0.0, 1.0]).expand(2, 2, 3)) == 1.0
+    assert clarity(torch.tensor([0.0, 0.0, 1.0]).expand(2, 2, 3)) == 0.0

@@ -1,4 +1,4 @@
-"""What the branch says by itself: kind, number and colour of what is drawn."""
+"""What the branch says by itself: kind, number and colour of what is drawn; and how clear a picture is."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 from vl_service.branch import FINE_GRID
 from vl_service.glance import Views
 from vl_service.marked import colour_under, marks_of
+from vl_service.speaker import _clarity
 
 KINDS = ("bird", "bird", "tool")
 NOTHING = torch.zeros(0)
@@ -25,10 +26,14 @@ def low_left() -> torch.Tensor:
     return covered
 
 
-def views(named: list[float], number: float = 1.0, covered: torch.Tensor | None = None) -> Views:
-    """Both views and looks alike, of these probabilities."""
+def views(
+    named: list[float], number: float = 1.0, covered: torch.Tensor | None = None,
+    tower: tuple[float, float] = (0.1, 0.1),
+) -> Views:
+    """Both views alike, of these probabilities; `tower` is how sure that is of its class in the whole, and closer."""
     covered = low_left() if covered is None else covered
-    return Views(grid_BPC=NOTHING, crop_BC=NOTHING, whole_BK=NOTHING, close_BK=NOTHING, boxes_B3=NOTHING,
+    whole, close = (torch.tensor([sure, *[(1 - sure) / 999] * 999]).log().expand(2, -1) for sure in tower)
+    return Views(grid_BPC=NOTHING, crop_BC=NOTHING, whole_BK=whole, close_BK=close, boxes_B3=NOTHING,
                  drawn_B2C=NOTHING, where_BP=NOTHING, covered_BHW=covered.expand(2, -1, -1),
                  named_B2N=torch.tensor(named).log().expand(2, 2, -1), number_B=torch.full((2,), number))
 
@@ -41,13 +46,13 @@ def test_a_kind_is_as_probable_as_all_names_of_that_kind_together() -> None:
 
 @pytest.mark.parametrize(("number", "count"), [(0.2, 1), (1.4, 1), (2.6, 3), (3.9, 4), (6.0, 4)])
 def test_things_are_counted_from_one_to_four(number: float, count: int) -> None:
-    marks = marks_of(views([0.7, 0.1, 0.1, 0.1], number), square(), KINDS)
+    marks = marks_of(views([0.7, 0.1, 0.15, 0.05], number), square(), KINDS)
     assert marks is not None
     assert marks.count == count
 
 
 def test_the_colour_is_that_of_what_is_drawn_and_not_of_the_larger_ground() -> None:
-    marks = marks_of(views([0.7, 0.1, 0.1, 0.1]), square(), KINDS)
+    marks = marks_of(views([0.7, 0.1, 0.15, 0.05]), square(), KINDS)
     assert marks is not None
     assert marks.colour.endswith("red")
     assert colour_under(square(), torch.ones(FINE_GRID, FINE_GRID)).endswith("blue")
@@ -56,4 +61,19 @@ def test_the_colour_is_that_of_what_is_drawn_and_not_of_the_larger_ground() -> N
 
 def test_nothing_is_said_of_a_scene_without_drawings() -> None:
     assert marks_of(views([0.1, 0.1, 0.1, 0.7]), square(), KINDS) is None
-    assert marks_of(views([0.7, 0.1, 0.1, 0.1], covered=0.4 * low_left()), square(), KINDS) is None
+    assert marks_of(views([0.7, 0.1, 0.15, 0.05], covered=0.4 * low_left()), square(), KINDS) is None
+
+
+def test_nothing_is_said_of_what_the_tower_knows_and_the_branch_knows_less_surely() -> None:
+    named = [0.55, 0.2, 0.2, 0.05]
+    assert marks_of(views(named, tower=(0.8, 0.4)), square(), KINDS) is None
+    assert marks_of(views(named, tower=(0.6, 0.4)), square(), KINDS) is not None
+    assert marks_of(views([0.3, 0.3, 0.35, 0.05], tower=(0.5, 0.48)), square(), KINDS) is not None
+
+
+def test_where_nothing_is_drawn_the_tower_must_be_as_sure_as_in_training_for_a_name() -> None:
+    scene = [0.02, 0.02, 0.02, 0.94]
+    assert _clarity(views(scene, tower=(0.5, 0.3))) == 1.0
+    assert _clarity(views(scene, tower=(0.3, 0.3))) == 0.0
+    assert _clarity(views([0.4, 0.3, 0.2, 0.1], tower=(0.3, 0.3))) == pytest.approx(0.4)
+    assert _clarity(views([0.4, 0.3, 0.2, 0.1], tower=(0.9, 0.5))) == pytest.approx(0.7)

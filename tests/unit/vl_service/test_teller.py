@@ -1,5 +1,6 @@
 """Texts told from one record: a text of a bad form is told again, and what the subject is called is found."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -7,12 +8,15 @@ import pytest
 
 from contracts.describe import Language
 from tests.unit.vl_service.answering import Answering
-from tests.unit.vl_service.scenes import plain
+from tests.unit.vl_service.scenes import plain, prompt_task
 from tests.unit.vl_service.taught import TaughtSpeaker, taught
+from vl_service.embedded import EmbeddedEngine
+from vl_service.engine import Deadline
 from vl_service.naming import definite
 from vl_service.pictures import Picture
 from vl_service.profiles import profile_named
 from vl_service.speaker import Glimpse, Said
+from vl_service.subject_words import says
 from vl_service.teller import TRIES, Teller, circles
 
 PICTURE = Picture(rgb=plain(), width=192, height=128)
@@ -37,6 +41,38 @@ class Stumbling(TaughtSpeaker):
 
 def told(speaker: TaughtSpeaker) -> Teller:
     return Teller(speaker, speaker.see(PICTURE, lambda: None), lambda: None)
+
+
+class Renaming(TaughtSpeaker):
+    """Its record says one thing, its texts another, until it is asked to look without naming anything."""
+
+    def __init__(self, recorded: TaughtSpeaker, told_as: TaughtSpeaker) -> None:
+        super().__init__(recorded._sight, recorded.tokenizer)
+        self._told_as, self.asked = told_as, list[bool]()
+
+    def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
+        self.asked.append(named)
+        return super().see(picture, check, named)
+
+    def say(
+        self, glimpse: Glimpse, header: Sequence[str], asked: str, at_most: int, seed: int | None,
+        check: Callable[[], None], until: str = "<eos>",
+    ) -> Said:
+        if all(self.asked):
+            return self._told_as.say(glimpse, header, asked, at_most, seed, check, until)
+        return super().say(glimpse, header, asked, at_most, seed, check, until)
+
+
+@pytest.mark.parametrize(("told_as", "asked"), [("coffee", [True, False]), ("three cats", [True])])
+def test_a_thing_that_is_called_otherwise_than_in_the_record_gets_no_name(told_as: str, asked: list[bool]) -> None:
+    speaker = Renaming(taught()["cat"], taught()[told_as])
+    tasks = [prompt_task(kind="caption", language=language) for language in ("en", "zh")]
+    described = EmbeddedEngine(speaker, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 60))
+    texts = " ".join(answer.text for answer in described.answers)
+    assert speaker.asked == asked
+    assert "espresso" not in texts
+    assert ("unsure" in texts and "不确定" in texts) is (told_as == "coffee")
+    assert (described.answers[0].confidence is None) is (told_as == "coffee")
 
 
 BAD = {"another language": "一只猫。一只猫在这里。", "a Chinese word": "A tabby cat 猫.", "nothing": "",
@@ -112,3 +148,12 @@ def test_a_caption_of_a_thing_without_a_name_says_where_it_is(language: Language
         caption = Teller(asked, glimpse, lambda: None).caption(language, 200, 0)
         assert (where in caption) is told_where
         assert caption.startswith(("I am unsure", "不确定"))
+
+
+@pytest.mark.parametrize(("phrase", "name", "expected"), [
+    ("a tabby cat", "tabby cat", True), ("two tabby cats", "tabby cat", True), ("three knives", "knife", True),
+    ("four mice", "mouse", True), ("two cherries", "cherry", True), ("a cup of coffee", "cup of espresso", False),
+    ("three ice skates", "telescope", False), ("two sandwiches", "tripod", False), ("", "tripod", False),
+])
+def test_a_phrase_says_a_name_in_singular_or_plural(phrase: str, name: str, expected: bool) -> None:
+    assert says(phrase, name) is expected
