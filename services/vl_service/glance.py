@@ -16,6 +16,7 @@ from torch import Tensor
 from vl_service.branch import Branch, own_features, shared
 from vl_service.colours import known_colours, lab_from_rgb, nearest_names
 from vl_service.facts import PictureFacts, measure_facts
+from vl_service.kinds import SURE
 
 SQUARE = 320
 TOWER_SIDE = 260
@@ -219,3 +220,9 @@ def clarity(named_B2N: Tensor) -> float:
 def tower_probabilities(views: Views) -> Tensor:
     """Of the tower's classes `[1000]`, the mean over all views and looks."""
     return ((views.whole_BK.float().softmax(-1) + views.close_BK.float().softmax(-1)) / 2).mean(0)
+
+
+def is_photograph(views: Views) -> bool:
+    """Whether nothing seems drawn, or the tower knows the thing, and more surely than the branch."""
+    drawn = clarity(views.named_B2N)
+    return not drawn or float(tower_probabilities(views).max()) > max(SURE, drawn)

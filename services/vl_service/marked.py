@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from vl_service.colours import known_colours, lab_from_rgb, nearest_names
-from vl_service.glance import DRAWN, Views, clarity, tower_probabilities
-from vl_service.kinds import SURE
+from vl_service.glance import DRAWN, Views, is_photograph
 
 MOST = 4  # things that are counted
 SIDE = 136  # pixels that colours are counted in: 8 x 8 a cell of the fine grid
@@ -29,16 +28,13 @@ class Marks:
 
 
 def marks_of(views: Views, square: Image.Image, kinds: Sequence[str]) -> Marks | None:
-    """Of one picture, the square itself first among its views.
+    """Of one picture, the square itself first among its views; None where nothing seems drawn, or it is a photograph.
 
-    None where nothing seems drawn, or the tower knows the thing, and more surely than the branch: then it is taken for
-    photographed. `kinds` are those of the branch's names, in their order.
+    `kinds` are those of the branch's names, in their order.
     """
+    if is_photograph(views) or float(views.covered_BHW[0].max()) <= DRAWN:
+        return None
     named_N = views.named_B2N.float().softmax(-1).mean((0, 1))
-    if int(named_N.argmax()) == len(kinds) or float(views.covered_BHW[0].max()) <= DRAWN:
-        return None
-    if float(tower_probabilities(views).max()) > max(SURE, clarity(views.named_B2N)):
-        return None
     of_kind: dict[str, float] = {}
     for kind, probability in zip(kinds, named_N.tolist(), strict=False):  # the last one is none at all
         of_kind[kind] = of_kind.get(kind, 0.0) + probability

@@ -16,6 +16,7 @@ from vl_service.glance import (
     box_levels,
     clarity,
     class_tokens,
+    is_photograph,
     look,
     measure,
     name_tokens,
@@ -69,9 +70,9 @@ class Look:
     cache: Cache
     facts: PictureFacts
     clarity: float
-    """How sure the branch is of what is drawn, or the tower of what is photographed.
+    """How sure the branch is of what is drawn.
 
-    Where nothing is drawn it is 1 if the tower is sure enough for a name, as in training, and else 0.
+    Of a photograph 1 if the tower is as sure as it was in training where there was a name, else 0.
     """
     marks: Marks | None
     """What the branch knows of what is drawn, None where nothing is."""
@@ -272,10 +273,9 @@ def tokens_of(views: Views, squares_B3HW: Tensor, slots_BS: Tensor) -> ImageToke
 
 
 def _clarity(views: Views) -> float:
-    drawn, classes_K = clarity(views.named_B2N), tower_probabilities(views)
-    if drawn:
-        return max(drawn, float(classes_K.max()))
-    return float(rank_names(classes_K.numpy())[0].probability >= LIKELY)
+    if is_photograph(views):
+        return float(rank_names(tower_probabilities(views).numpy())[0].probability >= LIKELY)
+    return clarity(views.named_B2N)
 
 
 def _first(cache: Cache) -> Cache:

@@ -1,6 +1,6 @@
 """Chooses from which probability on the decoder names a thing surely, or at all, and writes it into config.json.
 
-    PYTHONPATH=services:. python -m training.vl.thresholds --model models/vl     # about four minutes on one core
+    PYTHONPATH=services:. python -m training.vl.thresholds --model models/vl     # some twenty minutes on one core
 
 Pictures are composed as for training, of things that training showed: named ones, and strange ones, for which every
 name is wrong. Each cut-out is turned, tinted or cut first, since the decoder knows the drawings themselves by heart.
@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/vl"))
     parser.add_argument("--data", type=Path, default=Path("training/data/vl"))
-    parser.add_argument("--pictures", type=int, default=600)
+    parser.add_argument("--pictures", type=int, default=1200)
     options = parser.parse_args()
     speaker, _ = load_speaker(options.model)
     stock = load_stock(options.data, load_concepts(options.data / "concepts.json"), evaluation=False)

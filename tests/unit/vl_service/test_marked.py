@@ -71,9 +71,9 @@ def test_nothing_is_said_of_what_the_tower_knows_and_the_branch_knows_less_surel
     assert marks_of(views([0.3, 0.3, 0.35, 0.05], tower=(0.5, 0.48)), square(), KINDS) is not None
 
 
-def test_where_nothing_is_drawn_the_tower_must_be_as_sure_as_in_training_for_a_name() -> None:
-    scene = [0.02, 0.02, 0.02, 0.94]
+def test_of_a_photograph_the_tower_must_be_as_sure_as_in_training_and_of_a_drawing_the_branch() -> None:
+    scene, drawing = [0.02, 0.02, 0.02, 0.94], [0.4, 0.3, 0.2, 0.1]
     assert _clarity(views(scene, tower=(0.5, 0.3))) == 1.0
     assert _clarity(views(scene, tower=(0.3, 0.3))) == 0.0
-    assert _clarity(views([0.4, 0.3, 0.2, 0.1], tower=(0.3, 0.3))) == pytest.approx(0.4)
-    assert _clarity(views([0.4, 0.3, 0.2, 0.1], tower=(0.9, 0.5))) == pytest.approx(0.7)
+    assert _clarity(views(drawing, tower=(0.45, 0.45))) == pytest.approx(0.4)
+    assert _clarity(views(drawing, tower=(0.9, 0.5))) == 1.0
