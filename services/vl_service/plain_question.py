@@ -70,6 +70,7 @@ _PLAIN: dict[Kind, dict[Language, str]] = {
     "describe": {"en": "Describe the picture.", "zh": "描述一下这张图片。"},
     "what": {"en": "What is this?", "zh": "这是什么？"},
 }
+HOW_MANY = _PLAIN["how many"]
 CANNOT_TELL: dict[Language, str] = {
     "en": "I cannot tell that from the picture.", "zh": "这从图片上看不出来。"}
 

@@ -158,9 +158,11 @@ class Speaker:
         if unsure and (kind := self._kind(look, spoken, thresholds)) is not None:
             forced = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(kind), numbers["<count>"]]
             sureness = spoken.kind if look.marks is None else look.marks.probability
-            spoken = replace(self._record(look, forced, check), kind=sureness)
+            spoken = replace(self._record(_one(look) if kind == UNKNOWN else look, forced, check), kind=sureness)
         pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]
         record = read_record(pieces, spoken.kind if unsure else spoken.name)
+        if look.marks is not None:
+            record = replace(record, count=look.marks.count)
         return Glimpse(record=record, facts=look.facts, cache=spoken.cache)
 
     def _kind(self, look: Look, spoken: Spoken, thresholds: Thresholds) -> str | None:
@@ -270,6 +272,11 @@ def tokens_of(views: Views, squares_B3HW: Tensor, slots_BS: Tensor) -> ImageToke
         name_levels_BM=name_levels,
         where_BP=views.where_BP,
     )
+
+
+def _one(look: Look) -> Look:
+    """The same with one thing: training tells of several only where at least their kind is known."""
+    return look if look.marks is None else replace(look, marks=replace(look.marks, count=1))
 
 
 def _clarity(views: Views) -> float:

@@ -9,7 +9,7 @@ from vl_service.elsewhere import colour_there
 from vl_service.hedging import hedged
 from vl_service.measured import with_measured_colours
 from vl_service.naming import definite
-from vl_service.plain_question import CANNOT_TELL, read_question
+from vl_service.plain_question import CANNOT_TELL, HOW_MANY, read_question
 from vl_service.polish import in_language, lines, sentences
 from vl_service.profiles import Part, Profile
 from vl_service.record import Record
@@ -27,6 +27,11 @@ _PHRASE_TOKENS = 40
 _JOINERS: dict[Language, str] = {"en": " ", "zh": ""}
 # the decoder was not taught to say of a thing without a name where it is, unless it is asked
 _WHERE: dict[Language, str] = {"en": "Where is the subject?", "zh": "主体在画面的什么位置？"}
+# nor to count what it knows nothing of: there are two at least
+_COUNTED: dict[Language, dict[int, str]] = {
+    "en": {2: "I count two.", 3: "I count three.", 4: "I count four."},
+    "zh": {2: "我数出两个。", 3: "我数出三个。", 4: "我数出四个。"},
+}
 # the vocabulary that is shipped lacks two characters of this sentence
 _MENDED = {"影子的形慢慢变。": "影子的形状慢慢改变。"}
 _HAN = re.compile(r"[一-鿿]")
@@ -61,6 +66,8 @@ class Teller:
             return there or CANNOT_TELL[language]
         if reading.way == "cannot tell":
             return CANNOT_TELL[language]
+        if not self.record.kind and reading.plain == HOW_MANY[language] and self.record.count in _COUNTED[language]:
+            return _COUNTED[language][self.record.count]
         said = self._speaker.say(self._glimpse, header, reading.plain or question, at_most, None, self._check)
         text = self._measured(self._speaker.tokenizer.decode(said.tokens), language)
         phrase = self.phrase(language)

@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 TABLE = Path(__file__).parent / "clipart.toml"
@@ -28,7 +30,7 @@ _MERGE = (
     (re.compile(r"banknote"), "banknote", "纸币"),
     (re.compile(r"wheelchair$"), "wheelchair", "轮椅"),
     (re.compile(r"^(glowing )?star$"), "star", "星星"),
-    (re.compile(r"train$|^locomotive|railway car|light rail|metro"), "train", "火车"),
+    (re.compile(r"train$|^locomotive|railway car|light rail|metro|^tram"), "train", "火车"),
     (re.compile(r"^(green|blue|orange|closed) book$"), "book", "书"),
     (re.compile(r"traffic light"), "traffic light", "红绿灯"),
     (re.compile(r"hot beverage"), "cup of coffee", "咖啡"),
@@ -36,9 +38,9 @@ _MERGE = (
     (re.compile(r"^unlocked"), "padlock", "挂锁"),
     (re.compile(r"^guide dog|^service dog"), "dog", "狗"),
     (re.compile(r"^black cat"), "cat", "猫"),
-    (re.compile(r"^tram"), "tram", "有轨电车"),
     (re.compile(r"^two-hump"), "camel", "骆驼"),
 )
+_NOT_THE_SUBJECT = frozenset({"", "alt", "b", "bw", "ganson", "w"})
 _PLURAL = re.compile(r"(?<!s)s$")
 _SINGULAR_IN_S = frozenset(
     {
@@ -85,21 +87,37 @@ def place_of(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
 
 
-def _of_person(label: str) -> tuple[str, str] | None:
-    for start, en, zh in (
-        ("man", "man", "男人"),
-        ("woman", "woman", "女人"),
-        ("person", "person", "人"),
-        ("old man", "man", "男人"),
-        ("old woman", "woman", "女人"),
-    ):
-        if label == start or label.startswith((f"{start} ", f"{start}:")):
-            return en, zh
-    return None
+def design_of(label: str) -> str:
+    """What the drawings of a man, a woman and a person who do the same have in common: they differ by the hair."""
+    return re.sub(r"^(?:old )?(?:man|woman|person)\b[: ]*", "", label)
 
 
-def thing_of_emoji(label: str, chinese: str, subgroup: str) -> tuple[str, str, str] | None:
-    """English noun, Chinese noun and key of the broader kind; `None` for what is no thing."""
+def subject_of(source: str) -> frozenset[str]:
+    """What a file name tells of a drawing: `pie_cherry_bw.png` and `pie_cherry.svg` are one, coloured or not."""
+    return frozenset(re.split(r"[_\-.\d]+", Path(source).stem.lower())) - _NOT_THE_SUBJECT
+
+
+def called(name: str, chinese: str) -> tuple[str, str]:
+    """The name for all drawings that show the same, in both languages."""
+    return _same().get(name, (name, chinese))
+
+
+@cache
+def _same() -> dict[str, tuple[str, str]]:
+    same = tomllib.loads(TABLE.read_text("utf-8"))["same"]
+    return {name: (en, zh) for en, (zh, *names) in same.items() for name in (en, *names)}
+
+
+def thing_of_emoji(label: str, subgroup: str, chinese: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """English noun, Chinese noun and key of the broader kind; `None` for what is no thing.
+
+    `chinese` has the names of all labels.
+    """
+    thing = _thing_of(label, subgroup, chinese)
+    return thing and (*called(*thing[:2]), thing[2])
+
+
+def _thing_of(label: str, subgroup: str, chinese: Mapping[str, str]) -> tuple[str, str, str] | None:
     if subgroup.startswith("face-") and not re.search(r"costume", subgroup):
         return "smiley face", "表情脸", "face"
     if _SKIP.search(label):
@@ -111,14 +129,15 @@ def thing_of_emoji(label: str, chinese: str, subgroup: str) -> tuple[str, str, s
     if subgroup.startswith("hand"):
         return "hand", "手", "body"
     if subgroup in ("body-parts",):
-        return label, chinese, "body"
+        return label, chinese[label], "body"
     if subgroup.startswith("person") or subgroup == "family":
-        en, zh = _of_person(label) or (label, chinese)
-        return en, zh, "person"
+        work = design_of(label)
+        name = label if work == label else work if work in chinese and ":" not in label else "person"
+        return name, chinese[name], "person"
     for pattern, en, zh in _MERGE:
         if pattern.search(label):
             return en, zh, subgroup
-    return re.sub(r" face$", "", label), re.sub(r"脸$|头$", "", chinese), subgroup
+    return re.sub(r" face$", "", label), re.sub(r"脸$|头$", "", chinese[label]), subgroup
 
 
 def build_concepts(data: Path) -> list[Concept]:
@@ -126,26 +145,32 @@ def build_concepts(data: Path) -> list[Concept]:
     table = tomllib.loads(TABLE.read_text("utf-8"))
     labels = data / "packages/emojibase-data/package"
     subgroups = json.loads((labels / "meta/groups.json").read_text("utf-8"))["subgroups"]
-    chinese = {row["hexcode"]: row["label"] for row in json.loads((labels / "zh/data.json").read_text("utf-8"))}
+    named = {row["hexcode"]: row["label"] for row in json.loads((labels / "zh/data.json").read_text("utf-8"))}
     emoji = {row["hexcode"].lower(): row for row in json.loads((labels / "en/data.json").read_text("utf-8"))}
+    chinese = {row["label"].lower(): named[row["hexcode"]] for row in emoji.values()}
     source = {row["file"]: row["source"] for row in json.loads((data / "sources.json").read_text("utf-8"))}
     found: dict[str, tuple[str, str, list[str]]] = {en: (zh, kind, []) for en, (zh, kind) in table["new"].items()}
     clip: list[tuple[str, str]] = []
+    designs: dict[str, str] = {}
     for row in json.loads((data / "pack/index.json").read_text("utf-8")):
-        if row["kind"] == "clipart" and row["caption"] in table["names"]:
-            clip.append((table["names"][row["caption"]], row["file"]))
+        file = row["file"]
+        if row["kind"] == "clipart" and row["caption"] in table["names"] and source[file] not in table["misleading"]:
+            clip.append((table["names"][row["caption"]], file))
+            designs[file] = hashlib.sha256((data / "pack" / file).read_bytes()).hexdigest()  # some are there twice
         if row["kind"] != "emoji":
             continue
-        entry = emoji[source[row["file"]].removesuffix(".webp")]
-        named = thing_of_emoji(entry["label"].lower(), chinese[entry["hexcode"]], subgroups[str(entry["subgroup"])])
-        if named is not None and (named[2] in table["kinds"] or named[0] in table["regroup"]):
-            found.setdefault(named[0], (named[1], named[2], []))[2].append(row["file"])
+        entry = emoji[source[file].removesuffix(".webp")]
+        label = entry["label"].lower()
+        designs[file] = design_of(label)
+        thing = thing_of_emoji(label, subgroups[str(entry["subgroup"])], chinese)
+        if thing is not None and (thing[2] in table["kinds"] or thing[0] in table["regroup"]):
+            found.setdefault(thing[0], (thing[1], thing[2], []))[2].append(file)
     alias = {en: merged for en in {name for name, _ in clip} for pattern, merged, _ in _MERGE if pattern.search(en)}
     for en, file in clip:
-        found[alias.get(en, en)][2].append(file)
+        found[called(alias.get(en, en), "")[0]][2].append(file)
     regroup = table["regroup"]
     return [
-        build_concept(en, zh, table["kinds"][regroup.get(en, kind)], files)
+        build_concept(en, zh, table["kinds"][regroup.get(en, kind)], files, designs)
         for en, (zh, kind, files) in sorted(found.items())
         if files
     ]
@@ -154,13 +179,31 @@ def build_concepts(data: Path) -> list[Concept]:
 def role_of(en: str) -> str:
     """Who may see the thing, by its English name alone."""
     place = place_of(en)
+    if en in _known():
+        return "known"
     return "held" if place < 0.08 else "strange" if place < 0.24 else "known"
 
 
-def build_concept(en: str, zh: str, kind: list[str], files: list[str]) -> Concept:
-    """A concept with its role, and up to half of a known thing's drawings held out."""
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(tomllib.loads(TABLE.read_text("utf-8"))["known"])
+
+
+def build_concept(
+    en: str, zh: str, kind: list[str], files: list[str], designs: Mapping[str, str] | None = None,
+) -> Concept:
+    """A concept with its role, and up to half of a known thing's drawings held out.
+
+    Files of one design are held out together, or not at all.
+    """
     role = role_of(en)
-    held = [file for file in files if place_of(file) < 0.25][: len(files) // 2] if role == "known" else []
+    alike: dict[str, list[str]] = {}
+    for file in files:
+        alike.setdefault((designs or {}).get(file, file), []).append(file)
+    held: list[str] = []
+    for some in alike.values():
+        if role == "known" and place_of(some[0]) < 0.25 and len(held) + len(some) <= len(files) // 2:
+            held += some
     return Concept(
         en=en,
         zh=zh,

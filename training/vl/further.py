@@ -116,10 +116,12 @@ def names_of(rows: list[Label]) -> dict[str, list[str]]:
 
 
 def _emojibase(data: Path) -> tuple[list[Label], dict[str, str], dict[str, str]]:
+    """Rows, the Chinese name of each label, and the subgroups' names."""
     folder = data / "packages/emojibase-data/package"
     rows, chinese, groups = (json.loads((folder / name).read_text("utf-8"))
                              for name in ("en/data.json", "zh/data.json", "meta/groups.json"))
-    return rows, {row["hexcode"]: row["label"] for row in chinese}, groups["subgroups"]
+    of_code = {row["hexcode"]: row["label"] for row in chinese}
+    return rows, {row["label"].lower(): of_code[row["hexcode"]] for row in rows}, groups["subgroups"]
 
 
 def read_sets(data: Path) -> list[IconSet]:
@@ -156,7 +158,7 @@ def with_further(concepts: list[Concept], data: Path) -> tuple[list[Concept], li
     table, by_name = _tables(), {concept.en: concept for concept in concepts}
     of_code: dict[str, tuple[str, str, str]] = {}
     for row in rows:
-        named = thing_of_emoji(row["label"].lower(), chinese[row["hexcode"]], subgroups[str(row["subgroup"])])
+        named = thing_of_emoji(row["label"].lower(), subgroups[str(row["subgroup"])], chinese)
         if named is not None and (named[2] in table["kinds"] or named[0] in table["regroup"]) \
                 and not table["skip"] & {named[0], row["label"].lower()}:
             of_code[bare(row["hexcode"])] = (table["merge"].get(named[0], named[0]), *named[1:])

@@ -9,24 +9,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from training.vl.concepts import Concept
+from training.vl.concepts import Concept, called, subject_of
 from training.vl.further import FOLDER, Drawing
 
 TABLE = Path(__file__).parent / "openclipart.tsv"
 ORIGIN = "openclipart-png"
 _PIXELS = Path("packages") / ORIGIN / "usr/share/openclipart/png"
-_NOT_THE_SUBJECT = frozenset({"", "alt", "b", "bw", "ganson", "w"})
-
-
-def subject_of(source: str) -> frozenset[str]:
-    """What a file name tells of a drawing: `pie_cherry_bw.png` and `pie_cherry.svg` are one, coloured or not."""
-    return frozenset(re.split(r"[_\-.\d]+", Path(source).stem.lower())) - _NOT_THE_SUBJECT
 
 
 def read_table(file: Path = TABLE) -> list[tuple[str, str]]:
     """Rows of (name, path within the package)."""
     rows = [line.split("\t") for line in file.read_text("utf-8").splitlines()]
-    return [(name, path) for name, path in rows]
+    return [(called(name, "")[0], path) for name, path in rows]
 
 
 def with_clipart(

@@ -23,10 +23,13 @@ KEPT = 0.999  # of the average, a step
 
 
 def teach(
-    tower: Any, branch: Branch, drawings: Drawings, seconds: float, *, batch: int,
+    tower: Any, branch: Branch, drawings: Drawings, seconds: float, *, batch: int, rate: float = 1.0,
     say: Callable[[object], None] = print,
 ) -> Branch:
-    """So many seconds at a rate that falls along a cosine; returns the averaged branch, ready to look."""
+    """So many seconds at a rate that falls along a cosine from `rate` times the peak.
+
+    Returns the averaged branch, ready to look.
+    """
     device = drawings.scenes.device.type
     branch.train().to(memory_format=torch.channels_last)
     new = [value for name in NEW for value in getattr(branch, name).parameters()]
@@ -37,7 +40,7 @@ def teach(
     average = copy.deepcopy(branch).eval().requires_grad_(False)
     started, step = time.monotonic(), 0
     while (share := (time.monotonic() - started) / seconds) < 1:
-        fall = min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * share))))
+        fall = rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * share))))
         for group in adam.param_groups:
             group["lr"] = group["peak"] * fall
         shown = drawings.batch(batch)

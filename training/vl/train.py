@@ -84,6 +84,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("training/data/vl"))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", type=Path, help="a checkpoint of the same names and words to go on from")
+    parser.add_argument("--rate", type=float, default=1.0, help="of all learning rates; less after --resume")
     parser.add_argument("--pictures", type=int, default=44_032)
     parser.add_argument("--implants", type=float, default=1.1, help="as a multiple of the pictures")
     parser.add_argument("--repeats", type=int, default=3)
@@ -150,9 +152,13 @@ def _branch(setup: Setup, scenes: Tensor) -> Branch:
     chosen, concepts = setup.chosen, setup.concepts
     named = [concepts[at] for at in named_concepts(concepts)]
     stock = shared_stock()
-    branch = Branch(setup.tower, len(named) + 1).float().requires_grad_(True).to(chosen.device)
+    branch = Branch(setup.tower, len(named) + 1).float().requires_grad_(True)
+    if chosen.resume:
+        branch.load_state_dict(load_file(chosen.resume / "branch.safetensors"))
+    branch.to(chosen.device)
     own = Drawings(stock, [own_files(concept) for concept in named], scenes)
-    branch = teach(setup.tower, branch, own, chosen.branch_s, batch=chosen.branch_batch, say=setup.stamp)
+    branch = teach(setup.tower, branch, own, chosen.branch_s, batch=chosen.branch_batch, rate=chosen.rate,
+                   say=setup.stamp)
     if chosen.device == "cuda":
         branch = branch.half()
     for name, files in (
@@ -215,10 +221,13 @@ def main() -> None:
     seconds = max(1.0, chosen.total_s - (time.monotonic() - setup.started))
     config = DecoderConfig(vocabulary=len(setup.tokenizer.pieces), names=branch.names.out_features,
                            width=chosen.width, layers=chosen.layers)
-    model = Decoder(config).to(chosen.device)
+    model = Decoder(config)
+    if chosen.resume:
+        model.load_state_dict(load_file(chosen.resume / "model.safetensors"))
+    model.to(chosen.device)
     setup.stamp(f"{sum(value.numel() for value in model.parameters()) / 1e6:.1f} M parameters")
     learner = Learner(model, gallery, implants, setup.tower._fc.weight.detach(), rows, chosen.device)
-    report["log"] = fit(learner, seconds, chosen.batch, chosen.peak)
+    report["log"] = fit(learner, seconds, chosen.batch, chosen.rate * chosen.peak)
     setup.stamp("trained")
     _save(setup, model, branch, report)
     report |= _scores(setup, branch, model, implants)

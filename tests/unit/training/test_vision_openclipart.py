@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training.vl.concepts import Concept, role_of
-from training.vl.openclipart import read_table, subject_of, with_clipart
+from training.vl.concepts import Concept, role_of, subject_of
+from training.vl.openclipart import read_table, with_clipart
 
 
 def concept(name: str, role: str = "known") -> Concept:

@@ -9,6 +9,7 @@ import torch
 
 from tests.unit.vl_service.scenes import landscape
 from tests.unit.vl_service.tiny_decoder import save_tiny_decoder
+from vl_service.decoder import Cache
 from vl_service.embedded_checkpoint import load_speaker
 from vl_service.marked import Marks
 from vl_service.pictures import Picture
@@ -30,10 +31,18 @@ RECORD = ["<sure>", "tabby", "cat", "<kind>", "cat", "<count>", "2", "<colour>",
           "<size>", "half", "<setting>", "in", "<end>"]
 
 
-def settled(
+def settled(folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0,
+            marks: Marks | None = None) -> Record:
+    """The record alone of what is settled."""
+    return settled_and_said(folder, sure, likely, kind, clarity, marks)[0]
+
+
+def settled_and_said(
     folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0, marks: Marks | None = None
-) -> Record:
-    """What is settled where the decoder itself would say RECORD, every token of it with a probability of 0.9.
+) -> tuple[Record, list[str]]:
+    """What is settled, and the pieces that the texts go on from.
+
+    The decoder itself would say RECORD, every token of it with a probability of 0.9.
 
     From a clarity of 0.5 on what is drawn may be named, from a probability of 0.5 on its kind.
     """
@@ -49,10 +58,19 @@ def settled(
         calls += 1
         return scores
 
+    fed: list[int] = []
+    feed = speaker._feed
+
+    def feeding(tokens: list[int], place: int, cache: Cache) -> tuple[torch.Tensor, Cache]:
+        fed[place:] = tokens
+        return feed(tokens, place, cache)
+
+    speaker._feed = feeding
     decoder.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
     look = replace(speaker.look(picture(), lambda: None), clarity=clarity, marks=marks)
     least = Thresholds(sure=sure, likely=likely, kind=kind, drawn_kind=0.5, drawn=0.5)
-    return speaker.settle(look, least, lambda: None).record
+    record = speaker.settle(look, least, lambda: None).record
+    return record, [speaker.tokenizer.pieces[token] for token in fed]
 
 
 def test_what_is_not_probable_enough_is_said_with_less_sureness_or_not_at_all(folder: Path) -> None:
@@ -90,3 +108,10 @@ def test_of_what_is_drawn_unclearly_the_kind_is_the_branch_s_or_none(folder: Pat
     assert (found.sureness, found.name, found.kind, found.count) == ("unsure", "", "photo", 3)
     assert found.confidence == pytest.approx(0.51)
     assert settled(folder, 0.0, 0.0, 0.0, clarity=0.4, marks=marks(0.49)).kind == ""
+
+
+def test_several_of_what_is_not_known_at_all_are_counted_in_the_record_and_told_of_as_one(folder: Path) -> None:
+    for probability, told in ((0.49, "1"), (0.51, "3")):
+        record, pieces = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.4, marks=marks(probability))
+        assert record.count == 3
+        assert pieces[pieces.index("<count>") + 1] == told

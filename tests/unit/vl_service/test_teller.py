@@ -157,3 +157,16 @@ def test_a_caption_of_a_thing_without_a_name_says_where_it_is(language: Language
 ])
 def test_a_phrase_says_a_name_in_singular_or_plural(phrase: str, name: str, expected: bool) -> None:
     assert says(phrase, name) is expected
+
+
+@pytest.mark.parametrize(("language", "question", "counted"), [
+    ("en", "How many things can you see?", "I count three."), ("zh", "有几个？", "我数出三个。")])
+def test_several_of_what_is_not_known_at_all_are_counted_without_the_decoder(
+    language: Language, question: str, counted: str,
+) -> None:
+    said: dict[Language, str] = {"en": "The subject is on the left.", "zh": "主体在画面左侧。"}
+    for name, count, by_rule in (("unsure", 3, True), ("unsure", 1, False), ("some kind", 3, False)):
+        speaker = Answering(taught()[name], said[language], 1.0)
+        glimpse = speaker.see(PICTURE, lambda: None)
+        teller = Teller(speaker, replace(glimpse, record=replace(glimpse.record, count=count)), lambda: None)
+        assert teller.answer(question, language, 60) == (counted if by_rule else said[language])
