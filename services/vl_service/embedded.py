@@ -44,7 +44,8 @@ class EmbeddedEngine:
             glimpse = self._speaker.see(picture, deadline.check, named=False)
             teller = Teller(self._speaker, glimpse, deadline.check)
         return Description(
-            answers=[_answer(teller, task) for task in tasks], facts=facts_as_text(glimpse.record, glimpse.facts))
+            answers=[_answer(teller, task) for task in tasks],
+            facts=facts_as_text(glimpse.record, glimpse.facts, teller.guess.name if teller.guess else ""))
 
 
 def _answer(teller: Teller, task: Task) -> Answer:

@@ -19,9 +19,9 @@ from vl_service.tower import ImageNetTower
 WEIGHTS, BRANCH, WORDS, CONFIG = "model.safetensors", "branch.safetensors", "vocabulary.json", "config.json"
 FILES = (WEIGHTS, BRANCH, WORDS, CONFIG)
 SIZES = ("vocabulary", "names", "width", "layers", "heads")
-LEAST = ("sure", "likely", "kind", "drawn_kind", "drawn")
+LEAST = ("sure", "likely", "kind", "drawn_kind", "drawn", "guess")
 M = TypeVar("M", bound=nn.Module)
-UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5, drawn_kind=0.5, drawn=0.5)
+UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5, drawn_kind=0.5, drawn=0.5, guess=0.5)
 """Until training/vl/thresholds.py has chosen them."""
 
 

@@ -61,12 +61,13 @@ def read_record(pieces: Sequence[str], confidence: float) -> Record:
     )
 
 
-def facts_as_text(record: Record, facts: PictureFacts) -> dict[str, str]:
-    """Record and measurements in short strings for `DescribeResponse.facts`."""
+def facts_as_text(record: Record, facts: PictureFacts, guess: str) -> dict[str, str]:
+    """Record, guessed name and measurements in short strings for `DescribeResponse.facts`."""
     layout = facts.layout
     return {
         "size": f"{facts.width}x{facts.height}",
         "subject": record.name or "unsure",
+        "guess": guess or "none",
         "kind": record.kind or "unknown",
         "sureness": record.sureness,
         "confidence": f"{record.confidence:.2f}",

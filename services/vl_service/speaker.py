@@ -59,6 +59,8 @@ class Thresholds:
     drawn: float
     """How sure the branch, or the tower, must be for anything drawn to be named at all. The decoder alone is too sure:
     in training it saw every drawing, the branch not."""
+    guess: float
+    """How sure the branch must be for the name of something drawn to be guessed, where it is not named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,8 @@ class Glimpse:
     record: Record
     facts: PictureFacts
     cache: Cache
+    guesses: tuple["Glimpse", ...] = ()
+    """The same picture with a name that may be guessed, where the record has none; of several things also as one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,10 +148,11 @@ class Speaker:
     def settle(self, look: Look, thresholds: Thresholds, check: Callable[[], None]) -> Glimpse:
         """The likeliest record, except that what is not probable enough is said with less sureness, or not at all.
 
-        Of what is drawn the branch says how many and in which colour, and without a name the kind.
+        Of what is drawn the branch says how many and in which colour, and without a name the kind. A name of that kind
+        may then be guessed.
         """
         numbers = self.tokenizer.numbers
-        spoken = self._record(look, [], check)
+        likeliest = spoken = self._record(look, [], check)
         unclear = look.clarity < thresholds.drawn
         if spoken.tokens[0] != numbers["<unsure>"] and (unclear or spoken.name < thresholds.sure):
             first = "<unsure>" if unclear or spoken.name < thresholds.likely else "<likely>"
@@ -159,8 +164,18 @@ class Speaker:
             forced = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(kind), numbers["<count>"]]
             sureness = spoken.kind if look.marks is None else look.marks.probability
             spoken = replace(self._record(_one(look) if kind == UNKNOWN else look, forced, check), kind=sureness)
+        glimpse = self._glimpse(look, spoken)
+        if unsure and look.marks is not None and look.clarity >= thresholds.guess:
+            guess = self._glimpse(look, likeliest)
+            if guess.record.name and glimpse.record.kind in ("", guess.record.kind):
+                several = look.marks.count > 1  # of which the decoder may not know the plural
+                as_one = [self._glimpse(look, self._record(_one(look), [], check))] * several
+                return replace(glimpse, guesses=(guess, *as_one))
+        return glimpse
+
+    def _glimpse(self, look: Look, spoken: Spoken) -> Glimpse:
         pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]
-        record = read_record(pieces, spoken.kind if unsure else spoken.name)
+        record = read_record(pieces, spoken.kind if pieces[0] == "<unsure>" else spoken.name)
         if look.marks is not None:
             record = replace(record, count=look.marks.count)
         return Glimpse(record=record, facts=look.facts, cache=spoken.cache)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from contracts.describe import Language
 from vl_service.elsewhere import colour_there
-from vl_service.hedging import hedged
+from vl_service.hedging import guessed, hedged
 from vl_service.measured import with_measured_colours
 from vl_service.naming import definite
 from vl_service.plain_question import CANNOT_TELL, HOW_MANY, read_question
@@ -27,6 +27,7 @@ _PHRASE_TOKENS = 40
 _JOINERS: dict[Language, str] = {"en": " ", "zh": ""}
 # the decoder was not taught to say of a thing without a name where it is, unless it is asked
 _WHERE: dict[Language, str] = {"en": "Where is the subject?", "zh": "主体在画面的什么位置？"}
+_IT_IS_AT: dict[Language, str] = {"en": "The subject is ", "zh": "主体"}
 # nor to count what it knows nothing of: there are two at least
 _COUNTED: dict[Language, dict[int, str]] = {
     "en": {2: "I count two.", 3: "I count three.", 4: "I count four."},
@@ -34,6 +35,7 @@ _COUNTED: dict[Language, dict[int, str]] = {
 }
 # the vocabulary that is shipped lacks two characters of this sentence
 _MENDED = {"影子的形慢慢变。": "影子的形状慢慢改变。"}
+_NUMBER = re.compile("^(?:two|three|four) ")
 _HAN = re.compile(r"[一-鿿]")
 
 
@@ -43,19 +45,27 @@ class Teller:
     def __init__(self, speaker: Speaker, glimpse: Glimpse, check: Callable[[], None]) -> None:
         self._speaker, self._glimpse, self._check = speaker, glimpse, check
         self._phrases: dict[Language, str] = {}
+        guesses = (Teller(speaker, guess, check) for guess in glimpse.guesses)
+        self._guessing = next((guess for guess in guesses if guess.keeps_name()), None)
 
     @property
     def record(self) -> Record:
         """What every text goes on from."""
         return self._glimpse.record
 
+    @property
+    def guess(self) -> Record | None:
+        """What the subject may be, where the record has no name for it; only captions and answers say so."""
+        return self._guessing and self._guessing.record
+
     def caption(self, language: Language, at_most: int, seed: int) -> str:
         """Two or three sentences, in at most so many tokens; `seed` matters only where the likeliest text is spoilt."""
         text = self._told(["<caption>", f"<{language}>"], "", language, at_most, [None, *_others(seed)], _whole)
         if not self.record.kind and self.record.size != "large":
             first, *rest = sentences(text) or [""]
-            text = _JOINERS[language].join([first, self.answer(_WHERE[language], language, at_most), *rest])
-        return hedged(text, language) if self.record.sureness == "likely" else text
+            where = self.answer(_WHERE[language], language, at_most)
+            text = _JOINERS[language].join([first, *[where] * where.startswith(_IT_IS_AT[language]), *rest])
+        return self._hedged(text, language)
 
     def answer(self, question: str, language: Language, at_most: int) -> str:
         """The answer to a question; where the decoder gropes for words, that it cannot tell."""
@@ -71,11 +81,13 @@ class Teller:
         said = self._speaker.say(self._glimpse, header, reading.plain or question, at_most, None, self._check)
         text = self._measured(self._speaker.tokenizer.decode(said.tokens), language)
         phrase = self.phrase(language)
-        denies = f"(?:I do not see|我没有看到) ?(?:an? )?{re.escape(_noun(phrase, language))}"
+        nouns = "|".join(re.escape(_noun(said, language)) for said in (phrase, self._guessed(language)) if said)
+        denies = f"(?:I do not see|我没有看到) ?(?:an? )?(?:{nouns})"
         groping = not reading.plain and said.least < LEAST_SURE
-        if groping or (phrase and re.search(denies, text)) or not _whole(text, language):
+        if groping or (nouns and re.search(denies, text)) or not _whole(text, language):
             return CANNOT_TELL[language]
-        return hedged(text, language) if self.record.sureness == "likely" and phrase and phrase in text else text
+        names = not self.record.name or (phrase and phrase in text)
+        return self._hedged(text, language) if names else text
 
     def suggestions(self, language: Language, at_most: int, seed: int) -> str:
         """Three lines, drawn."""
@@ -103,6 +115,18 @@ class Teller:
             self._phrases[language] = match.group(1) if match and self.record.kind else ""
         return self._phrases[language]
 
+    def _guessed(self, language: Language) -> str:
+        """What the subject may be, "a mouse", of several "mice" or "三只老鼠"; empty where nothing is guessed."""
+        phrase = "" if self._guessing is None else self._guessing.phrase(language)
+        return _NUMBER.sub("", phrase)
+
+    def _hedged(self, text: str, language: Language) -> str:
+        """The text, as sure of the subject as the record is."""
+        if self.record.sureness == "likely":
+            return hedged(text, language)
+        guess = self._guessed(language)
+        return guessed(text, self.phrase(language), guess, language) if guess else text
+
     def keeps_name(self) -> bool:
         """Whether the decoder's texts call the subject what its record calls it.
 
@@ -113,7 +137,11 @@ class Teller:
     def _words(self, question: str) -> SubjectWords:
         """What the subject may be called; its Chinese name is told only where it is needed."""
         noun = definite(self.phrase("zh"), "zh") if _HAN.search(question) and self.record.kind else ""
-        return words_of_subject(self.record, noun.removeprefix("这"))
+        words = words_of_subject(self.record, noun.removeprefix("这"))
+        if self._guessing is None:
+            return words
+        may_be = self._guessing._words(question)
+        return SubjectWords(en=words.en | may_be.en, zh=words.zh | may_be.zh, known=words.known)
 
     def _told(
         self, header: list[str], asked: str, language: Language, at_most: int, seeds: Sequence[int | None],

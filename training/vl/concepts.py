@@ -15,7 +15,7 @@ _SKIP = re.compile(
     r"cityscape|bridge at night|milky way|cyclone|sign|button|symbol|with slash|incoming|arrow|chart|muted|speaker |"
     r"paw prints|footprints|microbe|pouring|ginger|construction$|japanese post|love hotel|wedding|oncoming|"
     r"moon viewing|wood$|brick$|rock$|ice$|salt$|joker|mahjong|cards|goal|flag|bullseye|dna|drop of|x-ray|placard|"
-    r"nazar|hamsa|dizzy"
+    r"nazar|hamsa|dizzy|clinking|station$|in bed|taking bath"
 )
 _MERGE = (
     (re.compile(r"\bmoon\b(?! cake)"), "moon", "月亮"),

@@ -25,9 +25,10 @@ NONE_SHARE = 0.12
 MOST = 4
 LARGEST = (1.05, 0.55, 0.46, 0.42)  # share of the frame's side that a thing takes, of one to four
 LAYOUTS = 16  # of so many the one whose things lie the farthest apart is taken
+OUTLINED, EMPTY, SILHOUETTE = 0.2, 0.2, 0.03  # shares: with black outlines, of those nothing but them, a single colour
 SPREAD = 0.7  # cells of the fine grid that the middle of a thing is blurred by
 LUMA = (0.299, 0.587, 0.114)
-KEPT_BACK = 5  # one in so many drawings of a thing of several is not for the branch
+KEPT_BACK = 10  # one in so many drawings of a thing of several is not for the branch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +69,16 @@ class Drawings:
         counts = torch.tensor([len(some) for some in files])
         self.first = (counts.cumsum(0) - counts).to(device)
         self.counts = counts.to(device)
-        self.drawn = counts.nonzero()[:, 0].to(device)
         self.none = len(files)
         self.scenes = scenes_N3HW
 
     def batch(self, size: int) -> Composed:
         """So many pictures."""
         device = self.scenes.device
-        labels = self.drawn[torch.randint(len(self.drawn), (size,), device=device)]
+        labels = torch.multinomial(self.counts.sqrt(), size, replacement=True)  # people look more different than kiwis
         which = self.first[labels] + (torch.rand(size, device=device) * self.counts[labels]).long()
         canvas = self._scenes(size)
-        pieces = _tinted(self.cutouts[which].float() / 255)
+        pieces = outlined(_tinted(self.cutouts[which].float() / 255))
         number = torch.multinomial(torch.tensor([0.55, 0.16, 0.15, 0.14], device=device), size, replacement=True) + 1
         number[torch.rand(size, device=device) < NONE_SHARE] = 0
         places = _places(number)
@@ -179,6 +179,21 @@ def _tinted(pieces: Tensor) -> Tensor:
     rgb = (rgb - 0.5) * contrast + 0.5 + shift
     few = torch.rand(size, 1, 1, 1, device=device) < 0.12
     return torch.cat([torch.where(few, (rgb * 3).round() / 3, rgb).clamp(0, 1), alpha], dim=1)
+
+
+def outlined(pieces: Tensor) -> Tensor:
+    """Clip-art has black outlines where emoji have none: some pieces get them, and a few are nothing else."""
+    size, device = len(pieces), pieces.device
+    solid = torch.cat([pieces[:, :3] * pieces[:, 3:] + 1 - pieces[:, 3:], pieces[:, 3:]], dim=1)
+    thin = F.max_pool2d(solid, 3, 1, 1) + F.max_pool2d(-solid, 3, 1, 1)  # the range among neighbours: where edges are
+    thick = F.max_pool2d(thin, 3, 1, 1)
+    chance = torch.rand(4, size, 1, 1, 1, device=device)
+    edges = torch.where(chance[0] < 0.5, thin, thick).amax(1, keepdim=True)
+    faint = 0.15 + 0.25 * torch.rand(size, 1, 1, 1, device=device)
+    lines = ((edges - faint) * 4).clamp(0, 1) * (chance[1] < OUTLINED)
+    rgb = torch.where((chance[1] < OUTLINED) & (chance[2] < EMPTY), torch.ones_like(pieces[:, :3]), pieces[:, :3])
+    rgb = torch.where(chance[3] < SILHOUETTE, torch.rand(size, 3, 1, 1, device=device) * 0.3, rgb * (1 - lines))
+    return torch.cat([rgb, torch.maximum(pieces[:, 3:], lines)], dim=1)
 
 
 def _lit(pictures: Tensor) -> Tensor:

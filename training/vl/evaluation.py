@@ -133,6 +133,9 @@ def _told(measure: str, checks: list[Check]) -> str:
     if measure == NAMED:
         groups |= {"new drawings": [check.right for check in checks if NEW_DRAWING in check.picture],
                    "new numbers": [check.right for check in checks if NEW_DRAWING not in check.picture]}
+    if measure in (NAMED, STRANGE):
+        groups["without guesses"] = [check.right and not verdicts.only_guesses(check.text, check.language)
+                                     for check in checks]
     if measure == QUESTION:
         about = dict.fromkeys(check.about.partition(":")[0] for check in checks)
         groups |= {name: [check.right for check in checks if check.about.startswith(f"{name}:")] for name in about}

@@ -167,6 +167,8 @@ def with_further(concepts: list[Concept], data: Path) -> tuple[list[Concept], li
     for drawing in _drawings(data, read_sets(data), rows, packed):
         if drawing.code not in of_code or (drawing.origin in FLUENT and drawing.code in held):
             continue
+        if drawing.code in table["misleading"].get(drawing.origin, ()):
+            continue
         en, zh, kind = of_code[drawing.code]
         if (by_name[en].role if en in by_name else role_of(en)) == "held":
             continue  # evaluation's strangers are things of no training picture
@@ -188,7 +190,7 @@ def with_further(concepts: list[Concept], data: Path) -> tuple[list[Concept], li
 def _tables() -> dict[str, Any]:
     table, further = tomllib.loads(TABLE.read_text("utf-8")), tomllib.loads(MERGES.read_text("utf-8"))
     return {"kinds": table["kinds"], "regroup": table["regroup"] | further["regroup"], "merge": further["merge"],
-            "skip": frozenset(further["skip"])}
+            "skip": frozenset(further["skip"]), "misleading": further["misleading"]}
 
 
 def rasterise(drawing: Drawing) -> Image.Image:

@@ -21,6 +21,7 @@ _UNSURE = {
                      r"\bhard to (?:tell|say)\b"),
     "zh": re.compile(r"不确定|看不出|说不出|无法(?:判断|确定)|不清楚|难以判断"),
 }
+_PERHAPS = {"en": re.compile(r"\bperhaps\b|\bpossibly\b|\bmaybe\b"), "zh": re.compile("可能|也许|或许")}
 _SOME_KIND = {"en": re.compile(r"\b(?:some|a) kind of ([a-z ]+)"), "zh": re.compile(r"某种([一-鿿]+)")}
 _PLACES: dict[Language, dict[str, re.Pattern[str]]] = {
     "en": {
@@ -111,6 +112,11 @@ def invents_nothing(text: str, concept: Concept, language: Language) -> bool:
     if names_it(first, words_of_concept(concept), language) or names_it(first, kind_words(concept), language):
         return True
     return bool(_UNSURE[language].search(first)) and not _SOME_KIND[language].search(first)
+
+
+def only_guesses(text: str, language: Language) -> bool:
+    """Whether the first sentence names the subject as what it may be."""
+    return _PERHAPS[language].search((sentences(text) or [""])[0].lower()) is not None
 
 
 @cache

@@ -38,6 +38,9 @@ def test_an_espresso_may_be_called_a_coffee_and_a_cup_may_not() -> None:
 @pytest.mark.parametrize(("text", "language", "right"), [
     ("Some kind of bird; I am unsure which.", "en", True),
     ("I am unsure what this picture shows; perhaps a kite.", "en", True),
+    ("Some kind of bird, perhaps a swan, on the left; I am unsure which one.", "en", True),
+    ("Some kind of food, perhaps an owl, on the left; I am unsure which one.", "en", True),
+    ("Some kind of food, perhaps a cake, on the left; I am unsure which one.", "en", False),
     ("An owl in the upper half of the picture.", "en", True),
     ("A wall clock in the centre of the picture. I am unsure about the light.", "en", False),
     ("Some kind of vehicle; I am unsure which.", "en", False),
@@ -49,6 +52,15 @@ def test_an_espresso_may_be_called_a_coffee_and_a_cup_may_not() -> None:
 ])
 def test_of_an_unknown_thing_a_kind_or_doubt_is_no_invention(text: str, language: Language, right: bool) -> None:
     assert verdicts.invents_nothing(text, OWL, language) is right
+
+
+@pytest.mark.parametrize(("text", "language", "guess"), [
+    ("Some kind of bird, perhaps a swan, on the left; I am unsure which one.", "en", True),
+    ("A swan on the left. It was perhaps taken outdoors.", "en", False),
+    ("画面左侧是某种鸟，可能是天鹅，不确定具体是哪一种。", "zh", True), ("画面左侧是一只天鹅。", "zh", False),
+])
+def test_a_name_that_is_only_guessed_is_noticed(text: str, language: Language, guess: bool) -> None:
+    assert verdicts.only_guesses(text, language) is guess
 
 
 @pytest.mark.parametrize(("text", "language", "right"), [

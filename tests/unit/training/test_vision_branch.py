@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.vl.compose import Stock
 from training.vl.concepts import Concept
-from training.vl.drawings import Drawings, kept_back, named_concepts, own_files
+from training.vl.drawings import Drawings, kept_back, named_concepts, outlined, own_files
 from training.vl.teach_branch import NEW, maps_loss, teach
 from vl_service.branch import FINE_GRID, Branch, Drawn, shared
 from vl_service.glance import TOWER_SIDE
@@ -153,3 +153,17 @@ def test_teaching_changes_every_part_of_the_branch_and_leaves_the_tower(drawings
     assert all(torch.equal(value, kept[name]) for name, value in tower.state_dict().items())
     with torch.inference_mode():
         assert taught(shared(tower, torch.zeros(1, 3, TOWER_SIDE, TOWER_SIDE))).number_BHW.isfinite().all()
+
+
+def test_an_outline_is_black_lies_on_edges_and_takes_nothing_from_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    piece = torch.zeros(8, 4, 40, 40)
+    piece[:, :3], piece[:, 3, 8:32, 8:32] = 0.8, 1.0
+    monkeypatch.setattr("training.vl.drawings.OUTLINED", 1.0)
+    monkeypatch.setattr("training.vl.drawings.EMPTY", 0.0)
+    monkeypatch.setattr("training.vl.drawings.SILHOUETTE", 0.0)
+    lined = outlined(piece)
+    assert float(lined[:, :3, 8, 8:32].max()) < 0.05
+    assert torch.equal(lined[:, :3, 14:26, 14:26], piece[:, :3, 14:26, 14:26])
+    assert bool((lined[:, 3] >= piece[:, 3]).all())
+    monkeypatch.setattr("training.vl.drawings.OUTLINED", 0.0)
+    assert torch.equal(outlined(piece)[:, 3], piece[:, 3])

@@ -90,6 +90,16 @@ def test_a_new_thing_gets_its_role_by_name_and_what_the_table_skips_is_left_out(
     assert {concept.en for concept in further.with_further(plain(), data)[0]} == {"dog", "penguin", "spider"}
 
 
+def test_what_a_set_draws_as_another_thing_of_the_same_name_is_left_out(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = further._tables()
+    monkeypatch.setattr(further, "_tables", lambda: table | {"misleading": {"noto": ["1f415"]}})
+    dog = next(concept for concept in further.with_further(plain(), data)[0] if concept.en == "dog")
+    assert "drawings/noto-1f415.webp" not in dog.files
+    assert "drawings/twemoji-1f415.webp" in dog.files
+
+
 def test_share_alike_is_refused(tmp_path: Path) -> None:
     write_set(tmp_path, "open", [], {}, licence="CC-BY-SA-4.0")
     with pytest.raises(ValueError, match="CC-BY-SA"):

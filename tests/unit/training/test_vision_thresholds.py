@@ -9,7 +9,7 @@ from training.vl.redrawn import redrawn
 from training.vl.thresholds import Fresh, Named, choose, surely_right
 from vl_service.speaker import Thresholds
 
-NOTHING = Fresh(names=[], kinds=[])
+NOTHING = Fresh(names=[], kinds=[], own=[])
 
 
 def named(*pairs: tuple[float, bool]) -> list[Named]:
@@ -43,17 +43,27 @@ def test_a_kind_has_its_own_threshold() -> None:
 
 
 def test_where_no_name_is_ever_right_nothing_is_said() -> None:
-    never = Thresholds(sure=1.0, likely=1.0, kind=1.0, drawn_kind=1.0, drawn=1.0)
+    never = Thresholds(sure=1.0, likely=1.0, kind=1.0, drawn_kind=1.0, drawn=1.0, guess=1.0)
     assert choose(named((0.9, False), (0.8, False)), [], NOTHING) == never
 
 
 def test_what_is_drawn_for_the_first_time_has_thresholds_of_its_own() -> None:
     """A kind is only said where there is no name, so kinds beside a name do not count."""
     names, kinds = named((0.6, True), (0.5, False), (0.1, False)), named((0.35, True), (0.4, True), (0.3, False))
-    fresh = Fresh(names=names, kinds=kinds)
+    fresh = Fresh(names=names, kinds=kinds, own=[])
     chosen = choose([], [], fresh)
     assert 0.5 < chosen.drawn < 0.6
     assert chosen.drawn_kind == pytest.approx(0.35)
+
+
+def test_a_drawing_is_named_nineteen_times_in_twenty_rightly_and_guessed_at_where_it_is_mostly_right() -> None:
+    """Strangers have no say in guesses: the text says that it is unsure."""
+    sure = [(0.99 - n / 1000, True) for n in range(19)]
+    own = named(*sure, (0.6, False), (0.55, False), (0.5, True), (0.45, True), (0.4, True), (0.3, False))
+    strangers = named((0.58, False), (0.42, False), (0.41, False))
+    chosen = choose([], [], Fresh(names=[*own, *strangers], kinds=[*own, *strangers], own=own))
+    assert 0.58 < chosen.drawn < 0.6
+    assert 0.3 < chosen.guess < 0.4
 
 
 def test_a_redrawn_drawing_is_another_one_and_has_no_empty_rim() -> None:

@@ -84,7 +84,7 @@ class TaughtSpeaker(Speaker):
     def __init__(self, sight: Sight, tokenizer: Tokenizer) -> None:
         decoder = Decoder(DecoderConfig(vocabulary=1, names=1, width=8, layers=1, heads=1))
         branch = Branch(ImageNetTower().model, 1)
-        thresholds = Thresholds(sure=0.5, likely=0.3, kind=0.3, drawn_kind=0.5, drawn=0.5)
+        thresholds = Thresholds(sure=0.5, likely=0.3, kind=0.3, drawn_kind=0.5, drawn=0.5, guess=0.5)
         super().__init__(nn.Identity(), branch, (), decoder, tokenizer, thresholds)
         self._sight = sight
 

@@ -6,7 +6,7 @@ from contracts.describe import Language
 from tests.unit.vl_service.scenes import plain
 from tests.unit.vl_service.taught import taught
 from vl_service.facts import PictureFacts, measure_facts
-from vl_service.hedging import hedged
+from vl_service.hedging import guessed, hedged
 from vl_service.measured import main_colours, with_measured_colours
 from vl_service.pictures import Picture
 from vl_service.teller import Teller
@@ -70,3 +70,25 @@ def test_a_likely_picture_is_captioned_with_a_probably_and_a_sure_one_without() 
         teller = Teller(speaker, speaker.see(Picture(rgb=plain(), width=192, height=128), lambda: None), lambda: None)
         assert ("Probably" in teller.caption("en", 200, 0)) is probably
         assert ("可能" in teller.caption("zh", 200, 0)) is probably
+
+
+@pytest.mark.parametrize(("text", "phrase", "guess", "language", "said"), [
+    ("Some kind of bird, on the left; I am unsure which one. It is dim.", "some kind of bird", "a chicken", "en",
+     "Some kind of bird, perhaps a chicken, on the left; I am unsure which one. It is dim."),
+    ("I am unsure; it is some kind of bird.", "some kind of bird", "a chicken", "en",
+     "I am unsure; it is some kind of bird, perhaps a chicken."),
+    ("Two of some kind of bird on the left; I am unsure which one.", "two of some kind of bird", "chickens", "en",
+     "Two of some kind of bird, perhaps chickens, on the left; I am unsure which one."),
+    ("I am unsure what this picture shows. It is dim.", "", "a chicken", "en",
+     "I am unsure what this picture shows, perhaps a chicken. It is dim."),
+    ("画面左侧是某种鸟，不确定具体是哪一种。光线昏暗。", "某种鸟", "一只鸡", "zh",
+     "画面左侧是某种鸟，可能是一只鸡，不确定具体是哪一种。光线昏暗。"),
+    ("不确定，是某种鸟。", "某种鸟", "一只鸡", "zh", "不确定，是某种鸟，可能是一只鸡。"),
+    ("不确定这张图片拍的是什么。光线昏暗。", "", "一只鸡", "zh", "不确定这张图片拍的是什么，可能是一只鸡。光线昏暗。"),
+    ("I am unsure; it is some kind of bird.", "some kind of bird", "", "en", None),
+    ("The bird is on the left.", "some kind of bird", "a chicken", "en", None), ("", "", "a chicken", "en", None),
+])
+def test_a_guess_is_said_where_the_text_says_that_it_is_unsure(
+    text: str, phrase: str, guess: str, language: Language, said: str | None
+) -> None:
+    assert guessed(text, phrase, guess, language) == (text if said is None else said)

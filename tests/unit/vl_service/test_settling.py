@@ -14,7 +14,7 @@ from vl_service.embedded_checkpoint import load_speaker
 from vl_service.marked import Marks
 from vl_service.pictures import Picture
 from vl_service.record import Record
-from vl_service.speaker import Thresholds
+from vl_service.speaker import Glimpse, Thresholds
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +34,17 @@ RECORD = ["<sure>", "tabby", "cat", "<kind>", "cat", "<count>", "2", "<colour>",
 def settled(folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0,
             marks: Marks | None = None) -> Record:
     """The record alone of what is settled."""
-    return settled_and_said(folder, sure, likely, kind, clarity, marks)[0]
+    return settled_and_said(folder, sure, likely, kind, clarity, marks)[0].record
 
 
 def settled_and_said(
     folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0, marks: Marks | None = None
-) -> tuple[Record, list[str]]:
+) -> tuple[Glimpse, list[str]]:
     """What is settled, and the pieces that the texts go on from.
 
     The decoder itself would say RECORD, every token of it with a probability of 0.9.
 
-    From a clarity of 0.5 on what is drawn may be named, from a probability of 0.5 on its kind.
+    From a clarity of 0.5 on what is drawn may be named, from 0.4 on guessed, from a probability of 0.5 on its kind.
     """
     speaker = load_speaker(folder)[0]
     numbers, decoder = speaker.tokenizer.numbers, speaker.decoder
@@ -68,9 +68,9 @@ def settled_and_said(
     speaker._feed = feeding
     decoder.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
     look = replace(speaker.look(picture(), lambda: None), clarity=clarity, marks=marks)
-    least = Thresholds(sure=sure, likely=likely, kind=kind, drawn_kind=0.5, drawn=0.5)
-    record = speaker.settle(look, least, lambda: None).record
-    return record, [speaker.tokenizer.pieces[token] for token in fed]
+    least = Thresholds(sure=sure, likely=likely, kind=kind, drawn_kind=0.5, drawn=0.5, guess=0.4)
+    glimpse = speaker.settle(look, least, lambda: None)
+    return glimpse, [speaker.tokenizer.pieces[token] for token in fed]
 
 
 def test_what_is_not_probable_enough_is_said_with_less_sureness_or_not_at_all(folder: Path) -> None:
@@ -112,6 +112,25 @@ def test_of_what_is_drawn_unclearly_the_kind_is_the_branch_s_or_none(folder: Pat
 
 def test_several_of_what_is_not_known_at_all_are_counted_in_the_record_and_told_of_as_one(folder: Path) -> None:
     for probability, told in ((0.49, "1"), (0.51, "3")):
-        record, pieces = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.4, marks=marks(probability))
-        assert record.count == 3
+        glimpse, pieces = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.4, marks=marks(probability))
+        assert glimpse.record.count == 3
         assert pieces[pieces.index("<count>") + 1] == told
+
+
+@pytest.mark.parametrize(("clarity", "kind", "probability", "guessed"), [
+    (0.41, "cat", 0.6, True), (0.39, "cat", 0.6, False),
+    (0.41, "photo", 0.6, False), (0.41, "photo", 0.4, True),  # another kind is surely no cat, no kind may be one
+])
+def test_a_name_that_is_not_said_is_guessed_where_the_branch_is_sure_enough_and_nothing_speaks_against_it(
+    folder: Path, clarity: float, kind: str, probability: float, guessed: bool
+) -> None:
+    found = replace(marks(probability), kind=kind)
+    glimpse, _ = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=clarity, marks=found)
+    assert glimpse.record.name == ""
+    assert [guess.record.name for guess in glimpse.guesses] == ["tabby cat", "tabby cat"] * guessed
+    assert all(guess.record.count == 3 for guess in glimpse.guesses)  # the second is told of as one
+
+
+def test_what_is_named_or_not_drawn_is_not_guessed_at(folder: Path) -> None:
+    assert settled_and_said(folder, 0.0, 0.0, 0.0, marks=marks(0.9))[0].guesses == ()
+    assert settled_and_said(folder, 1.0, 1.0, 0.0)[0].guesses == ()

@@ -75,6 +75,71 @@ def test_a_thing_that_is_called_otherwise_than_in_the_record_gets_no_name(told_a
     assert (described.answers[0].confidence is None) is (told_as == "coffee")
 
 
+class Guessing(TaughtSpeaker):
+    """Knows the kind of a thing, and may guess its name."""
+
+    def __init__(self, kind: TaughtSpeaker, name: TaughtSpeaker) -> None:
+        super().__init__(kind._sight, kind.tokenizer)
+        self._name = name
+
+    def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
+        return replace(super().see(picture, check, named), guesses=(self._name.see(picture, check),))
+
+    def say(
+        self, glimpse: Glimpse, header: Sequence[str], asked: str, at_most: int, seed: int | None,
+        check: Callable[[], None], until: str = "<eos>",
+    ) -> Said:
+        if header[0] == "<question>":  # where the subject is
+            where = "主体在画面左侧。" if header[1] == "<zh>" else "The subject is on the left."
+            return Said(tokens=tuple(self.tokenizer.encode(where)), ended=True, least=1.0)
+        told = super().say if glimpse.guesses else self._name.say
+        return told(glimpse, header, asked, at_most, seed, check, until)
+
+
+@pytest.mark.parametrize(("kind", "en", "zh"), [
+    ("some kind", "Some kind of animal, perhaps a tabby cat, ", "某种动物，可能是一只虎斑猫，"),
+    ("unsure", "I am unsure what this picture shows, perhaps a tabby cat.",
+     "不确定这张图片拍的是什么，可能是一只虎斑猫。"),
+])
+def test_a_guess_stands_in_the_caption_and_the_facts_and_in_no_prompt(kind: str, en: str, zh: str) -> None:
+    speaker = Guessing(taught()[kind], taught()["cat"])
+    tasks = [prompt_task(kind="caption", language="en"), prompt_task(kind="caption", language="zh"), prompt_task()]
+    described = EmbeddedEngine(speaker, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 60))
+    english, chinese, prompt = (answer.text for answer in described.answers)
+    assert en in english
+    assert zh in chinese
+    assert "tabby" not in prompt
+    assert (described.facts["subject"], described.facts["guess"]) == ("unsure", "tabby cat")
+    assert all(answer.confidence is None for answer in described.answers)
+
+
+def test_a_guess_that_the_decoder_calls_otherwise_is_not_said() -> None:
+    cat, coffee = taught()["cat"], taught()["coffee"]
+    renamed = TaughtSpeaker(coffee._sight, cat.tokenizer)
+    renamed.see = cat.see
+    teller = told(Guessing(taught()["some kind"], renamed))
+    assert teller.guess is None
+    assert "perhaps" not in teller.caption("en", 200, 0)
+
+
+def test_of_several_things_whose_plural_the_decoder_lacks_one_is_guessed() -> None:
+    cat, kind = taught()["cat"], taught()["some kind"]
+    speaker = Guessing(kind, cat)
+    glimpse = speaker.see(PICTURE, lambda: None)
+    wrong = replace(glimpse.guesses[0], record=replace(glimpse.guesses[0].record, name="espresso"))
+    teller = Teller(speaker, replace(glimpse, guesses=(wrong, *glimpse.guesses)), lambda: None)
+    assert "perhaps a tabby cat," in teller.caption("en", 200, 0)
+
+
+@pytest.mark.parametrize(("question", "asked"), [
+    ("Where is the tabby?", True), ("Where is the lighthouse?", False), ("这只虎斑猫在哪里？", True),
+])
+def test_who_asks_for_what_was_guessed_asks_for_the_subject(question: str, asked: bool) -> None:
+    speaker = Guessing(taught()["some kind"], taught()["cat"])
+    answer = told(speaker).answer(question, "zh" if "？" in question else "en", 200)
+    assert (answer in ("The subject is on the left.", "主体在画面左侧。")) is asked
+
+
 BAD = {"another language": "一只猫。一只猫在这里。", "a Chinese word": "A tabby cat 猫.", "nothing": "",
        "a sentence twice": "The tabby cat. The tabby cat.", "a word twice": "The the tabby tabby cat."}
 

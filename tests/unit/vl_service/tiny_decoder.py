@@ -11,7 +11,7 @@ from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.tokens import make_tokenizer, pieces_of, save_tokenizer
 from vl_service.tower import ImageNetTower
 
-LEAST = {"sure": 0.6, "likely": 0.3, "kind": 0.3, "drawn_kind": 0.5, "drawn": 0.0}
+LEAST = {"sure": 0.6, "likely": 0.3, "kind": 0.3, "drawn_kind": 0.5, "drawn": 0.0, "guess": 1.1}
 WORDS = ("a photo of the tabby cat on left right in upper half picture. The main colours are brown and grey. "
          "Let it turn slowly; I am unsure what it is! 一只虎斑猫的照片。画面中央是主要颜色，镜头缓缓推近。")
 
