@@ -1,9 +1,11 @@
-"""The tower's late blocks a second time, taught on drawings: what is drawn, where on the grid, and how many."""
+"""The tower's late blocks once more, taught on drawings: what is drawn, where on the grid, and how many."""
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,6 +46,8 @@ class Drawn:
     """The same on the fine grid, `[B, 17, 17]`."""
     number_BHW: Tensor
     """`[B, 17, 17]`: how many drawn things have their middle in a cell; the sum is their number."""
+    named_BN: Tensor
+    """Logits of what is drawn."""
 
 
 class Branch(nn.Module):
@@ -83,4 +87,21 @@ class Branch(nn.Module):
         both = F.silu(near + F.interpolate(far, size=near.shape[2:], mode="nearest"))
         covered, number = self.map(F.silu(self.join(both))).unbind(1)
         return Drawn(features_BCHW=features_BCHW, where_BHW=self.where(features_BCHW)[:, 0], covered_BHW=covered,
-                     number_BHW=number)
+                     number_BHW=number, named_BN=self.names(features_BCHW.mean((2, 3))))
+
+
+class Branches(nn.ModuleList):
+    """Branches taught apart from one another, which answer together: what only one of them believes counts for less.
+
+    Deep ensembles, Lakshminarayanan et al. 2017.
+    """
+
+    def forward(self, shared_BCHW: Tensor) -> Drawn:
+        """The mean of what they say, of the names that of their probabilities; the features are the first one's."""
+        said = [branch(shared_BCHW) for branch in self]
+        named = torch.stack([drawn.named_BN.float().log_softmax(-1) for drawn in said])
+        where, covered, number = (
+            torch.stack([getattr(drawn, name).float() for drawn in said]).mean(0)
+            for name in ("where_BHW", "covered_BHW", "number_BHW"))
+        return Drawn(features_BCHW=said[0].features_BCHW, where_BHW=where, covered_BHW=covered, number_BHW=number,
+                     named_BN=named.logsumexp(0) - math.log(len(said)))

@@ -8,16 +8,17 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from vl_service.branch import Branch
+from vl_service.branch import Branch, Branches
 from vl_service.decoder import Decoder, DecoderConfig
+from vl_service.eight_bits import unpacked
 from vl_service.speaker import PART_MARKERS, Speaker, Thresholds
 from vl_service.tokens import SPECIALS, Tokenizer, load_tokenizer
 from vl_service.tower import ImageNetTower
 
-WEIGHTS, BRANCH, WORDS, CONFIG = "model.safetensors", "branch.safetensors", "vocabulary.json", "config.json"
-FILES = (WEIGHTS, BRANCH, WORDS, CONFIG)
+WEIGHTS, BRANCHES, WORDS, CONFIG = "model.safetensors", "branches.safetensors", "vocabulary.json", "config.json"
+FILES = (WEIGHTS, BRANCHES, WORDS, CONFIG)
 SIZES = ("vocabulary", "names", "width", "layers", "heads")
 LEAST = ("sure", "likely", "kind", "drawn_kind", "drawn", "guess")
 M = TypeVar("M", bound=nn.Module)
@@ -49,9 +50,9 @@ def load_speaker(folder: Path) -> tuple[Speaker, str]:
     sizes = _sizes(folder / CONFIG, config, tokenizer)
     decoder = _decoder(folder / WEIGHTS, sizes)
     tower = ImageNetTower()
-    branch = _branch(folder / BRANCH, tower.model, sizes.names)
+    branches = _branches(folder / BRANCHES, tower.model, sizes.names)
     kinds = _kinds(folder / CONFIG, config, sizes.names, tokenizer)
-    speaker = Speaker(tower.model, branch, kinds, decoder, tokenizer, _thresholds(folder / CONFIG, config))
+    speaker = Speaker(tower.model, branches, kinds, decoder, tokenizer, _thresholds(folder / CONFIG, config))
     return speaker, f"lite2-{tower.revision}-{_content(folder)}"
 
 
@@ -107,23 +108,33 @@ def _thresholds(file: Path, config: dict[str, Any]) -> Thresholds:
 def _decoder(file: Path, config: DecoderConfig) -> Decoder:
     with torch.device("meta"):
         decoder = Decoder(config)
-    return _filled(decoder, file)
+    return _filled(decoder, _weights(file), file)
 
 
-def _branch(file: Path, tower: nn.Module, names: int) -> Branch:
-    return _filled(Branch(tower, names), file)
+def _branches(file: Path, tower: nn.Module, names: int) -> Branches:
+    """As many as the file holds: their weights begin with their number."""
+    weights = _weights(file)
+    number = len({name.partition(".")[0] for name in weights})
+    return _filled(Branches(Branch(tower, names) for _ in range(number)), weights, file)
 
 
-def _filled(module: M, file: Path) -> M:
-    """The module with a file's weights in float32, frozen."""
+def _weights(file: Path) -> dict[str, Tensor]:
+    """What the file holds, in float32."""
     try:
-        weights = {name: value.float() if value.is_floating_point() else value
-                   for name, value in load_file(file).items()}
-        module.load_state_dict(weights, strict=True, assign=True)
+        weights = unpacked(load_file(file))
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise _damaged(file, error) from error
     if not all(bool(value.isfinite().all()) for value in weights.values()):
         raise _damaged(file, "it holds numbers that are not finite")
+    return weights
+
+
+def _filled(module: M, weights: dict[str, Tensor], file: Path) -> M:
+    """The module with these weights, frozen."""
+    try:
+        module.load_state_dict(weights, strict=True, assign=True)
+    except (RuntimeError, ValueError) as error:
+        raise _damaged(file, error) from error
     return module.eval().requires_grad_(False)
 
 

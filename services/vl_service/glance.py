@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from vl_service.branch import Branch, own_features, shared
+from vl_service.branch import Branches, own_features, shared
 from vl_service.colours import known_colours, lab_from_rgb, nearest_names
 from vl_service.facts import PictureFacts, measure_facts
 from vl_service.kinds import SURE
@@ -47,9 +47,9 @@ class Views:
     boxes_B3: Tensor
     """Centre x, y and side of the closer look in 0..1."""
     drawn_B2C: Tensor
-    """`[B, 2, 512]`: the branch's mean over the whole picture and over the closer look."""
+    """`[B, 2, 512]`: the first branch's mean over the whole picture and over the closer look."""
     named_B2N: Tensor
-    """Logits of the drawn things that the branch tells apart, of both looks."""
+    """Log-probabilities of the drawn things that the branches tell apart, of both looks."""
     where_BP: Tensor
     """`[B, 81]`: how probable it is that a cell of the whole picture shows something drawn."""
     covered_BHW: Tensor
@@ -69,7 +69,7 @@ def square_tensor(square: Image.Image) -> Tensor:
 
 
 @torch.no_grad()
-def look(tower: Any, branch: Branch, squares_B3HW: Tensor) -> Views:
+def look(tower: Any, branches: Branches, squares_B3HW: Tensor) -> Views:
     """Look at uint8 squares `[B, 3, 320, 320]`: once at the whole, once closer.
 
     Closer is at the clearest of what is drawn, or where nothing seems drawn, where the tower's features are strongest.
@@ -79,20 +79,20 @@ def look(tower: Any, branch: Branch, squares_B3HW: Tensor) -> Views:
     pixels = (squares_B3HW.float() - 127) / 128
     whole = F.interpolate(pixels, size=(TOWER_SIDE, TOWER_SIDE), mode="bilinear", antialias=True)
     begun = shared(tower, whole.to(weight.dtype))
-    grid, drawn = own_features(tower, begun), branch(begun)
+    grid, drawn = own_features(tower, begun), branches(begun)
     where = drawn.where_BHW.float().sigmoid()
     boxes = closer(grid, where)
     begun = shared(tower, _cut(pixels, boxes).to(weight.dtype))
     crop = own_features(tower, begun).mean((2, 3))
-    both = torch.stack([seen.features_BCHW.mean((2, 3)) for seen in (drawn, branch(begun))], dim=1)
+    both = (drawn, branches(begun))
     return Views(
         grid_BPC=grid.flatten(2).transpose(1, 2),
         crop_BC=crop,
         boxes_B3=boxes,
         whole_BK=tower._fc(grid.mean((2, 3))),
         close_BK=tower._fc(crop),
-        drawn_B2C=both,
-        named_B2N=branch.names(both),
+        drawn_B2C=torch.stack([seen.features_BCHW.mean((2, 3)) for seen in both], dim=1),
+        named_B2N=torch.stack([seen.named_BN for seen in both], dim=1),
         where_BP=where.flatten(1),
         covered_BHW=drawn.covered_BHW.float().sigmoid(),
         number_B=drawn.number_BHW.float().sum((1, 2)),

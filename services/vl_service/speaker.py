@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from vl_service.branch import Branch
+from vl_service.branch import Branches
 from vl_service.decoder import RECORD_ROOM, TEXT_ROOM, Cache, Decoder, ImageTokens
 from vl_service.facts import PictureFacts
 from vl_service.glance import (
@@ -111,14 +111,14 @@ class Said:
 
 
 class Speaker:
-    """A tower and its branch for drawings, a decoder and its words."""
+    """A tower and its branches for drawings, a decoder and its words."""
 
     def __init__(
-        self, tower: nn.Module, branch: Branch, kinds: Sequence[str], decoder: Decoder, tokenizer: Tokenizer,
+        self, tower: nn.Module, branches: Branches, kinds: Sequence[str], decoder: Decoder, tokenizer: Tokenizer,
         thresholds: Thresholds,
     ) -> None:
-        """`kinds` are those of the branch's names."""
-        self.tower, self.branch, self.kinds, self.decoder = tower, branch, kinds, decoder
+        """`kinds` are those of the branches' names."""
+        self.tower, self.branches, self.kinds, self.decoder = tower, branches, kinds, decoder
         self.tokenizer, self.thresholds = tokenizer, thresholds
         self._lively = {tokenizer.numbers[marker]: marker in LIVELY for marker in PART_MARKERS}
 
@@ -137,7 +137,7 @@ class Speaker:
         measured = [measure(square, width=picture.width, height=picture.height) for square in squares]
         check()
         squares_B3HW = torch.stack([square_tensor(square) for square in squares])
-        views = look(self.tower, self.branch, squares_B3HW)
+        views = look(self.tower, self.branches, squares_B3HW)
         marks = marks_of(views, squares[0], self.kinds)
         check()
         image = tokens_of(views, squares_B3HW, torch.tensor([slots for _, slots in measured]))

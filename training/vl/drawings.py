@@ -1,12 +1,14 @@
 """Cut-outs composed over scenes on the device, thousands a second: what the branch learns from.
 
-One thing a picture, one to four of it, turned, squeezed, tinted, lit and blurred; some pictures show none. They are
-rougher than those of `compose.py`, which the decoder learns from.
+One thing a picture, one to four of it, turned, squeezed, tinted, lit and blurred; some pictures show none. Some things
+are put together of two: what is said of them is said as surely as much of each is there (CutMix, Yun et al. 2019). And
+some are things that no name fits, of which the kind is known: there every name of that kind is as right as the other
+(outlier exposure, Hendrycks et al. 2019). They are rougher than those of `compose.py`, which the decoder learns from.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,9 @@ OUTLINED, EMPTY, SILHOUETTE = 0.2, 0.2, 0.03  # shares: with black outlines, of 
 SPREAD = 0.7  # cells of the fine grid that the middle of a thing is blurred by
 LUMA = (0.299, 0.587, 0.114)
 KEPT_BACK = 10  # one in so many drawings of a thing of several is not for the branch
+OTHERS = 0.12  # share of the things drawn that no name fits
+RECOLOURED = 0.3  # share whose hue is turned
+CLIPART = 2.0  # times as often as an emoji of the same thing: emoji are several to a design, clip-art is new each time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,9 @@ class Composed:
 
     pixels: Tensor
     labels: Tensor
+    """Names, none at all, or behind that the kinds of what has no name; of what is put together the first thing's."""
+    targets_BN: Tensor
+    """How right each name is, and none at all behind them; sums to one."""
     covered_BHW: Tensor
     """`[B, 17, 17]`: the share of each cell that shows something drawn."""
     middles_BHW: Tensor
@@ -60,25 +68,36 @@ def named_concepts(concepts: Sequence[Concept]) -> list[int]:
 
 
 class Drawings:
-    """Cut-outs and scenes on the device. `files` are lists of names, one a label; empty lists are never drawn."""
+    """Cut-outs and scenes on the device."""
 
-    def __init__(self, stock: Stock, files: Sequence[Sequence[str]], scenes_N3HW: Tensor) -> None:
+    def __init__(
+        self, stock: Stock, files: Sequence[Sequence[str]], scenes_N3HW: Tensor, *,
+        others: Mapping[str, Sequence[str]] | None = None, kinds: Sequence[str] = (), joined: float = 0.0,
+        recoloured: float = RECOLOURED,
+    ) -> None:
+        """`files` are lists of cut-outs, one a name; of empty ones nothing is drawn. `others` are those that no name
+        fits, by their kind; `kinds` are the names'. A share `joined` of the things is put together of two.
+        """
         device = scenes_N3HW.device
-        names = [name for some in files for name in some]
+        others = others or {}
+        listed = [*files, [], *others.values()]
+        names = [name for some in listed for name in some]
         self.cutouts = torch.stack([_padded(stock.cutouts[name]) for name in names]).to(device)
-        counts = torch.tensor([len(some) for some in files])
-        self.first = (counts.cumsum(0) - counts).to(device)
-        self.counts = counts.to(device)
-        self.none = len(files)
+        self.labels = torch.tensor([label for label, some in enumerate(listed) for _ in some], device=device)
+        self.shares = _shares(listed, len(files)).to(device)
+        self.none, self.joined, self.recoloured = len(files), joined, recoloured
+        self.targets_LN = torch.cat([torch.eye(len(files) + 1), *(_of_kind(kind, kinds) for kind in others)]).to(device)
         self.scenes = scenes_N3HW
 
     def batch(self, size: int) -> Composed:
         """So many pictures."""
         device = self.scenes.device
-        labels = torch.multinomial(self.counts.sqrt(), size, replacement=True)  # people look more different than kiwis
-        which = self.first[labels] + (torch.rand(size, device=device) * self.counts[labels]).long()
+        which = torch.multinomial(self.shares, size, replacement=True)
+        labels, pieces = self.labels[which], self.cutouts[which].float() / 255
+        order = torch.randperm(size, device=device)
+        pieces, second = _joined(pieces, pieces[order], torch.rand(size, device=device) < self.joined)
         canvas = self._scenes(size)
-        pieces = outlined(_tinted(self.cutouts[which].float() / 255))
+        pieces = outlined(_tinted(pieces, self.recoloured))
         number = torch.multinomial(torch.tensor([0.55, 0.16, 0.15, 0.14], device=device), size, replacement=True) + 1
         number[torch.rand(size, device=device) < NONE_SHARE] = 0
         places = _places(number)
@@ -95,8 +114,10 @@ class Drawings:
         area = torch.stack([alpha.sum((1, 2, 3)) for alpha in alphas], 1)
         middles = _middles(places[..., :2]) * (area > area.amax(1, keepdim=True) / 3)[..., None, None]
         middles *= (area > 0)[..., None, None]
+        targets = (1 - second) * self.targets_LN[labels] + second * self.targets_LN[labels[order]]
         return Composed(
             pixels=(pixels * 255 - 127) / 128, labels=torch.where(number > 0, labels, self.none),
+            targets_BN=torch.where(number[:, None] > 0, targets, self.targets_LN[self.none]),
             covered_BHW=F.adaptive_avg_pool2d((covered > 0.5).float(), FINE_GRID)[:, 0], middles_BHW=middles.sum(1),
         )
 
@@ -109,6 +130,38 @@ class Drawings:
         zero = torch.zeros_like(x)
         matrix = torch.stack([torch.stack([side * flip, zero, x], 1), torch.stack([zero, side, y], 1)], 1)
         return _sampled(scenes, matrix)
+
+
+def _shares(listed: Sequence[Sequence[str]], names: int) -> Tensor:
+    """How often each drawing of these lists is shown; those behind the names share `OTHERS`."""
+    found: list[Tensor] = []
+    for some in listed:
+        each = torch.tensor([CLIPART if "clipart" in name else 1.0 for name in some])
+        found.append(each / each.sum() * len(some) ** 0.5)  # people look more different than kiwis
+    known, others = (torch.cat([torch.zeros(0), *part]) for part in (found[:names], found[names:]))
+    if len(others):
+        known, others = known / known.sum() * (1 - OTHERS), others / others.sum() * OTHERS
+    return torch.cat([known, others])
+
+
+def _of_kind(kind: str, kinds: Sequence[str]) -> Tensor:
+    """`[1, N + 1]`: every name of the kind alike, or every name if none is of it."""
+    fitting = torch.tensor([[float(one == kind) for one in kinds] + [0.0]])
+    if not fitting.any():
+        fitting[:, :-1] = 1.0
+    return fitting / fitting.sum()
+
+
+def _joined(pieces: Tensor, others: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The chosen ones cut along a line near their middle, beyond it the other; and that one's share, `[B, 1]`."""
+    size, device = len(pieces), pieces.device
+    angle = torch.rand(size, 1, 1, 1, device=device) * 2 * math.pi
+    beyond = (torch.rand(size, 1, 1, 1, device=device) - 0.5) * 0.8
+    cells = torch.linspace(-1, 1, SIDE, device=device)
+    far = cells.view(1, 1, 1, -1) * angle.cos() + cells.view(1, 1, -1, 1) * angle.sin() > beyond
+    far &= chosen.view(-1, 1, 1, 1)
+    here, there = ((alpha * kept).sum((1, 2, 3)) for alpha, kept in ((pieces[:, 3:], ~far), (others[:, 3:], far)))
+    return torch.where(far, others, pieces), (there / (here + there).clamp(min=1e-6))[:, None]
 
 
 def _padded(cutout: Image.Image) -> Tensor:
@@ -162,7 +215,7 @@ def _placed(pieces: Tensor, place: Tensor, squeeze: Tensor, lean: Tensor) -> Ten
     return torch.cat([placed[:, :3] / placed[:, 3:].clamp(min=1e-3), placed[:, 3:]], dim=1).clamp(0, 1)
 
 
-def _tinted(pieces: Tensor) -> Tensor:
+def _tinted(pieces: Tensor, recoloured: float) -> Tensor:
     """Other hands take other colours: of some the hue is turned, the colour taken away, the contrast changed."""
     size, device = len(pieces), pieces.device
     rgb, alpha = pieces[:, :3], pieces[:, 3:]
@@ -170,7 +223,7 @@ def _tinted(pieces: Tensor) -> Tensor:
     saturation = torch.rand(size, 1, 1, 1, device=device) * 1.4
     saturation = torch.where(torch.rand_like(saturation) < 0.5, torch.ones_like(saturation), saturation)
     rgb = grey + (rgb - grey) * saturation
-    turned = torch.rand(size, device=device) < 0.3
+    turned = torch.rand(size, device=device) < recoloured
     orders = torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1], [1, 0, 2], [2, 1, 0]], device=device)
     order = orders[torch.where(turned, torch.randint(6, (size,), device=device), 0)]
     rgb = rgb.gather(1, order[:, :, None, None].expand_as(rgb))

@@ -10,7 +10,7 @@ import re
 import tomllib
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -142,8 +142,8 @@ def _drawings(data: Path, sets: list[IconSet], rows: list[Label], packed: set[st
                     seen.add(svg)
                     ending = f"-{number + 1}" if number else ""
                     yield Drawing(file=f"{FOLDER}/{one.name}-{code}{ending}.webp", origin=one.name, code=code, svg=svg)
-        pixels = folder / f"{code}-fe0f.webp"
-        if code not in packed and pixels.exists():
+        pixels = next((file for file in (folder / f"{code}-fe0f.webp", folder / f"{code}.webp") if file.exists()), None)
+        if code not in packed and pixels is not None:
             yield Drawing(file=f"{FOLDER}/{_3D}-{code}.webp", origin=_3D, code=code, svg="", pixels=pixels)
 
 
@@ -184,6 +184,15 @@ def with_further(concepts: list[Concept], data: Path) -> tuple[list[Concept], li
     grown = [replace(concept, files=(*concept.files, *(drawing.file for drawing in chosen.get(en, ()))))
              for en, concept in sorted(by_name.items())]
     return grown, [drawing for some in chosen.values() for drawing in some]
+
+
+def drawings_of_emoji(data: Path, labels: Container[str]) -> Iterator[tuple[str, Drawing]]:
+    """(label, drawing) in every set and in Fluent's 3-D one, of the emoji that are labelled so."""
+    rows, _, _ = _emojibase(data)
+    rows = [row for row in rows if row["label"] in labels]
+    label_of = {bare(row["hexcode"]): row["label"] for row in rows}
+    for drawing in _drawings(data, read_sets(data), rows, set()):
+        yield label_of[drawing.code], drawing
 
 
 @cache

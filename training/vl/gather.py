@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.vl.compose import SIDE, Stock, Truth, compose, held_combination
-from vl_service.branch import Branch
+from vl_service.branch import Branches
 from vl_service.facts import PictureFacts
 from vl_service.glance import look, measure, name_tokens, thumbnails
 
@@ -123,7 +123,7 @@ def make_pool(context: ForkContext, workers: int) -> Pool:
 
 
 def gather(
-    jobs: Iterator[Drawn | None], tower: Any, branch: Branch, device: str, number: int, seconds: float
+    jobs: Iterator[Drawn | None], tower: Any, branches: Branches, device: str, number: int, seconds: float
 ) -> Gallery:
     """Look at every picture that the workers draw, `number` at most; after so many seconds no more are drawn."""
     started = time.monotonic()
@@ -139,7 +139,7 @@ def gather(
         if time.monotonic() - started > seconds:
             _STOPPED.set()
         squares = torch.from_numpy(drawn.squares_BHW3).to(device).permute(0, 3, 1, 2).contiguous()
-        views = look(tower, branch, squares)
+        views = look(tower, branches, squares)
         names, name_levels = name_tokens(views.named_B2N)
         grid[len(truths) : len(truths) + len(squares)] = views.grid_BPC
         for name, value in (

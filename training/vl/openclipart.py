@@ -48,6 +48,11 @@ def _drawings(
             raise ValueError(f"{path}: training shows no {name}")
         if subject_of(path) in held:
             raise ValueError(f"{path}: evaluation alone sees a drawing of that name")
-        stem = re.sub(r"[^a-z0-9]+", "-", path.removesuffix(".png").lower())
-        yield name, Drawing(file=f"{FOLDER}/{ORIGIN}-{stem}.webp", origin=ORIGIN, code=path, svg="",
-                            pixels=data / _PIXELS / path)
+        yield name, clipart_drawing(path, data)
+
+
+def clipart_drawing(path: str, data: Path) -> Drawing:
+    """The drawing at a path within the package."""
+    stem = re.sub(r"[^a-z0-9]+", "-", path.removesuffix(".png").lower())
+    return Drawing(file=f"{FOLDER}/{ORIGIN}-{stem}.webp", origin=ORIGIN, code=path, svg="",
+                   pixels=data / _PIXELS / path)

@@ -19,9 +19,10 @@ from training.pack import SOURCES, VL_SOURCES, write_sources_page
 from training.vl.concepts import build_concepts, save_concepts
 from training.vl.further import ALPHA_QUALITY, FOLDER, QUALITY, rasterise, source_records, with_further
 from training.vl.openclipart import read_table, with_clipart
+from training.vl.others import other_drawings, save_others
 
 PHOTO_MAX_PX = 640
-MAX_PACK_BYTES = 40 * 2**20
+MAX_PACK_BYTES = 48 * 2**20
 
 
 def main() -> None:
@@ -35,10 +36,12 @@ def main() -> None:
     concepts, drawings = with_further(plain, DATA)
     held = {file for concept in plain for file in concept.held_files}
     sources = json.loads((DATA / SOURCES).read_text("utf-8"))
-    concepts, clipart = with_clipart(
-        concepts, read_table(), (row["source"] for row in sources if row["file"] in held), DATA)
-    drawings += clipart
+    held_sources = [row["source"] for row in sources if row["file"] in held]
+    concepts, clipart = with_clipart(concepts, read_table(), held_sources, DATA)
+    others = other_drawings(DATA, held_sources)
+    drawings += clipart + [drawing for _, drawing in others]
     save_concepts(concepts, out / "concepts.json")
+    save_others(others, out)
     for file in sorted((DATA / "pack/photos").glob("*.jpg")):
         picture = Image.open(file)
         picture.thumbnail((PHOTO_MAX_PX, PHOTO_MAX_PX), Image.Resampling.LANCZOS)

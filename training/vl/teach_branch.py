@@ -63,10 +63,10 @@ def _loss(tower: Any, branch: Branch, shown: Composed, device: str) -> tuple[tor
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         drawn = branch(begun, DROPPED)
         logits = branch.names(F.dropout(drawn.features_BCHW.mean((2, 3)), DROPOUT))
-    name = F.cross_entropy(logits.float(), shown.labels, label_smoothing=SMOOTHING)
+    name = F.cross_entropy(logits.float(), shown.targets_BN, label_smoothing=SMOOTHING)
     place = F.binary_cross_entropy_with_logits(drawn.where_BHW.float(), F.adaptive_avg_pool2d(shown.covered_BHW, GRID))
     loss = name + WHERE_WEIGHT * place + MAPS_WEIGHT * maps_loss(drawn, shown.covered_BHW, shown.middles_BHW)
-    return loss, (logits.argmax(-1) == shown.labels).float().mean()
+    return loss, (logits.argmax(-1) == shown.targets_BN.argmax(-1)).float().mean()
 
 
 def maps_loss(drawn: Drawn, covered_BHW: torch.Tensor, middles_BHW: torch.Tensor) -> torch.Tensor:
@@ -98,9 +98,20 @@ def named_right(tower: Any, branch: Branch, drawings: Drawings, batches: int, si
     right = total = 0
     for _ in range(batches):
         shown = drawings.batch(size)
-        grid = branch(shared(tower, read(tower, shown)).to(branch.names.weight.dtype)).features_BCHW
+        begun = shared(tower, read(tower, shown)).to(branch.names.weight.dtype)
         some = shown.labels != drawings.none
-        named = branch.names(grid.mean((2, 3)))[:, :-1].argmax(-1)
+        named = branch(begun).named_BN[:, :-1].argmax(-1)
         right += int((named == shown.labels)[some].sum())
         total += int(some.sum())
     return right / max(1, total)
+
+
+@torch.no_grad()
+def surenesses(tower: Any, branch: Branch, drawings: Drawings, batches: int, size: int) -> torch.Tensor:
+    """How probable the branch finds its best name, of every picture with something drawn on it."""
+    found = []
+    for _ in range(batches):
+        shown = drawings.batch(size)
+        begun = shared(tower, read(tower, shown)).to(branch.names.weight.dtype)
+        found.append(branch(begun).named_BN.float().softmax(-1)[shown.labels != drawings.none, :-1].amax(-1))
+    return torch.cat(found)

@@ -7,10 +7,10 @@ name is wrong. Each cut-out is turned, tinted or cut first, since the decoder kn
 A name is said at all from where it is right more often than wrong; a name surely, and a kind, from where they are right
 nine times in ten.
 
-Before that the branch must be right about what is drawn, nineteen times in twenty. It has not seen the drawings that
-were kept back from it: they count as right where it names them. As many count as strangers: the thing's own name is
-taken away from the branch, and whatever it then says is wrong. Of both the kind may still be right. What is not named
-may be guessed from where on the branch is right more often than wrong, if it is a thing that it knows.
+Before that the branches must be right about what is drawn, nine times in ten. They have not seen the drawings that were
+kept back from them: those count as right where they are named. As many are drawings, kept back too, of things that no
+name fits, and whatever these are named is wrong. Of both the kind may still be right. What is not named may be guessed
+from where on the branches are right more often than wrong, if it is a thing that they know.
 """
 
 import argparse
@@ -26,6 +26,7 @@ import torch
 from training.vl.compose import SIDE, Stock, compose, load_stock
 from training.vl.concepts import load_concepts
 from training.vl.drawings import named_concepts, own_files
+from training.vl.others import OfKind, as_concepts, load_others
 from training.vl.verdicts import kind_words, names_it, words_of_concept
 from vl_service.embedded_checkpoint import CONFIG, load_speaker
 from vl_service.glance import clarity, look, square_tensor
@@ -34,7 +35,6 @@ from vl_service.pictures import Picture
 from vl_service.speaker import Speaker, Thresholds, views_of
 
 SURELY_RIGHT = 0.9
-PLAINLY_RIGHT = 0.95  # of what is drawn: real strangers are named three times as often as those that are made here
 NAMING, KINDS = (Thresholds(sure=least, likely=least, kind=0.0, drawn_kind=0.0, drawn=0.0, guess=1.1)
                  for least in (0.0, 1.1))
 
@@ -49,13 +49,13 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fresh:
-    """What the branch says of drawings that it sees for the first time."""
+    """What the branches say of drawings that they see for the first time."""
 
     names: list[Named]
     kinds: list[Named]
     """Of the same pictures in the same order."""
     own: list[Named]
-    """Those of the names that had not been taken away."""
+    """Those of the names that are of known things."""
 
     def nameless(self, drawn: float) -> list[Named]:
         """The kinds that are said: those of pictures whose name is not."""
@@ -64,17 +64,17 @@ class Fresh:
 
 def choose(names: Sequence[Named], kinds: Sequence[Named], fresh: Fresh) -> Thresholds:
     """Thresholds that serve these names, and these kinds said in their place, best."""
-    likely, drawn = worth_saying(names), surely_right(fresh.names, PLAINLY_RIGHT)
+    likely, drawn = worth_saying(names), surely_right(fresh.names)
     guessed = [name for name in fresh.own if name.probability < drawn]
     return Thresholds(sure=max(likely, surely_right(names)), likely=likely, kind=surely_right(kinds),
                       drawn_kind=surely_right(fresh.nameless(drawn)), drawn=drawn, guess=worth_saying(guessed))
 
 
-def surely_right(said: Sequence[Named], share: float = SURELY_RIGHT) -> float:
-    """The least from where on this share of it is right."""
+def surely_right(said: Sequence[Named]) -> float:
+    """The least from where on nine in ten of it are right."""
     ranked = sorted(said, key=lambda one: -one.probability)
     right = np.cumsum([one.right for one in ranked])
-    good = np.nonzero(right / np.arange(1, len(ranked) + 1) >= share)[0]
+    good = np.nonzero(right / np.arange(1, len(ranked) + 1) >= SURELY_RIGHT)[0]
     return _below(ranked, int(good[-1])) if len(good) else 1.0
 
 
@@ -120,30 +120,29 @@ def said_of_pictures(
 
 
 @torch.inference_mode()
-def drawn_for_the_first_time(speaker: Speaker, stock: Stock, count: int, seed: int) -> Fresh:
-    """What the branch says of drawings kept back from it, and of each again, its own name taken away."""
+def drawn_for_the_first_time(speaker: Speaker, stock: Stock, others: OfKind, count: int, seed: int) -> Fresh:
+    """What the branches say of drawings kept back from them, in turn of a known thing and of one without a name."""
     rng = random.Random(seed)
     fresh = [replace(concept, files=tuple(sorted({*concept.files} - {*own_files(concept)})))
              for concept in stock.concepts]
-    stock = replace(stock, concepts=tuple(fresh))
-    label_of = {at: label for label, at in enumerate(named_concepts(stock.concepts))}
+    label_of = {at: label for label, at in enumerate(named_concepts(fresh))}
     known = [at for at, concept in enumerate(fresh) if concept.role == "known" and concept.files]
+    nameless = [at for at, concept in enumerate(as_concepts(others), start=len(fresh)) for _ in concept.files]
+    stock = replace(stock, concepts=(*fresh, *as_concepts(others)))
     said = Fresh(names=[], kinds=[], own=[])
-    for _ in range(count):
-        at = rng.choice(known)
+    for turn in range(2 * count):
+        at = rng.choice(nameless if turn % 2 else known)
         square, _ = compose(stock, rng, at)
-        views = look(speaker.tower, speaker.branch, torch.stack([square_tensor(view) for view in views_of(square)]))
-        right = int(views.named_B2N.softmax(-1).mean((0, 1)).argmax()) == label_of[at]
-        nameless = views.named_B2N.clone()
-        nameless[..., label_of[at]] = -torch.inf
-        for seen, named in ((views, right), (replace(views, named_B2N=nameless), False)):
-            marks = marks_of(seen, square, speaker.kinds)
-            if marks is not None:  # else it was taken for a scene without drawings
-                name = Named(probability=clarity(seen.named_B2N), right=named)
-                said.names.append(name)
-                if seen is views:
-                    said.own.append(name)
-                said.kinds.append(Named(probability=marks.probability, right=marks.kind == fresh[at].kind_en))
+        views = look(speaker.tower, speaker.branches, torch.stack([square_tensor(view) for view in views_of(square)]))
+        marks = marks_of(views, square, speaker.kinds)
+        if marks is None:
+            continue  # it was taken for a scene without drawings
+        best = int(views.named_B2N.softmax(-1).mean((0, 1)).argmax())
+        name = Named(probability=clarity(views.named_B2N), right=best == label_of.get(at))
+        said.names.append(name)
+        said.kinds.append(Named(probability=marks.probability, right=marks.kind == stock.concepts[at].kind_en))
+        if at in label_of:
+            said.own.append(name)
     return said
 
 
@@ -159,9 +158,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1200)
     options = parser.parse_args()
     speaker, _ = load_speaker(options.model)
-    stock = load_stock(options.data, load_concepts(options.data / "concepts.json"), evaluation=False)
-    fresh = drawn_for_the_first_time(speaker, stock, options.pictures, seed=12)
-    drawn = surely_right(fresh.names, PLAINLY_RIGHT)
+    concepts, (_, others) = load_concepts(options.data / "concepts.json"), load_others(options.data)
+    stock = load_stock(options.data, [*concepts, *as_concepts(others)], evaluation=False)
+    stock = replace(stock, concepts=tuple(concepts))
+    fresh = drawn_for_the_first_time(speaker, stock, others, options.pictures, seed=12)
+    drawn = surely_right(fresh.names)
     names, kinds = said_of_pictures(speaker, stock, options.pictures, seed=11, drawn=drawn)
     chosen = choose(names, kinds, fresh)
     nameless = fresh.nameless(chosen.drawn)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.vl.compose import Stock
 from training.vl.concepts import Concept
-from training.vl.drawings import Drawings, kept_back, named_concepts, outlined, own_files
+from training.vl.drawings import OTHERS, Drawings, kept_back, named_concepts, outlined, own_files
 from training.vl.teach_branch import NEW, maps_loss, teach
 from vl_service.branch import FINE_GRID, Branch, Drawn, shared
 from vl_service.glance import TOWER_SIDE
@@ -127,7 +127,7 @@ def test_several_things_lie_mostly_apart(drawings: Drawings) -> None:
 
 def drawn(covered: Tensor, middles: Tensor) -> Drawn:
     nothing = torch.zeros(1)
-    return Drawn(features_BCHW=nothing, where_BHW=nothing, covered_BHW=covered, number_BHW=middles)
+    return Drawn(features_BCHW=nothing, where_BHW=nothing, covered_BHW=covered, number_BHW=middles, named_BN=nothing)
 
 
 def test_maps_that_tell_the_truth_have_the_least_loss(drawings: Drawings) -> None:
@@ -153,6 +153,31 @@ def test_teaching_changes_every_part_of_the_branch_and_leaves_the_tower(drawings
     assert all(torch.equal(value, kept[name]) for name, value in tower.state_dict().items())
     with torch.inference_mode():
         assert taught(shared(tower, torch.zeros(1, 3, TOWER_SIDE, TOWER_SIDE))).number_BHW.isfinite().all()
+
+
+def test_what_has_no_name_is_as_likely_any_of_its_kind_and_what_is_put_together_both_by_their_share() -> None:
+    stock = stock_of({"square.webp": (100, 100), "bar.webp": (120, 30)})
+    scenes = torch.zeros(2, 3, 320, 320, dtype=torch.uint8)
+    kinds = ["tool", "bird", "tool"]
+    torch.manual_seed(8)
+    alone = Drawings(stock, [["square.webp"], [], []], scenes, others={"tool": ["bar.webp"]}, kinds=kinds).batch(200)
+    tools = alone.targets_BN[alone.labels == 4]
+    assert len(tools) > 0
+    assert torch.equal(tools[0], torch.tensor([0.5, 0.0, 0.5, 0.0]))
+    torch.testing.assert_close(alone.targets_BN.sum(1), torch.ones(200))
+    joined = Drawings(stock, [["square.webp"], ["bar.webp"], []], scenes, joined=1.0).batch(200)
+    both = joined.targets_BN[(joined.targets_BN[:, :2] > 0).all(1)]
+    assert len(both) > 20
+    torch.testing.assert_close(joined.targets_BN.sum(1), torch.ones(200))
+    assert bool((joined.targets_BN[joined.labels == joined.targets_BN.shape[1] - 1, :-1] == 0).all())
+    assert both[:, 0].std() > 0.05  # the line is not always at the same place
+
+
+def test_drawings_without_a_name_are_shown_as_often_as_they_should_be() -> None:
+    stock = stock_of({"square.webp": (100, 100), "bar.webp": (120, 30)})
+    drawings = Drawings(stock, [["square.webp"]] * 9, torch.zeros(2, 3, 320, 320, dtype=torch.uint8),
+                        others={"tool": ["bar.webp"]}, kinds=["tool"] * 9)
+    assert float(drawings.shares[drawings.labels > drawings.none].sum()) == pytest.approx(OTHERS)
 
 
 def test_an_outline_is_black_lies_on_edges_and_takes_nothing_from_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vl_service.branch import FINE_GRID, START, Branch, own_features, shared
+from vl_service.branch import FINE_GRID, START, Branch, Branches, own_features, shared
 from vl_service.glance import CLOSEST, CLOSEST_DRAWN, GRID, clarity, closer
 from vl_service.tower import ImageNetTower
 
@@ -39,7 +39,23 @@ def test_a_branch_sees_the_same_grid_as_the_tower(tower: ImageNetTower, pixels: 
         assert drawn.features_BCHW.shape == (2, 512, GRID, GRID)
         assert drawn.where_BHW.shape == (2, GRID, GRID)
         assert drawn.covered_BHW.shape == drawn.number_BHW.shape == (2, FINE_GRID, FINE_GRID)
-        assert branch.names(drawn.features_BCHW.mean((2, 3))).shape == (2, 3)
+        assert drawn.named_BN.shape == (2, 3)
+
+
+def test_branches_answer_with_the_mean_of_what_each_believes_and_one_alone_as_it_is(
+    tower: ImageNetTower, pixels: torch.Tensor
+) -> None:
+    torch.manual_seed(5)
+    several = Branches(Branch(tower.model, 3) for _ in range(3)).eval()
+    with torch.inference_mode():
+        begun = shared(tower.model, pixels)
+        apart, together, alone = [branch(begun) for branch in several], several(begun), Branches([several[1]])(begun)
+    believed = torch.stack([drawn.named_BN.softmax(-1) for drawn in apart]).mean(0)
+    torch.testing.assert_close(together.named_BN.exp(), believed)
+    torch.testing.assert_close(alone.named_BN.exp(), apart[1].named_BN.softmax(-1))
+    for name in ("where_BHW", "covered_BHW", "number_BHW"):
+        torch.testing.assert_close(getattr(together, name), torch.stack([getattr(one, name) for one in apart]).mean(0))
+    assert torch.equal(together.features_BCHW, apart[0].features_BCHW)
 
 
 def drawn(*cells: tuple[int, int, float]) -> torch.Tensor:

@@ -213,8 +213,8 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
 
 @pytest.mark.parametrize(("damage", "words"), [
     (_without("model.safetensors"), "lacks model.safetensors"), (_without("vocabulary.json"), "lacks vocabulary.json"),
-    (_without("branch.safetensors"), "lacks branch.safetensors"),
-    (_text("branch.safetensors", "weights"), "branch.safetensors is damaged"),
+    (_without("branches.safetensors"), "lacks branches.safetensors"),
+    (_text("branches.safetensors", "weights"), "branches.safetensors is damaged"),
     (_a_kind_too_few, "`kinds` needs 15 words"),
     (_fewer_drawn_things, "model.safetensors is damaged"),
     (_without("config.json"), "lacks config.json"), (_cut_weights, "model.safetensors is damaged"),
@@ -249,6 +249,6 @@ def test_embedded_is_found_in_the_folder_of_models_and_any_such_folder_by_its_pa
 
 
 def test_there_is_no_silent_fallback_where_the_checkpoint_is_missing(tmp_path: Path) -> None:
-    every = r"model\.safetensors, branch\.safetensors, vocabulary\.json, config\.json"
+    every = r"model\.safetensors, branches\.safetensors, vocabulary\.json, config\.json"
     with pytest.raises(EmbeddedCheckpointError, match=every):
         load_engine(Settings(models_dir=tmp_path))

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from vl_service.branch import Branch
+from vl_service.branch import Branch, Branches
 from vl_service.decoder import Decoder, DecoderConfig
+from vl_service.eight_bits import packed
 from vl_service.tokens import make_tokenizer, pieces_of, save_tokenizer
 from vl_service.tower import ImageNetTower
 
@@ -23,15 +24,12 @@ def save_tiny_decoder(folder: Path, *, seed: int = 3, loud: float = 8.0) -> Path
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         decoder = Decoder(config)
-        branch = Branch(ImageNetTower().model, config.names)
-    weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in decoder.state_dict().items()}
-    for name, value in weights.items():
-        if value.ndim == 2:
-            weights[name] = (value * loud).contiguous()
+        tower = ImageNetTower().model
+        branches = Branches(Branch(tower, config.names) for _ in range(2))
+    weights = {name: value * loud if value.ndim == 2 else value for name, value in decoder.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / "model.safetensors")
-    save_file({name: (value.half() if value.is_floating_point() else value).contiguous()
-               for name, value in branch.state_dict().items()}, folder / "branch.safetensors")
+    save_file(packed(weights), folder / "model.safetensors")
+    save_file(packed(branches.state_dict()), folder / "branches.safetensors")
     save_tokenizer(tokenizer, folder / "vocabulary.json")
     write_config(folder, config.as_dict() | {"kinds": ["cat"] * (config.names - 1), "thresholds": LEAST})
     return folder
