@@ -148,8 +148,8 @@ class Speaker:
     def settle(self, look: Look, thresholds: Thresholds, check: Callable[[], None]) -> Glimpse:
         """The likeliest record, except that what is not probable enough is said with less sureness, or not at all.
 
-        Of what is drawn the branch says how many and in which colour, and without a name the kind. A name of that kind
-        may then be guessed.
+        Of what is drawn the branches say how many and in which colour, and without a name the kind. A name may then be
+        guessed; if it is of another kind, that is not said either.
         """
         numbers = self.tokenizer.numbers
         likeliest = spoken = self._record(look, [], check)
@@ -160,18 +160,24 @@ class Speaker:
                 name = spoken.name
                 spoken = replace(self._record(look, [numbers[first]], check), name=name)
         unsure = spoken.tokens[0] == numbers["<unsure>"]
-        if unsure and (kind := self._kind(look, spoken, thresholds)) is not None:
+        guess = self._guess(look, likeliest, thresholds) if unsure else None
+        if unsure and (kind := self._kind(look, spoken, guess, thresholds)) is not None:
             forced = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(kind), numbers["<count>"]]
             sureness = spoken.kind if look.marks is None else look.marks.probability
             spoken = replace(self._record(_one(look) if kind == UNKNOWN else look, forced, check), kind=sureness)
         glimpse = self._glimpse(look, spoken)
-        if unsure and look.marks is not None and look.clarity >= thresholds.guess:
-            guess = self._glimpse(look, likeliest)
-            if guess.record.name and glimpse.record.kind in ("", guess.record.kind):
-                several = look.marks.count > 1  # of which the decoder may not know the plural
-                as_one = [self._glimpse(look, self._record(_one(look), [], check))] * several
-                return replace(glimpse, guesses=(guess, *as_one))
-        return glimpse
+        if guess is None or look.marks is None:
+            return glimpse
+        several = look.marks.count > 1  # of which the decoder may not know the plural
+        as_one = [self._glimpse(look, self._record(_one(look), [], check))] * several
+        return replace(glimpse, guesses=(guess, *as_one))
+
+    def _guess(self, look: Look, likeliest: Spoken, thresholds: Thresholds) -> Glimpse | None:
+        """What is drawn with the name that the decoder would have said, where that may be guessed."""
+        if look.marks is None or look.clarity < thresholds.guess:
+            return None
+        guess = self._glimpse(look, likeliest)
+        return guess if guess.record.name else None
 
     def _glimpse(self, look: Look, spoken: Spoken) -> Glimpse:
         pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]
@@ -180,11 +186,12 @@ class Speaker:
             record = replace(record, count=look.marks.count)
         return Glimpse(record=record, facts=look.facts, cache=spoken.cache)
 
-    def _kind(self, look: Look, spoken: Spoken, thresholds: Thresholds) -> str | None:
-        """The kind to say in place of the decoder's own, if any."""
-        if look.marks is not None:
-            return look.marks.kind if look.marks.probability >= thresholds.drawn_kind else UNKNOWN
-        return UNKNOWN if spoken.kind < thresholds.kind else None
+    def _kind(self, look: Look, spoken: Spoken, guess: Glimpse | None, thresholds: Thresholds) -> str | None:
+        """The kind to say in place of the decoder's own, if any: where the guess is of another, neither is known."""
+        if look.marks is None:
+            return UNKNOWN if spoken.kind < thresholds.kind else None
+        kind = look.marks.kind if look.marks.probability >= thresholds.drawn_kind else UNKNOWN
+        return UNKNOWN if guess is not None and guess.record.kind != kind else kind
 
     def _known(self, marks: Marks | None) -> dict[int, list[int]]:
         """What follows a marker of the record, the next marker included, as the branch knows it."""

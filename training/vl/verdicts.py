@@ -1,9 +1,11 @@
 """Whether a text about a picture says what is true of it: names, colours, places, numbers, language, repetition."""
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 from contracts.describe import Language
 from training.vl.compose import Truth
@@ -15,6 +17,7 @@ from vl_service.polish import in_language, length, sentences
 from vl_service.profiles import Profile
 
 Words = dict[Language, frozenset[str]]
+BROADER = Path(__file__).parent / "broader.toml"
 
 _UNSURE = {
     "en": re.compile(r"\bunsure\b|\bnot (?:quite |entirely )?sure\b|\bcan(?:no|')t (?:tell|name|say)\b|\buncertain\b|"
@@ -103,13 +106,24 @@ def kind_words(concept: Concept) -> Words:
     return {"en": frozenset({concept.kind_en, group.en}), "zh": frozenset({concept.kind_zh, group.zh})}
 
 
+@cache
+def _broader() -> dict[str, dict[Language, list[str]]]:
+    return tomllib.loads(BROADER.read_text("utf-8"))
+
+
+def broader_words(concept: Concept) -> Words:
+    """Names that are true of a thing of no training picture: a lab coat is a coat."""
+    words = _broader().get(concept.en, {})
+    return {language: frozenset(words.get(language, ())) for language in ("en", "zh")}
+
+
 def invents_nothing(text: str, concept: Concept, language: Language) -> bool:
-    """Of a thing of no known kind: it is named after all, or its broader kind, or the text says that it is unsure.
+    """Of a thing of no known kind: it is named after all, or more broadly, or the text says that it is unsure.
 
     Only the first sentence counts; later ones speak of the surroundings. "Some kind of" a wrong kind is an invention.
     """
     first = (sentences(text) or [""])[0].lower()
-    if names_it(first, words_of_concept(concept), language) or names_it(first, kind_words(concept), language):
+    if any(names_it(first, words(concept), language) for words in (words_of_concept, kind_words, broader_words)):
         return True
     return bool(_UNSURE[language].search(first)) and not _SOME_KIND[language].search(first)
 

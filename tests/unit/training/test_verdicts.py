@@ -1,11 +1,14 @@
 """Each judge of texts passes what is true of the picture and fails what is not, in both languages."""
 
+import tomllib
+from dataclasses import replace
+
 import pytest
 
 from contracts.describe import Language
 from training.vl import verdicts
 from training.vl.compose import Truth
-from training.vl.concepts import Concept
+from training.vl.concepts import Concept, role_of
 from vl_service.profiles import profiles
 
 CAT = 281  # ImageNet's tabby cat
@@ -52,6 +55,21 @@ def test_an_espresso_may_be_called_a_coffee_and_a_cup_may_not() -> None:
 ])
 def test_of_an_unknown_thing_a_kind_or_doubt_is_no_invention(text: str, language: Language, right: bool) -> None:
     assert verdicts.invents_nothing(text, OWL, language) is right
+
+
+@pytest.mark.parametrize(("text", "language", "right"), [
+    ("A white coat in the centre of the picture.", "en", True), ("A cloak in the centre of the picture.", "en", False),
+    ("画面中央是一件外套。", "zh", True), ("画面中央是一件斗篷。", "zh", False),
+])
+def test_a_broader_name_that_is_true_is_no_invention(text: str, language: Language, right: bool) -> None:
+    coat = replace(OWL, en="lab coat", zh="白大褂", kind_en="thing to wear", kind_zh="穿戴用品", group="clothing")
+    assert verdicts.invents_nothing(text, coat, language) is right
+
+
+def test_only_what_no_training_names_has_broader_names_and_none_is_its_own() -> None:
+    for name, words in tomllib.loads(verdicts.BROADER.read_text("utf-8")).items():
+        assert role_of(name) == "held", name
+        assert name not in words["en"]
 
 
 @pytest.mark.parametrize(("text", "language", "guess"), [

@@ -16,7 +16,7 @@ from training.vl import chinese, english
 from training.vl.rows import text_tokens
 from training.vl.sight import Sight, Thing, record_of
 from training.vl.truths import _named
-from vl_service.branch import Branch
+from vl_service.branch import Branch, Branches
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.facts import measure_facts
 from vl_service.kinds import rank_names
@@ -83,9 +83,9 @@ class TaughtSpeaker(Speaker):
 
     def __init__(self, sight: Sight, tokenizer: Tokenizer) -> None:
         decoder = Decoder(DecoderConfig(vocabulary=1, names=1, width=8, layers=1, heads=1))
-        branch = Branch(ImageNetTower().model, 1)
+        branches = Branches([Branch(ImageNetTower().model, 1)])
         thresholds = Thresholds(sure=0.5, likely=0.3, kind=0.3, drawn_kind=0.5, drawn=0.5, guess=0.5)
-        super().__init__(nn.Identity(), branch, (), decoder, tokenizer, thresholds)
+        super().__init__(nn.Identity(), branches, (), decoder, tokenizer, thresholds)
         self._sight = sight
 
     def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
