@@ -115,6 +115,8 @@ def _branches(file: Path, tower: nn.Module, names: int) -> Branches:
     """As many as the file holds: their weights begin with their number."""
     weights = _weights(file)
     number = len({name.partition(".")[0] for name in weights})
+    if not number:
+        raise _damaged(file, "it holds no branch")
     return _filled(Branches(Branch(tower, names) for _ in range(number)), weights, file)
 
 

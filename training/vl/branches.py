@@ -1,6 +1,6 @@
 """Teaches one branch of the ImageNet tower on drawings, and tells how well it names those that it has not seen.
 
-    PYTHONPATH=services:. python -m training.vl.branches --seed 1 --out runs/branch-1.safetensors   # one H100, 14 min
+    PYTHONPATH=services:. python -m training.vl.branches --seed 1 --out runs/branch-1.safetensors   # one H200, 15 min
 
 Several of them, each with a seed and a device of its own, answer together: `training.vl.train --branches`.
 Reads `training/data/vl` (`python -m training.vl.pack`); writes float16.
@@ -28,7 +28,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("training/data/vl"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=760, help="teach for so long")
+    parser.add_argument("--seconds", type=float, default=840, help="teach for so long")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--joined", type=float, default=0.3, help="share of the things put together of two")
     parser.add_argument("--recoloured", type=float, default=RECOLOURED, help="share of the things whose hue is turned")

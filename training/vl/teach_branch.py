@@ -23,10 +23,10 @@ KEPT = 0.999  # of the average, a step
 
 
 def teach(
-    tower: Any, branch: Branch, drawings: Drawings, seconds: float, *, batch: int, rate: float = 1.0,
+    tower: Any, branch: Branch, drawings: Drawings, seconds: float, *, batch: int,
     say: Callable[[object], None] = print,
 ) -> Branch:
-    """So many seconds at a rate that falls along a cosine from `rate` times the peak.
+    """So many seconds at a rate that falls along a cosine.
 
     Returns the averaged branch, ready to look.
     """
@@ -40,7 +40,7 @@ def teach(
     average = copy.deepcopy(branch).eval().requires_grad_(False)
     started, step = time.monotonic(), 0
     while (share := (time.monotonic() - started) / seconds) < 1:
-        fall = rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * share))))
+        fall = min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * share))))
         for group in adam.param_groups:
             group["lr"] = group["peak"] * fall
         shown = drawings.batch(batch)

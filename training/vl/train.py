@@ -1,7 +1,7 @@
 """Trains the embedded vision-language checkpoint's decoder: on pictures that the frozen tower and its branches for
 drawings look at, implants, and texts about both.
 
-    PYTHONPATH=services:. python -m training.vl.train --branches runs/branch-*.safetensors --out OUT  # one H100, 10 min
+    PYTHONPATH=services:. python -m training.vl.train --branches runs/branch-*.safetensors --out OUT  # one H200, 10 min
     PYTHONPATH=services:. python -m training.vl.thresholds --model OUT    # then, on any machine
 
 Reads `training/data/vl` (`python -m training.vl.pack`) and what `training.vl.branches` wrote. Writes in eight bits

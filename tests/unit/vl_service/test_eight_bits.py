@@ -1,4 +1,4 @@
-"""Weights in eight bits come back as they were, but for a hundredth of what is largest in their row."""
+"""Weights in eight bits come back as they were, but for half a step of 127 to the largest in their row."""
 
 import torch
 from safetensors.torch import load, save

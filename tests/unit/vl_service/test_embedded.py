@@ -187,6 +187,16 @@ def _a_kind_too_few(folder: Path) -> None:
     write_config(folder, config | {"kinds": config["kinds"][1:]})
 
 
+def _no_branch(folder: Path) -> None:
+    save_file({}, folder / "branches.safetensors")
+
+
+def _without_a_scale(folder: Path) -> None:
+    weights = load_file(folder / "branches.safetensors")
+    del weights["1.head.weight.scale"]
+    save_file(weights, folder / "branches.safetensors")
+
+
 def _fewer_drawn_things(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     write_config(folder, config | {"names": config["names"] - 1})
@@ -215,6 +225,7 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
     (_without("model.safetensors"), "lacks model.safetensors"), (_without("vocabulary.json"), "lacks vocabulary.json"),
     (_without("branches.safetensors"), "lacks branches.safetensors"),
     (_text("branches.safetensors", "weights"), "branches.safetensors is damaged"),
+    (_no_branch, "it holds no branch"), (_without_a_scale, "branches.safetensors is damaged"),
     (_a_kind_too_few, "`kinds` needs 15 words"),
     (_fewer_drawn_things, "model.safetensors is damaged"),
     (_without("config.json"), "lacks config.json"), (_cut_weights, "model.safetensors is damaged"),
