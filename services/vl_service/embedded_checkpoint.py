@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from vl_service.branch import Branch, Branches
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.eight_bits import unpacked
-from vl_service.speaker import PART_MARKERS, Speaker, Thresholds
+from vl_service.glimpse import Thresholds
+from vl_service.speaker import PART_MARKERS, Speaker
 from vl_service.tokens import SPECIALS, Tokenizer, load_tokenizer
 from vl_service.tower import ImageNetTower
 

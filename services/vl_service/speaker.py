@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from PIL import Image, ImageOps
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from vl_service.branch import Branches
 from vl_service.decoder import RECORD_ROOM, TEXT_ROOM, Cache, Decoder, ImageTokens
-from vl_service.facts import PictureFacts
 from vl_service.glance import (
     Views,
     box_levels,
@@ -25,11 +24,12 @@ from vl_service.glance import (
     to_square,
     tower_probabilities,
 )
+from vl_service.glimpse import Glimpse, Look, Said, Spoken, Thresholds
 from vl_service.kinds import LIKELY, rank_names
 from vl_service.marked import Marks, marks_of
 from vl_service.pictures import Picture
 from vl_service.profiles import Part
-from vl_service.record import Record, read_record
+from vl_service.record import read_record
 from vl_service.tokens import Tokenizer
 
 TEMPERATURE = 0.7
@@ -42,72 +42,6 @@ PART_MARKERS: dict[str, Part] = {
 """What stands before each part of a prompt."""
 LIVELY = ("<motion>", "<ambience>")  # parts of a prompt that may be drawn; what is there is not a matter of chance
 ASKED_AT_MOST = 60  # tokens of a question that are read, as in training
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
-    """From which probability on something is said of a picture; chosen by training/vl/thresholds.py."""
-
-    sure: float
-    """A name, surely; under it with a "probably"."""
-    likely: float
-    """A name at all; under it only the kind of thing."""
-    kind: float
-    """The kind as the decoder says it, where there is no name and nothing is drawn; under it nothing is named."""
-    drawn_kind: float
-    """The kind as the branch knows it, of what is drawn."""
-    drawn: float
-    """How sure the branch, or the tower, must be for anything drawn to be named at all. The decoder alone is too sure:
-    in training it saw every drawing, the branch not."""
-    guess: float
-    """How sure the branch must be for the name of something drawn to be guessed, where it is not named."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """Views of one picture as the decoder has read them, the picture itself first; nothing is said yet."""
-
-    hidden: Tensor
-    """`[views, width]`, the last states."""
-    cache: Cache
-    facts: PictureFacts
-    clarity: float
-    """How sure the branch is of what is drawn.
-
-    Of a photograph 1 if the tower is as sure as it was in training where there was a name, else 0.
-    """
-    marks: Marks | None
-    """What the branch knows of what is drawn, None where nothing is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Glimpse:
-    """One picture, looked at: its record, its measured facts, and the cache that every text goes on from."""
-
-    record: Record
-    facts: PictureFacts
-    cache: Cache
-    guesses: tuple["Glimpse", ...] = ()
-    """The same picture with a name that may be guessed, where the record has none; of several things also as one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spoken:
-    """A record as tokens, how probable its name and its kind are, and the picture's own cache after it."""
-
-    tokens: list[int]
-    name: float
-    kind: float
-    cache: Cache
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """Tokens of one text without its header, whether it came to its end, and the probability of the least likely."""
-
-    tokens: tuple[int, ...]
-    ended: bool
-    least: float
 
 
 class Speaker:

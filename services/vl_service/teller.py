@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from contracts.describe import Language
 from vl_service.elsewhere import colour_there
+from vl_service.glimpse import Glimpse, Said
 from vl_service.hedging import guessed, hedged
 from vl_service.measured import with_measured_colours
 from vl_service.naming import definite
@@ -13,7 +14,7 @@ from vl_service.plain_question import CANNOT_TELL, HOW_MANY, read_question
 from vl_service.polish import in_language, lines, sentences
 from vl_service.profiles import Part, Profile
 from vl_service.record import Record
-from vl_service.speaker import PART_MARKERS, Glimpse, Said, Speaker
+from vl_service.speaker import PART_MARKERS, Speaker
 from vl_service.subject_words import SubjectWords, says, words_of_subject
 
 TRIES = 4

@@ -30,9 +30,10 @@ from training.vl.others import OfKind, as_concepts, load_others
 from training.vl.verdicts import kind_words, names_it, words_of_concept
 from vl_service.embedded_checkpoint import CONFIG, load_speaker
 from vl_service.glance import clarity, look, square_tensor
+from vl_service.glimpse import Thresholds
 from vl_service.marked import marks_of
 from vl_service.pictures import Picture
-from vl_service.speaker import Speaker, Thresholds, views_of
+from vl_service.speaker import Speaker, views_of
 
 SURELY_RIGHT = 0.9
 PLAINLY_RIGHT = 0.95  # of what is drawn: kept-back drawings often resemble one that was taught, strangers seldom

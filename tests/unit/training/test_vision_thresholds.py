@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from training.vl.redrawn import redrawn
 from training.vl.thresholds import Fresh, Named, choose, surely_right
-from vl_service.speaker import Thresholds
+from vl_service.glimpse import Thresholds
 
 NOTHING = Fresh(names=[], kinds=[], own=[])
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from tests.unit.vl_service.taught import TaughtSpeaker
-from vl_service.speaker import Glimpse, Said
+from vl_service.glimpse import Glimpse, Said
 
 
 class Answering(TaughtSpeaker):

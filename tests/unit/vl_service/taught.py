@@ -19,11 +19,12 @@ from training.vl.truths import _named
 from vl_service.branch import Branch, Branches
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.facts import measure_facts
+from vl_service.glimpse import Glimpse, Said, Thresholds
 from vl_service.kinds import rank_names
 from vl_service.pictures import Picture
 from vl_service.profiles import profiles
 from vl_service.record import Sureness, read_record
-from vl_service.speaker import PART_MARKERS, Glimpse, Said, Speaker, Thresholds
+from vl_service.speaker import PART_MARKERS, Speaker
 from vl_service.tokens import Tokenizer, make_tokenizer, pieces_of
 from vl_service.tower import ImageNetTower
 

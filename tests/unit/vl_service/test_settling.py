@@ -11,10 +11,10 @@ from tests.unit.vl_service.scenes import landscape
 from tests.unit.vl_service.tiny_decoder import save_tiny_decoder
 from vl_service.decoder import Cache
 from vl_service.embedded_checkpoint import load_speaker
+from vl_service.glimpse import Glimpse, Thresholds
 from vl_service.marked import Marks
 from vl_service.pictures import Picture
 from vl_service.record import Record
-from vl_service.speaker import Glimpse, Thresholds
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from tests.unit.vl_service.scenes import plain, prompt_task
 from tests.unit.vl_service.taught import TaughtSpeaker, taught
 from vl_service.embedded import EmbeddedEngine
 from vl_service.engine import Deadline
+from vl_service.glimpse import Glimpse, Said
 from vl_service.naming import definite
 from vl_service.pictures import Picture
 from vl_service.profiles import profile_named
-from vl_service.speaker import Glimpse, Said
 from vl_service.subject_words import says
 from vl_service.teller import TRIES, Teller, circles
 
