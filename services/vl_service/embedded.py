@@ -1,5 +1,6 @@
 """The embedded engine: ImageNet tower → our own small decoder, which says its record of a picture and every text."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from vl_service.prompt import write_prompt
 from vl_service.record import facts_as_text
 from vl_service.speaker import Speaker
 from vl_service.teller import Teller
+
+_LOOKING_THREADS = 4
 
 
 class EmbeddedEngine:
@@ -75,7 +78,8 @@ def _names(teller: Teller, task: Task, text: str) -> bool:
 
 
 def load_embedded(folder: Path, threads: int) -> EmbeddedEngine:
-    """Load the checkpoint in the folder, to run on so many CPU threads, 0 for one.
+    """Load the checkpoint in the folder, to run on so many CPU threads; 0 for as many as there are, four at most, to
+    look at a picture and one to write.
 
     A word is a few small products, and a second thread waits for them more than it works.
 
@@ -83,4 +87,4 @@ def load_embedded(folder: Path, threads: int) -> EmbeddedEngine:
         EmbeddedCheckpointError: a file is missing or damaged.
     """
     torch.set_num_threads(threads or 1)
-    return EmbeddedEngine(*load_speaker(folder))
+    return EmbeddedEngine(*load_speaker(folder, threads or min(_LOOKING_THREADS, os.cpu_count() or 1)))
