@@ -1,6 +1,6 @@
 """Chooses from which probability on the decoder names a thing surely, or at all, and writes it into config.json.
 
-    PYTHONPATH=services:. python -m training.vl.thresholds --model models/vl     # some twenty minutes on one core
+    PYTHONPATH=services:. python -m training.vl.thresholds --model models/vl     # three quarters of an hour
 
 Pictures are composed as for training, of things that training showed: named ones, and strange ones, for which every
 name is wrong. Each cut-out is turned, tinted or cut first, since the decoder knows the drawings themselves by heart.
@@ -130,8 +130,9 @@ def drawn_for_the_first_time(speaker: Speaker, stock: Stock, others: OfKind, cou
              for concept in stock.concepts]
     label_of = {at: label for label, at in enumerate(named_concepts(fresh))}
     known = [at for at, concept in enumerate(fresh) if concept.role == "known" and concept.files]
-    nameless = [at for at, concept in enumerate(as_concepts(others), start=len(fresh)) for _ in concept.files]
-    stock = replace(stock, concepts=(*fresh, *as_concepts(others)))
+    strangers = as_concepts(others)
+    nameless = [at for at, concept in enumerate(strangers, start=len(fresh)) for _ in concept.files]
+    stock = replace(stock, concepts=(*fresh, *strangers))
     said = Fresh(names=[], kinds=[], own=[])
     for turn in range(2 * count):
         at = rng.choice(nameless if turn % 2 else known)
