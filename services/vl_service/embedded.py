@@ -1,6 +1,5 @@
 """The embedded engine: ImageNet tower → our own small decoder, which says its record of a picture and every text."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from vl_service.prompt import write_prompt
 from vl_service.record import facts_as_text
 from vl_service.speaker import Speaker
 from vl_service.teller import Teller
-
-_LOOKING_THREADS = 4
 
 
 class EmbeddedEngine:
@@ -78,8 +75,7 @@ def _names(teller: Teller, task: Task, text: str) -> bool:
 
 
 def load_embedded(folder: Path, threads: int) -> EmbeddedEngine:
-    """Load the checkpoint in the folder, to run on so many CPU threads; 0 for as many as there are, four at most, to
-    look at a picture and one to write.
+    """Load the checkpoint in the folder, to run on so many CPU threads, 0 for one.
 
     A word is a few small products, and a second thread waits for them more than it works.
 
@@ -87,4 +83,4 @@ def load_embedded(folder: Path, threads: int) -> EmbeddedEngine:
         EmbeddedCheckpointError: a file is missing or damaged.
     """
     torch.set_num_threads(threads or 1)
-    return EmbeddedEngine(*load_speaker(folder, threads or min(_LOOKING_THREADS, os.cpu_count() or 1)))
+    return EmbeddedEngine(*load_speaker(folder))

@@ -36,10 +36,8 @@ def is_embedded(folder: Path) -> bool:
     return (folder / WORDS).is_file()
 
 
-def load_speaker(folder: Path, threads: int = 1) -> tuple[Speaker, str]:
+def load_speaker(folder: Path) -> tuple[Speaker, str]:
     """Tower and decoder in float32 on the CPU, and the revision: the tower's, and a hash of every file's content.
-
-    A picture is looked at on so many CPU threads.
 
     Raises:
         EmbeddedCheckpointError: a file is missing, damaged, or does not belong to the others.
@@ -55,7 +53,7 @@ def load_speaker(folder: Path, threads: int = 1) -> tuple[Speaker, str]:
     tower = ImageNetTower()
     branches = _branches(folder / BRANCHES, tower.model, sizes.names)
     kinds = _kinds(folder / CONFIG, config, sizes.names, tokenizer)
-    speaker = Speaker(tower.model, branches, kinds, decoder, tokenizer, _thresholds(folder / CONFIG, config), threads)
+    speaker = Speaker(tower.model, branches, kinds, decoder, tokenizer, _thresholds(folder / CONFIG, config))
     return speaker, f"lite2-{tower.revision}-{_content(folder)}"
 
 

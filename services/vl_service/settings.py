@@ -45,8 +45,7 @@ class Settings(BaseSettings):
     )
     threads: int = Field(
         default=0, ge=0, validation_alias="VL_THREADS",
-        description="CPU threads; 0: up to four to look at a picture and one to write for the embedded checkpoint, "
-                    "torch's choice for others.",
+        description="CPU threads; 0: one for the embedded checkpoint, torch's choice for others.",
     )
     queue_limit: int = Field(default=8, ge=1, le=1000, validation_alias="VL_QUEUE_LIMIT")
     deadline_s: float = Field(default=120.0, gt=0, le=3600, validation_alias="VL_DEADLINE_S")

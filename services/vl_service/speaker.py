@@ -1,8 +1,7 @@
 """The decoder at work: it looks at a picture, says its record once, then text after text from the same cache."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -50,11 +49,11 @@ class Speaker:
 
     def __init__(
         self, tower: nn.Module, branches: Branches, kinds: Sequence[str], decoder: Decoder, tokenizer: Tokenizer,
-        thresholds: Thresholds, threads: int = 1,
+        thresholds: Thresholds,
     ) -> None:
-        """`kinds` are those of the branches' names; a picture is looked at on so many CPU threads."""
+        """`kinds` are those of the branches' names."""
         self.tower, self.branches, self.kinds, self.decoder = tower, branches, kinds, decoder
-        self.tokenizer, self.thresholds, self.threads = tokenizer, thresholds, threads
+        self.tokenizer, self.thresholds = tokenizer, thresholds
         self._lively = {tokenizer.numbers[marker]: marker in LIVELY for marker in PART_MARKERS}
 
     def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
@@ -72,8 +71,7 @@ class Speaker:
         measured = [measure(square, width=picture.width, height=picture.height) for square in squares]
         check()
         squares_B3HW = torch.stack([square_tensor(square) for square in squares])
-        with _on_threads(self.threads):
-            views = look(self.tower, self.branches, squares_B3HW)
+        views = look(self.tower, self.branches, squares_B3HW)
         marks = marks_of(views, squares[0], self.kinds)
         check()
         image = tokens_of(views, squares_B3HW, torch.tensor([slots for _, slots in measured]))
@@ -205,17 +203,6 @@ class Speaker:
             lively = self._lively.get(token, lively)
             hidden, cache = self._feed([token], place, cache)
         return Said(tokens=tuple(tokens), ended=False, least=least)
-
-
-@contextmanager
-def _on_threads(number: int) -> Iterator[None]:
-    """Convolutions are worth sharing out; the words that follow are a few small products, and no other thread helps."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def views_of(square: Image.Image) -> list[Image.Image]:

@@ -1,11 +1,9 @@
 """The embedded engine's machinery on a tiny random decoder in the real layout."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +17,6 @@ from vl_service.decoder import RECORD_ROOM
 from vl_service.embedded import EmbeddedEngine, load_embedded
 from vl_service.embedded_checkpoint import EmbeddedCheckpointError, load_speaker
 from vl_service.engine import Deadline, DeadlineExceededError, Task
-from vl_service.glance import Views, look
 from vl_service.load import load_engine
 from vl_service.pictures import Picture
 from vl_service.settings import Settings
@@ -166,25 +163,6 @@ def test_a_folder_without_thresholds_is_loaded_as_the_training_leaves_it(broken:
     del config["thresholds"]
     write_config(broken, config)
     assert 0 < load_speaker(broken)[0].thresholds.likely < load_speaker(broken)[0].thresholds.sure < 1
-
-
-@pytest.mark.parametrize(("asked", "looking", "writing"), [(0, min(4, os.cpu_count() or 1), 1), (3, 3, 3)])
-def test_a_picture_is_looked_at_on_several_threads_and_told_of_on_one_unless_a_number_is_set(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, asked: int, looking: int, writing: int
-) -> None:
-    before, seen = torch.get_num_threads(), list[int]()
-
-    def looked(*given: Any) -> Views:
-        seen.append(torch.get_num_threads())
-        return look(*given)
-
-    monkeypatch.setattr("vl_service.speaker.look", looked)
-    try:
-        load_embedded(folder, threads=asked).describe(picture(), every_task()[:1], soon())
-        assert set(seen) == {looking}
-        assert torch.get_num_threads() == writing
-    finally:
-        torch.set_num_threads(before)
 
 
 def _cut_weights(folder: Path) -> None:
