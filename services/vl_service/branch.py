@@ -1,7 +1,8 @@
-"""The tower's late blocks once more, taught on drawings: what is drawn, where on the grid, and how many."""
+"""The tower's later blocks once more, taught on drawings: what is drawn, where on the grid, and how many."""
 
 import copy
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-START = 11
-"""The first block of EfficientNet-Lite2 that the branch has of its own; those before it are shared and frozen."""
+EARLY, LATE = 4, 11
+"""The first block of EfficientNet-Lite2 that a branch has of its own; those before it are shared and frozen."""
 _COARSE = 15
 """The first block on the coarse grid."""
 FINE_GRID = 17
@@ -18,18 +19,24 @@ DRAWN_CHANNELS = 512
 _MAP_CHANNELS = 48
 
 
-def shared(tower: Any, pixels_BCHW: Tensor) -> Tensor:
-    """What tower and branch both start from: `[B, 88, 17, 17]` of pictures of 260 pixels."""
+Begun = Mapping[int, Tensor]
+"""What tower and branches start from, by the block that it goes into."""
+
+
+def shared(tower: Any, pixels_BCHW: Tensor) -> Begun:
+    """`[B, 24, 65, 65]` for early branches, `[B, 88, 17, 17]` for late ones, of pictures of 260 pixels."""
     x = tower._swish(tower._bn0(tower._conv_stem(pixels_BCHW)))  # the package has no public name for its parts
-    for block in tower._blocks[:START]:
+    begun: dict[int, Tensor] = {}
+    for number, block in enumerate(tower._blocks[:LATE]):
         x = block(x)
-    return x
+        begun[number + 1] = x
+    return {start: begun[start] for start in (EARLY, LATE)}
 
 
-def own_features(tower: Any, shared_BCHW: Tensor) -> Tensor:
+def own_features(tower: Any, begun: Begun) -> Tensor:
     """The rest of the tower: `[B, 1280, 9, 9]`, as `tower.extract_features` gives them."""
-    x = shared_BCHW
-    for block in tower._blocks[START:]:
+    x = begun[LATE]
+    for block in tower._blocks[LATE:]:
         x = block(x)
     return tower._swish(tower._bn1(tower._conv_head(x)))
 
@@ -51,14 +58,15 @@ class Drawn:
 
 
 class Branch(nn.Module):
-    """Begins as a copy of the tower's late blocks, with heads of its own.
+    """Begins as a copy of the tower's blocks from `start` on, with heads of its own.
 
     It tells `names` drawn things apart; the last one is none at all.
     """
 
-    def __init__(self, tower: Any, names: int) -> None:
+    def __init__(self, tower: Any, names: int, start: int = LATE) -> None:
         super().__init__()
-        self.blocks: nn.ModuleList = copy.deepcopy(tower._blocks[START:])
+        self.start = start
+        self.blocks: nn.ModuleList = copy.deepcopy(tower._blocks[start:])
         self.head = nn.Conv2d(tower._conv_head.in_channels, DRAWN_CHANNELS, 1, bias=False)
         self.norm, self.active = nn.BatchNorm2d(DRAWN_CHANNELS), nn.ReLU6()
         self.names = nn.Linear(DRAWN_CHANNELS, names)
@@ -69,15 +77,15 @@ class Branch(nn.Module):
         self.map = nn.Conv2d(_MAP_CHANNELS, 2, 1)
         nn.init.zeros_(self.map.weight)
 
-    def forward(self, shared_BCHW: Tensor, drop: float = 0.0) -> Drawn:
+    def forward(self, begun: Begun, drop: float = 0.0) -> Drawn:
         """In training up to a share `drop` of the last blocks is left out."""
-        return self.marked(*self.features(shared_BCHW, drop))
+        return self.marked(*self.features(begun, drop))
 
-    def features(self, shared_BCHW: Tensor, drop: float = 0.0) -> tuple[Tensor, Tensor]:
+    def features(self, begun: Begun, drop: float = 0.0) -> tuple[Tensor, Tensor]:
         """`[B, 120, 17, 17]` half way, and `[B, 512, 9, 9]`."""
-        x = fine = shared_BCHW
+        x = fine = begun[self.start]
         for number, block in enumerate(self.blocks):
-            fine = x if number == _COARSE - START else fine
+            fine = x if number == _COARSE - self.start else fine
             x = block(x, drop_connect_rate=drop * number / len(self.blocks))
         return fine, self.active(self.norm(self.head(x)))
 
@@ -90,15 +98,27 @@ class Branch(nn.Module):
                      number_BHW=number, named_BN=self.names(features_BCHW.mean((2, 3))))
 
 
+def start_of(tower: Any, weights: Iterable[str]) -> int:
+    """The block at which a branch begins, by the names of its weights.
+
+    Raises ValueError if no branch begins there.
+    """
+    blocks = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
+    start = len(tower._blocks) - len(blocks)
+    if start not in (EARLY, LATE):
+        raise ValueError(f"a branch has {len(blocks)} blocks")
+    return start
+
+
 class Branches(nn.ModuleList):
     """Branches taught apart from one another, which answer together: what only one of them believes counts for less.
 
     Deep ensembles, Lakshminarayanan et al. 2017.
     """
 
-    def forward(self, shared_BCHW: Tensor) -> Drawn:
+    def forward(self, begun: Begun) -> Drawn:
         """The mean of what they say, of the names that of their probabilities; the features are the first one's."""
-        said = [branch(shared_BCHW) for branch in self]
+        said = [branch(begun) for branch in self]
         named = torch.stack([drawn.named_BN.float().log_softmax(-1) for drawn in said])
         where, covered, number = (
             torch.stack([getattr(drawn, name).float() for drawn in said]).mean(0)

@@ -10,10 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vl_service.branch import Branch, Branches
+from vl_service.branch import Branch, Branches, start_of
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.eight_bits import unpacked
 from vl_service.glimpse import Thresholds
+from vl_service.marked import Thing
 from vl_service.speaker import PART_MARKERS, Speaker
 from vl_service.tokens import SPECIALS, Tokenizer, load_tokenizer
 from vl_service.tower import ImageNetTower
@@ -52,8 +53,8 @@ def load_speaker(folder: Path) -> tuple[Speaker, str]:
     decoder = _decoder(folder / WEIGHTS, sizes)
     tower = ImageNetTower()
     branches = _branches(folder / BRANCHES, tower.model, sizes.names)
-    kinds = _kinds(folder / CONFIG, config, sizes.names, tokenizer)
-    speaker = Speaker(tower.model, branches, kinds, decoder, tokenizer, _thresholds(folder / CONFIG, config))
+    things = _things(folder / CONFIG, config, sizes.names, tokenizer)
+    speaker = Speaker(tower.model, branches, things, decoder, tokenizer, _thresholds(folder / CONFIG, config))
     return speaker, f"lite2-{tower.revision}-{_content(folder)}"
 
 
@@ -86,13 +87,19 @@ def _sizes(file: Path, config: Any, tokenizer: Tokenizer) -> DecoderConfig:
     return DecoderConfig(**{name: int(sizes[name]) for name in SIZES})
 
 
-def _kinds(file: Path, config: dict[str, Any], names: int, tokenizer: Tokenizer) -> tuple[str, ...]:
-    kinds = config.get("kinds")
-    if not (isinstance(kinds, list) and len(kinds) == names - 1 and all(isinstance(kind, str) for kind in kinds)):
-        raise _damaged(file, f"`kinds` needs {names - 1} words, one for each drawn thing that the branch can name")
-    if unsayable := {kind for kind in kinds if not tokenizer.encode(kind)}:
+def _things(file: Path, config: dict[str, Any], names: int, tokenizer: Tokenizer) -> tuple[Thing, ...]:
+    """Those that the branches tell apart; of some only the kind is ever said, and their name is empty."""
+    called, kinds = (_words(file, config, key, names - 1) for key in ("called", "kinds"))
+    if unsayable := {word for word in (*filter(None, called), *kinds) if not tokenizer.encode(word)}:
         raise _damaged(file, f"{WORDS} lacks words for {', '.join(sorted(unsayable))}")
-    return tuple(kinds)
+    return tuple(Thing(name=name, kind=kind) for name, kind in zip(called, kinds, strict=True))
+
+
+def _words(file: Path, config: dict[str, Any], key: str, number: int) -> list[str]:
+    words = config.get(key)
+    if not (isinstance(words, list) and len(words) == number and all(isinstance(word, str) for word in words)):
+        raise _damaged(file, f"`{key}` needs {number} words, one for each drawn thing that the branches tell apart")
+    return words
 
 
 def _thresholds(file: Path, config: dict[str, Any]) -> Thresholds:
@@ -115,10 +122,17 @@ def _decoder(file: Path, config: DecoderConfig) -> Decoder:
 def _branches(file: Path, tower: nn.Module, names: int) -> Branches:
     """As many as the file holds: their weights begin with their number."""
     weights = _weights(file)
-    number = len({name.partition(".")[0] for name in weights})
-    if not number:
+    own: dict[str, list[str]] = {}
+    for name in weights:
+        number, _, rest = name.partition(".")
+        own.setdefault(number, []).append(rest)
+    if not own:
         raise _damaged(file, "it holds no branch")
-    return _filled(Branches(Branch(tower, names) for _ in range(number)), weights, file)
+    try:
+        starts = [start_of(tower, own[number]) for number in sorted(own, key=int)]
+    except ValueError as error:
+        raise _damaged(file, error) from error
+    return _filled(Branches(Branch(tower, names, start) for start in starts), weights, file)
 
 
 def _weights(file: Path) -> dict[str, Tensor]:

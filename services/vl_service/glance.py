@@ -1,7 +1,8 @@
 """A picture → what the decoder reads: the tower's and the branch's features twice (whole, then closer), a thumbnail,
 facts.
 
-All of it is computed from one square of 320 pixels, in training and in serving alike.
+All of it is computed from one square of 320 pixels, in training and in serving alike; the closer look undoes its
+squeeze.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ THUMBNAIL = 144
 GRID = 9
 CHANNELS = 1280
 DRAWN = 0.5  # probability from which on a cell shows something drawn
+NOTHING = 0.5  # probability above which nothing is drawn
 CLOSEST, CLOSEST_DRAWN = 0.35, 0.28  # least side of the closer look
 MEASURED_SIDE = 128  # pixels; measuring more of the square changes hardly anything and costs four times as much
 NAME_NUMBERS = (6, 3)  # of both looks, of each
@@ -45,7 +47,7 @@ class Views:
     close_BK: Tensor
     """`[B, 1000]` logits of the closer look."""
     boxes_B3: Tensor
-    """Centre x, y and side of the closer look in 0..1."""
+    """Centre x, y and side of the closer look in 0..1; the side is the mean of width and height."""
     drawn_B2C: Tensor
     """`[B, 2, 512]`: the first branch's mean over the whole picture and over the closer look."""
     named_B2N: Tensor
@@ -69,10 +71,11 @@ def square_tensor(square: Image.Image) -> Tensor:
 
 
 @torch.no_grad()
-def look(tower: Any, branches: Branches, squares_B3HW: Tensor) -> Views:
+def look(tower: Any, branches: Branches, squares_B3HW: Tensor, aspects_B: Tensor) -> Views:
     """Look at uint8 squares `[B, 3, 320, 320]`: once at the whole, once closer.
 
-    Closer is at the clearest of what is drawn, or where nothing seems drawn, where the tower's features are strongest.
+    Closer is at the clearest of what is drawn, or where nothing seems drawn, where the tower's features are strongest,
+    and in its own proportions: `aspects_B` are width over height of the pictures before they were squeezed.
     `tower` is the package's EfficientNet, which has no types.
     """
     weight = tower._fc.weight  # the package names its classifier so; it has no public name
@@ -81,14 +84,14 @@ def look(tower: Any, branches: Branches, squares_B3HW: Tensor) -> Views:
     begun = shared(tower, whole.to(weight.dtype))
     grid, drawn = own_features(tower, begun), branches(begun)
     where = drawn.where_BHW.float().sigmoid()
-    boxes = closer(grid, where)
-    begun = shared(tower, _cut(pixels, boxes).to(weight.dtype))
+    boxes = closer(grid, where, aspects_B.to(where))
+    begun = shared(tower, cut(pixels, boxes).to(weight.dtype))
     crop = own_features(tower, begun).mean((2, 3))
     both = (drawn, branches(begun))
     return Views(
         grid_BPC=grid.flatten(2).transpose(1, 2),
         crop_BC=crop,
-        boxes_B3=boxes,
+        boxes_B3=torch.cat([boxes[:, :2], boxes[:, 2:].prod(1, keepdim=True).sqrt()], dim=1),
         whole_BK=tower._fc(grid.mean((2, 3))),
         close_BK=tower._fc(crop),
         drawn_B2C=torch.stack([seen.features_BCHW.mean((2, 3)) for seen in both], dim=1),
@@ -99,13 +102,17 @@ def look(tower: Any, branches: Branches, squares_B3HW: Tensor) -> Views:
     )
 
 
-def closer(grid_BCHW: Tensor, where_BHW: Tensor) -> Tensor:
-    """Where to look closer, `[B, 3]`: around one drawn thing, else around the strongest features."""
+def closer(grid_BCHW: Tensor, where_BHW: Tensor, aspects_B: Tensor) -> Tensor:
+    """Where to look closer, `[B, 4]`: around one drawn thing, else around the strongest features.
+
+    Centre x and y, width and height in 0..1 of the square, square in the picture; it may be higher or wider than that.
+    """
     heat = grid_BCHW.float().norm(dim=1).flatten(1)
     low, high = heat.amin(1, keepdim=True), heat.amax(1, keepdim=True)
     heat = ((heat - low) / (high - low + 1e-6) - 0.45).clamp(min=0).view_as(where_BHW)
     seen = where_BHW.amax((1, 2)) > DRAWN
-    return torch.where(seen[:, None], _box(_clearest(where_BHW), CLOSEST_DRAWN), _box(heat, CLOSEST))
+    drawn = _box(_clearest(where_BHW), CLOSEST_DRAWN, aspects_B)
+    return torch.where(seen[:, None], drawn, _box(heat, CLOSEST, aspects_B))
 
 
 def _clearest(where_BHW: Tensor) -> Tensor:
@@ -118,23 +125,28 @@ def _clearest(where_BHW: Tensor) -> Tensor:
     return where_BHW * part
 
 
-def _box(heat_BHW: Tensor, closest: float) -> Tensor:
-    """Centre x, y and side of the square that holds the heat (features' heat: an AUC of 0.88 on cut-outs)."""
+def _box(heat_BHW: Tensor, closest: float, aspects_B: Tensor) -> Tensor:
+    """The square of the picture that holds the heat (features' heat: an AUC of 0.88 on cut-outs)."""
     heat = heat_BHW / heat_BHW.sum((1, 2), keepdim=True).clamp(min=1e-6)
     centres = (torch.arange(GRID, device=heat.device) + 0.5) / GRID
     across, down = heat.sum(1), heat.sum(2)
     x, y = (across * centres).sum(1), (down * centres).sum(1)
-    spread = torch.maximum((across * (centres - x[:, None]) ** 2).sum(1), (down * (centres - y[:, None]) ** 2).sum(1))
-    side = (spread.sqrt() * 3.6 + 0.12).clamp(closest, 0.95)
-    half = side / 2
-    inside = [torch.minimum(torch.maximum(value, half), 1 - half) for value in (x, y)]
-    return torch.stack([*inside, side], dim=1)
+    wider = aspects_B.sqrt()  # than the square, of the same area
+    spread_x = (across * (centres - x[:, None]) ** 2).sum(1).sqrt() * wider
+    spread_y = (down * (centres - y[:, None]) ** 2).sum(1).sqrt() / wider
+    side = (torch.maximum(spread_x, spread_y) * 3.6 + 0.12).clamp(min=closest)
+    side = torch.minimum(side, 0.95 * torch.maximum(wider, 1 / wider))
+    sizes = [side / wider, side * wider]
+    inside = [torch.minimum(torch.maximum(middle, half), 1 - half)
+              for middle, half in zip((x, y), (size.clamp(max=1) / 2 for size in sizes), strict=True)]
+    return torch.stack([*inside, *sizes], dim=1)
 
 
-def _cut(pixels_B3HW: Tensor, boxes_B3: Tensor) -> Tensor:
-    x, y, side = boxes_B3.unbind(1)
+def cut(pixels_B3HW: Tensor, boxes_B4: Tensor) -> Tensor:
+    """The boxes; beyond the picture its border goes on."""
+    x, y, width, height = boxes_B4.unbind(1)
     zero = torch.zeros_like(x)
-    matrix = torch.stack([torch.stack([side, zero, 2 * x - 1], 1), torch.stack([zero, side, 2 * y - 1], 1)], 1)
+    matrix = torch.stack([torch.stack([width, zero, 2 * x - 1], 1), torch.stack([zero, height, 2 * y - 1], 1)], 1)
     places = F.affine_grid(matrix, [len(x), 3, TOWER_SIDE, TOWER_SIDE], align_corners=False)
     return F.grid_sample(pixels_B3HW, places, mode="bilinear", padding_mode="border", align_corners=False)
 
@@ -210,11 +222,16 @@ def name_tokens(named_B2N: Tensor) -> tuple[Tensor, Tensor]:
     return class_tokens(named_B2N[:, 0], named_B2N[:, 1], NAME_NUMBERS)
 
 
-def clarity(named_B2N: Tensor) -> float:
-    """How sure the branch is of the one thing that is drawn, over all views and looks; 0 where nothing seems drawn."""
+def drawn_names(named_B2N: Tensor) -> Tensor:
+    """How probable each thing is in all views and looks, if one is drawn; all zero where more probably nothing is."""
     mean_N = named_B2N.float().softmax(-1).mean((0, 1))
-    best = int(mean_N.argmax())
-    return 0.0 if best == len(mean_N) - 1 else float(mean_N[best])
+    none = float(mean_N[-1])
+    return mean_N[:-1] / (1 - none) if none <= NOTHING else torch.zeros_like(mean_N[:-1])
+
+
+def clarity(named_B2N: Tensor) -> float:
+    """How sure the branches are of the one thing that is drawn; 0 where nothing seems drawn."""
+    return float(drawn_names(named_B2N).max())
 
 
 def tower_probabilities(views: Views) -> Tensor:

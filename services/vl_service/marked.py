@@ -1,4 +1,4 @@
-"""What the branch for drawings says by itself: the kind of what is drawn, how many there are, and the colour."""
+"""What the branches for drawings say by themselves: what is drawn, its kind, how many there are, and the colour."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,27 @@ from PIL import Image
 from torch import Tensor
 
 from vl_service.colours import known_colours, lab_from_rgb, nearest_names
-from vl_service.glance import DRAWN, Views, is_photograph
+from vl_service.glance import DRAWN, Views, drawn_names, is_photograph
 
 MOST = 4  # things that are counted
 SIDE = 136  # pixels that colours are counted in: 8 x 8 a cell of the fine grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """One of those that the branches tell apart; words are English and plain."""
+
+    name: str
+    """Empty if only its kind is ever said."""
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
     """Of what is drawn; words are English and plain."""
 
+    name: str
+    """The likeliest; empty if that is of a thing that is not named."""
     kind: str
     probability: float
     """Of the kind: of all names of that kind together."""
@@ -27,20 +38,22 @@ class Marks:
     colour: str
 
 
-def marks_of(views: Views, square: Image.Image, kinds: Sequence[str]) -> Marks | None:
+def marks_of(views: Views, square: Image.Image, things: Sequence[Thing]) -> Marks | None:
     """Of one picture, the square itself first among its views; None where nothing seems drawn, or it is a photograph.
 
-    `kinds` are those of the branch's names, in their order.
+    `things` are those that the branches tell apart, in their order.
     """
     if is_photograph(views) or float(views.covered_BHW[0].max()) <= DRAWN:
         return None
-    named_N = views.named_B2N.float().softmax(-1).mean((0, 1))
+    named_N = drawn_names(views.named_B2N)
     of_kind: dict[str, float] = {}
-    for kind, probability in zip(kinds, named_N.tolist(), strict=False):  # the last one is none at all
-        of_kind[kind] = of_kind.get(kind, 0.0) + probability
+    for thing, probability in zip(things, named_N.tolist(), strict=True):
+        of_kind[thing.kind] = of_kind.get(thing.kind, 0.0) + probability
     kind = max(of_kind, key=lambda name: of_kind[name])
     count = min(MOST, max(1, round(float(views.number_B.mean()))))
-    return Marks(kind=kind, probability=of_kind[kind], count=count, colour=colour_under(square, views.covered_BHW[0]))
+    name = things[int(named_N.argmax())].name
+    colour = colour_under(square, views.covered_BHW[0])
+    return Marks(name=name, kind=kind, probability=of_kind[kind], count=count, colour=colour)
 
 
 def colour_under(square: Image.Image, covered_HW: Tensor) -> str:

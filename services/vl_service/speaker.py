@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 import torch
 from PIL import Image, ImageOps
@@ -26,7 +27,7 @@ from vl_service.glance import (
 )
 from vl_service.glimpse import Glimpse, Look, Said, Spoken, Thresholds
 from vl_service.kinds import LIKELY, rank_names
-from vl_service.marked import Marks, marks_of
+from vl_service.marked import Marks, Thing, marks_of
 from vl_service.pictures import Picture
 from vl_service.profiles import Part
 from vl_service.record import read_record
@@ -48,11 +49,11 @@ class Speaker:
     """A tower and its branches for drawings, a decoder and its words."""
 
     def __init__(
-        self, tower: nn.Module, branches: Branches, kinds: Sequence[str], decoder: Decoder, tokenizer: Tokenizer,
+        self, tower: nn.Module, branches: Branches, things: Sequence[Thing], decoder: Decoder, tokenizer: Tokenizer,
         thresholds: Thresholds,
     ) -> None:
-        """`kinds` are those of the branches' names."""
-        self.tower, self.branches, self.kinds, self.decoder = tower, branches, kinds, decoder
+        """`things` are those that the branches tell apart."""
+        self.tower, self.branches, self.things, self.decoder = tower, branches, things, decoder
         self.tokenizer, self.thresholds = tokenizer, thresholds
         self._lively = {tokenizer.numbers[marker]: marker in LIVELY for marker in PART_MARKERS}
 
@@ -71,8 +72,9 @@ class Speaker:
         measured = [measure(square, width=picture.width, height=picture.height) for square in squares]
         check()
         squares_B3HW = torch.stack([square_tensor(square) for square in squares])
-        views = look(self.tower, self.branches, squares_B3HW)
-        marks = marks_of(views, squares[0], self.kinds)
+        views = look(self.tower, self.branches, squares_B3HW,
+                     torch.full((len(squares),), picture.width / picture.height))
+        marks = marks_of(views, squares[0], self.things)
         check()
         image = tokens_of(views, squares_B3HW, torch.tensor([slots for _, slots in measured]))
         hidden, cache = self.decoder.hidden(self.decoder.prefix(image), None)
@@ -82,36 +84,58 @@ class Speaker:
     def settle(self, look: Look, thresholds: Thresholds, check: Callable[[], None]) -> Glimpse:
         """The likeliest record, except that what is not probable enough is said with less sureness, or not at all.
 
-        Of what is drawn the branches say how many and in which colour, and without a name the kind. A name may then be
-        guessed; if it is of another kind, that is not said either.
+        Of what is drawn the branches say how many and in which colour, and what it is called. A name that is not said
+        may be guessed; if it is of another kind, that is not said either.
         """
         numbers = self.tokenizer.numbers
-        likeliest = spoken = self._record(look, [], check)
-        unclear = look.clarity < thresholds.drawn
-        if spoken.tokens[0] != numbers["<unsure>"] and (unclear or spoken.name < thresholds.sure):
-            first = "<unsure>" if unclear or spoken.name < thresholds.likely else "<likely>"
-            if spoken.tokens[0] != numbers[first]:
-                name = spoken.name
-                spoken = replace(self._record(look, [numbers[first]], check), name=name)
+        spoken = self._record(look, [], check)
+        named = self._named(look, spoken, check)
+        if spoken.tokens[0] != numbers["<unsure>"]:
+            spoken = named or spoken
+            unclear = look.clarity < thresholds.drawn or named is None
+            if unclear or spoken.name < thresholds.sure:
+                first = "<unsure>" if unclear or spoken.name < thresholds.likely else "<likely>"
+                if spoken.tokens[0] != numbers[first]:
+                    name = spoken.name
+                    spoken = replace(self._record(look, [numbers[first]], check), name=name)
         unsure = spoken.tokens[0] == numbers["<unsure>"]
-        guess = self._guess(look, likeliest, thresholds) if unsure else None
+        guess = self._guess(look, named, thresholds) if unsure else None
         if unsure and (kind := self._kind(look, spoken, guess, thresholds)) is not None:
             forced = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(kind), numbers["<count>"]]
             sureness = spoken.kind if look.marks is None else look.marks.probability
             spoken = replace(self._record(_one(look) if kind == UNKNOWN else look, forced, check), kind=sureness)
         glimpse = self._glimpse(look, spoken)
-        if guess is None or look.marks is None:
+        if guess is None or look.marks is None or named is None:
             return glimpse
         several = look.marks.count > 1  # of which the decoder may not know the plural
-        as_one = [self._glimpse(look, self._record(_one(look), [], check))] * several
+        as_one = [self._glimpse(look, self._record(_one(look), self._called(named), check))] * several
         return replace(glimpse, guesses=(guess, *as_one))
 
-    def _guess(self, look: Look, likeliest: Spoken, thresholds: Thresholds) -> Glimpse | None:
-        """What is drawn with the name that the decoder would have said, where that may be guessed."""
-        if look.marks is None or look.clarity < thresholds.guess:
+    def _named(self, look: Look, likeliest: Spoken, check: Callable[[], None]) -> Spoken | None:
+        """The likeliest record, of what is drawn with the name that the branches have for it; None if they have none.
+
+        The decoder knows by heart what was kept back from them.
+        """
+        if look.marks is None:
+            return likeliest
+        if not look.marks.name:
             return None
-        guess = self._glimpse(look, likeliest)
-        return guess if guess.record.name else None
+        numbers = self.tokenizer.numbers
+        forced = [numbers["<likely>"], *self.tokenizer.encode(look.marks.name), numbers["<kind>"]]
+        if likeliest.tokens[0] != numbers["<unsure>"] and self._called(likeliest)[1:] == forced[1:]:
+            return likeliest
+        return replace(self._record(look, forced, check), name=look.clarity)
+
+    def _called(self, spoken: Spoken) -> list[int]:
+        """The record as far as it names the thing, the marker behind that included."""
+        kind = self.tokenizer.numbers["<kind>"]
+        return [*takewhile(lambda token: token != kind, spoken.tokens), kind]
+
+    def _guess(self, look: Look, named: Spoken | None, thresholds: Thresholds) -> Glimpse | None:
+        """What is drawn with the name that the branches have for it, where that may be guessed."""
+        if look.marks is None or named is None or look.clarity < thresholds.guess:
+            return None
+        return self._glimpse(look, named)
 
     def _glimpse(self, look: Look, spoken: Spoken) -> Glimpse:
         pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]

@@ -29,6 +29,8 @@ LARGEST = (1.05, 0.55, 0.46, 0.42)  # share of the frame's side that a thing tak
 LAYOUTS = 16  # of so many the one whose things lie the farthest apart is taken
 OUTLINED, EMPTY, SILHOUETTE = 0.2, 0.2, 0.03  # shares: with black outlines, of those nothing but them, a single colour
 SPREAD = 0.7  # cells of the fine grid that the middle of a thing is blurred by
+WIDEST = 1.8  # width over height of a picture, as in compose.py
+LIGHT = (0.3, 1.6)  # over the whole
 LUMA = (0.299, 0.587, 0.114)
 KEPT_BACK = 10  # one in so many drawings of a thing of several is not for the branch
 OTHERS = 0.12  # share of the things drawn that no name fits
@@ -89,6 +91,14 @@ class Drawings:
         self.targets_LN = torch.cat([torch.eye(len(files) + 1), *(_of_kind(kind, kinds) for kind in others)]).to(device)
         self.scenes = scenes_N3HW
 
+    def shown(self) -> Tensor:
+        """How often each name is shown, `[N + 1]`; none at all as often as the mean of the others' logarithms."""
+        names = torch.zeros(self.none, device=self.shares.device)
+        own = self.labels < self.none
+        names.index_add_(0, self.labels[own], self.shares[own])
+        names = names.clamp(min=1e-9) / names.sum()
+        return torch.cat([names, names.log().mean().exp()[None]])
+
     def batch(self, size: int) -> Composed:
         """So many pictures."""
         device = self.scenes.device
@@ -101,17 +111,21 @@ class Drawings:
         number = torch.multinomial(torch.tensor([0.55, 0.16, 0.15, 0.14], device=device), size, replacement=True) + 1
         number[torch.rand(size, device=device) < NONE_SHARE] = 0
         places = _places(number)
-        squeeze = (torch.randn(size, device=device) * 0.2).exp()
+        squeeze = _squeezed(size, device)
         lean = (torch.rand(size, device=device) - 0.5) * math.radians(50)
-        alphas: list[Tensor] = []
+        alphas = canvas.new_zeros(MOST, size, 1, TOWER_SIDE, TOWER_SIDE)
         for turn in range(MOST):
-            piece = _placed(pieces, places[:, turn], squeeze, lean)
-            alpha = piece[:, 3:] * (number > turn).float().view(-1, 1, 1, 1)
-            canvas = canvas * (1 - alpha) + piece[:, :3] * alpha
-            alphas = [*(old * (1 - alpha) for old in alphas), alpha]
+            some = (number > turn).nonzero()[:, 0]
+            if not len(some):
+                break
+            piece = _placed(pieces[some], places[some, turn], squeeze[some], lean[some])
+            alpha = piece[:, 3:]
+            canvas[some] = canvas[some] * (1 - alpha) + piece[:, :3] * alpha
+            alphas[:turn, some] *= 1 - alpha
+            alphas[turn, some] = alpha
         pixels = _lit(canvas)
-        covered = torch.stack(alphas).amax(0)
-        area = torch.stack([alpha.sum((1, 2, 3)) for alpha in alphas], 1)
+        covered = alphas.amax(0)
+        area = alphas.sum((2, 3, 4)).T
         middles = _middles(places[..., :2]) * (area > area.amax(1, keepdim=True) / 3)[..., None, None]
         middles *= (area > 0)[..., None, None]
         targets = (1 - second) * self.targets_LN[labels] + second * self.targets_LN[labels[order]]
@@ -207,8 +221,9 @@ def _placed(pieces: Tensor, place: Tensor, squeeze: Tensor, lean: Tensor) -> Ten
     x, y, own = place.unbind(1)
     flip = (torch.rand(size, device=device) < 0.4).float() * -2 + 1
     cos, sin = lean.cos(), lean.sin()
-    a, b = flip * cos / (own * squeeze), flip * sin / own
-    c, d = -sin / (own * squeeze), cos / own
+    wide, high = own * squeeze.clamp(max=1), own / squeeze.clamp(min=1)
+    a, b = flip * cos / wide, flip * sin / high
+    c, d = -sin / wide, cos / high
     matrix = torch.stack([torch.stack([a, b, -(a * x + b * y)], 1), torch.stack([c, d, -(c * x + d * y)], 1)], 1)
     solid = torch.cat([pieces[:, :3] * pieces[:, 3:], pieces[:, 3:]], dim=1)
     placed = _sampled(solid, matrix)
@@ -249,11 +264,19 @@ def outlined(pieces: Tensor) -> Tensor:
     return torch.cat([rgb, torch.maximum(pieces[:, 3:], lines)], dim=1)
 
 
+def _squeezed(size: int, device: torch.device) -> Tensor:
+    """Width over height of what was square, most of it that of wide and tall pictures squeezed into a square."""
+    flat = torch.rand(size, device=device) < 0.2
+    aspect = torch.where(flat, 0.0, (torch.rand(size, device=device) * 2 - 1) * math.log(WIDEST))
+    return (aspect + torch.randn(size, device=device) * 0.1).exp()
+
+
 def _lit(pictures: Tensor) -> Tensor:
     """Light, warmth, contrast, blur and noise over the whole."""
     size, device = len(pictures), pictures.device
+    dim, bright = map(math.log, LIGHT)
     light = torch.where(torch.rand(size, 1, 1, 1, device=device) < 0.5,
-                        (torch.randn(size, 1, 1, 1, device=device) * 0.4).exp().clamp(0.35, 1.6), 1.0)
+                        (dim + (bright - dim) * torch.rand(size, 1, 1, 1, device=device)).exp(), 1.0)
     warm = torch.randn(size, 1, 1, 1, device=device) * 0.07
     tint = 1 + warm * torch.tensor([1.0, 0.0, -1.0], device=device).view(1, 3, 1, 1)
     pictures = pictures * light * tint

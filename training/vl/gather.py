@@ -139,7 +139,8 @@ def gather(
         if time.monotonic() - started > seconds:
             _STOPPED.set()
         squares = torch.from_numpy(drawn.squares_BHW3).to(device).permute(0, 3, 1, 2).contiguous()
-        views = look(tower, branches, squares)
+        aspects = torch.tensor([truth.aspect for truth in drawn.truths], device=device)
+        views = look(tower, branches, squares, aspects)
         names, name_levels = name_tokens(views.named_B2N)
         grid[len(truths) : len(truths) + len(squares)] = views.grid_BPC
         for name, value in (

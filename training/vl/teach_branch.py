@@ -1,8 +1,9 @@
-"""Fine-tunes the branch of the tower on drawings: their names, where they are on both grids, and how many."""
+"""Fine-tunes branches of the tower on drawings: their names, where they are on both grids, and how many."""
 
 import copy
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from training.vl.drawings import Composed, Drawings
-from vl_service.branch import Branch, Drawn, shared
+from vl_service.branch import Begun, Branch, Branches, Drawn, shared, start_of
 from vl_service.glance import GRID
 
 DROPPED, DROPOUT, SMOOTHING = 0.2, 0.2, 0.1
@@ -20,46 +21,63 @@ WHERE_WEIGHT, MAPS_WEIGHT = 0.5, 0.5
 MIDDLES_WEIGHT, NUMBER_WEIGHT = 2.0, 0.3
 NEW = ("head", "norm", "names", "where", "near", "far", "join", "map")
 KEPT = 0.999  # of the average, a step
+LEVELLED = 0.75  # share of what a name gains by being shown more often that is taken back (Menon et al. 2021)
 
 
 def teach(
-    tower: Any, branch: Branch, drawings: Drawings, seconds: float, *, batch: int,
+    tower: Any, branches: Sequence[Branch], drawings: Drawings, seconds: float, *, batch: int, rate: float = 1.0,
     say: Callable[[object], None] = print,
-) -> Branch:
-    """So many seconds at a rate that falls along a cosine.
+) -> list[Branch]:
+    """So many seconds at a share `rate` of the usual one, which falls along a cosine, all on the same pictures.
 
-    Returns the averaged branch, ready to look.
+    Returns the averaged branches, ready to look; a name that is shown more often is then not likelier for that.
     """
     device = drawings.scenes.device.type
-    branch.train().to(memory_format=torch.channels_last)
-    new = [value for name in NEW for value in getattr(branch, name).parameters()]
-    known = {id(value) for value in new}
-    old = [value for value in branch.parameters() if id(value) not in known]
-    adam = torch.optim.AdamW([{"params": old, "peak": PEAK}, {"params": new, "peak": PEAK_NEW}], weight_decay=DECAY,
+    adam = torch.optim.AdamW([group for branch in branches for group in _groups(branch)], weight_decay=DECAY,
                              fused=device == "cuda")
-    average = copy.deepcopy(branch).eval().requires_grad_(False)
+    averages = [copy.deepcopy(branch).eval().requires_grad_(False) for branch in branches]
     started, step = time.monotonic(), 0
     while (share := (time.monotonic() - started) / seconds) < 1:
-        fall = min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * share))))
+        fall = rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * share))))
         for group in adam.param_groups:
             group["lr"] = group["peak"] * fall
         shown = drawings.batch(batch)
-        loss, named = _loss(tower, branch, shown, device)
+        with torch.no_grad():
+            begun = shared(tower, read(tower, shown))
         adam.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(branch.parameters(), 2.0)
+        losses = [_loss(branch, begun, shown, device) for branch in branches]
+        torch.stack([loss for loss, _ in losses]).sum().backward()
+        for branch in branches:
+            nn.utils.clip_grad_norm_(branch.parameters(), 2.0)
         adam.step()
-        _follow(average, branch, min(KEPT, (step + 1) / (step + 10)))
+        for average, branch in zip(averages, branches, strict=True):
+            _follow(average, branch, min(KEPT, (step + 1) / (step + 10)))
         step += 1
         if step % 250 == 0 or step == 1:
-            say({"branch": step, "seconds": round(time.monotonic() - started, 1),
-                 "loss": round(float(loss.detach()), 3), "named": round(float(named), 3)})
-    return average
+            told = [[round(float(value.detach()), 3) for value in pair] for pair in losses]
+            say({"step": step, "seconds": round(time.monotonic() - started, 1), "loss, named": told})
+    for average in averages:
+        average.names.bias.sub_(LEVELLED * drawings.shown().log())
+    return averages
 
 
-def _loss(tower: Any, branch: Branch, shown: Composed, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    with torch.no_grad():
-        begun = shared(tower, read(tower, shown))
+def go_on_from(branch: Branch, weights: Mapping[str, torch.Tensor], tower: Any) -> None:
+    """Give it the weights of another, which may begin later: the blocks that that one lacks stay as they are."""
+    later = start_of(tower, weights) - branch.start
+    own = {re.sub(r"^blocks\.(\d+)", lambda found: f"blocks.{int(found[1]) + later}", name): value
+           for name, value in weights.items()}
+    branch.load_state_dict(branch.state_dict() | own)
+
+
+def _groups(branch: Branch) -> list[dict[str, Any]]:
+    branch.train().requires_grad_(True).to(memory_format=torch.channels_last)
+    new = [value for name in NEW for value in getattr(branch, name).parameters()]
+    known = {id(value) for value in new}
+    old = [value for value in branch.parameters() if id(value) not in known]
+    return [{"params": old, "peak": PEAK}, {"params": new, "peak": PEAK_NEW}]
+
+
+def _loss(branch: Branch, begun: Begun, shown: Composed, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         drawn = branch(begun, DROPPED)
         logits = branch.names(F.dropout(drawn.features_BCHW.mean((2, 3)), DROPOUT))
@@ -93,25 +111,24 @@ def _follow(average: nn.Module, module: nn.Module, kept: float) -> None:
 
 
 @torch.no_grad()
-def named_right(tower: Any, branch: Branch, drawings: Drawings, batches: int, size: int) -> float:
+def named_right(tower: Any, branches: Branches, drawings: Drawings, batches: int, size: int) -> float:
     """Share of the pictures with something drawn on them that get their name."""
     right = total = 0
     for _ in range(batches):
         shown = drawings.batch(size)
-        begun = shared(tower, read(tower, shown)).to(branch.names.weight.dtype)
         some = shown.labels != drawings.none
-        named = branch(begun).named_BN[:, :-1].argmax(-1)
+        named = branches(shared(tower, read(tower, shown))).named_BN[:, :-1].argmax(-1)
         right += int((named == shown.labels)[some].sum())
         total += int(some.sum())
     return right / max(1, total)
 
 
 @torch.no_grad()
-def surenesses(tower: Any, branch: Branch, drawings: Drawings, batches: int, size: int) -> torch.Tensor:
-    """How probable the branch finds its best name, of every picture with something drawn on it."""
+def surenesses(tower: Any, branches: Branches, drawings: Drawings, batches: int, size: int) -> torch.Tensor:
+    """How probable they find their best name, of every picture with something drawn on it."""
     found = []
     for _ in range(batches):
         shown = drawings.batch(size)
-        begun = shared(tower, read(tower, shown)).to(branch.names.weight.dtype)
-        found.append(branch(begun).named_BN.float().softmax(-1)[shown.labels != drawings.none, :-1].amax(-1))
+        named = branches(shared(tower, read(tower, shown))).named_BN.exp()
+        found.append(named[shown.labels != drawings.none, :-1].amax(-1))
     return torch.cat(found)

@@ -29,7 +29,7 @@ from training.vl.drawings import named_concepts, own_files
 from training.vl.others import OfKind, as_concepts, load_others
 from training.vl.verdicts import kind_words, names_it, words_of_concept
 from vl_service.embedded_checkpoint import CONFIG, load_speaker
-from vl_service.glance import clarity, look, square_tensor
+from vl_service.glance import clarity, drawn_names, look, square_tensor
 from vl_service.glimpse import Thresholds
 from vl_service.marked import marks_of
 from vl_service.pictures import Picture
@@ -136,12 +136,13 @@ def drawn_for_the_first_time(speaker: Speaker, stock: Stock, others: OfKind, cou
     said = Fresh(names=[], kinds=[], own=[])
     for turn in range(2 * count):
         at = rng.choice(nameless if turn % 2 else known)
-        square, _ = compose(stock, rng, at)
-        views = look(speaker.tower, speaker.branches, torch.stack([square_tensor(view) for view in views_of(square)]))
-        marks = marks_of(views, square, speaker.kinds)
+        square, truth = compose(stock, rng, at)
+        squares = [square_tensor(view) for view in views_of(square)]
+        views = look(speaker.tower, speaker.branches, torch.stack(squares), torch.full((len(squares),), truth.aspect))
+        marks = marks_of(views, square, speaker.things)
         if marks is None:
             continue  # it was taken for a scene without drawings
-        best = int(views.named_B2N.softmax(-1).mean((0, 1)).argmax())
+        best = int(drawn_names(views.named_B2N).argmax())
         name = Named(probability=clarity(views.named_B2N), right=best == label_of.get(at))
         said.names.append(name)
         said.kinds.append(Named(probability=marks.probability, right=marks.kind == stock.concepts[at].kind_en))

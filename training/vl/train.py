@@ -31,7 +31,7 @@ from training.vl.stage import Stage, open_stage
 from training.vl.subjects import Rows, all_subjects, share_words, write_rows
 from training.vl.truths import sight_of_cutout
 from training.vl.vocabulary import vocabulary_pieces
-from vl_service.branch import Branch, Branches
+from vl_service.branch import Branch, Branches, start_of
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.eight_bits import packed, unpacked
 from vl_service.kinds import vocabulary
@@ -76,8 +76,9 @@ def _save(setup: Setup, model: Decoder, report: dict[str, object]) -> None:
     save_file(packed(model.state_dict()), out / "model.safetensors")
     save_file(packed(setup.branches.state_dict()), out / "branches.safetensors")
     save_tokenizer(setup.tokenizer, out / "vocabulary.json")
-    kinds = [concepts[at].kind_en for at in named_concepts(concepts)]
-    (out / "config.json").write_text(json.dumps(model.config.as_dict() | {"kinds": kinds}) + "\n", "utf-8")
+    apart = [concepts[at] for at in named_concepts(concepts)]
+    told = {"called": [one.en if one.role == "known" else "" for one in apart], "kinds": [one.kind_en for one in apart]}
+    (out / "config.json").write_text(json.dumps(model.config.as_dict() | told) + "\n", "utf-8")
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
@@ -89,9 +90,10 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
     stage = open_stage(chosen.data, chosen.workers, chosen.device)
     torch.manual_seed(0)
     names = len(named_concepts(concepts)) + 1
-    branches = Branches(Branch(stage.tower, names) for _ in chosen.branches)
-    for branch, file in zip(branches, chosen.branches, strict=True):
-        branch.load_state_dict(load_file(file))
+    weights = [load_file(file) for file in chosen.branches]
+    branches = Branches(Branch(stage.tower, names, start_of(stage.tower, some)) for some in weights)
+    for branch, some in zip(branches, weights, strict=True):
+        branch.load_state_dict(some)
     branches = branches.eval().requires_grad_(False).to(chosen.device)
     if chosen.device == "cuda":
         branches = branches.half()

@@ -10,8 +10,8 @@ from torch import Tensor
 from training.vl.compose import Stock
 from training.vl.concepts import Concept
 from training.vl.drawings import OTHERS, Drawings, kept_back, named_concepts, outlined, own_files
-from training.vl.teach_branch import NEW, maps_loss, teach
-from vl_service.branch import FINE_GRID, Branch, Drawn, shared
+from training.vl.teach_branch import NEW, go_on_from, maps_loss, teach
+from vl_service.branch import EARLY, FINE_GRID, LATE, Branch, Drawn, shared
 from vl_service.glance import TOWER_SIDE
 from vl_service.tower import ImageNetTower
 
@@ -140,19 +140,50 @@ def test_maps_that_tell_the_truth_have_the_least_loss(drawings: Drawings) -> Non
         assert maps_loss(wrong, shown.covered_BHW, shown.middles_BHW) > truth + 0.05
 
 
-def test_teaching_changes_every_part_of_the_branch_and_leaves_the_tower(drawings: Drawings) -> None:
+def test_teaching_changes_every_part_of_the_branches_and_leaves_the_tower(drawings: Drawings) -> None:
     tower = ImageNetTower().model
     torch.manual_seed(7)
-    branch = Branch(tower, drawings.none + 1)
-    before = {name: value.clone() for name, value in branch.state_dict().items()}
+    branches = [Branch(tower, drawings.none + 1, start) for start in (EARLY, LATE)]
+    before = [{name: value.clone() for name, value in branch.state_dict().items()} for branch in branches]
     kept = {name: value.clone() for name, value in tower.state_dict().items()}
-    taught = teach(tower, branch, drawings, 0.1, batch=4, say=lambda _: None)
-    changed = {name.partition(".")[0] for name, value in taught.state_dict().items()
-               if not torch.equal(value, before[name])}
-    assert changed == {"blocks", *NEW}
+    taught = teach(tower, branches, drawings, 0.1, batch=4, say=lambda _: None)
+    for branch, was in zip(taught, before, strict=True):
+        changed = {name.partition(".")[0] for name, value in branch.state_dict().items()
+                   if not torch.equal(value, was[name])}
+        assert changed == {"blocks", *NEW}
+        assert not torch.equal(branch.state_dict()["blocks.0._bn0.weight"], was["blocks.0._bn0.weight"])
+        with torch.inference_mode():
+            assert branch(shared(tower, torch.zeros(1, 3, TOWER_SIDE, TOWER_SIDE))).number_BHW.isfinite().all()
     assert all(torch.equal(value, kept[name]) for name, value in tower.state_dict().items())
+
+
+def test_a_branch_that_goes_on_from_a_later_one_sees_what_that_one_saw() -> None:
+    tower = ImageNetTower().model
+    torch.manual_seed(9)
+    late, early = (Branch(tower, 3, start).eval() for start in (LATE, EARLY))
+    with torch.no_grad():
+        for value in late.parameters():
+            value.mul_(1.1)
+    go_on_from(early, late.state_dict(), tower)
     with torch.inference_mode():
-        assert taught(shared(tower, torch.zeros(1, 3, TOWER_SIDE, TOWER_SIDE))).number_BHW.isfinite().all()
+        begun = shared(tower, torch.rand(1, 3, TOWER_SIDE, TOWER_SIDE))
+        assert torch.equal(early(begun).named_BN, late(begun).named_BN)
+
+
+def test_things_are_as_wide_and_as_narrow_as_squeezed_pictures_make_them() -> None:
+    """A square alone on the ground; a picture of 16 to 9 makes it 0.56 as wide as high."""
+    stock = stock_of({"square.webp": (100, 100)})
+    torch.manual_seed(10)
+    drawings = Drawings(stock, [["square.webp"]], torch.zeros(1, 3, 320, 320, dtype=torch.uint8))
+    shapes: list[float] = []
+    for _ in range(4):
+        shown = drawings.batch(64)
+        for covered in shown.covered_BHW[shown.middles_BHW.sum((1, 2)).round() == 1]:
+            if covered[0].sum() + covered[-1].sum() + covered[:, 0].sum() + covered[:, -1].sum() == 0:
+                shapes.append(float(covered.amax(0).sum() / covered.amax(1).sum()))
+    assert len(shapes) > 40
+    assert min(shapes) < 0.65
+    assert max(shapes) > 1.5
 
 
 def test_what_has_no_name_is_as_likely_any_of_its_kind_and_what_is_put_together_both_by_their_share() -> None:

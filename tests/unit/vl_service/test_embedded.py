@@ -130,9 +130,9 @@ def test_a_passed_deadline_stops_before_the_look_and_a_later_one_within_a_text(
 
 def test_a_text_may_be_asked_for_up_to_a_marker(speaker: Speaker) -> None:
     glimpse = speaker.see(picture(), lambda: None)
-    whole = speaker.say(glimpse, ["<caption>", "<en>"], "", 20, 4, lambda: None).tokens
+    whole = speaker.say(glimpse, ["<caption>", "<en>"], "", 20, 5, lambda: None).tokens
     until = speaker.tokenizer.pieces[whole[5]]
-    said = speaker.say(glimpse, ["<caption>", "<en>"], "", 20, 4, lambda: None, until)
+    said = speaker.say(glimpse, ["<caption>", "<en>"], "", 20, 5, lambda: None, until)
     assert said.tokens == whole[:whole.index(whole[5])]
     assert said.ended
 
@@ -140,7 +140,7 @@ def test_a_text_may_be_asked_for_up_to_a_marker(speaker: Speaker) -> None:
 @pytest.mark.parametrize("at_most", [1, 7])
 def test_no_text_has_more_tokens_than_were_asked_for(speaker: Speaker, at_most: int) -> None:
     glimpse = speaker.see(picture(), lambda: None)
-    said = speaker.say(glimpse, ["<caption>", "<en>"], "", at_most, 4, lambda: None)
+    said = speaker.say(glimpse, ["<caption>", "<en>"], "", at_most, 5, lambda: None)
     assert len(said.tokens) == at_most
     assert not said.ended
 
@@ -197,6 +197,17 @@ def _without_a_scale(folder: Path) -> None:
     save_file(weights, folder / "branches.safetensors")
 
 
+def _a_block_too_few(folder: Path) -> None:
+    weights = load_file(folder / "branches.safetensors")
+    save_file({name: value for name, value in weights.items() if not name.startswith("0.blocks.9.")},
+              folder / "branches.safetensors")
+
+
+def _a_name_without_words(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    write_config(folder, config | {"called": ["犬", *config["called"][1:]]})
+
+
 def _fewer_drawn_things(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     write_config(folder, config | {"names": config["names"] - 1})
@@ -226,7 +237,8 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
     (_without("branches.safetensors"), "lacks branches.safetensors"),
     (_text("branches.safetensors", "weights"), "branches.safetensors is damaged"),
     (_no_branch, "it holds no branch"), (_without_a_scale, "branches.safetensors is damaged"),
-    (_a_kind_too_few, "`kinds` needs 15 words"),
+    (_a_kind_too_few, "`kinds` needs 15 words"), (_a_block_too_few, "a branch has 9 blocks"),
+    (_a_name_without_words, "vocabulary.json lacks words for 犬"),
     (_fewer_drawn_things, "model.safetensors is damaged"),
     (_without("config.json"), "lacks config.json"), (_cut_weights, "model.safetensors is damaged"),
     (_other_layers, "model.safetensors is damaged"), (_not_finite, "not finite"),

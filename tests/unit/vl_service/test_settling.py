@@ -93,8 +93,8 @@ def test_what_is_drawn_unclearly_is_not_named_however_sure_the_decoder_is(folder
     assert (unclear.sureness, unclear.name, unclear.kind) == ("unsure", "", "cat")
 
 
-def marks(probability: float) -> Marks:
-    return Marks(kind="photo", probability=probability, count=3, colour="brown")
+def marks(probability: float, name: str = "tabby cat") -> Marks:
+    return Marks(name=name, kind="photo", probability=probability, count=3, colour="brown")
 
 
 def test_of_what_is_drawn_the_branch_says_how_many_and_in_which_colour(folder: Path) -> None:
@@ -129,6 +129,22 @@ def test_a_name_that_is_not_said_is_guessed_where_the_branches_are_sure_enough_a
     assert (glimpse.record.name, glimpse.record.kind) == ("", said)
     assert [guess.record.name for guess in glimpse.guesses] == ["tabby cat", "tabby cat"] * guessed
     assert all(guess.record.count == 3 for guess in glimpse.guesses)  # the second is told of as one
+
+
+def test_what_is_drawn_is_called_what_the_branches_call_it_and_less_surely_where_the_decoder_calls_it_otherwise(
+    folder: Path
+) -> None:
+    found = settled(folder, 0.0, 0.0, 0.0, clarity=0.6, marks=marks(0.9, "upper half"))
+    assert (found.sureness, found.name, found.kind) == ("likely", "upper half", "cat")
+    assert found.confidence == pytest.approx(0.6)
+    guess = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.45, marks=marks(0.9, "upper half"))[0].guesses[0]
+    assert guess.record.name == "upper half"
+
+
+def test_what_is_drawn_has_no_name_and_is_not_guessed_at_where_the_branches_have_none_for_it(folder: Path) -> None:
+    glimpse, _ = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.9, marks=marks(0.9, ""))
+    assert (glimpse.record.sureness, glimpse.record.name, glimpse.record.kind) == ("unsure", "", "photo")
+    assert glimpse.guesses == ()
 
 
 def test_what_is_named_or_not_drawn_is_not_guessed_at(folder: Path) -> None:

@@ -31,7 +31,8 @@ def save_tiny_decoder(folder: Path, *, seed: int = 3, loud: float = 8.0) -> Path
     save_file(packed(weights), folder / "model.safetensors")
     save_file(packed(branches.state_dict()), folder / "branches.safetensors")
     save_tokenizer(tokenizer, folder / "vocabulary.json")
-    write_config(folder, config.as_dict() | {"kinds": ["cat"] * (config.names - 1), "thresholds": LEAST})
+    drawn = {"called": ["tabby cat", *[""] * (config.names - 2)], "kinds": ["cat"] * (config.names - 1)}
+    write_config(folder, config.as_dict() | drawn | {"thresholds": LEAST})
     return folder
 
 
