@@ -10,7 +10,7 @@ from torch import Tensor
 from training.vl.compose import Stock
 from training.vl.concepts import Concept
 from training.vl.drawings import OTHERS, Drawings, kept_back, named_concepts, outlined, own_files
-from training.vl.teach_branch import NEW, go_on_from, maps_loss, teach
+from training.vl.teach_branch import LEVELLED, NEW, go_on_from, maps_loss, teach
 from vl_service.branch import EARLY, FINE_GRID, LATE, Branch, Drawn, shared
 from vl_service.glance import TOWER_SIDE
 from vl_service.tower import ImageNetTower
@@ -155,6 +155,21 @@ def test_teaching_changes_every_part_of_the_branches_and_leaves_the_tower(drawin
         with torch.inference_mode():
             assert branch(shared(tower, torch.zeros(1, 3, TOWER_SIDE, TOWER_SIDE))).number_BHW.isfinite().all()
     assert all(torch.equal(value, kept[name]) for name, value in tower.state_dict().items())
+
+
+def test_a_name_that_is_shown_more_often_is_not_likelier_for_that() -> None:
+    """Nine drawings of one thing, one of the other: three times as often."""
+    stock = Stock(photographs=(), concepts=(), cutouts={f"{at}.webp": Image.new("RGBA", (9, 9), (9, 9, 9, 255))
+                                                        for at in range(10)})
+    scenes = torch.zeros(1, 3, 320, 320, dtype=torch.uint8)
+    often = Drawings(stock, [[f"{at}.webp" for at in range(9)], ["9.webp"]], scenes, others={"tool": ["9.webp"]},
+                     kinds=["tool", "tool"])
+    torch.testing.assert_close(often.shown(), torch.tensor([0.75, 0.25, (0.75 * 0.25) ** 0.5]))
+    tower = ImageNetTower().model
+    branch = Branch(tower, 3)
+    before = branch.names.bias.detach().clone()
+    (taught,) = teach(tower, [branch], often, 0.1, batch=4, rate=0.0, say=lambda _: None)
+    torch.testing.assert_close(taught.names.bias, before - LEVELLED * often.shown().log())
 
 
 def test_a_branch_that_goes_on_from_a_later_one_sees_what_that_one_saw() -> None:
