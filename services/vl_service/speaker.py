@@ -89,36 +89,42 @@ class Speaker:
         """
         numbers = self.tokenizer.numbers
         spoken = self._record(look, [], check)
-        named = self._named(look, spoken, check)
+        named = self._named(look, spoken, thresholds, check)
         if spoken.tokens[0] != numbers["<unsure>"]:
-            spoken = named or spoken
-            unclear = look.clarity < thresholds.drawn or named is None
-            if unclear or spoken.name < thresholds.sure:
-                first = "<unsure>" if unclear or spoken.name < thresholds.likely else "<likely>"
-                if spoken.tokens[0] != numbers[first]:
-                    name = spoken.name
-                    spoken = replace(self._record(look, [numbers[first]], check), name=name)
+            if named is None or look.clarity < thresholds.drawn or named.name < thresholds.likely:
+                spoken = self._record(look, [numbers["<unsure>"]], check)
+            elif named.name < thresholds.sure and named.tokens[0] != numbers["<likely>"]:
+                forced = [numbers["<likely>"], *self._called(named)[1:]]
+                spoken = replace(self._record(look, forced, check), name=named.name)
+            else:
+                spoken = named
         unsure = spoken.tokens[0] == numbers["<unsure>"]
-        guess = self._guess(look, named, thresholds) if unsure else None
+        guess = None
+        if unsure and named is not None and look.marks is not None and look.clarity >= thresholds.guess:
+            guess = self._glimpse(look, named)
         if unsure and (kind := self._kind(look, spoken, guess, thresholds)) is not None:
             forced = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(kind), numbers["<count>"]]
             sureness = spoken.kind if look.marks is None else look.marks.probability
             spoken = replace(self._record(_one(look) if kind == UNKNOWN else look, forced, check), kind=sureness)
         glimpse = self._glimpse(look, spoken)
-        if guess is None or look.marks is None or named is None:
+        if guess is None or named is None:
             return glimpse
-        several = look.marks.count > 1  # of which the decoder may not know the plural
-        as_one = [self._glimpse(look, self._record(_one(look), self._called(named), check))] * several
-        return replace(glimpse, guesses=(guess, *as_one))
+        if guess.record.count == 1:
+            return replace(glimpse, guesses=(guess,))
+        as_one = self._record(_one(look), self._called(named), check)  # the decoder may not know the plural
+        return replace(glimpse, guesses=(guess, self._glimpse(look, as_one)))
 
-    def _named(self, look: Look, likeliest: Spoken, check: Callable[[], None]) -> Spoken | None:
-        """The likeliest record, of what is drawn with the name that the branches have for it; None if they have none.
+    def _named(
+        self, look: Look, likeliest: Spoken, thresholds: Thresholds, check: Callable[[], None]
+    ) -> Spoken | None:
+        """The likeliest record, of what is drawn with the name that the branches have for it.
 
-        The decoder knows by heart what was kept back from them.
+        None if they have none, or are not even sure enough of it to guess. The decoder knows by heart what was kept
+        back from them.
         """
         if look.marks is None:
             return likeliest
-        if not look.marks.name:
+        if not look.marks.name or look.clarity < min(thresholds.drawn, thresholds.guess):
             return None
         numbers = self.tokenizer.numbers
         forced = [numbers["<likely>"], *self.tokenizer.encode(look.marks.name), numbers["<kind>"]]
@@ -130,12 +136,6 @@ class Speaker:
         """The record as far as it names the thing, the marker behind that included."""
         kind = self.tokenizer.numbers["<kind>"]
         return [*takewhile(lambda token: token != kind, spoken.tokens), kind]
-
-    def _guess(self, look: Look, named: Spoken | None, thresholds: Thresholds) -> Glimpse | None:
-        """What is drawn with the name that the branches have for it, where that may be guessed."""
-        if look.marks is None or named is None or look.clarity < thresholds.guess:
-            return None
-        return self._glimpse(look, named)
 
     def _glimpse(self, look: Look, spoken: Spoken) -> Glimpse:
         pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]
