@@ -27,10 +27,11 @@ def shared(tower: Any, pixels_BCHW: Tensor) -> Begun:
     """`[B, 24, 65, 65]` for early branches, `[B, 88, 17, 17]` for late ones, of pictures of 260 pixels."""
     x = tower._swish(tower._bn0(tower._conv_stem(pixels_BCHW)))  # the package has no public name for its parts
     begun: dict[int, Tensor] = {}
-    for number, block in enumerate(tower._blocks[:LATE]):
+    for number, block in enumerate(tower._blocks[:LATE], start=1):
         x = block(x)
-        begun[number + 1] = x
-    return {start: begun[start] for start in (EARLY, LATE)}
+        if number in (EARLY, LATE):
+            begun[number] = x
+    return begun
 
 
 def own_features(tower: Any, begun: Begun) -> Tensor:
