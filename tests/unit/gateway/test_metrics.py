@@ -26,7 +26,7 @@ async def test_the_series_follow_the_jobs_through_queue_and_end(tmp_path: Path, 
     services.script.may_go_on.clear()
     async with open_client(gateway_settings(tmp_path, services, concurrency_given=1)) as client:
         first = (await client.post("/generate", json={"prompt": "one"})).json()
-        await until(client, first["id"], lambda job: job["progress"]["stage"] == "rendering")
+        await until(client, first["id"], lambda job: job["progress"]["step"] == 2)  # the service holds it there
         second = (await client.post("/generate", json={"prompt": "two"})).json()
         third = (await client.post("/generate", json={"prompt": "three"})).json()
         busy = await series(client)
