@@ -16,7 +16,7 @@ from starlette.routing import Route
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.models import Health
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
-from tests.unit.gateway.services import VIDEO_MODEL, VL_MODEL
+from tests.unit.gateway.model_services import VIDEO_MODEL, VL_MODEL
 
 _VIDEO = b"instant" * 1000
 _SHA256 = hashlib.sha256(_VIDEO).hexdigest()

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.postgres import postgres_server
 from tests.storm import Deployment, storm
 from tests.tiny_wan import save_tiny_wan
-from tests.unit.gateway.services import running_services
+from tests.unit.gateway.model_services import running_services
 
 
 def main() -> int:

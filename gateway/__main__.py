@@ -5,8 +5,8 @@ import sys
 
 import uvicorn
 
-from gateway.access.keys import KeyStore
 from gateway.app import create_app
+from gateway.auth.keys import KeyStore
 from gateway.database import Database
 from gateway.settings import GatewaySettings
 from wire.logs import configure_logging

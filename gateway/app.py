@@ -9,25 +9,25 @@ from fastapi.responses import Response
 
 from contracts.describe import DescribeRequest
 from contracts.errors import FieldProblem, Problem
-from gateway.access.callers import KeyRefused, RateExceeded
 from gateway.addresses import AddressRefused
-from gateway.artifacts.room import DiskFull
-from gateway.intake.bodies import BodyRefused, BodyTooLarge, LingeringResponse
-from gateway.intake.fetch import FetchFailed
-from gateway.intake.parameters import ParameterRefused
-from gateway.intake.remix import NotRemixable
-from gateway.intake.uploaded import TooManyFiles, UploadNotFound
-from gateway.intake.uploads import PictureRefused
+from gateway.api import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
+from gateway.api.follow import ClientGone
+from gateway.api.openai_errors import OpenAIErrorMiddleware
+from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, without_keys
+from gateway.auth.callers import KeyRefused, RateExceeded
 from gateway.jobs.job import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
 from gateway.metrics import GatewayMetrics
-from gateway.routes import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
-from gateway.routes.follow import ClientGone
-from gateway.routes.openai_errors import OpenAIErrorMiddleware
-from gateway.routes.openapi import DESCRIPTION, with_keys, with_problem, without_keys
+from gateway.run.failures import service_problem
 from gateway.runtime import open_gateway
+from gateway.services.clients import ServiceError
 from gateway.settings import GatewaySettings
-from gateway.upstream.clients import ServiceError
-from gateway.work.failures import service_problem
+from gateway.storage.room import DiskFull
+from gateway.submit.bodies import BodyRefused, BodyTooLarge, LingeringResponse
+from gateway.submit.fetch import FetchFailed
+from gateway.submit.parameters import ParameterRefused
+from gateway.submit.remix import NotRemixable
+from gateway.submit.uploaded import TooManyFiles, UploadNotFound
+from gateway.submit.uploads import PictureRefused
 from wire.calls import CallMiddleware
 from wire.metrics import HttpMetricsMiddleware
 from wire.problem_bodies import ProblemBodiesMiddleware

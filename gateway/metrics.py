@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from gateway.jobs.backlog import Backlog
 from gateway.jobs.deliveries import DeliveryState
 from gateway.jobs.job import TRANSITIONS, JobRecord
-from gateway.upstream.upstreams import Client, Upstream
+from gateway.services.pool import Client, Upstream
 from wire.metrics import SECONDS_BUCKETS, Counter, Gauge, Histogram, new_registry
 
 _WEBHOOK_OUTCOMES: Mapping[DeliveryState, str] = {

@@ -11,46 +11,46 @@ from functools import partial
 import httpx
 from anyio import CapacityLimiter
 
-from gateway.access.callers import Door
-from gateway.access.keys import KeyStore
-from gateway.access.links import Links
-from gateway.access.signing import Signer, open_signer
 from gateway.addresses import outside_client, outside_tls
-from gateway.artifacts.bucket import open_bucket
-from gateway.artifacts.files import LocalFiles
-from gateway.artifacts.room import Room
+from gateway.auth.callers import Door
+from gateway.auth.keys import KeyStore
+from gateway.auth.links import Links
+from gateway.auth.signing import Signer, open_signer
 from gateway.database import Database
-from gateway.intake.accept import Intake
-from gateway.intake.fetch import Fetching
-from gateway.intake.pictures import Pictures
-from gateway.intake.uploaded import UploadStore
-from gateway.intake.uploads import PictureLimits, harden_pillow
 from gateway.jobs.deliveries import DeliveryStore
+from gateway.jobs.eta import Outlook
 from gateway.jobs.ledger import Ledger
-from gateway.jobs.line import Turns
-from gateway.jobs.live import LiveJobs
-from gateway.jobs.outlook import Outlook
+from gateway.jobs.progress import LiveJobs
+from gateway.jobs.queue import Turns
 from gateway.jobs.store import JobStore
 from gateway.metrics import GatewayMetrics
+from gateway.run.cancel import Endings
+from gateway.run.dispatch import Dispatcher
+from gateway.run.engine import DbosEngine
+from gateway.run.executors import Executors
+from gateway.run.expiry import Expiry
+from gateway.run.identity import FileIdentity, SessionIdentity
+from gateway.run.pipeline import Parts, run_job
+from gateway.run.recovery import Caretaker, taken_care_of
+from gateway.run.webhooks import Courier, Patience
+from gateway.services.catalog import Catalog
+from gateway.services.clients import RetryPolicy, VideoClient, VLClient, connect
+from gateway.services.pool import Upstream, Upstreams
+from gateway.services.prompt_cache import PromptCache
+from gateway.services.prompting import Prompter
+from gateway.services.render_places import RenderPlaces
+from gateway.services.video import Renderers
+from gateway.services.vl import Describers
 from gateway.settings import GatewaySettings
+from gateway.storage.bucket import open_bucket
+from gateway.storage.files import LocalFiles
+from gateway.storage.room import Room
+from gateway.submit.accept import Intake
+from gateway.submit.fetch import Fetching
+from gateway.submit.pictures import Pictures
+from gateway.submit.uploaded import UploadStore
+from gateway.submit.uploads import PictureLimits, harden_pillow
 from gateway.threads import off_loop
-from gateway.upstream.catalog import Catalog
-from gateway.upstream.clients import RetryPolicy, VideoClient, VLClient, connect
-from gateway.upstream.describers import Describers
-from gateway.upstream.prompt_cache import PromptCache
-from gateway.upstream.prompting import Prompter
-from gateway.upstream.render_places import RenderPlaces
-from gateway.upstream.routing import Renderers
-from gateway.upstream.upstreams import Upstream, Upstreams
-from gateway.work.caretaking import Caretaker, taken_care_of
-from gateway.work.dispatch import Dispatcher
-from gateway.work.endings import Endings
-from gateway.work.engine import DbosEngine
-from gateway.work.executors import Executors
-from gateway.work.expiry import Expiry
-from gateway.work.identity import FileIdentity, SessionIdentity
-from gateway.work.pipeline import Parts, run_job
-from gateway.work.webhooks import Courier, Patience
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
     """Open the databases and connections, take up unfinished jobs, and close everything again.
 
     Raises:
-        gateway.work.executors.StateInUse: another gateway works as this executor.
+        gateway.run.executors.StateInUse: another gateway works as this executor.
     """
     harden_pillow(settings.max_image_pixels)
     database = await off_loop(Database, settings.jobs_database_url)

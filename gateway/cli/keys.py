@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.access.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
-from gateway.access.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, LOWEST_PRIORITY
-from gateway.access.signing import open_signer
+from gateway.auth.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
+from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, LOWEST_PRIORITY
+from gateway.auth.signing import open_signer
 from gateway.database import Database
 from gateway.settings import GatewaySettings
 

@@ -14,7 +14,7 @@ from contracts.jobs import (
     JobState,
     VideoFile,
 )
-from gateway.access.owners import DEFAULT_PRIORITY, LOCAL_OWNER
+from gateway.auth.owners import DEFAULT_PRIORITY, LOCAL_OWNER
 from wire.calls import current_call
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({

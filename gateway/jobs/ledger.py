@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, JobStage, JobState, VideoFile
-from gateway.access.links import Links
+from gateway.auth.links import Links
 from gateway.jobs.deliveries import Delivery
+from gateway.jobs.eta import Outlook, Waiting
 from gateway.jobs.job import JobRecord, NewJob, StoredPicture
-from gateway.jobs.live import LiveJobs
-from gateway.jobs.outlook import Outlook, Waiting
+from gateway.jobs.progress import LiveJobs
 from gateway.jobs.store import JobStore
 from gateway.threads import off_loop
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
-from gateway.access.owners import LOCAL_OWNER
+from gateway.auth.owners import LOCAL_OWNER
 from gateway.database import Database, metadata, page_of
 from gateway.jobs.deliveries import Delivery, drop, expect, find
 from gateway.jobs.job import (
@@ -24,7 +24,7 @@ from gateway.jobs.job import (
     StoredPicture,
     sources_of,
 )
-from gateway.jobs.line import join, moved
+from gateway.jobs.queue import join, moved
 
 _jobs = sa.Table(
     "jobs", metadata,

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from contracts.jobs import Job, JobPage, JobProgress, JobUrls, WebhookAttempt, WebhookDelivery
-from gateway.access.links import Links
+from gateway.auth.links import Links
 from gateway.jobs.deliveries import Delivery
+from gateway.jobs.eta import Waiting
 from gateway.jobs.job import JobRecord
 from gateway.jobs.ledger import Ledger
-from gateway.jobs.outlook import Waiting
 
 # Where each stage begins on the way from 0 to 1; rendering takes nearly all of the time.
 _DESCRIBING, _RENDERING, _SAVING = 0.01, 0.05, 0.97

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_wan import save_tiny_wan
-from tests.unit.gateway.services import Services, running_services
+from tests.unit.gateway.model_services import Services, running_services
 
 
 @pytest.fixture(scope="package")

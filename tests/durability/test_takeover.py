@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.processes import KeptProcess, gateway_process, scripted_video_process, until
-from tests.unit.gateway.services import Services
+from tests.unit.gateway.model_services import Services
 
 pytestmark = pytest.mark.slow
 

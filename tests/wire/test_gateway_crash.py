@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.uncounted import uncounted_environment
-from tests.unit.gateway.services import Services, running_services, video_bytes
+from tests.unit.gateway.model_services import Services, running_services, video_bytes
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import async_playwright, expect
 
-from gateway.access.keys import KeyLimits, KeyStore
+from gateway.auth.keys import KeyLimits, KeyStore
 from gateway.database import Database
 from tests.unit.gateway.conftest import gateway_settings, open_socket_client
-from tests.unit.gateway.services import Services, running_services
+from tests.unit.gateway.model_services import Services, running_services
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]

@@ -20,7 +20,7 @@ from gateway.settings import GatewaySettings
 from tests.tiny_wan import save_tiny_wan
 from tests.uncounted import uncounted_environment
 from tests.unit.gateway.conftest import open_client
-from tests.unit.gateway.services import Services, running_services
+from tests.unit.gateway.model_services import Services, running_services
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -9,7 +9,7 @@ import pytest
 from contracts.jobs import GenerateOptions
 from gateway.cli.job_client import JobClient
 from tests.unit.gateway.conftest import gateway_settings, open_socket_client
-from tests.unit.gateway.services import Services, running_services
+from tests.unit.gateway.model_services import Services, running_services
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 from gateway.app import create_app
 from gateway.runtime import Gateway
 from gateway.settings import GatewaySettings
-from tests.unit.gateway.services import Script, Services, running_services
+from tests.unit.gateway.model_services import Script, Services, running_services
 
 
 @pytest.fixture(scope="session")

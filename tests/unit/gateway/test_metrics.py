@@ -6,7 +6,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
-from tests.unit.gateway.services import Services
+from tests.unit.gateway.model_services import Services
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

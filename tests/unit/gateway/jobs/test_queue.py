@@ -1,60 +1,184 @@
-"""The bounded queue."""
+"""The line of waiting jobs: who is next, and when everybody is done."""
 
-import logging
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
-from tests.unit.gateway.services import Services
+import gateway.jobs.eta
+from contracts.jobs import JobProgress
+from gateway.database import Database
+from gateway.jobs.eta import Outlook, Waiting
+from gateway.jobs.job import JobRecord
+from gateway.jobs.progress import LiveJobs
+from gateway.jobs.queue import ROUNDS_PER_PRIORITY, Turns
+from gateway.jobs.store import JobStore
+from tests.unit.gateway.jobs.test_store import new_job
+
+RENDER = {"render.text": 0.5, "render.denoise": 8.0, "render.decode": 1.0, "render.write": 1.5, "rendering": 99.0}
 
 
-async def test_a_full_queue_refuses_at_once_and_changes_nothing(
-    tmp_path: Path, services: Services, picture: Callable[..., bytes], where: dict[str, Any]
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return Database(f"sqlite:///{tmp_path}/jobs.sqlite")
+
+
+@pytest.fixture
+def store(database: Database) -> JobStore:
+    return JobStore(database)
+
+
+@pytest.fixture
+def turns(database: Database) -> Turns:
+    return Turns(database)
+
+
+def add(store: JobStore, owner: str, count: int, priority: int = 10) -> list[str]:
+    jobs = [replace(new_job(f"{owner}{index}", priority), owner=owner) for index in range(count)]
+    return [store.add(job, 10_000).id for job in jobs]
+
+
+def next_up(store: JobStore, turns: Turns) -> str:
+    """The job that is begun next."""
+    first = turns.look()
+    [job_id] = turns.take("an executor", 1)
+    assert first.place(job_id, store.get(job_id).turn) == 0
+    store.move(job_id, "running")
+    return job_id
+
+
+def test_owners_take_turns_however_many_jobs_each_of_them_has(store: JobStore, turns: Turns) -> None:
+    add(store, "a", 6)
+    add(store, "b", 2)
+    add(store, "c", 1)
+    assert [next_up(store, turns) for _ in range(6)] == ["a0", "b0", "c0", "a1", "b1", "a2"]
+
+
+def test_a_newcomer_waits_for_one_round_and_not_for_the_whole_line(store: JobStore, turns: Turns) -> None:
+    add(store, "a", 50)
+    for _ in range(10):
+        next_up(store, turns)
+    add(store, "b", 2)
+    assert [next_up(store, turns) for _ in range(4)] == ["a10", "b0", "a11", "b1"]
+
+
+def test_a_better_priority_goes_first(store: JobStore, turns: Turns) -> None:
+    add(store, "a", 3)
+    add(store, "b", 2, priority=5)
+    assert [next_up(store, turns) for _ in range(3)] == ["b0", "b1", "a0"]
+
+
+def test_nobody_starves_under_an_endless_stream_of_better_jobs(store: JobStore, turns: Turns) -> None:
+    add(store, "patient", 1, priority=11)
+    begun: list[str] = []
+    while "patient0" not in begun:
+        store.add(replace(new_job(f"eager{len(begun)}", 10), owner="eager"), 10_000)
+        begun.append(next_up(store, turns))
+        assert len(begun) <= ROUNDS_PER_PRIORITY + 2
+    assert len(begun) > ROUNDS_PER_PRIORITY // 2  # and it did stand back
+
+
+def test_positions_name_every_place_in_the_line_once(store: JobStore, turns: Turns) -> None:
+    ids = add(store, "a", 5) + add(store, "b", 3, priority=7) + add(store, "c", 2)
+    now = turns.look()
+    assert sorted(now.place(job_id, store.get(job_id).turn) for job_id in ids) == list(range(10))
+
+
+def test_one_that_came_after_the_look_stands_behind_all_of_its_turn(store: JobStore, turns: Turns) -> None:
+    add(store, "a", 3)
+    before = turns.look()
+    for owner, place in (("a", 3), ("b", 1)):
+        job = store.add(replace(new_job(f"late {owner}"), owner=owner), 10_000)
+        assert before.place(job.id, job.turn) == place
+
+
+def test_what_one_executor_has_taken_no_other_takes_until_it_is_handed_back(
+    tmp_path: Path, where: dict[str, Any]
 ) -> None:
-    services.script.may_go_on.clear()
-    settings = gateway_settings(tmp_path, services, concurrency_given=1, max_queued_jobs=1, **where)
-    async with open_client(settings) as client:
-        first = (await client.post("/generate", json={"prompt": "one"})).json()
-        await until(client, first["id"], lambda job: job["state"] == "running")
-        second = (await client.post("/generate", json={"prompt": "two"})).json()
-        assert second["progress"]["queue_position"] == 0
-        before = left_behind(tmp_path)
-        refused = await client.post("/generate", files={"image": ("a.png", picture())})
-        assert refused.status_code == 429
-        assert refused.json()["code"] == "queue_full"
-        assert int(refused.headers["Retry-After"]) > 0
-        assert left_behind(tmp_path) == before
-        assert len((await client.get("/v1/jobs")).json()["data"]) == 2
-        services.script.may_go_on.set()
-        await until(client, second["id"], lambda job: job["state"] == "completed")
+    shared = Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite"))
+    store, turns = JobStore(shared), Turns(shared)
+    add(store, "a", 4)
+    assert (turns.take("one", 2), turns.take("other", 9), turns.take("one", 9)) == (["a0", "a1"], ["a2", "a3"], [])
+    turns.hand_back("a1")
+    assert turns.take("other", 9) == ["a1"]
+    store.move("a0", "running")
+    turns.hand_back("a0")
+    assert turns.take("other", 9) == [], "it was begun"
+    store.move("a1", "canceled")
+    assert sorted(turns.in_hand()) == ["a0", "a2", "a3"]
+    add(store, "b", 40)
+    with ThreadPoolExecutor(4) as crowd:
+        taken = list(crowd.map(lambda number: turns.take(f"executor {number}", 15), range(4)))
+    assert sorted(job_id for each in taken for job_id in each) == sorted(f"b{number}" for number in range(40))
 
 
-async def test_a_canceled_job_gives_its_place_to_the_next_at_once_and_the_log_stays_calm(
-    tmp_path: Path, services: Services, picture: Callable[..., bytes], caplog: pytest.LogCaptureFixture
+def test_the_first_jobs_of_all_may_begin_at_once(tmp_path: Path, where: dict[str, Any]) -> None:
+    """Each of them finds no clock; the tenth round has as many chances as the first."""
+    shared = Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite"))
+    store = JobStore(shared)
+    with ThreadPoolExecutor(4) as crowd:
+        for attempt in range(10):
+            with shared.writing() as connection:
+                connection.exec_driver_sql("DELETE FROM queue_clock")
+            begun = crowd.map(partial(store.move, to="running"), add(store, f"owner{attempt}-", 4))
+            assert [job.state for job in begun] == ["running"] * 4
+
+
+def complete(store: JobStore, job_id: str, timings: dict[str, float] = RENDER) -> JobRecord:
+    store.move(job_id, "running")
+    return store.move(job_id, "completed", timings=timings)
+
+
+def test_time_left_is_not_claimed_before_a_render_was_measured(database: Database, store: JobStore) -> None:
+    outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
+    waiting = outlook.of(store.add(new_job("first"), 10))
+    assert (waiting.position, waiting.eta_s) == (0, None)
+
+
+def test_time_left_counts_the_renders_ahead_and_the_one_at_work_over_the_services(
+    database: Database, store: JobStore
 ) -> None:
-    services.script.describe_delay_s = 20
-    async with open_client(gateway_settings(tmp_path, services, concurrency_given=1)) as client:
-        slow = (await client.post("/generate", files={"image": ("a.png", picture())})).json()
-        await until(client, slow["id"], lambda job: job["progress"]["stage"] == "describing")
-        next_one = (await client.post("/generate", json={"prompt": "two"})).json()
-        assert next_one["progress"]["queue_position"] == 0
-        await client.post(slow["urls"]["cancel"])
-        await until(client, next_one["id"], lambda job: job["state"] == "completed", seconds=5)
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    live = LiveJobs()
+    store.add(new_job("past"), 10)
+    complete(store, "past")  # took 0.5 + 8 + max(1, 1.5) = 10 s, whatever it waited at the service
+    outlook = Outlook(database, live, servers=lambda: 1)
+    outlook.learn_from_the_past()
+    for job_id in ("running", "second", "third"):
+        store.add(new_job(job_id), 10)
+    store.move("running", "running")
+    live.report("running", JobProgress(stage="rendering", eta_s=4.0))
+    outlook.look()
+    second, third = outlook.of(store.get("second")), outlook.of(store.get("third"))
+    assert (second.position, second.eta_s) == (0, 14.0)
+    assert (third.position, third.eta_s) == (1, 24.0)
+    two = Outlook(database, live, servers=lambda: 2)
+    two.learn_from_the_past()
+    two.look()
+    assert two.of(store.get("third")).eta_s == 17.0
 
 
-async def test_a_job_canceled_in_the_queue_never_starts(tmp_path: Path, services: Services) -> None:
-    services.script.may_go_on.clear()
-    async with open_client(gateway_settings(tmp_path, services, concurrency_given=1)) as client:
-        first = (await client.post("/generate", json={"prompt": "one"})).json()
-        waiting = (await client.post("/generate", json={"prompt": "two"})).json()
-        canceled = (await client.post(waiting["urls"]["cancel"])).json()
-        assert (canceled["state"], canceled["started_at"]) == ("canceled", None)
-        services.script.may_go_on.set()
-        await until(client, first["id"], lambda job: job["state"] == "completed")
-        last = (await client.post("/generate", json={"prompt": "three"})).json()
-        await until(client, last["id"], lambda job: job["state"] == "completed")
-        assert services.script.begun == [first["id"], last["id"]]
+def test_a_line_longer_than_the_sample_is_taken_to_go_on_like_its_beginning(
+    database: Database, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.jobs.eta, "_SAMPLE", 4)
+    store.add(new_job("past"), 10)
+    outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
+    outlook.ended(complete(store, "past"))
+    add(store, "a", 8)
+    outlook.look()
+    assert outlook.of(store.get("a7")) == Waiting(position=7, eta_s=80.0)
+    assert outlook.of(store.get("a2")) == Waiting(position=2, eta_s=30.0)
+
+
+def test_a_size_never_rendered_is_estimated_from_others_of_its_model(database: Database, store: JobStore) -> None:
+    store.add(new_job("past"), 10)
+    done = complete(store, "past")
+    outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
+    outlook.ended(done)
+    job = new_job("larger")
+    double = job.parameters.model_copy(update={"steps": (job.parameters.steps or 1) * 2})
+    waiting = outlook.of(store.add(replace(job, parameters=double), 10))
+    assert waiting.eta_s == 18.0  # twice the 8 s of denoising, the other 2 s as they were

@@ -12,10 +12,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, JobState
 from gateway.database import Database
-from gateway.intake.parameters import resolve
 from gateway.jobs.job import TRANSITIONS, UNFINISHED, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
 from gateway.jobs.store import JobStore
-from tests.unit.gateway.services import VIDEO_MODEL
+from gateway.submit.parameters import resolve
+from tests.unit.gateway.model_services import VIDEO_MODEL
 
 
 def new_job(job_id: str | None = None, priority: int = 10) -> NewJob:

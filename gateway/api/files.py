@@ -1,0 +1,126 @@
+"""`/v1/files`: a picture uploaded once, for any number of requests."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse, Response
+
+from contracts.files import UploadedFile, UploadedFileDeleted, UploadedFilePage
+from contracts.openai_videos import VideoOrder
+from gateway.api.access import OpenGateway, TheCaller
+from gateway.api.content import FILE_RESPONSES, serve_picture
+from gateway.api.openapi import problems
+from gateway.submit.bodies import BodyRefused, body_kind, form_fields, form_picture, read_form
+from gateway.submit.uploaded import NewUpload, UploadRecord, new_file_id
+from gateway.threads import off_loop
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+FileId = Annotated[str, Path(description="The file's `id`.", max_length=64, examples=["file_5f0c6b1e9a2d4c7f"])]
+_MAX_NAME_CHARS = 255
+_MAX_PURPOSE_CHARS = 64
+_UPLOAD: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+    "type": "object", "additionalProperties": False, "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP; 64 px a side or more."},
+        "purpose": {"type": "string", "maxLength": _MAX_PURPOSE_CHARS, "default": "vision"},
+    },
+}}}}}
+
+
+@router.post(
+    "", status_code=201, responses=problems(409, 413, 415, 422, 507), openapi_extra=_UPLOAD, summary="Upload a picture"
+)
+async def upload_file(request: Request, caller: TheCaller, gateway: OpenGateway) -> UploadedFile:
+    """The picture is checked as in `POST /generate`, and stored as it will be used. Refer to it as `file_id`."""
+    await gateway.room.check()
+    name, purpose, data = await _read(request, gateway.settings.max_image_bytes)
+    picture = await gateway.pictures.checked(data)
+    file_id = new_file_id()
+    try:
+        stored = await gateway.pictures.store(file_id, "picture", picture)
+        upload = NewUpload(
+            id=file_id, owner=caller.owner, filename=name, purpose=purpose, picture=stored, warnings=picture.warnings
+        )
+        return _present(await off_loop(gateway.pictures.uploads.add, upload, gateway.settings.max_files))
+    except BaseException:
+        await off_loop(gateway.files.remove_job, file_id)
+        raise
+
+
+@router.get("", responses=problems(404, 422), summary="Uploaded files")
+async def list_files(
+    caller: TheCaller, gateway: OpenGateway,
+    after: Annotated[str | None, Query(max_length=64, description="`last_id` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Annotated[VideoOrder, Query(description="By the time of upload.")] = "desc",
+    purpose: Annotated[str | None, Query(max_length=_MAX_PURPOSE_CHARS, description="Only with this one.")] = None,
+) -> UploadedFilePage:
+    """A page of files, newest first unless asked otherwise."""
+    beyond = None if after is None else (await off_loop(gateway.pictures.uploads.get, after, caller.owner)).sequence
+    found = await off_loop(
+        gateway.pictures.uploads.page, limit + 1, caller.owner, beyond=beyond, oldest_first=order == "asc",
+        purpose=purpose,
+    )
+    files = [_present(upload) for upload in found[:limit]]
+    return UploadedFilePage(
+        data=files, first_id=files[0].id if files else None, last_id=files[-1].id if files else None,
+        has_more=len(found) > limit,
+    )
+
+
+@router.get("/{file_id}", responses=problems(404, 422), summary="One file")
+async def get_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> UploadedFile:
+    """What is known of it."""
+    return _present(await off_loop(gateway.pictures.uploads.get, file_id, caller.owner))
+
+
+@router.get(
+    "/{file_id}/content", response_class=FileResponse, responses={**FILE_RESPONSES, **problems(404, 416, 422)},
+    summary="The picture itself",
+)
+@router.head("/{file_id}/content", include_in_schema=False)
+async def get_file_content(file_id: FileId, request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:
+    """The checked picture, with `ETag` and `Range`."""
+    upload = await off_loop(gateway.pictures.uploads.get, file_id, caller.owner)
+    return await serve_picture(upload.id, upload.picture, request, gateway)
+
+
+@router.delete("/{file_id}", responses=problems(404, 422), summary="Delete a file")
+async def delete_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> UploadedFileDeleted:
+    """The picture is gone; jobs that were made from it keep their own copy."""
+    await off_loop(gateway.pictures.uploads.remove, file_id, caller.owner)
+    await off_loop(gateway.files.remove_job, file_id)
+    return UploadedFileDeleted(id=file_id)
+
+
+async def _read(request: Request, max_image_bytes: int) -> tuple[str, str, bytes]:
+    """The name, purpose and bytes of an upload."""
+    if body_kind(request) != "form":
+        raise BodyRefused("unsupported_media_type", "Send multipart/form-data: curl -F file=@cat.jpg")
+    async with read_form(request, max_image_bytes) as form:
+        data = await form_picture(form, "file", max_image_bytes)
+        fields = form_fields(form, "file")
+        purpose = fields.pop("purpose", "vision")
+        if fields:
+            raise BodyRefused("unknown_field", f"{next(iter(fields))!r} is not known here: send `file` and `purpose`.")
+        if len(purpose) > _MAX_PURPOSE_CHARS:
+            raise BodyRefused("purpose_too_long", f"`purpose` has at most {_MAX_PURPOSE_CHARS} characters.")
+        given = form.get("file")
+        if not isinstance(data, bytes) or given is None or isinstance(given, str):
+            raise BodyRefused("file_missing", "Send the picture as the file `file`: curl -F file=@cat.jpg")
+        return _plain(given.filename or "picture"), purpose, data
+
+
+def _plain(name: str) -> str:
+    """A name to show, never to open."""
+    return "".join(character for character in name if character.isprintable())[-_MAX_NAME_CHARS:] or "picture"
+
+
+def _present(upload: UploadRecord) -> UploadedFile:
+    picture = upload.picture
+    return UploadedFile(
+        id=upload.id, bytes=picture.num_bytes, created_at=int(upload.created_at), filename=upload.filename,
+        purpose=upload.purpose, media_type=picture.media_type, width=picture.width, height=picture.height,
+        sha256=picture.sha256, warnings=list(upload.warnings),
+    )

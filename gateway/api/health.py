@@ -1,0 +1,26 @@
+"""`/livez` and `/readyz`."""
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from contracts.models import Health
+from gateway.api.access import OpenGateway
+from gateway.api.readiness import readiness
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", summary="The process answers")
+async def livez() -> Health:
+    """Always ready: restarting a process that answers this helps nobody."""
+    return Health(ready=True)
+
+
+@router.get(
+    "/readyz", response_model=Health, summary="A render would succeed",
+    responses={503: {"model": Health, "description": "It would not; `reasons` says why."}},
+)
+async def readyz(gateway: OpenGateway) -> Response:
+    """200 when both services are ready, the disk has room and the database takes writes."""
+    health = await readiness(gateway)
+    return JSONResponse(health.model_dump(mode="json"), 200 if health.ready else 503)

@@ -1,0 +1,101 @@
+"""The jobs: look, wait, follow, fetch, cancel, remove."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import FileResponse, Response, StreamingResponse
+
+from contracts.jobs import Job, JobPage, JobState
+from gateway.api.access import OpenGateway, OwnJob, TheCaller
+from gateway.api.content import FILE_RESPONSES, Variant, serve
+from gateway.api.follow import encode, event_stream, wait_until_ended, while_connected
+from gateway.api.openapi import problems
+from gateway.jobs.views import view, view_page
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_EVENT = {
+    "type": "object", "required": ["data", "event", "id"],
+    "properties": {
+        "data": {"type": "string", "contentMediaType": "application/json",
+                 "contentSchema": {"$ref": "#/components/schemas/Job"}},
+        "event": {"type": "string", "description": "The job's state."}, "id": {"type": "string"},
+    },
+}
+
+
+@router.get("", responses=problems(422), summary="Jobs, newest first")
+async def list_jobs(
+    caller: TheCaller, gateway: OpenGateway,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
+    cursor: Annotated[
+        str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before.")
+    ] = None,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+) -> JobPage:
+    """A page of jobs; pass its `next_cursor` for the next one. Jobs that arrive meanwhile shift nothing."""
+    jobs = await gateway.ledger.page(limit, int(cursor) if cursor else None, owner=caller.owner, state=state)
+    return await view_page(jobs, limit, gateway.ledger)
+
+
+@router.get("/{job_id}", responses=problems(404, 422), summary="One job")
+async def get_job(
+    request: Request, own: OwnJob, gateway: OpenGateway,
+    wait: Annotated[int, Query(ge=0, description="Seconds to wait for the end; capped.", examples=[30])] = 0,
+) -> Job:
+    """The job as it is, or, with `wait`, once it has ended or the time is over."""
+    wait_s = min(wait, gateway.settings.max_wait_s)
+    job = await while_connected(request, wait_until_ended(own.id, gateway.ledger, wait_s)) if wait_s else own
+    return await view(job, gateway.ledger)
+
+
+@router.post("/{job_id}/cancel", responses=problems(404, 409), summary="Cancel a job")
+async def cancel_job(own: OwnJob, gateway: OpenGateway) -> Job:
+    """Keep a queued job from starting, or stop a running one within one denoising step."""
+    return await view(await gateway.endings.cancel(own.id), gateway.ledger)
+
+
+@router.delete("/{job_id}", status_code=204, responses=problems(404, 409), summary="Remove a job and its files")
+async def delete_job(own: OwnJob, gateway: OpenGateway) -> None:
+    """Forget an ended job, its video and its picture. One that still waits or runs is refused: cancel it first."""
+    await gateway.endings.remove(own.id)
+
+
+@router.get(
+    "/{job_id}/events", response_class=StreamingResponse, summary="Follow a job",
+    responses={
+        200: {"description": "A `Job` per event, under the event name of its state; ends with the job.",
+              "content": {"text/event-stream": {"itemSchema": _EVENT}}},
+        204: {"description": "Nothing after `Last-Event-ID`: the job has ended. Stop reconnecting."},
+        **problems(404),
+    },
+)
+async def job_events(
+    job: OwnJob, gateway: OpenGateway, last_event_id: Annotated[str | None, Header(max_length=128)] = None,
+) -> Response:
+    """Server-sent events: the whole job at first and at every change (place in the queue, stage, step, time left).
+
+    Reconnect with `Last-Event-ID`; what was missed is contained in the next event.
+    """
+    if job.finished and encode(await view(job, gateway.ledger))[1] == last_event_id:
+        return Response(status_code=204)
+    return StreamingResponse(
+        event_stream(job.id, gateway.ledger, last_event_id, gateway.settings.heartbeat_s),
+        media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.get(
+    "/{job_id}/content", response_class=FileResponse, summary="The MP4, or a picture that goes with it",
+    responses={**FILE_RESPONSES, **problems(404, 409, 410, 416, 422)},
+)
+@router.head("/{job_id}/content", include_in_schema=False)
+async def get_content(
+    job: OwnJob, request: Request, gateway: OpenGateway,
+    variant: Annotated[
+        Variant,
+        Query(description="The video, its first frame, a sheet of frames from all of it, or the checked picture."),
+    ] = "video",
+) -> Response:
+    """The bytes, with `ETag` and `Range`."""
+    return await serve(job, variant, request, gateway)

@@ -1,0 +1,29 @@
+"""`/metrics` for Prometheus: open where no keys are needed, else for any key."""
+
+import shutil
+import time
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway.api.access import OpenGateway, TheCaller
+from gateway.jobs.backlog import read_backlog
+from gateway.runtime import Gateway
+from gateway.threads import off_loop
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/metrics")
+async def metrics(gateway: OpenGateway, _: TheCaller) -> Response:
+    """Every series of this process."""
+    await _measure(gateway)
+    return Response(await off_loop(generate_latest, gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _measure(gateway: Gateway) -> None:
+    shown = gateway.metrics
+    shown.measure_backlog(await off_loop(read_backlog, gateway.database), time.time())
+    shown.measure_upstreams("vl_service", gateway.vl.upstreams.members)
+    shown.measure_upstreams("video_service", gateway.video.upstreams.members, await gateway.video.load())
+    shown.measure_disk((await off_loop(shutil.disk_usage, gateway.settings.data_dir)).free)

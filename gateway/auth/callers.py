@@ -1,0 +1,99 @@
+"""Who calls: everybody is one caller where no keys are needed, else each key is one."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from gateway.auth.keys import KeyRecord, KeyStore, parse_rate
+from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER
+from gateway.threads import off_loop
+
+
+class KeyRefused(Exception):
+    """A key is needed, and none that is known was given."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class RateExceeded(Exception):
+    """The key asked for work more often than it may; nothing was done."""
+
+    def __init__(self, rate: str, retry_after_s: int) -> None:
+        super().__init__(f"More than {rate}.")
+        self.rate = rate
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """On whose behalf a request is served.
+
+    `owner` marks everything that the caller makes, and the caller sees nothing of any other owner. `max_jobs` bounds
+    the owner's jobs that wait or run (`None`: no bound of its own); no job of theirs has a priority number below
+    `best_priority`.
+    """
+
+    owner: str
+    max_jobs: int | None
+    best_priority: int
+
+
+ANYBODY = Caller(owner=LOCAL_OWNER, max_jobs=None, best_priority=HIGHEST_PRIORITY)
+
+
+def priority_for(caller: Caller, asked: int | None) -> tuple[int, tuple[str, ...]]:
+    """The priority that the caller's job gets, and a warning where it is not the one that was asked for."""
+    granted = max(DEFAULT_PRIORITY if asked is None else asked, caller.best_priority)
+    if asked is None or asked == granted:
+        return granted, ()
+    return granted, (f"Priority {asked} was asked for; this key's jobs have {granted} at best.",)
+
+
+class Door:
+    """Lets callers in: by their key where keys are required, everybody as `ANYBODY` where not.
+
+    Rates are counted in this process: several API processes allow a key as many times its rate.
+    """
+
+    def __init__(self, keys: KeyStore, *, keys_required: bool) -> None:
+        self._keys = keys
+        self._required = keys_required
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def admit(self, token: str | None, *, asks_for_work: bool) -> Caller:
+        """The caller with this bearer token.
+
+        Raises:
+            KeyRefused: a key is required, and the token is none or is not known (any more).
+            RateExceeded: the key's rate is used up, and the request asks for work.
+        """
+        if not self._required:
+            return ANYBODY
+        if token is None:
+            raise KeyRefused("Send your key as `Authorization: Bearer sm_…`; `stillmotion keys create` makes one.")
+        key = await off_loop(self._keys.find, token)
+        if key is None:
+            raise KeyRefused("This key is not known here, or was revoked: ask whoever runs this server for a new one.")
+        if asks_for_work:
+            await self._count(key)
+        await off_loop(self._keys.note_use, key)
+        return _caller(key)
+
+    async def _count(self, key: KeyRecord) -> None:
+        if key.limits.rate is None:
+            return
+        rate = parse_rate(key.limits.rate)
+        if not await self._limiter.hit(rate, key.id):
+            window = await self._limiter.get_window_stats(rate, key.id)
+            raise RateExceeded(key.limits.rate, max(1, math.ceil(window.reset_time - time.time())))
+
+
+def _caller(key: KeyRecord) -> Caller:
+    # Unless it was given more, a key's jobs may step back behind the others but not before them.
+    best = DEFAULT_PRIORITY if key.limits.best_priority is None else key.limits.best_priority
+    return Caller(owner=key.id, max_jobs=key.limits.max_jobs, best_priority=best)

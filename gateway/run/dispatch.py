@@ -1,0 +1,48 @@
+"""Jobs leave the line: whoever has a free slot takes the next ones and starts them."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from gateway.jobs.progress import LiveJobs
+from gateway.jobs.queue import Turns
+from gateway.run.engine import DbosEngine
+from gateway.threads import off_loop
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatcher:
+    """Takes jobs for this executor's engine: at once when one comes or ends here, and every `look_again_s`, for other
+    processes on the same database tell nobody here."""
+
+    turns: Turns
+    live: LiveJobs
+    engine: DbosEngine
+    executor_id: str
+    look_again_s: float
+
+    async def keep_dispatching(self) -> None:
+        """Dispatch until canceled."""
+        while True:
+            self.live.turn_due.clear()
+            try:
+                await self._dispatch()
+            except Exception:
+                log.exception("no job could be started; it is tried again in %g s", self.look_again_s)
+            try:
+                async with asyncio.timeout(self.look_again_s):
+                    await self.live.turn_due.wait()
+            except TimeoutError:
+                continue
+
+    async def _dispatch(self) -> None:
+        if self.engine.num_free == 0:
+            return
+        for job_id in await off_loop(self.turns.take, self.executor_id, self.engine.num_free):
+            try:
+                await self.engine.start(job_id)
+            except Exception:
+                log.exception("job %s was not started; it waits again", job_id, extra={"job_id": job_id})
+                await off_loop(self.turns.hand_back, job_id)

@@ -1,0 +1,269 @@
+"""The durable engine: a job that was started is carried to its end, over any number of crashes.
+
+`DbosEngine` keeps tables of its own: a SQLite file (WAL) beside the jobs' one, or a schema of the same Postgres. They
+remember which parts of a job are done; the jobs table says what the job is. Nothing outside this module knows DBOS.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from anyio import to_thread
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
+
+from gateway.database import normal_url
+from gateway.run.pipeline import Answer, Step
+from gateway.run.sqlite_clock import mend_sqlite_clock
+
+log = logging.getLogger(__name__)
+
+APPLICATION = "stillmotion"
+WEBHOOK_QUEUE = "webhooks"
+# Jobs in flight are taken up by any later build: it stays the same until `run_job` changes the order of its parts.
+APPLICATION_VERSION = "1"
+_WAITS_OR_RUNS = ("ENQUEUED", "PENDING", "DELAYED")
+_CRASHED_TOO_OFTEN = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
+
+_DELIVERIES_AT_ONCE = 16  # a receiver that does not answer keeps one of them busy until its deadline
+
+RunJob = Callable[[str, Step], Awaitable[None]]
+Deliver = Callable[[str, int], Awaitable[float | None]]
+"""Makes attempt n at a job's webhook; returns the seconds until the next one, or `None` when it is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """What the engine knows of jobs that were taken from the line and have not ended: it should have all of them."""
+
+    unknown: tuple[str, ...]
+    adrift: tuple[str, ...]
+    """This process holds them and was not at them in two reviews: it had let go of them, and nobody took them up."""
+    given_up: tuple[str, ...]
+    crashed_too_often: tuple[str, ...]
+
+
+class DbosEngine:
+    """Runs `run_job(job_id, step)` for every started job, at most `concurrency` at once, and `deliver(job_id, n)` for
+    every webhook until it is over, apart from the jobs. `freed` is called when a job has ended here.
+
+    One per process. Jobs run on the event loop that called `launch`.
+    """
+
+    def __init__(
+        self, database_url: str, run_job: RunJob, deliver: Deliver, freed: Callable[[], None], *, executor_id: str,
+        concurrency: int, poll_s: float, max_recoveries: int,
+    ) -> None:
+        self._url = normal_url(database_url)
+        self._run_job = run_job
+        self._deliver = deliver
+        self._freed = freed
+        self._executor_id = executor_id
+        self._concurrency = concurrency
+        self._poll_s = poll_s
+        self._max_recoveries = max_recoveries
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._jobs: set[str] = set()  # started here and not ended, or about to be
+        self._adrift: set[str] = set()
+        self._slots = asyncio.Semaphore(concurrency)
+        self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
+        self._delivery: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
+
+    async def launch(self) -> None:
+        """Take up what a former process with this executor id left, and begin to run jobs.
+
+        No other process may have the id: both would run the same jobs.
+        """
+        await to_thread.run_sync(self._prepare)
+        DBOS(config=self._config())
+        _log_as_everything_else()
+
+        async def carry(job_id: str) -> None:  # DBOS marks the function itself, which a bound method does not allow
+            await self._carry(job_id)
+
+        self._workflow = DBOS.workflow(name="run_job", max_recovery_attempts=self._max_recoveries)(carry)
+
+        async def deliver(job_id: str, attempt: int) -> None:
+            await self._attempt(job_id, attempt)
+
+        self._delivery = DBOS.workflow(name="deliver", max_recovery_attempts=self._max_recoveries)(deliver)
+        DBOS.launch()  # on the loop, which it adopts for the jobs; a tenth of a second, before anything is served
+
+    @property
+    def num_free(self) -> int:
+        """How many more jobs this process would run now."""
+        return max(0, self._concurrency - len(self._jobs))
+
+    async def start(self, job_id: str) -> None:
+        """Run the job, here and now. Starting one again that was started anywhere changes nothing."""
+        assert self._workflow is not None, "start before launch"
+        self._jobs.add(job_id)
+        try:
+            with SetWorkflowID(job_id):
+                await DBOS.start_workflow_async(self._workflow, job_id)
+            await asyncio.sleep(0)  # its task, if it was not started before, has begun after this
+        finally:
+            if job_id not in self._running:
+                self._jobs.discard(job_id)
+
+    async def deliver(self, job_id: str, attempt: int = 1, delay_s: float = 0.0) -> None:
+        """Have an attempt at the job's webhook made after `delay_s`. Submitting it again changes nothing."""
+        assert self._delivery is not None, "deliver before launch"
+        with (
+            SetWorkflowID(f"{job_id}.webhook.{attempt}"),
+            # A priority is set because without one an attempt would go before all that have one.
+            SetEnqueueOptions(priority=attempt, delay_seconds=delay_s or None),
+        ):
+            await DBOS.enqueue_workflow_async(WEBHOOK_QUEUE, self._delivery, job_id, attempt)
+
+    async def cancel(self, job_id: str) -> None:
+        """Keep the job from starting, or stop it where it is."""
+        await DBOS.cancel_workflow_async(job_id)
+        if task := self._running.get(job_id):
+            task.cancel()
+
+    async def forget(self, job_id: str) -> None:
+        """Drop what is remembered of an ended job."""
+        await DBOS.delete_workflow_async(job_id)
+
+    async def review(self, job_ids: Sequence[str]) -> Review:
+        """Look for jobs among these, none of which has ended, that the engine does not carry on."""
+        found = await DBOS.list_workflows_async(workflow_ids=list(job_ids), load_input=False, load_output=False)
+        status = {workflow.workflow_id: workflow.status for workflow in found}
+        idle = {job_id for job_id, state in status.items() if state not in _WAITS_OR_RUNS}
+        held = {
+            workflow.workflow_id for workflow in found
+            if workflow.status == "PENDING" and workflow.executor_id == self._executor_id
+        } - self._running.keys()
+        adrift = held & self._adrift
+        self._adrift = self._adrift.difference(job_ids) | held
+        return Review(
+            unknown=tuple(job_id for job_id in job_ids if job_id not in status), adrift=tuple(adrift),
+            given_up=tuple(job_id for job_id in idle if status[job_id] != _CRASHED_TOO_OFTEN),
+            crashed_too_often=tuple(job_id for job_id in idle if status[job_id] == _CRASHED_TOO_OFTEN),
+        )
+
+    async def resume(self, job_id: str) -> None:
+        """Have a job that nobody is at carried on; whoever still is at it, after all, writes nothing any more."""
+        await DBOS.resume_workflow_async(job_id)
+
+    def stranded(self, living: set[str]) -> set[str]:
+        """The executors that hold jobs and are not among the living. Blocking."""
+        at_work = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+        return {workflow.executor_id for workflow in at_work if workflow.executor_id} - living
+
+    def carry_on(self, dead: set[str]) -> None:
+        """Have the jobs that these executors were at run on living ones, before those that wait. Blocking."""
+        # What DBOS offers to its own, paid, supervisor; it takes only jobs that still are in the dead one's hands.
+        DBOS._recover_pending_workflows(sorted(dead))
+
+    def drop_running(self) -> None:
+        """Let go of every job at work, without ending it: another executor has it now."""
+        for task in self._running.values():
+            task.cancel()
+
+    async def shutdown(self) -> None:
+        """Stop at once. Jobs at work stay unfinished and go on at the next launch, or with another executor."""
+        tasks = list(self._running.values())
+        self.drop_running()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+        await to_thread.run_sync(lambda: DBOS.destroy(destroy_registry=True))
+        # DBOS had made its own pool the loop's, and has shut it: whoever uses the loop next needs one that works.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+
+    async def _carry(self, job_id: str) -> None:
+        self._jobs.add(job_id)
+        try:
+            with self._at_work(job_id):
+                async with self._slots:  # jobs that a dead executor left come all at once
+                    await self._run_job(job_id, _step)
+        finally:
+            if job_id not in self._running:
+                self._jobs.discard(job_id)
+                self._freed()
+
+    @contextmanager
+    def _at_work(self, workflow_id: str) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[workflow_id] = task
+        try:
+            yield
+        finally:
+            if self._running.get(workflow_id) is task:  # not the next try at a job that was taken from this one
+                del self._running[workflow_id]
+
+    async def _attempt(self, job_id: str, attempt: int) -> None:
+        with self._at_work(f"{job_id}.webhook.{attempt}"):
+            # The step's answer is kept: what follows runs again after a crash, the call to the receiver does not.
+            answer = await _step("call", partial(self._call, job_id, attempt))
+            if answer["wait_s"] is not None:
+                await self.deliver(job_id, attempt + 1, answer["wait_s"])
+
+    async def _call(self, job_id: str, attempt: int) -> Answer:
+        return {"wait_s": await self._deliver(job_id, attempt)}
+
+    def _config(self) -> DBOSConfig:
+        return DBOSConfig(
+            name=APPLICATION, system_database_url=self._full_url, executor_id=self._executor_id,
+            application_version=APPLICATION_VERSION, serializer=DBOSPortableJSONSerializer(), enable_otlp=False,
+            log_level="WARNING",
+        )
+
+    def _prepare(self) -> None:
+        """Make the database and the webhooks' queue: one that is there at launch is polled from the first moment on.
+        """
+        if self._url.get_backend_name() == "sqlite":
+            mend_sqlite_clock()
+            _use_wal(str(self._url.database))
+        DBOS.migrate(self._full_url)
+        client = DBOSClient(
+            system_database_url=self._full_url, serializer=DBOSPortableJSONSerializer(), application_name=APPLICATION
+        )
+        try:
+            client.register_queue(
+                WEBHOOK_QUEUE, worker_concurrency=_DELIVERIES_AT_ONCE, polling_interval_sec=self._poll_s,
+                on_conflict="always_update", application_name=APPLICATION,
+            )
+        finally:
+            client.destroy()
+
+    @property
+    def _full_url(self) -> str:
+        return self._url.render_as_string(hide_password=False)
+
+
+async def _step(name: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def run() -> Answer:
+        return await work()
+
+    # preemptible: a job canceled by another process on the same database stops here within a second.
+    return await DBOS.run_step_async({"name": name, "preemptible": True}, run)
+
+
+def _use_wal(database: str) -> None:
+    # Before DBOS opens it: its own default (a rollback journal) takes four times as long for each write.
+    connection = sqlite3.connect(database)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
+def _log_as_everything_else() -> None:
+    logger = logging.getLogger("dbos")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.addFilter(_is_no_cancellation)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Canceling a job and stopping the process are no errors, though DBOS reports them with a traceback."""
+    kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+    return "WorkflowCancelled" not in kind and not record.getMessage().startswith("Asyncio task cancelled")

@@ -1,0 +1,143 @@
+"""What a gateway process does beside serving: it signs that it lives, takes over from the dead, forgets no job."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+from anyio import CapacityLimiter, to_thread
+
+from contracts.errors import Problem
+from gateway.jobs.job import IllegalTransition, JobNotFound
+from gateway.jobs.ledger import Ledger
+from gateway.jobs.queue import Turns
+from gateway.run.dispatch import Dispatcher
+from gateway.run.engine import DbosEngine
+from gateway.run.executors import Executors, StateInUse
+from gateway.run.failures import crashed_too_often_problem, unexpected_problem
+from gateway.storage.files import LocalFiles
+from gateway.threads import off_loop
+
+log = logging.getLogger(__name__)
+
+_SIGNS_WHILE_ALIVE = 4  # signatures within the time after which silence is death: some may be late
+_REVIEW_EVERY_S = 30.0
+_REVIEWED_AT_ONCE = 500
+_SWEEP_EVERY_S = 600.0
+_FORGOTTEN_AFTER_S = 3600.0  # no upload lasts so long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caretaker:
+    """The parts that this needs."""
+
+    engine: DbosEngine
+    dispatcher: Dispatcher
+    turns: Turns
+    executors: Executors
+    ledger: Ledger
+    files: LocalFiles
+    known_jobs: Callable[[], set[str]]
+    dead_after_s: float
+
+
+@asynccontextmanager
+async def taken_care_of(care: Caretaker) -> AsyncIterator[None]:
+    """Become an executor and run jobs; at the end hand over what is unfinished.
+
+    Raises:
+        StateInUse: another process is this executor.
+    """
+    await to_thread.run_sync(care.executors.enter, care.executors.patience_s)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        try:
+            await sweep(care, starting=True)
+        except Exception:  # a bucket that does not answer makes the gateway unready, which says more than no start
+            log.exception("left files could not be looked for; it is tried again in %g s", _SWEEP_EVERY_S)
+        await care.engine.launch()
+        await review(care)
+        tasks += [
+            asyncio.create_task(_keep_signing(care)),
+            asyncio.create_task(care.dispatcher.keep_dispatching()),
+            asyncio.create_task(_every(_REVIEW_EVERY_S, partial(review, care))),
+            asyncio.create_task(_every(_SWEEP_EVERY_S, partial(sweep, care))),
+        ]
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await care.engine.shutdown()
+        with suppress(Exception):  # a database that is gone needs no farewell
+            await to_thread.run_sync(care.executors.leave)
+
+
+async def review(care: Caretaker) -> None:
+    """Bring the line and the engine together: nothing that was taken is forgotten, nothing hangs."""
+    in_hand = await off_loop(care.turns.in_hand)
+    for first in range(0, len(in_hand), _REVIEWED_AT_ONCE):
+        found = await care.engine.review(in_hand[first:first + _REVIEWED_AT_ONCE])
+        for job_id in found.unknown:
+            with suppress(JobNotFound):
+                await care.ledger.get(job_id)  # ended and removed meanwhile: nothing to start
+                await care.engine.start(job_id)
+        for job_id in found.adrift:
+            log.warning("job %s was let go of by this process; it is carried on", job_id, extra={"job_id": job_id})
+            await care.engine.resume(job_id)
+        for job_id in found.crashed_too_often:
+            await _give_up(job_id, crashed_too_often_problem(), care.ledger)
+        for job_id in found.given_up:
+            await _give_up(job_id, unexpected_problem(), care.ledger)
+
+
+async def sweep(care: Caretaker, *, starting: bool = False) -> None:
+    """Remove the files that killed processes left; where others live, only what is too old to become a job's."""
+    def run() -> int:
+        stored = care.files.stored()
+        # Asked after the look: whoever wrote what was seen, and is not among the living now, will not finish it.
+        nobody_writes = starting and care.executors.alone()
+        return care.files.sweep(stored, care.known_jobs(), 0.0 if nobody_writes else _FORGOTTEN_AFTER_S)
+
+    if removed := await off_loop(run):
+        log.info("removed %d files and folders of no job", removed)
+
+
+async def _give_up(job_id: str, problem: Problem, ledger: Ledger) -> None:
+    with suppress(IllegalTransition, JobNotFound):  # it ended between the two looks
+        await ledger.move(job_id, "failed", error=problem.model_copy(update={"job_id": job_id}))
+        log.error("the engine gave job %s up: %s", job_id, problem.title, extra={"job_id": job_id})
+
+
+async def _keep_signing(care: Caretaker) -> None:
+    # A thread of its own: however many requests wait for one, this process lives.
+    in_thread = partial(to_thread.run_sync, limiter=CapacityLimiter(1))
+    while True:
+        try:
+            if not await in_thread(care.executors.sign):
+                log.warning("this executor was silent for too long: others have carried on what it was at")
+                care.engine.drop_running()
+            taken = await in_thread(care.executors.take_over, care.engine.stranded, care.engine.carry_on)
+            if taken:
+                log.warning("carrying on the jobs of executors that are gone: %s", ", ".join(sorted(taken)))
+        except StateInUse:
+            log.critical("another process has taken this executor's id; this one ends", exc_info=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        except Exception:
+            log.exception("this executor could not sign that it lives; it tries again")
+        await asyncio.sleep(care.dead_after_s / _SIGNS_WHILE_ALIVE)
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception:
+            log.exception("looking after jobs and files failed; it is tried again in %g s", seconds)

@@ -1,0 +1,271 @@
+"""The two model services over HTTP: every call has a deadline, every retry is bounded."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import httpx
+import stamina
+from httpx_sse import SSEError, aconnect_sse
+from pydantic import BaseModel, ValidationError
+
+from contracts.describe import DescribeRequest, DescribeResponse
+from contracts.errors import Problem
+from contracts.models import Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
+from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
+from gateway.services.pool import Probe
+from wire.calls import outgoing_headers
+
+ServiceName = Literal["vl_service", "video_service"]
+Kind = Literal["unavailable", "busy", "refused", "failed", "not_found", "conflict"]
+Heard = Literal["answered", "unknown", "never"]
+"""Whether the service got the request: it answered; it may have; no connection was made, so it did not."""
+Body = TypeVar("Body", bound=BaseModel)
+Answer = TypeVar("Answer")
+
+_SHORT_TIMEOUT_S = 5.0
+_READ_SILENCE_S = 45.0  # the services send a heartbeat more often than this
+_LONGEST_RETRY_AFTER_S = 10.0
+
+
+class ServiceError(Exception):
+    """A service did not do what it was asked: `unavailable` and `busy` may pass, the others will not."""
+
+    def __init__(
+        self, service: ServiceName, kind: Kind, detail: str, *, problem: Problem | None = None,
+        retry_after_s: float | None = None, heard: Heard = "answered",
+    ) -> None:
+        super().__init__(f"{service}: {detail}")
+        self.service: ServiceName = service
+        self.kind: Kind = kind
+        self.detail = detail
+        self.problem = problem
+        self.retry_after_s = retry_after_s
+        self.heard: Heard = heard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """At most `attempts`, none begun after `for_s` seconds, with jittered exponential waits between."""
+
+    attempts: int
+    for_s: float
+    first_wait_s: float = 0.3
+    longest_wait_s: float = 5.0
+
+    async def run(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Call until it succeeds or the bounds are reached; then the last error is raised."""
+        async for attempt in stamina.retry_context(
+            on=_may_pass, attempts=self.attempts, timeout=self.for_s, wait_initial=self.first_wait_s,
+            wait_max=self.longest_wait_s, wait_jitter=self.first_wait_s,
+        ):
+            with attempt:
+                return await call()
+        raise AssertionError("the last attempt returns or raises")
+
+
+class _ServiceClient:
+    """What both services have in common: models, readiness, and how their answers are read."""
+
+    def __init__(self, service: ServiceName, http: httpx.AsyncClient) -> None:
+        self.service: ServiceName = service
+        self._http = http
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def probe(self) -> Probe:
+        """What `/readyz` says; a service that cannot be reached is not ready, and the reason says so."""
+        try:
+            async with asyncio.timeout(_SHORT_TIMEOUT_S):
+                response = await self._http.get("/readyz", timeout=_SHORT_TIMEOUT_S)
+            return Probe(health=Health.model_validate_json(response.content), answered=True)
+        except (httpx.HTTPError, TimeoutError) as error:
+            reason, answered = f"cannot be reached at {self._http.base_url} ({_name(error)})", False
+        except ValidationError:
+            reason, answered = "gave no readable answer to /readyz", True
+        return Probe(health=Health(ready=False, reasons=[reason]), answered=answered)
+
+    async def _send(self, method: str, path: str, answer: type[Body], *, timeout_s: float, content: bytes | None = None,
+                    ) -> Body:
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._http.request(method, path, content=content, headers=headers, timeout=timeout_s)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+        self._check(response)
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise ServiceError(self.service, "failed", f"answered {method} {path} unreadably: {error}") from error
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        problem = _read_problem(response)
+        detail = problem.detail if problem else f"answered with status {response.status_code}"
+        raise ServiceError(
+            self.service, _kind_of(response.status_code), detail, problem=problem, retry_after_s=_retry_after(response)
+        )
+
+    def _unreachable(self, error: Exception) -> ServiceError:
+        never = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        return ServiceError(
+            self.service, "unavailable", f"cannot be reached at {self._http.base_url} ({_name(error)})",
+            heard="never" if never else "unknown",
+        )
+
+
+class VLClient(_ServiceClient):
+    """The vision-language service at one address."""
+
+    def __init__(self, http: httpx.AsyncClient, *, describe_timeout_s: float) -> None:
+        super().__init__("vl_service", http)
+        self._describe_timeout_s = describe_timeout_s
+
+    async def models(self) -> list[VLModelInfo]:
+        """What it runs; one attempt."""
+        return (await self._send("GET", "/v1/models", VLModelList, timeout_s=_SHORT_TIMEOUT_S)).data
+
+    async def describe(self, request: DescribeRequest) -> DescribeResponse:
+        """Answer the tasks; one attempt."""
+        content = request.model_dump_json().encode()
+        return await self._send(
+            "POST", "/v1/describe", DescribeResponse, timeout_s=self._describe_timeout_s, content=content
+        )
+
+
+class VideoClient(_ServiceClient):
+    """The video service at one address."""
+
+    def __init__(self, http: httpx.AsyncClient, retries: RetryPolicy) -> None:
+        super().__init__("video_service", http)
+        self._retries = retries
+
+    async def models(self) -> list[VideoModelInfo]:
+        """What it runs; one attempt."""
+        return (await self._send("GET", "/v1/models", VideoModelList, timeout_s=_SHORT_TIMEOUT_S)).data
+
+    async def put(self, render_id: str, request: VideoRequest) -> RenderStatus:
+        """Start the render of this id, attach to it, or find it finished; one attempt."""
+        content = request.model_dump_json().encode()
+        return await self._send("PUT", f"/v1/videos/{render_id}", RenderStatus, timeout_s=60.0, content=content)
+
+    async def status(self, render_id: str) -> RenderStatus:
+        """Where the render stands; retried."""
+        return await self._retries.run(
+            lambda: self._send("GET", f"/v1/videos/{render_id}", RenderStatus, timeout_s=_SHORT_TIMEOUT_S)
+        )
+
+    async def watch(self, render_id: str) -> AsyncGenerator[RenderStatus]:
+        """Every status until the terminal one, over connections that break off and come back.
+
+        Raises:
+            ServiceError: `unavailable` once the service is gone for longer than the retries last, `not_found` when it
+                no longer knows the render.
+        """
+        while True:
+            try:
+                async with self._events(render_id) as statuses:
+                    async for status in statuses:
+                        yield status
+                        if status.state in TERMINAL_RENDER_STATES:
+                            return
+            except (httpx.HTTPError, SSEError, ServiceError):
+                pass  # whatever broke the stream, the status below tells whether the service still answers
+            status = await self.status(render_id)
+            yield status
+            if status.state in TERMINAL_RENDER_STATES:
+                return
+            await asyncio.sleep(self._retries.first_wait_s)
+
+    @asynccontextmanager
+    async def _events(self, render_id: str) -> AsyncIterator[AsyncIterator[RenderStatus]]:
+        timeout = httpx.Timeout(_SHORT_TIMEOUT_S, read=_READ_SILENCE_S)
+        async with aconnect_sse(self._http, "GET", f"/v1/videos/{render_id}/events", timeout=timeout) as source:
+            self._check(source.response)
+
+            async def statuses() -> AsyncIterator[RenderStatus]:
+                async for event in source.aiter_sse():
+                    try:
+                        yield RenderStatus.model_validate_json(event.data)
+                    except ValidationError:
+                        continue  # an event that is not a status
+
+            yield statuses()
+
+    async def content(self, render_id: str, variant: RenderFile = "video") -> AsyncGenerator[bytes]:
+        """The MP4 of a completed render, or a JPEG with it, in pieces. One attempt: the caller starts its file anew."""
+        timeout = httpx.Timeout(_SHORT_TIMEOUT_S, read=_READ_SILENCE_S)
+        try:
+            async with self._http.stream(
+                "GET", f"/v1/videos/{render_id}/content", params={"variant": variant}, timeout=timeout
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    self._check(response)
+                async for chunk in response.aiter_bytes():
+                    yield chunk
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    async def delete(self, render_id: str) -> bool:
+        """Stop a queued or running render, or remove an ended one; true once nothing of it is there. One attempt."""
+        try:
+            async with asyncio.timeout(_SHORT_TIMEOUT_S):
+                response = await self._http.delete(f"/v1/videos/{render_id}", timeout=_SHORT_TIMEOUT_S)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+        if response.status_code != httpx.codes.NOT_FOUND:
+            self._check(response)
+        return response.status_code in (httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND)
+
+
+def connect(
+    base_url: str, *, token: str | None, connect_timeout_s: float, transport: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """A connection pool to one service; every request carries the internal token and what it works for."""
+
+    async def mark(request: httpx.Request) -> None:
+        request.headers.update(outgoing_headers())
+
+    return httpx.AsyncClient(
+        base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {},
+        timeout=httpx.Timeout(_SHORT_TIMEOUT_S, connect=connect_timeout_s), transport=transport,
+        limits=httpx.Limits(max_connections=100), event_hooks={"request": [mark]}, trust_env=False,
+    )
+
+
+def _may_pass(error: Exception) -> bool | float:
+    if not isinstance(error, ServiceError) or error.kind not in ("unavailable", "busy"):
+        return False
+    return True if error.retry_after_s is None else min(error.retry_after_s, _LONGEST_RETRY_AFTER_S)
+
+
+def _kind_of(status: int) -> Kind:
+    if status in (408, 502, 503, 504):
+        return "unavailable"
+    named: dict[int, Kind] = {404: "not_found", 409: "conflict", 429: "busy"}
+    return named.get(status, "refused" if status < 500 else "failed")
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _read_problem(response: httpx.Response) -> Problem | None:
+    try:
+        return Problem.model_validate_json(response.content)
+    except (ValidationError, httpx.ResponseNotRead):
+        return None
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,34 @@
+"""The models of every address of a service as one list."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from contracts.models import VideoModelInfo, VLModelInfo
+from gateway.services.clients import ServiceError
+from gateway.services.pool import Client, Upstreams
+
+Model = TypeVar("Model", VideoModelInfo, VLModelInfo)
+
+
+async def every_model(upstreams: Upstreams[Client], ask: Callable[[Client], Awaitable[list[Model]]]) -> list[Model]:
+    """The models of all addresses that answer, each once; notes with each address which ones it runs.
+
+    Raises:
+        ServiceError: no address answers.
+    """
+    answers = await asyncio.gather(*(ask(member.client) for member in upstreams.members), return_exceptions=True)
+    found: dict[str, Model] = {}
+    problem: ServiceError | None = None
+    for member, answer in zip(upstreams.members, answers, strict=True):
+        if isinstance(answer, ServiceError):
+            problem = answer
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            member.models = frozenset(model.id for model in answer)
+            for model in answer:
+                found.setdefault(model.id, model)
+    if not found and problem is not None:
+        raise problem
+    return list(found.values())

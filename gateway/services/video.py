@@ -1,0 +1,153 @@
+"""Which video service renders a job: chosen once, written down before it hears of the job, kept to while it lives."""
+
+import asyncio
+import logging
+
+from contracts.models import Health, VideoModelInfo
+from contracts.videos import VideoRequest
+from gateway.services.clients import RetryPolicy, ServiceError, VideoClient
+from gateway.services.listing import every_model
+from gateway.services.pool import Upstream, Upstreams
+from gateway.services.render_places import RenderPlaces
+from gateway.threads import off_loop
+
+log = logging.getLogger(__name__)
+
+Place = Upstream[VideoClient]
+_LONGEST_PAUSE_S = 10.0
+_LOOK_AGAIN_S = 1.0
+
+
+class Renderers:
+    """Every video service of this deployment as one."""
+
+    def __init__(
+        self, upstreams: Upstreams[VideoClient], places: RenderPlaces, retries: RetryPolicy, *, abandon_after_s: float
+    ) -> None:
+        self.upstreams = upstreams
+        self._places = places
+        self._retries = retries
+        self._abandon_after_s = abandon_after_s
+        self._choosing = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.upstreams.aclose()
+
+    async def health(self) -> Health:
+        """Ready when one address is."""
+        return await self.upstreams.health()
+
+    async def models(self) -> list[VideoModelInfo]:
+        """What they run; raises `ServiceError` where none answers."""
+        return await every_model(self.upstreams, VideoClient.models)
+
+    async def put(self, job_id: str, request: VideoRequest) -> Place:
+        """Have one service take the render, or attach to the one that did; returns it. Waits while all are full.
+
+        A service that may have begun the render is left only when it was silent for `abandon_after_s`, and only for
+        another one that is healthy.
+
+        Raises:
+            ServiceError: after bounded retries, or at once where a retry would not help.
+        """
+        while True:  # bounded by the render's deadline: a full queue empties
+            try:
+                return await self._retries.run(lambda: self._put_somewhere(job_id, request))
+            except ServiceError as error:
+                if error.kind == "busy":
+                    await asyncio.sleep(min(error.retry_after_s or 2.0, _LONGEST_PAUSE_S))
+                elif error.kind == "unavailable" and await self.can_go_elsewhere(job_id, request):
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+                else:
+                    raise
+
+    async def load(self) -> dict[str, int]:
+        """Renders of unfinished jobs by address."""
+        return await off_loop(self._places.load)
+
+    async def current(self, job_id: str) -> Place | None:
+        """Where the job's render is, `None` where it was never put or the settings no longer name the address."""
+        address = await off_loop(self._places.current, job_id)
+        return None if address is None else self.upstreams.at(address)
+
+    async def can_go_elsewhere(self, job_id: str, request: VideoRequest) -> bool:
+        """Whether there is a healthy service beside the one that has the render."""
+        place = await self.current(job_id)
+        return any(
+            member.healthy for member in self.upstreams.ranked(model=request.model) if member is not place
+        )
+
+    async def stop(self, job_id: str) -> None:
+        """Stop or remove the render wherever it may be; what does not answer is told later, by `clear_left`."""
+        for address in await off_loop(self._places.all_of, job_id):
+            await self._tell(job_id, address)
+
+    async def clear_left(self) -> int:
+        """Tell the services to drop the renders that nobody waits for any more; returns how many are gone."""
+        cleared = 0
+        for left in await off_loop(self._places.left):
+            place = self.upstreams.at(left.address)
+            if place is not None and place.silent_since is None:
+                cleared += await self._tell(left.job_id, left.address)
+        return cleared
+
+    async def _tell(self, job_id: str, address: str) -> bool:
+        place = self.upstreams.at(address)
+        if place is None:
+            return False
+        try:
+            gone = await place.client.delete(job_id)
+        except ServiceError as error:
+            log.warning("the render of %s was not removed yet: %s", job_id, error, extra={"job_id": job_id})
+            return False
+        if gone:
+            await off_loop(self._places.forget, job_id, address)
+        return gone
+
+    async def _put_somewhere(self, job_id: str, request: VideoRequest) -> Place:
+        """One round: the remembered service; where it is surely not the one that renders, the next best."""
+        place, fresh = await self._place(job_id, request)
+        tried = {place.address}
+        while True:
+            try:
+                await place.client.put(job_id, request)
+            except ServiceError as error:
+                following = self._next(request, tried) if self._may_leave(place, error, fresh) else None
+                if following is None:
+                    raise
+                await self._settle(job_id, following)
+                place, fresh = following, True
+                tried.add(place.address)
+            else:
+                place.answered()
+                return place
+
+    async def _place(self, job_id: str, request: VideoRequest) -> tuple[Place, bool]:
+        """Where the render goes, and whether that was decided only now."""
+        if place := await self.current(job_id):
+            return place, False
+        async with self._choosing:  # the next job counts this one
+            load = await off_loop(self._places.load) if len(self.upstreams.members) > 1 else {}
+            chosen = self.upstreams.ranked(model=request.model, load=lambda member: load.get(member.address, 0))[0]
+            await self._settle(job_id, chosen)
+        return chosen, True
+
+    async def _settle(self, job_id: str, place: Place) -> None:
+        await off_loop(self._places.choose, job_id, place.address)
+        log.info("job %s renders at %s", job_id, place.address, extra={"job_id": job_id, "upstream": place.address})
+
+    def _may_leave(self, place: Place, error: ServiceError, fresh: bool) -> bool:
+        """Whether the render is surely not with `place`: it said no, never heard of it, or is taken to be gone."""
+        if error.kind == "busy":
+            return True  # it answers that it did not take the render
+        if error.kind != "unavailable":
+            return False
+        place.failed(error.detail, silent=error.heard != "answered")
+        if error.heard == "answered" or (fresh and error.heard == "never"):
+            return True
+        return place.silent_for_s() >= self._abandon_after_s
+
+    def _next(self, request: VideoRequest, tried: set[str]) -> Place | None:
+        others = self.upstreams.ranked(model=request.model)
+        return next((member for member in others if member.healthy and member.address not in tried), None)

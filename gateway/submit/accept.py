@@ -1,0 +1,102 @@
+"""The door: a request is checked completely before anything of it is stored."""
+
+from dataclasses import dataclass, replace
+
+from gateway.addresses import AddressRefused
+from gateway.auth.callers import Caller, priority_for
+from gateway.jobs.job import JobRecord, NewJob, new_job_id
+from gateway.jobs.ledger import Ledger
+from gateway.run.webhooks import check_address
+from gateway.services.catalog import Catalog
+from gateway.settings import GatewaySettings
+from gateway.storage.files import LocalFiles
+from gateway.storage.room import Room
+from gateway.submit.bodies import BodyRefused, Submission
+from gateway.submit.parameters import ParameterRefused, resolve
+from gateway.submit.pictures import Pictures
+from gateway.submit.uploads import Picture
+from gateway.threads import off_loop
+from wire.calls import current_call
+
+MAX_KEY_CHARS = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """Turns requests into queued jobs."""
+
+    settings: GatewaySettings
+    ledger: Ledger
+    files: LocalFiles
+    room: Room
+    pictures: Pictures
+    catalog: Catalog
+
+    async def accept(
+        self, submission: Submission, caller: Caller, idempotency_key: str | None = None
+    ) -> tuple[JobRecord, bool]:
+        """Check, store and queue a request on behalf of `caller`; true where an earlier one had made the job already.
+
+        Raises:
+            BodyRefused, ParameterRefused, DiskFull, QueueFull, OwnerQueueFull, KeyReused, and what `Pictures.of`
+                raises: nothing is left behind.
+            ServiceError: the video service was never reached, so nothing can be checked against its model.
+        """
+        if not submission.has_picture and submission.options.prompt is None:
+            raise BodyRefused("nothing_to_animate", "Send a picture as `image`, or words as `prompt`, or both.")
+        fingerprint = None
+        if idempotency_key is not None:
+            _check_key(idempotency_key)
+            fingerprint = await off_loop(submission.fingerprint)
+            before = await self.ledger.made_before(caller.owner, idempotency_key, fingerprint)
+            if before is not None:
+                return before, True
+        await self.room.check()
+        await self._check_webhook(submission.options.webhook_url)
+        picture = await self.pictures.of(submission, caller)
+        job = await self._new_job(submission, caller, picture, idempotency_key, fingerprint)
+        return await self._enter(job, caller, picture)
+
+    async def _new_job(
+        self, submission: Submission, caller: Caller, picture: Picture | None, idempotency_key: str | None,
+        fingerprint: str | None,
+    ) -> NewJob:
+        videos, vls = await self.catalog.video_models(), await self.catalog.known_vl_models()
+        size = None if picture is None else (picture.width, picture.height)
+        priority, demoted = priority_for(caller, submission.options.priority)
+        job_id, call = new_job_id(), current_call()
+        return NewJob(
+            id=job_id, owner=caller.owner, request=submission.options,
+            parameters=resolve(submission.options, videos, vls, size), picture=None,
+            priority=priority, warnings=(picture.warnings if picture else ()) + demoted,
+            request_id=job_id if call is None else call.request_id, idempotency_key=idempotency_key,
+            fingerprint=fingerprint, remixed_from=submission.remixed_from.id if submission.remixed_from else None,
+        )
+
+    async def _enter(self, job: NewJob, caller: Caller, picture: Picture | None) -> tuple[JobRecord, bool]:
+        try:
+            if picture is not None:
+                job = replace(job, picture=await self.pictures.store(job.id, "input", picture))
+            stored = await self.ledger.add(job, self.settings.max_queued_jobs, caller.max_jobs)
+        except BaseException:
+            await off_loop(self.files.remove_job, job.id)
+            raise
+        if stored.id != job.id:  # the same request, sent twice at once, came first
+            await off_loop(self.files.remove_job, job.id)
+            return stored, True
+        return stored, False
+
+    async def _check_webhook(self, url: str | None) -> None:
+        if url is None:
+            return
+        try:
+            await check_address(url, self.settings.webhook_rules)
+        except AddressRefused as error:
+            raise ParameterRefused(f"webhook_{error.code}", "webhook_url", error.detail) from None
+
+
+def _check_key(key: str) -> None:
+    if not 1 <= len(key) <= MAX_KEY_CHARS or not key.isprintable():
+        raise BodyRefused(
+            "idempotency_key_invalid", f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} printable characters."
+        )

@@ -1,0 +1,190 @@
+"""Laws of artifacts in a bucket: what is in it is whole, any gateway serves it, nothing of a removed job stays."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import obstore
+import pytest
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from obstore.exceptions import BaseError
+
+import gateway.storage.bucket
+from gateway.storage.bucket import BucketFiles, open_bucket
+from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
+from tests.unit.gateway.model_services import Services, video_bytes
+
+BUCKET = "artifacts"
+
+
+class Bucket:
+    """What lies in the bucket, as another program sees it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._client: Any = boto3.client(
+            "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
+        )
+        self._client.create_bucket(Bucket=BUCKET)
+
+    def keys(self) -> list[str]:
+        return sorted(item["Key"] for item in self._client.list_objects_v2(Bucket=BUCKET).get("Contents", []))
+
+    def data(self, key: str) -> bytes:
+        return self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+
+    def empty(self) -> None:
+        for key in self.keys():
+            self._client.delete_object(Bucket=BUCKET, Key=key)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Bucket]:
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    try:
+        yield Bucket(f"http://{host}:{port}")
+    finally:
+        moto.stop()
+
+
+@pytest.fixture
+def bucket(server: Bucket) -> Bucket:
+    server.empty()
+    return server
+
+
+def opened(bucket: Bucket, root: Path) -> BucketFiles:
+    return open_bucket(
+        f"s3://{BUCKET}/videos", root, endpoint=bucket.endpoint, region="us-east-1", key_id="k", secret="s"
+    )
+
+
+def in_bucket(bucket: Bucket, **more: Any) -> dict[str, Any]:
+    """The settings of a gateway with its artifacts in the bucket."""
+    return {
+        "artifacts_url": f"s3://{BUCKET}/videos", "s3_endpoint": bucket.endpoint, "s3_region": "us-east-1",
+        "s3_key_id": "k", "s3_secret": "s", **more,
+    }
+
+
+def on_disk(root: Path) -> list[str]:
+    return [path.name for path in root.rglob("*") if path.is_file()]
+
+
+async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def test_what_is_written_lies_in_the_bucket_with_its_checksum(bucket: Bucket, tmp_path: Path) -> None:
+    files = opened(bucket, tmp_path)
+    written = files.write("job_1", "input.png", b"picture")
+    received = await files.receive("job_1", "video.mp4", pieces(b"one", b"two"))
+    assert bucket.keys() == ["videos/job_1/input.png", "videos/job_1/video.mp4"]
+    assert bucket.data("videos/job_1/video.mp4") == b"onetwo"
+    assert (written.sha256, received.sha256) == tuple(hashlib.sha256(d).hexdigest() for d in (b"picture", b"onetwo"))
+    assert received.num_bytes == 6
+
+
+async def test_a_stream_that_breaks_off_leaves_nothing_anywhere(bucket: Bucket, tmp_path: Path) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise httpx.ReadError("gone")
+
+    files = opened(bucket, tmp_path)
+    with pytest.raises(httpx.ReadError):
+        await files.receive("job_1", "video.mp4", broken())
+    assert bucket.keys() == []
+    assert on_disk(tmp_path) == []
+
+
+def test_a_bucket_that_refuses_leaves_no_copy_that_seems_stored(bucket: Bucket, tmp_path: Path) -> None:
+    files = open_bucket(
+        "s3://nowhere", tmp_path, endpoint=bucket.endpoint, region="us-east-1", key_id="k", secret="s"
+    )
+    with pytest.raises((BaseError, FileNotFoundError)):
+        files.write("job_1", "input.png", b"picture")
+    assert not files.path("job_1", "input.png").exists()
+
+
+def test_another_gateway_brings_a_file_to_its_own_disk(bucket: Bucket, tmp_path: Path) -> None:
+    opened(bucket, tmp_path / "one").write("job_1", "video.mp4", b"frames")
+    other = opened(bucket, tmp_path / "two")
+    path = other.path("job_1", "video.mp4")
+    other.bring(path)
+    assert path.read_bytes() == b"frames"
+    missing = other.path("job_2", "video.mp4")
+    other.bring(missing)
+    assert not missing.exists()
+
+
+def test_removing_reaches_the_bucket_and_spares_the_neighbours(bucket: Bucket, tmp_path: Path) -> None:
+    files = opened(bucket, tmp_path)
+    for job_id in ("job_1", "job_12"):
+        for name in ("input.png", "video.mp4"):
+            files.write(job_id, name, b"x")
+    files.remove("job_1", "video.mp4")
+    assert "videos/job_1/video.mp4" not in bucket.keys()  # noqa: SIM118 - a method of ours, not of a dict
+    files.remove_job("job_1")
+    assert bucket.keys() == ["videos/job_12/input.png", "videos/job_12/video.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job_12"]
+
+
+def test_a_sweep_removes_folders_of_no_job_and_copies_that_nobody_uses(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = opened(bucket, tmp_path)
+    files.write("known", "video.mp4", b"x")
+    files.write("lost", "video.mp4", b"x")
+    stored = files.stored()
+    assert files.sweep(stored, {"known"}, 3600) == 0, "too young: its job may be about to appear"
+    assert files.sweep(stored, {"known"}, 0) == 1
+    assert bucket.keys() == ["videos/known/video.mp4"]
+    assert files.path("known", "video.mp4").exists()
+    monkeypatch.setattr(gateway.storage.bucket, "_COPY_KEPT_S", -1.0)
+    files.sweep(files.stored(), {"known"}, 3600)
+    assert not files.path("known", "video.mp4").exists()
+    assert bucket.keys() == ["videos/known/video.mp4"], "the copy went, the file stays"
+
+
+async def test_a_job_is_kept_in_the_bucket_served_without_its_copy_and_removed_from_it(
+    bucket: Bucket, tmp_path: Path, services: Services, picture: Callable[..., bytes]
+) -> None:
+    settings = gateway_settings(tmp_path, services, **in_bucket(bucket))
+    async with open_client(settings) as client:
+        answer = await client.post("/generate", files={"image": ("a.png", picture())})
+        job = await until(client, answer.json()["id"], lambda job: job["state"] == "completed")
+        assert f"videos/{job['id']}/video.mp4" in bucket.keys()  # noqa: SIM118
+        for path in (tmp_path / "gateway" / "files" / job["id"]).iterdir():
+            path.unlink()  # as on another machine
+        served = await client.get(job["urls"]["content"], headers={"Range": "bytes=10-19"})
+        assert (served.status_code, served.content) == (206, video_bytes(job["id"])[10:20])
+        assert (await client.get(job["urls"]["content"])).headers["ETag"] == f'"{job["video"]["sha256"]}"'
+        assert (await client.delete(job["urls"]["self"])).status_code == 204
+    assert bucket.keys() == []
+    assert left_behind(tmp_path) == []
+
+
+async def test_a_bucket_that_does_not_take_our_files_makes_the_gateway_unready(
+    bucket: Bucket, tmp_path: Path, services: Services
+) -> None:
+    async with open_client(gateway_settings(tmp_path / "well", services, **in_bucket(bucket))) as client:
+        assert (await client.get("/readyz")).json()["ready"] is True
+    missing = in_bucket(bucket, artifacts_url="s3://nobody-made-this-one/videos")
+    async with open_client(gateway_settings(tmp_path / "ill", services, **missing)) as client:
+        answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        [reason] = answer.json()["reasons"]
+        assert "the bucket cannot be used" in reason
+
+
+def test_the_client_of_the_bucket_is_the_real_one(bucket: Bucket, tmp_path: Path) -> None:
+    files = opened(bucket, tmp_path)
+    files.write("job_1", "a.bin", bytes(12 * 2**20))  # more than one part of a multipart upload
+    assert obstore.head(files._store, "job_1/a.bin")["size"] == 12 * 2**20
+    assert hashlib.sha256(bucket.data("videos/job_1/a.bin")).digest() == hashlib.sha256(bytes(12 * 2**20)).digest()

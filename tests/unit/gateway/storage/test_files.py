@@ -1,0 +1,85 @@
+"""Files on disk: whole or not there."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.database import Database
+from gateway.jobs.store import JobStore
+from gateway.storage.files import ChecksumMismatch, LocalFiles
+from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
+from tests.unit.gateway.jobs.test_store import new_job
+from tests.unit.gateway.model_services import Services
+
+
+async def pieces(*chunks: bytes, breaks: bool = False) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    if breaks:
+        raise ConnectionError("gone")
+
+
+async def test_a_received_file_is_what_was_sent(tmp_path: Path) -> None:
+    stored = await LocalFiles(tmp_path).receive("job", "video.mp4", pieces(b"ab", b"cd"))
+    assert stored.path.read_bytes() == b"abcd"
+    assert stored.num_bytes == 4
+    assert stored.sha256 == "88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589"
+
+
+async def test_a_stream_that_breaks_off_leaves_what_was_there_before(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    with pytest.raises(ConnectionError):
+        await files.receive("job", "video.mp4", pieces(b"ab", breaks=True))
+    assert list((tmp_path / "job").iterdir()) == []
+    files.write("job", "video.mp4", b"whole")
+    with pytest.raises(ConnectionError):
+        await files.receive("job", "video.mp4", pieces(b"ab", breaks=True))
+    assert [path.name for path in (tmp_path / "job").iterdir()] == ["video.mp4"]
+    assert files.path("job", "video.mp4").read_bytes() == b"whole"
+
+
+async def test_a_stream_with_another_checksum_leaves_what_was_there_before(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    whole = files.write("job", "video.mp4", b"whole")
+    with pytest.raises(ChecksumMismatch):
+        await files.receive("job", "video.mp4", pieces(b"dam", b"aged"), whole.sha256)
+    assert [path.name for path in (tmp_path / "job").iterdir()] == ["video.mp4"]
+    assert files.path("job", "video.mp4").read_bytes() == b"whole"
+    assert await files.receive("job", "video.mp4", pieces(b"who", b"le"), whole.sha256) == whole
+
+
+async def test_a_start_takes_up_what_a_crash_left_at_the_door_and_sweeps_the_rest(
+    tmp_path: Path, services: Services
+) -> None:
+    # A process that died between storing a job and submitting it, one that died before storing it, one in mid-write.
+    database = Database(gateway_settings(tmp_path, services).jobs_database_url)
+    stored = JobStore(database).add(new_job("job_stored"), 10)
+    database.close()
+    files = LocalFiles(tmp_path / "gateway" / "files")
+    files.write("job_never_stored", "input.png", b"x")
+    files.write(stored.id, "input.png", b"x")
+    (files.root / stored.id / "video.mp4.part").write_bytes(b"half")
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        done = await until(client, stored.id, lambda job: job["state"] == "completed")
+        assert done["actual_prompt"] == "a kite"
+    assert left_behind(tmp_path) == [
+        "job_stored", "job_stored/input.png", "job_stored/spritesheet.jpg", "job_stored/thumbnail.jpg",
+        "job_stored/video.mp4",
+    ]
+
+
+async def test_a_job_that_the_engine_gave_up_ends_truthfully(
+    tmp_path: Path, services: Services, picture: Callable[..., bytes]
+) -> None:
+    from dbos import DBOS
+
+    services.script.describe_delay_s = 1
+    settings = gateway_settings(tmp_path, services)
+    async with open_client(settings) as client:
+        job = (await client.post("/generate", files={"image": ("a.png", picture())})).json()
+        await until(client, job["id"], lambda job: job["state"] == "running")
+        await DBOS.cancel_workflow_async(job["id"])  # behind the jobs table's back
+    async with open_client(settings) as client:
+        ended = await until(client, job["id"], lambda job: job["state"] != "running")
+        assert (ended["state"], ended["error"]["code"]) == ("failed", "internal_error")
