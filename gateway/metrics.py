@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from gateway.jobs.backlog import Backlog
 from gateway.jobs.deliveries import DeliveryState
 from gateway.jobs.job import TRANSITIONS, JobRecord
-from gateway.services.pool import Client, Upstream
+from gateway.services.pool import Client, Member
 from wire.metrics import SECONDS_BUCKETS, Counter, Gauge, Histogram, new_registry
 
 _WEBHOOK_OUTCOMES: Mapping[DeliveryState, str] = {
@@ -77,7 +77,7 @@ class GatewayMetrics:
         self._queue_age.set(0.0 if oldest is None else max(0.0, now_s - oldest))
 
     def measure_upstreams(
-        self, service: str, members: Iterable[Upstream[Client]], load: dict[str, int] | None = None
+        self, service: str, members: Iterable[Member[Client]], load: dict[str, int] | None = None
     ) -> None:
         """Show the health and load of a service's addresses; `load` stands in for the calls in flight."""
         for member in members:

@@ -18,24 +18,24 @@ from gateway.auth.links import Links
 from gateway.auth.signing import Signer, open_signer
 from gateway.database import Database
 from gateway.jobs.deliveries import DeliveryStore
-from gateway.jobs.eta import Outlook
+from gateway.jobs.eta import Eta
 from gateway.jobs.ledger import Ledger
-from gateway.jobs.progress import LiveJobs
-from gateway.jobs.queue import Turns
+from gateway.jobs.progress import LiveProgress
+from gateway.jobs.queue import JobQueue
 from gateway.jobs.store import JobStore
 from gateway.metrics import GatewayMetrics
-from gateway.run.cancel import Endings
+from gateway.run.cancel import Cancellation
 from gateway.run.dispatch import Dispatcher
 from gateway.run.engine import DbosEngine
 from gateway.run.executors import Executors
 from gateway.run.expiry import Expiry
 from gateway.run.identity import FileIdentity, SessionIdentity
 from gateway.run.pipeline import Parts, run_job
-from gateway.run.recovery import Caretaker, taken_care_of
-from gateway.run.webhooks import Courier, Patience
+from gateway.run.recovery import Recovery, recovering
+from gateway.run.webhooks import Patience, WebhookSender
 from gateway.services.catalog import Catalog
 from gateway.services.clients import RetryPolicy, VideoClient, VLClient, connect
-from gateway.services.pool import Upstream, Upstreams
+from gateway.services.pool import Member, Pool
 from gateway.services.prompt_cache import PromptCache
 from gateway.services.prompting import Prompter
 from gateway.services.render_places import RenderPlaces
@@ -45,7 +45,7 @@ from gateway.settings import GatewaySettings
 from gateway.storage.bucket import open_bucket
 from gateway.storage.files import LocalFiles
 from gateway.storage.room import Room
-from gateway.submit.accept import Intake
+from gateway.submit.accept import Submitter
 from gateway.submit.fetch import Fetching
 from gateway.submit.pictures import Pictures
 from gateway.submit.uploaded import UploadStore
@@ -71,12 +71,12 @@ class Gateway:
     video: Renderers
     catalog: Catalog
     engine: DbosEngine
-    intake: Intake
+    submitter: Submitter
     room: Room
     pictures: Pictures
-    endings: Endings
-    care: Caretaker
-    courier: Courier
+    cancellation: Cancellation
+    care: Recovery
+    webhooks: WebhookSender
 
 
 @asynccontextmanager
@@ -91,10 +91,10 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
     store = JobStore(database)
     gateway = _assemble(settings, metrics, database, store)
     try:
-        async with taken_care_of(gateway.care):
+        async with recovering(gateway.care):
             watches = [
                 asyncio.create_task(_keep_looking(gateway)),
-                asyncio.create_task(gateway.courier.keep_dispatching(gateway.engine.deliver)),
+                asyncio.create_task(gateway.webhooks.keep_dispatching(gateway.engine.deliver)),
             ]
             if settings.keep_files_s is not None:
                 expiry = Expiry(ledger=gateway.ledger, files=gateway.files, keep_s=settings.keep_files_s)
@@ -108,7 +108,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
     finally:
         await gateway.vl.aclose()
         await gateway.video.aclose()
-        await gateway.courier.http.aclose()
+        await gateway.webhooks.http.aclose()
         await off_loop(database.close)
 
 
@@ -122,21 +122,21 @@ def _assemble(
     signer = open_signer(given, settings.state_dir)
     ledger = _ledger(settings, metrics, database, store, video, signer)
     catalog = Catalog(vl, video)
-    courier = _courier(settings, metrics, database, ledger, signer, tls)
+    webhooks = _webhooks(settings, metrics, database, ledger, signer, tls)
     parts = Parts(
         ledger=ledger, files=files, video=video, retries=retries, render_timeout_s=settings.render_timeout_s,
         prompts=Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up),
     )
     engine = DbosEngine(
-        settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step), courier.attempt,
+        settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step), webhooks.attempt,
         ledger.live.turn_due.set, executor_id=settings.executor_id, concurrency=settings.concurrency,
         poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
     pictures, room = _pictures(settings, database, files, tls), Room(settings.data_dir, settings.min_free_bytes)
-    turns = Turns(database)
-    care = Caretaker(
-        engine=engine, turns=turns, dispatcher=Dispatcher(
-            turns=turns, live=ledger.live, engine=engine, executor_id=settings.executor_id,
+    queue = JobQueue(database)
+    care = Recovery(
+        engine=engine, queue=queue, dispatcher=Dispatcher(
+            queue=queue, live=ledger.live, engine=engine, executor_id=settings.executor_id,
             look_again_s=settings.engine_poll_s,
         ), executors=_executors(settings, database), ledger=ledger, files=files,
         known_jobs=lambda: store.ids() | pictures.uploads.ids(), dead_after_s=settings.dead_after_s,
@@ -144,22 +144,22 @@ def _assemble(
     return Gateway(
         settings=settings, metrics=metrics, database=database,
         door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger, files=files, vl=vl,
-        video=video, catalog=catalog, engine=engine, room=room, pictures=pictures, care=care, courier=courier,
-        intake=Intake(
+        video=video, catalog=catalog, engine=engine, room=room, pictures=pictures, care=care, webhooks=webhooks,
+        submitter=Submitter(
             settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog
         ),
-        endings=Endings(ledger=ledger, files=files, engine=engine, video=video),
+        cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video),
     )
 
 
 def _services(settings: GatewaySettings, database: Database, retries: RetryPolicy) -> tuple[Describers, Renderers]:
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
-    vl = Describers(Upstreams([
-        Upstream(url, VLClient(join(url), describe_timeout_s=settings.describe_timeout_s)) for url in settings.vl_urls
+    vl = Describers(Pool([
+        Member(url, VLClient(join(url), describe_timeout_s=settings.describe_timeout_s)) for url in settings.vl_urls
     ]), retries)
     video = Renderers(
-        Upstreams([Upstream(url, VideoClient(join(url), retries)) for url in settings.video_urls]),
+        Pool([Member(url, VideoClient(join(url), retries)) for url in settings.video_urls]),
         RenderPlaces(database), retries, abandon_after_s=settings.abandon_after_s,
     )
     return vl, video
@@ -169,11 +169,11 @@ def _ledger(
     settings: GatewaySettings, metrics: GatewayMetrics, database: Database, store: JobStore, video: Renderers,
     signer: Signer,
 ) -> Ledger:
-    live = LiveJobs()
-    outlook = Outlook(database, live, servers=video.upstreams.num_healthy)
-    outlook.learn_from_the_past()
+    live = LiveProgress()
+    eta = Eta(database, live, servers=video.pool.num_healthy)
+    eta.learn_from_the_past()
     links = None if settings.link_s is None else Links(key=signer.links_key(), valid_s=settings.link_s)
-    return Ledger(store, live, outlook, metrics.job_ended, links)
+    return Ledger(store, live, eta, metrics.job_ended, links)
 
 
 def _pictures(settings: GatewaySettings, database: Database, files: LocalFiles, tls: ssl.SSLContext) -> Pictures:
@@ -200,12 +200,12 @@ def _files(settings: GatewaySettings) -> LocalFiles:
     )
 
 
-def _courier(
+def _webhooks(
     settings: GatewaySettings, metrics: GatewayMetrics, database: Database, ledger: Ledger, signer: Signer,
     tls: ssl.SSLContext,
-) -> Courier:
+) -> WebhookSender:
     patience = Patience()
-    return Courier(
+    return WebhookSender(
         ledger=ledger, deliveries=DeliveryStore(database), signer=signer,
         http=outside_client(timeout=httpx.Timeout(patience.answer_s), tls=tls), rules=settings.webhook_rules,
         patience=patience, public_url=settings.public_url, tried=metrics.webhook_tried,
@@ -216,7 +216,7 @@ async def _keep_looking(gateway: Gateway) -> None:
     """Know how the services are, and have them drop what nobody waits for any more."""
     while True:
         try:
-            await asyncio.gather(gateway.vl.upstreams.probe(), gateway.video.upstreams.probe())
+            await asyncio.gather(gateway.vl.pool.probe(), gateway.video.pool.probe())
             await gateway.video.clear_left()
         except Exception:
             log.exception("looking after the services failed; it is tried again in %g s", gateway.settings.probe_s)

@@ -55,7 +55,7 @@ async def generate(
         submission = await read_submission(request, gateway.settings.max_image_bytes)
     except ValidationError as error:
         return problem_response(await refused_fields(error, gateway))
-    job, replayed = await gateway.submit.accept(submission, caller, idempotency_key)
+    job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
     if wanted_form(request.headers.get("accept", "")) == "video":
         response = await while_connected(request, _answer_with_video(job, gateway))
     else:

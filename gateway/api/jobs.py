@@ -52,13 +52,13 @@ async def get_job(
 @router.post("/{job_id}/cancel", responses=problems(404, 409), summary="Cancel a job")
 async def cancel_job(own: OwnJob, gateway: OpenGateway) -> Job:
     """Keep a queued job from starting, or stop a running one within one denoising step."""
-    return await view(await gateway.endings.cancel(own.id), gateway.ledger)
+    return await view(await gateway.cancellation.cancel(own.id), gateway.ledger)
 
 
 @router.delete("/{job_id}", status_code=204, responses=problems(404, 409), summary="Remove a job and its files")
 async def delete_job(own: OwnJob, gateway: OpenGateway) -> None:
     """Forget an ended job, its video and its picture. One that still waits or runs is refused: cancel it first."""
-    await gateway.endings.remove(own.id)
+    await gateway.cancellation.remove(own.id)
 
 
 @router.get(

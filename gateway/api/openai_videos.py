@@ -45,7 +45,7 @@ async def create_video(
         submission = await read_video(request, gateway.settings.max_image_bytes)
     except ValidationError as error:
         return problem_response(await refused_fields(error, gateway))
-    job, replayed = await gateway.submit.accept(submission, caller, idempotency_key)
+    job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
     return await _answer(job, replayed, gateway)
 
 
@@ -77,8 +77,8 @@ async def delete_video(job: OwnVideo, gateway: OpenGateway) -> VideoDeleted:
     """Remove the video and its files. One that still waits or renders is canceled first, for this API has no cancel."""
     if not job.finished:
         with suppress(IllegalTransition):  # it ended meanwhile
-            await gateway.endings.cancel(job.id)
-    await gateway.endings.remove(job.id)
+            await gateway.cancellation.cancel(job.id)
+    await gateway.cancellation.remove(job.id)
     return VideoDeleted(id=job.id)
 
 
@@ -106,7 +106,7 @@ async def remix_video(
         asked = await off_loop(VideoRemix.model_validate_json, await read_json(request, 0))
     except ValidationError as error:
         return problem_response(await refused_fields(error, gateway))
-    remixed, replayed = await gateway.submit.accept(remix_of(job, asked.prompt), caller, idempotency_key)
+    remixed, replayed = await gateway.submitter.accept(remix_of(job, asked.prompt), caller, idempotency_key)
     return await _answer(remixed, replayed, gateway)
 
 

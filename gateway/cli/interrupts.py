@@ -1,4 +1,4 @@
-"""Turns Ctrl-C, SIGTERM and a closed terminal into one ordinary cancellation of the main task."""
+"""JobQueue Ctrl-C, SIGTERM and a closed terminal into one ordinary cancellation of the main task."""
 
 import asyncio
 import signal

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from contracts.jobs import EffectiveParameters
 from gateway.database import Database
 from gateway.jobs.job import JobRecord
-from gateway.jobs.progress import LiveJobs
-from gateway.jobs.queue import LineNow, Started, Turns, Work, work_of
+from gateway.jobs.progress import LiveProgress
+from gateway.jobs.queue import JobQueue, LineNow, Started, Work, work_of
 
 _SAMPLE = 500  # jobs ahead whose sizes are looked at; a longer line is taken to go on like its beginning
 _SHORT = 50
@@ -64,12 +64,12 @@ class Pace:
         return work.voxels * (self._denoise[work.model] * work.passes + self._other[work.model])
 
 
-class Outlook:
+class Eta:
     """What waiting jobs can expect, as of the last look at the line. Used on the event loop, but for what blocks."""
 
-    def __init__(self, database: Database, live: LiveJobs, servers: Callable[[], int]) -> None:
+    def __init__(self, database: Database, live: LiveProgress, servers: Callable[[], int]) -> None:
         self._database = database
-        self._turns = Turns(database)
+        self._queue = JobQueue(database)
         self._live = live
         self._servers = servers
         self._pace = Pace()
@@ -110,7 +110,7 @@ class Outlook:
     def look(self) -> None:
         """Look at the line. Blocking."""
         began = time.monotonic()
-        line = self._turns.look()
+        line = self._queue.look()
         self._ahead_s = tuple(_running_total(self._pace.seconds(work) for work in line.works[:_SAMPLE]))
         self._line = line
         fresh_s = _SHORT_FRESH_S if len(line.order) <= _SHORT else _LONG_FRESH_S

@@ -7,9 +7,9 @@ from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, JobStage, JobState, VideoFile
 from gateway.auth.links import Links
 from gateway.jobs.deliveries import Delivery
-from gateway.jobs.eta import Outlook, Waiting
+from gateway.jobs.eta import Eta, Waiting
 from gateway.jobs.job import JobRecord, NewJob, StoredPicture
-from gateway.jobs.progress import LiveJobs
+from gateway.jobs.progress import LiveProgress
 from gateway.jobs.store import JobStore
 from gateway.threads import off_loop
 
@@ -18,11 +18,11 @@ class Ledger:
     """What `JobStore` does, without blocking the loop; raises what it raises."""
 
     def __init__(
-        self, store: JobStore, live: LiveJobs, outlook: Outlook, ended: Callable[[JobRecord], None],
+        self, store: JobStore, live: LiveProgress, eta: Eta, ended: Callable[[JobRecord], None],
         links: Links | None = None,
     ) -> None:
         self._store = store
-        self._outlook = outlook
+        self._outlook = eta
         self._looking = asyncio.Lock()
         self.live = live
         self.links = links  # where jobs are shown with links to their videos

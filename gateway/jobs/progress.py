@@ -37,7 +37,7 @@ class Watcher:
             return False
 
 
-class LiveJobs:
+class LiveProgress:
     """The latest progress by job id, and who watches which job.
 
     `webhook_due` is set when a job ends whose owner wants to be told, `turn_due` when a job has come or a slot is free.

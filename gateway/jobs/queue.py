@@ -134,7 +134,7 @@ def moved(connection: sa.Connection, job_id: str, to: JobState) -> None:
         put(connection, _clock, {"id": 1, "round": begun}, round=later)
 
 
-class Turns:
+class JobQueue:
     """Who begins the jobs whose turn has come. Methods block: call them off the event loop."""
 
     def __init__(self, database: Database) -> None:

@@ -11,7 +11,7 @@ from gateway.threads import off_loop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Endings:
+class Cancellation:
     """Cancels and removes jobs, everywhere where something of them is."""
 
     ledger: Ledger

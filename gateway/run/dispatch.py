@@ -4,8 +4,8 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from gateway.jobs.progress import LiveJobs
-from gateway.jobs.queue import Turns
+from gateway.jobs.progress import LiveProgress
+from gateway.jobs.queue import JobQueue
 from gateway.run.engine import DbosEngine
 from gateway.threads import off_loop
 
@@ -17,8 +17,8 @@ class Dispatcher:
     """Takes jobs for this executor's engine: at once when one comes or ends here, and every `look_again_s`, for other
     processes on the same database tell nobody here."""
 
-    turns: Turns
-    live: LiveJobs
+    queue: JobQueue
+    live: LiveProgress
     engine: DbosEngine
     executor_id: str
     look_again_s: float
@@ -40,9 +40,9 @@ class Dispatcher:
     async def _dispatch(self) -> None:
         if self.engine.num_free == 0:
             return
-        for job_id in await off_loop(self.turns.take, self.executor_id, self.engine.num_free):
+        for job_id in await off_loop(self.queue.take, self.executor_id, self.engine.num_free):
             try:
                 await self.engine.start(job_id)
             except Exception:
                 log.exception("job %s was not started; it waits again", job_id, extra={"job_id": job_id})
-                await off_loop(self.turns.hand_back, job_id)
+                await off_loop(self.queue.hand_back, job_id)

@@ -14,7 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from contracts.errors import Problem
 from gateway.jobs.job import IllegalTransition, JobNotFound
 from gateway.jobs.ledger import Ledger
-from gateway.jobs.queue import Turns
+from gateway.jobs.queue import JobQueue
 from gateway.run.dispatch import Dispatcher
 from gateway.run.engine import DbosEngine
 from gateway.run.executors import Executors, StateInUse
@@ -32,12 +32,12 @@ _FORGOTTEN_AFTER_S = 3600.0  # no upload lasts so long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caretaker:
+class Recovery:
     """The parts that this needs."""
 
     engine: DbosEngine
     dispatcher: Dispatcher
-    turns: Turns
+    queue: JobQueue
     executors: Executors
     ledger: Ledger
     files: LocalFiles
@@ -46,7 +46,7 @@ class Caretaker:
 
 
 @asynccontextmanager
-async def taken_care_of(care: Caretaker) -> AsyncIterator[None]:
+async def recovering(care: Recovery) -> AsyncIterator[None]:
     """Become an executor and run jobs; at the end hand over what is unfinished.
 
     Raises:
@@ -78,9 +78,9 @@ async def taken_care_of(care: Caretaker) -> AsyncIterator[None]:
             await to_thread.run_sync(care.executors.leave)
 
 
-async def review(care: Caretaker) -> None:
+async def review(care: Recovery) -> None:
     """Bring the line and the engine together: nothing that was taken is forgotten, nothing hangs."""
-    in_hand = await off_loop(care.turns.in_hand)
+    in_hand = await off_loop(care.queue.in_hand)
     for first in range(0, len(in_hand), _REVIEWED_AT_ONCE):
         found = await care.engine.review(in_hand[first:first + _REVIEWED_AT_ONCE])
         for job_id in found.unknown:
@@ -96,7 +96,7 @@ async def review(care: Caretaker) -> None:
             await _give_up(job_id, unexpected_problem(), care.ledger)
 
 
-async def sweep(care: Caretaker, *, starting: bool = False) -> None:
+async def sweep(care: Recovery, *, starting: bool = False) -> None:
     """Remove the files that killed processes left; where others live, only what is too old to become a job's."""
     def run() -> int:
         stored = care.files.stored()
@@ -114,7 +114,7 @@ async def _give_up(job_id: str, problem: Problem, ledger: Ledger) -> None:
         log.error("the engine gave job %s up: %s", job_id, problem.title, extra={"job_id": job_id})
 
 
-async def _keep_signing(care: Caretaker) -> None:
+async def _keep_signing(care: Recovery) -> None:
     # A thread of its own: however many requests wait for one, this process lives.
     in_thread = partial(to_thread.run_sync, limiter=CapacityLimiter(1))
     while True:

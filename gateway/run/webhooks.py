@@ -60,7 +60,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Courier:
+class WebhookSender:
     """Delivers webhooks; each attempt is called by the durable engine and says when it wants the next one."""
 
     ledger: Ledger

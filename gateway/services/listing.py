@@ -6,21 +6,21 @@ from typing import TypeVar
 
 from contracts.models import VideoModelInfo, VLModelInfo
 from gateway.services.clients import ServiceError
-from gateway.services.pool import Client, Upstreams
+from gateway.services.pool import Client, Pool
 
 Model = TypeVar("Model", VideoModelInfo, VLModelInfo)
 
 
-async def every_model(upstreams: Upstreams[Client], ask: Callable[[Client], Awaitable[list[Model]]]) -> list[Model]:
+async def every_model(pool: Pool[Client], ask: Callable[[Client], Awaitable[list[Model]]]) -> list[Model]:
     """The models of all addresses that answer, each once; notes with each address which ones it runs.
 
     Raises:
         ServiceError: no address answers.
     """
-    answers = await asyncio.gather(*(ask(member.client) for member in upstreams.members), return_exceptions=True)
+    answers = await asyncio.gather(*(ask(member.client) for member in pool.members), return_exceptions=True)
     found: dict[str, Model] = {}
     problem: ServiceError | None = None
-    for member, answer in zip(upstreams.members, answers, strict=True):
+    for member, answer in zip(pool.members, answers, strict=True):
         if isinstance(answer, ServiceError):
             problem = answer
         elif isinstance(answer, BaseException):

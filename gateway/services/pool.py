@@ -39,7 +39,7 @@ class Probed(Protocol):
 Client = TypeVar("Client", bound=Probed)
 
 
-class Upstream(Generic[Client]):
+class Member(Generic[Client]):
     """One address: its client, the calls that it has not answered yet, and what is known of its health."""
 
     def __init__(self, address: str, client: Client) -> None:
@@ -99,21 +99,21 @@ class Upstream(Generic[Client]):
         self.healthy = False
 
 
-class Upstreams(Generic[Client]):
+class Pool(Generic[Client]):
     """Every address of one service. Used on one event loop."""
 
-    def __init__(self, members: Sequence[Upstream[Client]]) -> None:
+    def __init__(self, members: Sequence[Member[Client]]) -> None:
         assert members, "a service has at least one address"
         self.members = tuple(members)
 
-    def at(self, address: str) -> Upstream[Client] | None:
+    def at(self, address: str) -> Member[Client] | None:
         """The one at that address, `None` where the settings no longer name it."""
         return next((member for member in self.members if member.address == address), None)
 
     def ranked(
-        self, *, model: str | None = None, load: Callable[[Upstream[Client]], float] | None = None,
+        self, *, model: str | None = None, load: Callable[[Member[Client]], float] | None = None,
         avoid: frozenset[str] = frozenset(),
-    ) -> list[Upstream[Client]]:
+    ) -> list[Member[Client]]:
         """All that may serve `model`, the best first: healthy before the others, then least `load` (default: calls in
         flight). Those to `avoid` come last, and none is left out: with nobody healthy, asking is the way to find out.
         """

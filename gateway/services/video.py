@@ -7,13 +7,13 @@ from contracts.models import Health, VideoModelInfo
 from contracts.videos import VideoRequest
 from gateway.services.clients import RetryPolicy, ServiceError, VideoClient
 from gateway.services.listing import every_model
-from gateway.services.pool import Upstream, Upstreams
+from gateway.services.pool import Member, Pool
 from gateway.services.render_places import RenderPlaces
 from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
 
-Place = Upstream[VideoClient]
+Place = Member[VideoClient]
 _LONGEST_PAUSE_S = 10.0
 _LOOK_AGAIN_S = 1.0
 
@@ -22,9 +22,9 @@ class Renderers:
     """Every video service of this deployment as one."""
 
     def __init__(
-        self, upstreams: Upstreams[VideoClient], places: RenderPlaces, retries: RetryPolicy, *, abandon_after_s: float
+        self, pool: Pool[VideoClient], places: RenderPlaces, retries: RetryPolicy, *, abandon_after_s: float
     ) -> None:
-        self.upstreams = upstreams
+        self.pool = pool
         self._places = places
         self._retries = retries
         self._abandon_after_s = abandon_after_s
@@ -32,15 +32,15 @@ class Renderers:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self.upstreams.aclose()
+        await self.pool.aclose()
 
     async def health(self) -> Health:
         """Ready when one address is."""
-        return await self.upstreams.health()
+        return await self.pool.health()
 
     async def models(self) -> list[VideoModelInfo]:
         """What they run; raises `ServiceError` where none answers."""
-        return await every_model(self.upstreams, VideoClient.models)
+        return await every_model(self.pool, VideoClient.models)
 
     async def put(self, job_id: str, request: VideoRequest) -> Place:
         """Have one service take the render, or attach to the one that did; returns it. Waits while all are full.
@@ -69,13 +69,13 @@ class Renderers:
     async def current(self, job_id: str) -> Place | None:
         """Where the job's render is, `None` where it was never put or the settings no longer name the address."""
         address = await off_loop(self._places.current, job_id)
-        return None if address is None else self.upstreams.at(address)
+        return None if address is None else self.pool.at(address)
 
     async def can_go_elsewhere(self, job_id: str, request: VideoRequest) -> bool:
         """Whether there is a healthy service beside the one that has the render."""
         place = await self.current(job_id)
         return any(
-            member.healthy for member in self.upstreams.ranked(model=request.model) if member is not place
+            member.healthy for member in self.pool.ranked(model=request.model) if member is not place
         )
 
     async def stop(self, job_id: str) -> None:
@@ -87,13 +87,13 @@ class Renderers:
         """Tell the services to drop the renders that nobody waits for any more; returns how many are gone."""
         cleared = 0
         for left in await off_loop(self._places.left):
-            place = self.upstreams.at(left.address)
+            place = self.pool.at(left.address)
             if place is not None and place.silent_since is None:
                 cleared += await self._tell(left.job_id, left.address)
         return cleared
 
     async def _tell(self, job_id: str, address: str) -> bool:
-        place = self.upstreams.at(address)
+        place = self.pool.at(address)
         if place is None:
             return False
         try:
@@ -128,8 +128,8 @@ class Renderers:
         if place := await self.current(job_id):
             return place, False
         async with self._choosing:  # the next job counts this one
-            load = await off_loop(self._places.load) if len(self.upstreams.members) > 1 else {}
-            chosen = self.upstreams.ranked(model=request.model, load=lambda member: load.get(member.address, 0))[0]
+            load = await off_loop(self._places.load) if len(self.pool.members) > 1 else {}
+            chosen = self.pool.ranked(model=request.model, load=lambda member: load.get(member.address, 0))[0]
             await self._settle(job_id, chosen)
         return chosen, True
 
@@ -149,5 +149,5 @@ class Renderers:
         return place.silent_for_s() >= self._abandon_after_s
 
     def _next(self, request: VideoRequest, tried: set[str]) -> Place | None:
-        others = self.upstreams.ranked(model=request.model)
+        others = self.pool.ranked(model=request.model)
         return next((member for member in others if member.healthy and member.address not in tried), None)

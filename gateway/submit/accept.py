@@ -22,7 +22,7 @@ MAX_KEY_CHARS = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class Submitter:
     """Turns requests into queued jobs."""
 
     settings: GatewaySettings

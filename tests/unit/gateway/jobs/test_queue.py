@@ -11,10 +11,10 @@ import pytest
 import gateway.jobs.eta
 from contracts.jobs import JobProgress
 from gateway.database import Database
-from gateway.jobs.eta import Outlook, Waiting
+from gateway.jobs.eta import Eta, Waiting
 from gateway.jobs.job import JobRecord
-from gateway.jobs.progress import LiveJobs
-from gateway.jobs.queue import ROUNDS_PER_PRIORITY, Turns
+from gateway.jobs.progress import LiveProgress
+from gateway.jobs.queue import ROUNDS_PER_PRIORITY, JobQueue
 from gateway.jobs.store import JobStore
 from tests.unit.gateway.jobs.test_store import new_job
 
@@ -32,8 +32,8 @@ def store(database: Database) -> JobStore:
 
 
 @pytest.fixture
-def turns(database: Database) -> Turns:
-    return Turns(database)
+def turns(database: Database) -> JobQueue:
+    return JobQueue(database)
 
 
 def add(store: JobStore, owner: str, count: int, priority: int = 10) -> list[str]:
@@ -41,55 +41,55 @@ def add(store: JobStore, owner: str, count: int, priority: int = 10) -> list[str
     return [store.add(job, 10_000).id for job in jobs]
 
 
-def next_up(store: JobStore, turns: Turns) -> str:
+def next_up(store: JobStore, queue: JobQueue) -> str:
     """The job that is begun next."""
-    first = turns.look()
-    [job_id] = turns.take("an executor", 1)
+    first = queue.look()
+    [job_id] = queue.take("an executor", 1)
     assert first.place(job_id, store.get(job_id).turn) == 0
     store.move(job_id, "running")
     return job_id
 
 
-def test_owners_take_turns_however_many_jobs_each_of_them_has(store: JobStore, turns: Turns) -> None:
+def test_owners_take_turns_however_many_jobs_each_of_them_has(store: JobStore, queue: JobQueue) -> None:
     add(store, "a", 6)
     add(store, "b", 2)
     add(store, "c", 1)
-    assert [next_up(store, turns) for _ in range(6)] == ["a0", "b0", "c0", "a1", "b1", "a2"]
+    assert [next_up(store, queue) for _ in range(6)] == ["a0", "b0", "c0", "a1", "b1", "a2"]
 
 
-def test_a_newcomer_waits_for_one_round_and_not_for_the_whole_line(store: JobStore, turns: Turns) -> None:
+def test_a_newcomer_waits_for_one_round_and_not_for_the_whole_line(store: JobStore, queue: JobQueue) -> None:
     add(store, "a", 50)
     for _ in range(10):
-        next_up(store, turns)
+        next_up(store, queue)
     add(store, "b", 2)
-    assert [next_up(store, turns) for _ in range(4)] == ["a10", "b0", "a11", "b1"]
+    assert [next_up(store, queue) for _ in range(4)] == ["a10", "b0", "a11", "b1"]
 
 
-def test_a_better_priority_goes_first(store: JobStore, turns: Turns) -> None:
+def test_a_better_priority_goes_first(store: JobStore, queue: JobQueue) -> None:
     add(store, "a", 3)
     add(store, "b", 2, priority=5)
-    assert [next_up(store, turns) for _ in range(3)] == ["b0", "b1", "a0"]
+    assert [next_up(store, queue) for _ in range(3)] == ["b0", "b1", "a0"]
 
 
-def test_nobody_starves_under_an_endless_stream_of_better_jobs(store: JobStore, turns: Turns) -> None:
+def test_nobody_starves_under_an_endless_stream_of_better_jobs(store: JobStore, queue: JobQueue) -> None:
     add(store, "patient", 1, priority=11)
     begun: list[str] = []
     while "patient0" not in begun:
         store.add(replace(new_job(f"eager{len(begun)}", 10), owner="eager"), 10_000)
-        begun.append(next_up(store, turns))
+        begun.append(next_up(store, queue))
         assert len(begun) <= ROUNDS_PER_PRIORITY + 2
     assert len(begun) > ROUNDS_PER_PRIORITY // 2  # and it did stand back
 
 
-def test_positions_name_every_place_in_the_line_once(store: JobStore, turns: Turns) -> None:
+def test_positions_name_every_place_in_the_line_once(store: JobStore, queue: JobQueue) -> None:
     ids = add(store, "a", 5) + add(store, "b", 3, priority=7) + add(store, "c", 2)
-    now = turns.look()
+    now = queue.look()
     assert sorted(now.place(job_id, store.get(job_id).turn) for job_id in ids) == list(range(10))
 
 
-def test_one_that_came_after_the_look_stands_behind_all_of_its_turn(store: JobStore, turns: Turns) -> None:
+def test_one_that_came_after_the_look_stands_behind_all_of_its_turn(store: JobStore, queue: JobQueue) -> None:
     add(store, "a", 3)
-    before = turns.look()
+    before = queue.look()
     for owner, place in (("a", 3), ("b", 1)):
         job = store.add(replace(new_job(f"late {owner}"), owner=owner), 10_000)
         assert before.place(job.id, job.turn) == place
@@ -99,19 +99,19 @@ def test_what_one_executor_has_taken_no_other_takes_until_it_is_handed_back(
     tmp_path: Path, where: dict[str, Any]
 ) -> None:
     shared = Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite"))
-    store, turns = JobStore(shared), Turns(shared)
+    store, queue = JobStore(shared), JobQueue(shared)
     add(store, "a", 4)
-    assert (turns.take("one", 2), turns.take("other", 9), turns.take("one", 9)) == (["a0", "a1"], ["a2", "a3"], [])
-    turns.hand_back("a1")
-    assert turns.take("other", 9) == ["a1"]
+    assert (queue.take("one", 2), queue.take("other", 9), queue.take("one", 9)) == (["a0", "a1"], ["a2", "a3"], [])
+    queue.hand_back("a1")
+    assert queue.take("other", 9) == ["a1"]
     store.move("a0", "running")
-    turns.hand_back("a0")
-    assert turns.take("other", 9) == [], "it was begun"
+    queue.hand_back("a0")
+    assert queue.take("other", 9) == [], "it was begun"
     store.move("a1", "canceled")
-    assert sorted(turns.in_hand()) == ["a0", "a2", "a3"]
+    assert sorted(queue.in_hand()) == ["a0", "a2", "a3"]
     add(store, "b", 40)
     with ThreadPoolExecutor(4) as crowd:
-        taken = list(crowd.map(lambda number: turns.take(f"executor {number}", 15), range(4)))
+        taken = list(crowd.map(lambda number: queue.take(f"executor {number}", 15), range(4)))
     assert sorted(job_id for each in taken for job_id in each) == sorted(f"b{number}" for number in range(40))
 
 
@@ -133,28 +133,28 @@ def complete(store: JobStore, job_id: str, timings: dict[str, float] = RENDER) -
 
 
 def test_time_left_is_not_claimed_before_a_render_was_measured(database: Database, store: JobStore) -> None:
-    outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
-    waiting = outlook.of(store.add(new_job("first"), 10))
+    eta = Eta(database, LiveProgress(), servers=lambda: 1)
+    waiting = eta.of(store.add(new_job("first"), 10))
     assert (waiting.position, waiting.eta_s) == (0, None)
 
 
 def test_time_left_counts_the_renders_ahead_and_the_one_at_work_over_the_services(
     database: Database, store: JobStore
 ) -> None:
-    live = LiveJobs()
+    live = LiveProgress()
     store.add(new_job("past"), 10)
     complete(store, "past")  # took 0.5 + 8 + max(1, 1.5) = 10 s, whatever it waited at the service
-    outlook = Outlook(database, live, servers=lambda: 1)
-    outlook.learn_from_the_past()
+    eta = Eta(database, live, servers=lambda: 1)
+    eta.learn_from_the_past()
     for job_id in ("running", "second", "third"):
         store.add(new_job(job_id), 10)
     store.move("running", "running")
     live.report("running", JobProgress(stage="rendering", eta_s=4.0))
-    outlook.look()
-    second, third = outlook.of(store.get("second")), outlook.of(store.get("third"))
+    eta.look()
+    second, third = eta.of(store.get("second")), eta.of(store.get("third"))
     assert (second.position, second.eta_s) == (0, 14.0)
     assert (third.position, third.eta_s) == (1, 24.0)
-    two = Outlook(database, live, servers=lambda: 2)
+    two = Eta(database, live, servers=lambda: 2)
     two.learn_from_the_past()
     two.look()
     assert two.of(store.get("third")).eta_s == 17.0
@@ -165,20 +165,20 @@ def test_a_line_longer_than_the_sample_is_taken_to_go_on_like_its_beginning(
 ) -> None:
     monkeypatch.setattr(gateway.jobs.eta, "_SAMPLE", 4)
     store.add(new_job("past"), 10)
-    outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
-    outlook.ended(complete(store, "past"))
+    eta = Eta(database, LiveProgress(), servers=lambda: 1)
+    eta.ended(complete(store, "past"))
     add(store, "a", 8)
-    outlook.look()
-    assert outlook.of(store.get("a7")) == Waiting(position=7, eta_s=80.0)
-    assert outlook.of(store.get("a2")) == Waiting(position=2, eta_s=30.0)
+    eta.look()
+    assert eta.of(store.get("a7")) == Waiting(position=7, eta_s=80.0)
+    assert eta.of(store.get("a2")) == Waiting(position=2, eta_s=30.0)
 
 
 def test_a_size_never_rendered_is_estimated_from_others_of_its_model(database: Database, store: JobStore) -> None:
     store.add(new_job("past"), 10)
     done = complete(store, "past")
-    outlook = Outlook(database, LiveJobs(), servers=lambda: 1)
-    outlook.ended(done)
+    eta = Eta(database, LiveProgress(), servers=lambda: 1)
+    eta.ended(done)
     job = new_job("larger")
     double = job.parameters.model_copy(update={"steps": (job.parameters.steps or 1) * 2})
-    waiting = outlook.of(store.add(replace(job, parameters=double), 10))
+    waiting = eta.of(store.add(replace(job, parameters=double), 10))
     assert waiting.eta_s == 18.0  # twice the 8 s of denoising, the other 2 s as they were

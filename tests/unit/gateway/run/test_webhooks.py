@@ -240,7 +240,7 @@ async def test_a_job_that_ended_just_before_a_crash_is_told_after_it(
         await asyncio.Event().wait()
 
     with monkeypatch.context() as crash:
-        crash.setattr("gateway.run.webhooks.Courier.keep_dispatching", nothing)
+        crash.setattr("gateway.run.webhooks.WebhookSender.keep_dispatching", nothing)
         async with open_client(settings) as client:
             job_id = await submit(client, receiver.url)
             job = await until(client, job_id, lambda job: job["state"] == "completed")

@@ -14,7 +14,7 @@ from contracts.videos import VideoRequest
 from gateway.database import Database
 from gateway.jobs.store import JobStore
 from gateway.services.clients import RetryPolicy, ServiceError, VideoClient, connect
-from gateway.services.pool import Probe, Upstream, Upstreams
+from gateway.services.pool import Member, Pool, Probe
 from gateway.services.render_places import RenderPlaces
 from gateway.services.video import Renderers
 from tests.unit.gateway.jobs.test_store import new_job
@@ -64,8 +64,8 @@ async def two_services(folder: Path, abandon_after_s: float = 0.05) -> AsyncIter
     lines = (Line(scripts[0]), Line(scripts[1]))
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
     places = RenderPlaces(database)
-    renderers = Renderers(Upstreams([
-        Upstream(url, VideoClient(connect(url, token=None, connect_timeout_s=1, transport=line), RETRIES))
+    renderers = Renderers(Pool([
+        Member(url, VideoClient(connect(url, token=None, connect_timeout_s=1, transport=line), RETRIES))
         for url, line in zip(("http://one", "http://two"), lines, strict=True)
     ]), places, RETRIES, abandon_after_s=abandon_after_s)
     try:
@@ -140,7 +140,7 @@ async def test_a_service_gone_for_good_loses_its_render_and_drops_it_when_it_com
         assert (await two.renderers.put("a", REQUEST)).address == "http://two"
         assert await two.renderers.clear_left() == 0  # it is still away
         two.lines[0].up = True
-        await two.renderers.upstreams.probe()
+        await two.renderers.pool.probe()
         await two.renderers.clear_left()  # cancels the render
         assert two.scripts[0].statuses["a"].state == "canceled"
         await two.renderers.clear_left()  # removes it
@@ -167,27 +167,27 @@ def test_an_address_is_put_aside_after_two_failures_and_returns_after_a_probe(tm
     line = Line(Script())
     client = VideoClient(connect("http://one", token=None, connect_timeout_s=1, transport=line), RETRIES)
     other = VideoClient(connect("http://two", token=None, connect_timeout_s=1, transport=line), RETRIES)
-    upstreams = Upstreams([Upstream("http://one", client), Upstream("http://two", other)])
-    one, two = upstreams.members
+    pool = Pool([Member("http://one", client), Member("http://two", other)])
+    one, two = pool.members
     one.failed("reset", silent=True)
-    assert upstreams.ranked()[0] is one
+    assert pool.ranked()[0] is one
     one.failed("reset", silent=True)
-    assert upstreams.ranked()[0] is two
+    assert pool.ranked()[0] is two
     assert one.silent_for_s() > 0
     one.probed(Probe(health=Health(ready=False, reasons=["loading"]), answered=True))
     assert (one.healthy, one.silent_for_s()) == (False, 0.0)
     one.probed(Probe(health=Health(ready=True), answered=True))
-    assert upstreams.ranked()[0] is one
+    assert pool.ranked()[0] is one
 
 
 def test_a_render_goes_only_to_a_service_that_runs_its_model() -> None:
     line = Line(Script())
     members = [
-        Upstream(url, VideoClient(connect(url, token=None, connect_timeout_s=1, transport=line), RETRIES))
+        Member(url, VideoClient(connect(url, token=None, connect_timeout_s=1, transport=line), RETRIES))
         for url in ("http://one", "http://two")
     ]
     members[0].models, members[1].models = frozenset({"small"}), frozenset({"large"})
-    assert [member.address for member in Upstreams(members).ranked(model="large")] == ["http://two"]
+    assert [member.address for member in Pool(members).ranked(model="large")] == ["http://two"]
 
 
 class Says:
@@ -206,5 +206,5 @@ class Says:
 async def test_several_addresses_are_stuck_only_when_every_one_is() -> None:
     stuck, loading = Health(ready=False, stuck=True, reasons=["half"]), Health(ready=False, reasons=["loading"])
     for healths, expected in (([stuck, stuck], True), ([stuck, loading], False), ([stuck, Health(ready=True)], False)):
-        found = await Upstreams([Upstream(f"http://{i}", Says(health)) for i, health in enumerate(healths)]).health()
+        found = await Pool([Member(f"http://{i}", Says(health)) for i, health in enumerate(healths)]).health()
         assert found.stuck is expected
