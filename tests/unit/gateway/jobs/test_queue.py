@@ -32,7 +32,7 @@ def store(database: Database) -> JobStore:
 
 
 @pytest.fixture
-def turns(database: Database) -> JobQueue:
+def queue(database: Database) -> JobQueue:
     return JobQueue(database)
 
 
