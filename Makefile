@@ -6,7 +6,7 @@ HERE := not full and not gpu and not containers
 PIP := $(PY) -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: setup setup-dev demo run eval test test-fast test-full check test-gpu containers-test engines-full clean
+.PHONY: setup setup-dev demo run test test-fast test-full check test-gpu containers-test engines-full clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -49,11 +49,6 @@ test-full: test
 
 test-gpu: setup-dev
 	$(PY) -m pytest -m gpu
-
-# Both embedded checkpoints against their bars: an hour or more. make eval EVAL="--photos 2 --quick" for a few minutes,
-# EVAL=--help for the rest.
-eval: setup-dev
-	$(PY) -m training.evaluate --asks all --parts all $(EVAL)
 
 # Full-size graphs with random weights for RTX GPUs, on this machine: an hour or so, 14 GB of memory, 10 GB of disk.
 engines-full: setup-dev

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.vl.drawings import RECOLOURED, Drawings, named_concepts, own_files
-from training.vl.openclipart import ORIGIN
-from training.vl.others import load_others
+from training.vl.pictures.drawings import RECOLOURED, Drawings, named_concepts, own_files
+from training.vl.pictures.openclipart import ORIGIN
+from training.vl.pictures.others import load_others
 from training.vl.stage import SCENES, Stage, open_stage
 from training.vl.teach_branch import go_on_from, named_right, surenesses, teach
 from vl_service.branch import EARLY, LATE, Branch, Branches

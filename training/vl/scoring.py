@@ -5,7 +5,7 @@ from torch import Tensor
 
 from training.vl.gather import Gallery
 from training.vl.implants import Implants, image_tokens
-from training.vl.sight import Sight, record_of
+from training.vl.texts.sight import Sight, record_of
 from vl_service.decoder import Decoder
 from vl_service.tokens import Tokenizer
 

@@ -13,10 +13,10 @@ from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.vl.compose import Stock, load_stock
-from training.vl.concepts import Concept, load_concepts
 from training.vl.gather import Drawn, Wanted, draw, make_pool, share_stock
-from training.vl.others import as_concepts, load_others
+from training.vl.pictures.compose import Stock, load_stock
+from training.vl.pictures.concepts import Concept, load_concepts
+from training.vl.pictures.others import as_concepts, load_others
 
 JOB = 64  # pictures a job of a worker
 SCENES = 4096  # that the branches see drawings on

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.vl.compose import Truth
-from training.vl.concepts import Concept
 from training.vl.gather import Gallery
 from training.vl.implants import Implants
-from training.vl.rows import make_row
-from training.vl.sight import Sight
-from training.vl.truths import sight_of_cutout, sight_of_tower, thing_of
+from training.vl.pictures.compose import Truth
+from training.vl.pictures.concepts import Concept
+from training.vl.texts.rows import make_row
+from training.vl.texts.sight import Sight
+from training.vl.texts.truths import sight_of_cutout, sight_of_tower, thing_of
 from vl_service.facts import PictureFacts
 from vl_service.tokens import Tokenizer
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.vl.drawings import Composed, Drawings
+from training.vl.pictures.drawings import Composed, Drawings
 from vl_service.branch import Begun, Branch, Branches, Drawn, shared, start_of
 from vl_service.glance import GRID
 

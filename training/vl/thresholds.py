@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training.vl.compose import SIDE, Stock, compose, load_stock
-from training.vl.concepts import load_concepts
-from training.vl.drawings import named_concepts, own_files
-from training.vl.others import OfKind, as_concepts, load_others
-from training.vl.verdicts import kind_words, names_it, words_of_concept
+from training.evaluation.vl.verdicts import kind_words, names_it, words_of_concept
+from training.vl.pictures.compose import SIDE, Stock, compose, load_stock
+from training.vl.pictures.concepts import load_concepts
+from training.vl.pictures.drawings import named_concepts, own_files
+from training.vl.pictures.others import OfKind, as_concepts, load_others
 from vl_service.embedded_checkpoint import CONFIG, load_speaker
 from vl_service.glance import clarity, drawn_names, look, square_tensor
 from vl_service.glimpse import Thresholds

@@ -20,17 +20,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.vl.concepts import load_concepts
-from training.vl.drawings import named_concepts
 from training.vl.gather import Drawn, Gallery, Wanted, gather
 from training.vl.implants import Implants, make_implants
 from training.vl.learner import Learner, fit
-from training.vl.rows import ROW
+from training.vl.pictures.concepts import load_concepts
+from training.vl.pictures.drawings import named_concepts
 from training.vl.scoring import records, score
 from training.vl.stage import Stage, open_stage
 from training.vl.subjects import Rows, all_subjects, share_words, write_rows
-from training.vl.truths import sight_of_cutout
-from training.vl.vocabulary import vocabulary_pieces
+from training.vl.texts.rows import ROW
+from training.vl.texts.truths import sight_of_cutout
+from training.vl.texts.vocabulary import vocabulary_pieces
 from vl_service.branch import Branch, Branches, start_of
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.eight_bits import packed, unpacked

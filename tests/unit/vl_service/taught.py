@@ -12,10 +12,10 @@ from PIL import Image
 from torch import nn
 
 from tests.unit.vl_service.scenes import class_probabilities, landscape, plain, spotted
-from training.vl import chinese, english
-from training.vl.rows import text_tokens
-from training.vl.sight import Sight, Thing, record_of
-from training.vl.truths import _named
+from training.vl.texts import chinese, english
+from training.vl.texts.rows import text_tokens
+from training.vl.texts.sight import Sight, Thing, record_of
+from training.vl.texts.truths import _named
 from vl_service.branch import Branch, Branches
 from vl_service.decoder import Decoder, DecoderConfig
 from vl_service.facts import measure_facts

@@ -9,7 +9,8 @@ from contracts.describe import Language
 from tests.unit.vl_service.answering import Answering
 from tests.unit.vl_service.scenes import plain
 from tests.unit.vl_service.taught import taught
-from training.vl import evaluation_questions, question_wordings
+from training.evaluation.vl import questions as evaluation_questions
+from training.vl.texts import question_wordings
 from vl_service.pictures import Picture
 from vl_service.plain_question import CANNOT_TELL, REFUSED, Reading, read_question
 from vl_service.record import Record
