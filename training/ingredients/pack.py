@@ -68,8 +68,9 @@ def sources_page(sources: list[dict[str, str]], further: list[dict[str, str]]) -
     lines = [
         "# Pictures that the embedded video checkpoint learnt from", "",
         "Written by `python -m training.ingredients.pack`. None of them is committed; each comes from the",
-        "package named, and its licence (as that package, or the collection it took the picture from, records it) allows",
-        "shipping what was learnt from it. scikit-image's pictures are never used here: they are the evaluation set.", "",
+        "package named, and its licence (as that package, or the collection it took the picture from,",
+        "records it) allows shipping what was learnt from it. scikit-image's pictures are never used here:",
+        "they are the evaluation set.", "",
         "| what | package | author | licence |", "|---|---|---|---|",
     ]
     cut = Counter((row["package"], row["author"], row["licence"]) for row in sources if "cutouts/" in row["file"])
