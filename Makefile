@@ -6,7 +6,7 @@ HERE := not full and not gpu and not containers
 PIP := $(PY) -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: setup setup-dev demo run test test-fast test-full check test-gpu containers-test engines-full clean
+.PHONY: setup setup-dev demo run test test-fast test-full coverage check test-gpu containers-test engines-full clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -38,11 +38,14 @@ test: setup-dev
 	$(VENV)/bin/lint-imports
 	@told=$$(mktemp); nice $(VENV)/bin/pyright >$$told 2>&1 & types=$$!; \
 	trap "kill $$types; rm -f $$told; exit 130" INT TERM; \
-	$(PY) -m pytest $(PARALLEL) -m '$(HERE)' --cov --cov-report=term; tests=$$?; \
+	$(PY) -m pytest $(PARALLEL) -m '$(HERE)'; tests=$$?; \
 	wait $$types; types=$$?; echo pyright:; cat $$told; rm -f $$told; exit $$((tests | types))
 
 test-fast: setup-dev
 	$(PY) -m pytest $(PARALLEL) -m 'not slow and $(HERE)'
+
+coverage: setup-dev
+	$(PY) -m pytest $(PARALLEL) -m '$(HERE)' --cov --cov-report=term
 
 test-full: test
 	$(PY) -m pytest $(PARALLEL) -m 'full and not gpu'

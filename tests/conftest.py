@@ -8,10 +8,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from tests.export_registry import keep_export_registry
-from tests.imports import collect_garbage_seldom, import_uncounted
 from tests.postgres import PostgresServer, postgres_server
-from tests.uncounted import leave_export_uncounted
 
 # Read when torch is imported, here and in what tests start: several processes share few cores, and a thread that waits
 # for another spins.
@@ -30,14 +27,15 @@ class _FilesTogether(LoadScopeScheduling):
         return folder if folder in self._TOGETHER and name not in self._APART else file
 
 
-def pytest_collection(session: pytest.Session) -> None:
+def pytest_collection() -> None:
     gc.disable()
-    if not session.config.pluginmanager.has_plugin("dsession"):  # that one's workers collect
-        import_uncounted()
 
 
 def pytest_collection_finish() -> None:
-    collect_garbage_seldom()
+    # What was imported stays: looking through a million objects took a sixth of the time of imports.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -47,12 +45,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FilesT
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)  # the fast ones first
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cheaper_exports() -> None:
-    keep_export_registry()
-    leave_export_uncounted()
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,6 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.uncounted import uncounted_environment
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 _QUIET = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}"}
 
@@ -29,7 +27,7 @@ class KeptProcess:
         self.log = folder / f"{name}.log"
         self._command = [sys.executable, *command]
         inherited = {
-            key: value for key, value in uncounted_environment().items()
+            key: value for key, value in os.environ.items()
             if not key.startswith(("GATEWAY_", "STILLMOTION_", "VIDEO_", "VL_"))
         }
         self._environment = inherited | _QUIET | dict(settings)

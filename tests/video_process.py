@@ -1,5 +1,6 @@
 """The video service as a process of its own, on a free port, with its log in a file."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,8 +13,6 @@ from typing import TypeVar
 
 import httpx
 import psutil
-
-from tests.uncounted import uncounted_environment
 
 MODULE = ("-m", "video_service")
 _START_S = 180.0
@@ -32,7 +31,7 @@ class VideoProcess:
             "VIDEO_THREADS": "1", "VIDEO_DEVICE": "cpu", "VIDEO_DTYPE": "float32",
         }
         self.process = subprocess.Popen(
-            [sys.executable, *arguments], env=uncounted_environment() | settings | environment,
+            [sys.executable, *arguments], env=dict(os.environ) | settings | environment,
             stdout=self._log, stderr=self._log, start_new_session=True,
         )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)

@@ -68,12 +68,6 @@ def stack_environment(checkpoint: Path, data: Path, **more: str) -> dict[str, st
     return inherited | named | quiet | {"VIDEO_MODEL": str(checkpoint), "STILLMOTION_DATA": str(data)} | more
 
 
-def uncounted_stack_environment(checkpoint: Path, data: Path) -> dict[str, str]:
-    """The same for processes whose lines are not counted: they start in two thirds of the time."""
-    counted = stack_environment(checkpoint, data)
-    return {key: value for key, value in counted.items() if not key.startswith("COVERAGE_")}
-
-
 @contextmanager
 def served(environment: Mapping[str, str], folder: Path) -> Iterator[Stack]:
     """Run `stillmotion serve` until the block ends; its log is `serve.log` in `folder`."""

@@ -19,7 +19,6 @@ from tests.e2e.stack import (
     running,
     served,
     stack_environment,
-    uncounted_stack_environment,
     wait_gone,
 )
 
@@ -130,7 +129,7 @@ def test_a_checkpoint_that_can_never_load_ends_the_start_at_once_with_its_reason
 ) -> None:
     model = tmp_path / "half"
     shutil.copytree(tiny_checkpoint, model, ignore=shutil.ignore_patterns("transformer"))
-    environment = uncounted_stack_environment(model, tmp_path / "data")
+    environment = stack_environment(model, tmp_path / "data")
     began = time.monotonic()
     result = subprocess.run(
         [STILLMOTION, command], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
@@ -146,7 +145,7 @@ def test_a_checkpoint_that_can_never_load_ends_the_start_at_once_with_its_reason
 def test_ctrl_c_during_a_render_ends_every_process_of_serve(
     tiny_checkpoint: Path, cat: Path, tmp_path: Path
 ) -> None:
-    with served(uncounted_stack_environment(tiny_checkpoint, tmp_path / "data"), tmp_path) as own:
+    with served(stack_environment(tiny_checkpoint, tmp_path / "data"), tmp_path) as own:
         own.wait_ready()
         arguments = ("generate", str(cat), *LONG, "--output", str(tmp_path / "none.mp4"))
         with running(*arguments, environment=own.environment) as (_, lines):
@@ -159,7 +158,7 @@ def test_ctrl_c_during_a_render_ends_every_process_of_serve(
 
 
 def test_sigkill_of_serve_leaves_no_process(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with served(uncounted_stack_environment(tiny_checkpoint, tmp_path / "data"), tmp_path) as own:
+    with served(stack_environment(tiny_checkpoint, tmp_path / "data"), tmp_path) as own:
         until = time.monotonic() + 60
         while time.monotonic() < until and own.pid_of("video_service.worker") is None:
             time.sleep(0.05)

@@ -1,6 +1,7 @@
 """A gateway killed with SIGKILL at any point loses no job and renders none twice."""
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -14,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.uncounted import uncounted_environment
 from tests.unit.gateway.model_services import Services, running_services, video_bytes
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ class GatewayProcess:
             self.port = free.getsockname()[1]
         self._data_dir = data_dir
         self._environment = {
-            **uncounted_environment(), "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}",
+            **os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}",
             "STILLMOTION_DATA": str(data_dir),
             "GATEWAY_PORT": str(self.port), "GATEWAY_VL_URL": services.vl_url, "GATEWAY_VIDEO_URL": services.video_url,
             "GATEWAY_ENGINE_POLL_S": "0.05", "GATEWAY_CONCURRENCY": "4",

@@ -18,7 +18,6 @@ import pytest_asyncio
 
 from gateway.settings import GatewaySettings
 from tests.tiny_wan import save_tiny_wan
-from tests.uncounted import uncounted_environment
 from tests.unit.gateway.conftest import open_client
 from tests.unit.gateway.model_services import Services, running_services
 
@@ -37,7 +36,7 @@ class VideoProcess:
             self.port = free.getsockname()[1]
         self._folder = folder
         self._environment = {
-            **uncounted_environment(), "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}",
+            **os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}",
             "VIDEO_PORT": str(self.port),
             "VIDEO_MODEL": str(save_tiny_wan(folder / "wan")), "STILLMOTION_DATA": str(folder / "video"),
             "VIDEO_DEVICE": "cpu", "VIDEO_DTYPE": "float32", "STILLMOTION_INTERNAL_TOKEN": "between us",
