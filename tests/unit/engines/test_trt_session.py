@@ -13,7 +13,7 @@ from engines.trt_refit import refit
 from engines.trt_session import RunOptions, TrtSession, open_engine
 from tests.trt_surface.fake import FakeGpu, FakeTensorRT, Script
 from tests.trt_surface.surface import read_surface
-from video_service.failures import explain
+from video_service.worker.failures import explain
 
 ALL = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")
 X = torch.arange(6, dtype=torch.float32).reshape(2, 3)
@@ -155,7 +155,7 @@ def test_too_little_gpu_memory_is_that_and_not_a_broken_engine(changes: dict[str
     """The job says out_of_memory, whenever it is that the GPU is full."""
     with pytest.raises(EngineRefused) as caught:
         session_of(fake("tensorrt-11", doubling(**changes))).run({"x": X})
-    assert explain(caught.value).problem.code == "out_of_memory"
+    assert explain(caught.value).code == "out_of_memory"
 
 
 def test_no_room_for_the_working_memory_is_told_with_the_figures() -> None:

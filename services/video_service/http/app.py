@@ -1,0 +1,66 @@
+"""The HTTP app: what lives as long as it, and what every error means to a caller. Imports no model library."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from contracts.describe import MAX_IMAGE_BASE64_CHARS
+from video_service.catalog import RequestRefused
+from video_service.http.routes import router
+from video_service.http.service import VideoService
+from video_service.picture import PictureUnreadable
+from video_service.queue.files import RenderFiles
+from video_service.queue.queue import Limits, RenderQueue
+from video_service.settings import VideoSettings
+from video_service.worker.failures import refusal
+from video_service.worker.runner import WORKER_COMMAND, supervise
+from web.body_limit import BodyLimitMiddleware
+from web.calls import CallMiddleware
+from web.metrics import HttpMetricsMiddleware, add_metrics_route
+from web.problem_bodies import ProblemBodiesMiddleware
+from web.problems import install_problem_handlers, problem_response
+from web.token import InternalTokenMiddleware
+
+MAX_BODY_BYTES = MAX_IMAGE_BASE64_CHARS + 256 * 1024  # the picture, two prompts and the small fields
+
+
+def create_app(
+    settings: VideoSettings, files: RenderFiles, *, worker_command: Sequence[str] = WORKER_COMMAND
+) -> FastAPI:
+    """The app over `files`, whose folder the caller holds. `worker_command` gets a socket's descriptor appended."""
+    renders = RenderQueue(files, Limits(
+        max_waiting=settings.max_queue, keep_finished_s=settings.keep_finished_s, max_finished=settings.max_finished,
+        max_finished_bytes=settings.max_finished_bytes,
+    ))
+    service = VideoService(
+        renders, supervise(settings, renders, worker_command), render_timeout_s=settings.render_timeout_s)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(title="Stillmotion video service", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.include_router(router)
+    install_problem_handlers(app)
+    app.add_exception_handler(RequestRefused, _answer_refused)
+    app.add_exception_handler(PictureUnreadable, _answer_refused)
+    token = settings.internal_token.get_secret_value() if settings.internal_token else None
+    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(InternalTokenMiddleware, token=token)
+    app.add_middleware(ProblemBodiesMiddleware)
+    app.add_middleware(HttpMetricsMiddleware, registry=renders.metrics.registry)
+    app.add_middleware(CallMiddleware, internal=True)
+    add_metrics_route(app, renders.metrics.registry)
+    return app
+
+
+def _answer_refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestRefused | PictureUnreadable)
+    return problem_response(refusal(error))

@@ -1,0 +1,9 @@
+"""`python -m video_service.worker <fd>`: the process that owns the model, supervised by the HTTP process."""
+
+import sys
+
+from video_service.worker.model import open_model, worker_program
+from web.worker.child import run
+
+if __name__ == "__main__":
+    sys.exit(run(worker_program(open_model)))

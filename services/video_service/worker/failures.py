@@ -1,0 +1,42 @@
+"""What an exception in a render means to the caller, as a problem. Imports no torch."""
+
+import errno
+
+from contracts.errors import FieldProblem, Problem
+from video_service.catalog import RequestRefused
+from video_service.picture import PictureUnreadable
+from web.worker.faults import is_out_of_memory, one_line
+
+
+def explain(error: Exception) -> Problem:
+    """Classify `error` for the render that raised it."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # such as VideoWriteFailed's
+    if isinstance(error, RequestRefused | PictureUnreadable):
+        return refusal(error)
+    if is_out_of_memory(error) or is_out_of_memory(cause):
+        return Problem(
+            status=500, code="out_of_memory", title="Out of memory",
+            detail="The machine has too little memory for this render; use a smaller size or fewer frames. "
+            + one_line(error),
+        )
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Problem(
+            status=500, code="disk_full", title="Disk full",
+            detail="There is no room for the video; free space under STILLMOTION_DATA and render again.",
+        )
+    return Problem(
+        status=500, code="render_failed", title="The render failed",
+        detail=f"{one_line(error)}. The log of the video service has the whole cause.",
+    )
+
+
+def refusal(error: RequestRefused | PictureUnreadable) -> Problem:
+    """Why the model cannot serve a request: the same answer at the door and in the worker."""
+    if isinstance(error, RequestRefused):
+        code, field, message = "invalid_request", error.field, error.message
+    else:
+        code, field, message = "unreadable_image", "image", str(error)
+    return Problem(
+        status=422, code=code, title="The model cannot serve this request", detail=str(error),
+        errors=[FieldProblem(field=f"body.{field}", message=message)],
+    )

@@ -1,0 +1,99 @@
+"""Exception to problem+json mapping, installed once per app."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from contracts.errors import PROBLEM_MEDIA_TYPE, FieldProblem, Problem, Refusal
+
+log = logging.getLogger(__name__)
+
+_CODES = {
+    400: "bad_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 406: "not_acceptable",
+    413: "body_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable",
+}
+
+
+def code_of(status: int) -> str:
+    """The stable code of an error that nobody named more closely."""
+    return _CODES.get(status, "http_error")
+
+
+class ProblemError(Exception):
+    """A refusal or failure that already knows how to explain itself to the caller."""
+
+    def __init__(
+        self, status: int, code: str, title: str, detail: str, *, retry_after_s: int | None = None,
+        errors: list[FieldProblem] | None = None, job_id: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.problem = Problem(
+            status=status, code=code, title=title, detail=detail, retry_after_s=retry_after_s, errors=errors,
+            job_id=job_id,
+        )
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """Render a problem, with `Retry-After` where it names a wait."""
+    merged = dict(headers or {})
+    if problem.status == 401:
+        merged.setdefault("WWW-Authenticate", "Bearer")
+    if problem.retry_after_s is not None:
+        merged["Retry-After"] = str(problem.retry_after_s)
+    return JSONResponse(
+        problem.model_dump(mode="json", exclude_none=True), problem.status, merged, media_type=PROBLEM_MEDIA_TYPE
+    )
+
+
+def validation_problem(errors: Sequence[Any], title: str = "The request is not valid") -> Problem:
+    """Turn pydantic's error list into one problem that names every refused field."""
+    fields = [
+        FieldProblem(field=".".join(str(part) for part in error["loc"]) or "body", message=_message(error))
+        for error in errors
+    ]
+    detail = "; ".join(f"{f.field}: {f.message}" for f in fields[:5]) or "The request could not be read."
+    return Problem(status=422, code="invalid_request", title=title, detail=detail, errors=fields)
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "extra_forbidden":  # pydantic's words name no way out
+        return "There is no such field: check its spelling, or leave it out"
+    return str(error["msg"])
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Make every error of `app` an `application/problem+json` body."""
+
+    async def on_problem(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError | Refusal)
+        return problem_response(error.problem)
+
+    async def on_invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem_response(validation_problem(error.errors()))
+
+    async def on_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        problem = Problem(
+            status=error.status_code, code=code_of(error.status_code),
+            title=str(error.detail), detail=str(error.detail),
+        )
+        return problem_response(problem, error.headers)
+
+    async def on_crash(request: Request, error: Exception) -> Response:
+        log.exception("unhandled error at %s %s", request.method, request.url.path, exc_info=error)
+        return problem_response(Problem(
+            status=500, code="internal_error", title="Internal error",
+            detail="The server failed to answer; its log has the cause. Trying again is safe.",
+        ))
+
+    app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(Refusal, on_problem)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_crash)
