@@ -19,7 +19,7 @@ RUN python3 requirements.py gateway > requirements.txt \
 FROM ${BASE_IMAGE} AS code
 COPY deploy/healthcheck.py /app/
 COPY services/contracts /app/contracts
-COPY services/wire /app/wire
+COPY services/web /app/web
 COPY gateway /app/gateway
 # Readable to the user of the image whatever the checkout's umask was; compiled here, for at run time nothing is writable.
 RUN chmod -R a+rX /app && python3 -m compileall -q --invalidation-mode unchecked-hash /app

@@ -21,7 +21,7 @@ RUN python3 requirements.py video ${ENGINE_TARGET} > requirements.txt \
 FROM ${BASE_IMAGE} AS code
 COPY deploy/healthcheck.py /app/
 COPY services/contracts /app/contracts
-COPY services/wire /app/wire
+COPY services/web /app/web
 COPY services/graphs /app/graphs
 COPY services/engine_store /app/engine_store
 COPY services/engines /app/engines

@@ -9,7 +9,7 @@ from gateway.app import create_app
 from gateway.auth.keys import KeyStore
 from gateway.database import Database
 from gateway.settings import GatewaySettings
-from wire.logs import configure_logging
+from web.logs import configure_logging
 
 _SHUTDOWN_S = 3  # open event streams never end by themselves; their clients reconnect
 _NOT_CONFIGURED = 78  # EX_CONFIG of sysexits.h

@@ -28,10 +28,10 @@ from gateway.submit.parameters import ParameterRefused
 from gateway.submit.remix import NotRemixable
 from gateway.submit.uploaded import TooManyFiles, UploadNotFound
 from gateway.submit.uploads import PictureRefused
-from wire.calls import CallMiddleware
-from wire.metrics import HttpMetricsMiddleware
-from wire.problem_bodies import ProblemBodiesMiddleware
-from wire.problems import install_problem_handlers, problem_response
+from web.calls import CallMiddleware
+from web.metrics import HttpMetricsMiddleware
+from web.problem_bodies import ProblemBodiesMiddleware
+from web.problems import install_problem_handlers, problem_response
 
 _QUEUE_RETRY_AFTER_S = 10
 _DISK_RETRY_AFTER_S = 60
@@ -53,7 +53,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app = FastAPI(
         title="Stillmotion", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
-        # Traces and series are ours (`wire`); looking for others costs each request as much as its place in the line.
+        # Traces and series are ours (`web`); looking for others costs each request as much as its place in the line.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for part in (generate, jobs, links, openai_videos, files, models, describe, health, metrics, docs):

@@ -7,7 +7,7 @@ from gateway.jobs.backlog import Backlog
 from gateway.jobs.deliveries import DeliveryState
 from gateway.jobs.job import TRANSITIONS, JobRecord
 from gateway.services.pool import Client, Member
-from wire.metrics import SECONDS_BUCKETS, Counter, Gauge, Histogram, new_registry
+from web.metrics import SECONDS_BUCKETS, Counter, Gauge, Histogram, new_registry
 
 _WEBHOOK_OUTCOMES: Mapping[DeliveryState, str] = {
     "delivered": "delivered", "refused": "refused", "given_up": "given_up", "sending": "failed",

@@ -6,7 +6,7 @@ from contracts.errors import Problem
 from gateway.runtime import Gateway
 from gateway.services.clients import ServiceError
 from gateway.submit.parameters import advice
-from wire.problems import validation_problem
+from web.problems import validation_problem
 
 
 async def refused_fields(error: ValidationError, gateway: Gateway) -> Problem:

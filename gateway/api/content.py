@@ -12,7 +12,7 @@ from gateway.jobs.job import JobRecord, StoredPicture
 from gateway.runtime import Gateway
 from gateway.storage.files import VIDEO_FILE
 from gateway.threads import off_loop
-from wire.problems import ProblemError, problem_response
+from web.problems import ProblemError, problem_response
 
 Variant = Literal["video", "thumbnail", "spritesheet", "input"]
 

@@ -10,7 +10,7 @@ from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.openapi import describe_body, problems
 from gateway.submit.describing import read_description
 from gateway.threads import off_loop
-from wire.problems import ProblemError, validation_problem
+from web.problems import ProblemError, validation_problem
 
 router = APIRouter(tags=["describe"])
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
-from wire.problems import ProblemError
+from web.problems import ProblemError
 
 router = APIRouter(include_in_schema=False)
 

@@ -19,7 +19,7 @@ from gateway.runtime import Gateway
 from gateway.storage.files import VIDEO_FILE
 from gateway.submit.bodies import read_submission
 from gateway.threads import off_loop
-from wire.problems import problem_response
+from web.problems import problem_response
 
 router = APIRouter(tags=["generate"])
 

@@ -9,7 +9,7 @@ from gateway.api.access import OpenGateway
 from gateway.api.content import FILE_RESPONSES, serve
 from gateway.api.openapi import problems
 from gateway.auth.links import LinkExpired, LinkRefused
-from wire.problems import ProblemError
+from web.problems import ProblemError
 
 router = APIRouter(prefix="/v1/links", tags=["jobs"])
 

@@ -19,7 +19,7 @@ from gateway.submit.bodies import read_json
 from gateway.submit.remix import remix_of
 from gateway.submit.video_bodies import read_video
 from gateway.threads import off_loop
-from wire.problems import problem_response
+from web.problems import problem_response
 
 router = APIRouter(prefix="/v1/videos", tags=["OpenAI videos"])
 

@@ -15,7 +15,7 @@ from contracts.jobs import (
     VideoFile,
 )
 from gateway.auth.owners import DEFAULT_PRIORITY, LOCAL_OWNER
-from wire.calls import current_call
+from web.calls import current_call
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
     "queued": frozenset({"running", "failed", "canceled"}),

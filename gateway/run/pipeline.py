@@ -23,7 +23,7 @@ from gateway.services.prompting import Prompter
 from gateway.services.video import Place, Renderers
 from gateway.storage.files import VIDEO_FILE, ChecksumMismatch, LocalFiles
 from gateway.threads import off_loop
-from wire.calls import Call, work_on
+from web.calls import Call, work_on
 
 log = logging.getLogger(__name__)
 

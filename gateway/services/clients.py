@@ -16,7 +16,7 @@ from contracts.errors import Problem
 from contracts.models import Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
 from gateway.services.pool import Probe
-from wire.calls import outgoing_headers
+from web.calls import outgoing_headers
 
 ServiceName = Literal["vl_service", "video_service"]
 Kind = Literal["unavailable", "busy", "refused", "failed", "not_found", "conflict"]

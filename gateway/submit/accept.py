@@ -16,7 +16,7 @@ from gateway.submit.parameters import ParameterRefused, resolve
 from gateway.submit.pictures import Pictures
 from gateway.submit.uploads import Picture
 from gateway.threads import off_loop
-from wire.calls import current_call
+from web.calls import current_call
 
 MAX_KEY_CHARS = 255
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from wire.durable import replace_file
+from web.durable import replace_file
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engine_store.manifest import MANIFEST_FORMAT, Check, EngineFile, EngineRefused, Manifest, Recipe
-from wire.durable import replace_file, sync_folder
+from web.durable import replace_file, sync_folder
 
 MANIFEST_NAME = "manifest.json"
 _POLL_S = 0.1

@@ -12,7 +12,7 @@ from video_service.app import create_app
 from video_service.settings import VideoSettings
 from video_service.store import FolderInUse, RenderStore
 from video_service.supervisor import WORKER_COMMAND
-from wire.logs import configure_logging
+from web.logs import configure_logging
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from video_service.service import ServiceUnavailable, VideoService
 from video_service.settings import VideoSettings
 from video_service.store import RenderStore
 from video_service.supervisor import WORKER_COMMAND, Supervisor
-from wire.body_limit import BodyLimitMiddleware
-from wire.calls import CallMiddleware
-from wire.metrics import HttpMetricsMiddleware, add_metrics_route
-from wire.problem_bodies import ProblemBodiesMiddleware
-from wire.problems import install_problem_handlers, problem_response
-from wire.token import InternalTokenMiddleware
+from web.body_limit import BodyLimitMiddleware
+from web.calls import CallMiddleware
+from web.metrics import HttpMetricsMiddleware, add_metrics_route
+from web.problem_bodies import ProblemBodiesMiddleware
+from web.problems import install_problem_handlers, problem_response
+from web.token import InternalTokenMiddleware
 
 MAX_BODY_BYTES = MAX_IMAGE_BASE64_CHARS + 256 * 1024  # the picture, two prompts and the small fields
 _STOPPING_RETRY_S = 1

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contracts.videos import RenderResult
-from wire.durable import replace_file
+from web.durable import replace_file
 
 RESULT = "result.json"
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from contracts.videos import RenderResult, RenderState
-from wire.metrics import SECONDS_BUCKETS, Counter, Gauge, GpuMemory, Histogram, new_registry
+from web.metrics import SECONDS_BUCKETS, Counter, Gauge, GpuMemory, Histogram, new_registry
 
 
 class VideoMetrics:

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-from wire.durable import sync_folder
+from web.durable import sync_folder
 
 CRF = "17"  # visually close to lossless
 MAX_WAITING_CHUNKS = 2

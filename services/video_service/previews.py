@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wire.durable import replace_file
+from web.durable import replace_file
 
 COLUMNS = 4
 MAX_CELLS = 16

@@ -11,7 +11,7 @@ from contracts.videos import RenderResult, RenderStage, RenderState
 from video_service.messages import CancelCommand, Canceled, Completed, Failed, Outcome, Progress, RenderCommand
 from video_service.renders import Render
 from video_service.worker_process import WorkerDied, WorkerProcess
-from wire.calls import current_call
+from web.calls import current_call
 
 StopReason = Literal["canceled", "deadline"]
 Advance = Callable[[RenderStage, int, int], None]

@@ -11,7 +11,7 @@ from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, 
 from video_service.catalog import resolve_sampling
 from video_service.estimates import Clock, Work
 from video_service.events import StatusHistory
-from wire.calls import current_call
+from web.calls import current_call
 
 LEGAL_TRANSITIONS: dict[RenderState, frozenset[RenderState]] = {
     "queued": frozenset({"running", "failed", "canceled"}),

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderResult
 from video_service.kept_result import RESULT, kept_result
 from video_service.renders import RenderRecord
-from wire.durable import replace_file, sync_folder
+from web.durable import replace_file, sync_folder
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from video_service.rendering import Files, Patience, render_on
 from video_service.renders import Render
 from video_service.settings import VideoSettings
 from video_service.worker_process import WorkerDied, WorkerProcess
-from wire.calls import Call, work_on
+from web.calls import Call, work_on
 
 log = logging.getLogger(__name__)
 

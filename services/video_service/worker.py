@@ -37,9 +37,9 @@ from video_service.messages import (
     to_line,
 )
 from video_service.progress import RenderCanceled, Report
-from wire.calls import Call, work_on
-from wire.gpu_memory import cuda_memory
-from wire.logs import configure_logging
+from web.calls import Call, work_on
+from web.gpu_memory import cuda_memory
+from web.logs import configure_logging
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import uvicorn
 
 from vl_service.app import create_app
 from vl_service.settings import Settings
-from wire.logs import configure_logging
+from web.logs import configure_logging
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ from vl_service.metrics import VLMetrics
 from vl_service.pictures import PictureRefusedError
 from vl_service.profiles import UnknownProfileError
 from vl_service.settings import Settings
-from wire.body_limit import BodyLimitMiddleware
-from wire.calls import CallMiddleware
-from wire.metrics import HttpMetricsMiddleware, add_metrics_route
-from wire.problem_bodies import ProblemBodiesMiddleware
-from wire.problems import install_problem_handlers, problem_response
-from wire.token import InternalTokenMiddleware
+from web.body_limit import BodyLimitMiddleware
+from web.calls import CallMiddleware
+from web.metrics import HttpMetricsMiddleware, add_metrics_route
+from web.problem_bodies import ProblemBodiesMiddleware
+from web.problems import install_problem_handlers, problem_response
+from web.token import InternalTokenMiddleware
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The Prometheus series of this service."""
 
-from wire.gpu_memory import cuda_memory
-from wire.metrics import SECONDS_BUCKETS, Gauge, GpuMemory, Histogram, new_registry
+from web.gpu_memory import cuda_memory
+from web.metrics import SECONDS_BUCKETS, Gauge, GpuMemory, Histogram, new_registry
 
 
 class VLMetrics:

@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.metrics import GatewayMetrics
 from video_service.metrics import VideoMetrics
 from vl_service.metrics import VLMetrics
-from wire.metrics import HttpMetricsMiddleware
+from web.metrics import HttpMetricsMiddleware
 
 REPOSITORY = Path(__file__).parents[3]
 

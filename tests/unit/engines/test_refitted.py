@@ -24,7 +24,7 @@ from tests.unit.engines.conftest import SHAPE
 from video_service.catalog import ModelSource
 from video_service.engines.clips import ClipGraphs
 from video_service.lora import Lora
-from wire.durable import replace_file
+from web.durable import replace_file
 
 PASSED = Check(
     relative_l2=0, max_error=0, bar_l2=1, bar_max=1, engine_s=1, torch_s=2, device="cuda", gpu="H100",

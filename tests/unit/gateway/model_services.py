@@ -18,7 +18,7 @@ from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.errors import Problem
 from contracts.models import FloatRange, Health, IntRange, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderResult, RenderStatus, VideoRequest
-from wire.problems import problem_response
+from web.problems import problem_response
 
 VIDEO_MODEL = VideoModelInfo(
     id="tiny-wan", revision="r1", engine="torch-cpu", dtype="float32", profile="plain", tasks=["t2v", "i2v"],

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from wire.logs import configure_logging
+from web.logs import configure_logging
 
 
 def test_an_access_line_of_a_health_check_is_dropped_and_any_other_is_kept(capsys: pytest.CaptureFixture[str]) -> None:

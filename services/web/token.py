@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.errors import Problem
-from wire.problems import problem_response
+from web.problems import problem_response
 
 # Numbers only, no words of any caller: who collects them must not need the token, with which one can render.
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})

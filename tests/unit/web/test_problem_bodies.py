@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 
-from wire.problem_bodies import ProblemBodiesMiddleware
+from web.problem_bodies import ProblemBodiesMiddleware
 
 
 @pytest.fixture

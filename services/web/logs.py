@@ -4,7 +4,7 @@ import json
 import logging
 from datetime import UTC, datetime
 
-from wire.calls import log_fields
+from web.calls import log_fields
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 

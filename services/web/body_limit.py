@@ -5,7 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.errors import Problem
-from wire.problems import problem_response
+from web.problems import problem_response
 
 
 class BodyLimitMiddleware:

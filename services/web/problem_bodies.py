@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.errors import Problem
-from wire.problems import code_of, problem_response
+from web.problems import code_of, problem_response
 
 _MAX_TEXT_BYTES = 2000
 _OF_THE_OLD_BODY = frozenset({b"content-type", b"content-length"})

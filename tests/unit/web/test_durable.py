@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wire.durable import replace_file
+from web.durable import replace_file
 
 
 def test_a_replaced_file_holds_the_new_content_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from wire.calls import Call, CallMiddleware, current_call, log_fields, outgoing_headers, work_on
-from wire.logs import JsonFormatter
+from web.calls import Call, CallMiddleware, current_call, log_fields, outgoing_headers, work_on
+from web.logs import JsonFormatter
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
