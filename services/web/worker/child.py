@@ -1,0 +1,173 @@
+"""The worker's side: load the model once, then do one piece of work at a time.
+
+A thread of its own listens to the HTTP process, so that a cancellation is seen in the middle of work, and so that this
+process ends at once when the other one is gone, however it went.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import Problem
+from web.calls import Call, work_on
+from web.gpu_memory import cuda_memory
+from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
+from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+from web.worker.messages import (
+    HEADER_BYTES,
+    Cancel,
+    Canceled,
+    Done,
+    Failed,
+    Loaded,
+    LoadFailed,
+    Message,
+    Progress,
+    Start,
+    Work,
+    body_length,
+    from_body,
+    to_frame,
+)
+
+log = logging.getLogger(__name__)
+
+EXIT_PARENT_GONE = 0
+EXIT_LOAD_FAILED = 3
+EXIT_DEVICE_BROKEN = 4
+
+
+class Report:
+    """Progress and cancellation as one callback; used on the thread that works."""
+
+    def __init__(self, send: Callable[[Any], None], is_canceled: Callable[[], bool]) -> None:
+        self._send = send
+        self._is_canceled = is_canceled
+
+    def __call__(self, value: Any) -> None:
+        """Tell how far the work is. Raises `WorkCanceled`."""
+        self.check()
+        self._send(value)
+
+    def check(self) -> None:
+        """Raises `WorkCanceled` once nobody waits for the result any more."""
+        if self._is_canceled():
+            raise WorkCanceled
+
+
+Handler = Callable[[Any, Report], Any]
+"""Does one piece of work and returns its result; blocking."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerProgram:
+    """What a service runs in its worker."""
+
+    open_model: Callable[[Any], tuple[Any, Handler]]
+    """From the settings to what the model can do, and what does the work. Raises `ModelUnavailable`."""
+    explain: Callable[[Exception], Problem]
+    """What an exception of the handler means to the caller."""
+
+
+def run(program: WorkerProgram) -> int:
+    """Serve the socket whose descriptor is the last argument of this process; returns the exit status."""
+    # The kernel's out-of-memory killer should take this process, which is replaced, before the HTTP process.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+    with socket.socket(fileno=int(sys.argv[-1])) as channel:
+        try:
+            return _serve(_ParentLink(channel), program)
+        except OSError:
+            return EXIT_PARENT_GONE
+
+
+class _ParentLink:
+    """The socket to the HTTP process: commands in, through a thread; messages out, from any thread."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._sending = threading.Lock()
+        self._commands: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
+        self._canceled_id = 0
+        threading.Thread(target=self._listen, name="parent", daemon=True).start()
+
+    def next_command(self) -> Start | Work:
+        """Wait for something to do."""
+        return self._commands.get()
+
+    def is_canceled(self, work_id: int) -> bool:
+        return self._canceled_id == work_id
+
+    def send(self, message: Message) -> None:
+        """Raises `OSError` if the HTTP process is gone."""
+        frame = to_frame(message)
+        with self._sending:
+            self._channel.sendall(frame)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError), self._channel.makefile("rb") as stream:
+            while len(header := stream.read(HEADER_BYTES)) == HEADER_BYTES:
+                body = stream.read(length := body_length(header))
+                if len(body) < length:
+                    break
+                command = from_body(body)
+                if isinstance(command, Cancel):
+                    self._canceled_id = command.id
+                else:
+                    self._commands.put(command)
+        # Not sys.exit: the main thread may be deep in a step, and nobody is left to whom its result matters.
+        os._exit(EXIT_PARENT_GONE)
+
+
+def _serve(link: _ParentLink, program: WorkerProgram) -> int:
+    start = link.next_command()
+    assert isinstance(start, Start)
+    handler = _load(link, start, program)
+    if handler is None:
+        return EXIT_LOAD_FAILED
+    while True:
+        work = link.next_command()
+        assert isinstance(work, Work)
+        if not _do(link, work, handler, program):
+            return EXIT_DEVICE_BROKEN
+
+
+def _load(link: _ParentLink, start: Start, program: WorkerProgram) -> Handler | None:
+    started_s = time.monotonic()
+    try:
+        info, handler = program.open_model(start.settings)
+    except Exception as error:  # whatever loading raises is the load's failure
+        known = isinstance(error, ModelUnavailable)
+        log.error("the model cannot be loaded: %s", error, exc_info=not known)
+        link.send(LoadFailed(
+            reason=str(error) if known else f"The model cannot be loaded: {one_line(error)}",
+            may_pass=not known or isinstance(error, ModelNotYetAvailable) or is_out_of_memory(error.__cause__),
+        ))
+        return None
+    link.send(Loaded(info=info, seconds=round(time.monotonic() - started_s, 3)))
+    return handler
+
+
+def _do(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgram) -> bool:
+    """Do one piece of work and say what became of it; false if this process cannot go on."""
+    work_on(Call.begun(request_id=work.request_id, traceparent=work.traceparent, job_id=work.job_id))
+    report = Report(lambda value: link.send(Progress(id=work.id, value=value)), lambda: link.is_canceled(work.id))
+    try:
+        link.send(Done(id=work.id, result=handler(work.payload, report), gpu_memory=cuda_memory()))
+    except WorkCanceled:
+        link.send(Canceled(id=work.id))
+    except Exception as error:  # the job boundary: whatever the work raises is its own failure
+        problem, fatal = program.explain(error), breaks_the_device(error)
+        log.error("work failed", extra={"code": problem.code, "fatal": fatal}, exc_info=error)
+        link.send(Failed(id=work.id, problem=problem, fatal=fatal))
+        return not fatal
+    return True

@@ -1,0 +1,47 @@
+"""How loading a model, and asking a worker for work, can end without a result."""
+
+from typing import Literal
+
+from contracts.errors import Problem
+
+StopReason = Literal["canceled", "deadline"]
+
+
+class NotReady(Exception):
+    """No worker can take work now; the message says why, `retry_after_s` when a worker may be there."""
+
+    def __init__(self, reason: str, retry_after_s: int) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class WorkFailed(Exception):
+    """The work raised; its worker lives on or is replaced."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+class WorkStopped(Exception):
+    """The work was canceled, or took too long."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason)
+        self.reason: StopReason = reason
+
+
+class WorkerDied(Exception):
+    """The worker process has ended without being asked to; the message names the signal or the exit status."""
+
+
+class WorkCanceled(Exception):
+    """Raised by a `Report` to stop the work."""
+
+
+class ModelUnavailable(Exception):
+    """The model cannot be loaded, and trying again changes nothing; the message says what to do."""
+
+
+class ModelNotYetAvailable(ModelUnavailable):
+    """The model cannot be loaded now; the next attempt may succeed with nothing changed."""

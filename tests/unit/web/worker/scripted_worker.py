@@ -1,0 +1,60 @@
+"""A real worker process that does as the words say; it needs no model library.
+
+To load: `ready`, `refuse`, `later`, `die`, `sleep`, or a path: there is a life less in that file with every start, and
+while lives are left the worker dies loading. To work: `echo`, `count` (reports 1..5), `die`, `poison` (a fatal device
+error), `break`, `slow` (100 steps of 20 ms), `hang`, or bytes, whose length is the answer.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import Problem
+from web.worker.child import Handler, Report, WorkerProgram, run
+from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
+
+
+def open_model(settings: str) -> tuple[dict[str, str], Handler]:
+    if settings == "refuse":
+        raise ModelUnavailable("The weights are damaged.")
+    if settings == "later":
+        raise ModelNotYetAvailable("There is no network.")
+    if settings == "sleep":
+        time.sleep(600)
+    if settings == "die" or (settings.startswith("/") and take_a_life(Path(settings))):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"id": "scripted"}, work
+
+
+def take_a_life(path: Path) -> bool:
+    lives = int(path.read_text())
+    path.write_text(str(max(0, lives - 1)))
+    return lives > 0
+
+
+def work(payload: Any, report: Report) -> Any:
+    if isinstance(payload, bytes):
+        return len(payload)
+    if payload == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if payload == "poison":
+        raise ValueError("the step failed") from RuntimeError("CUDA error: an illegal memory access was encountered")
+    if payload == "break":
+        raise KeyError("no such thing")
+    if payload == "hang":
+        time.sleep(600)
+    for step in range({"count": 5, "slow": 100}.get(payload, 0)):
+        time.sleep(0.02 if payload == "slow" else 0)
+        report(step + 1)
+    return payload
+
+
+def explain(error: Exception) -> Problem:
+    return Problem(status=500, code="broken", title="Broken", detail=repr(error))
+
+
+if __name__ == "__main__":
+    sys.exit(run(WorkerProgram(open_model=open_model, explain=explain)))
