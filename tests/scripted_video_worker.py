@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 from contracts.videos import RenderResult, VideoRequest
-from video_service import worker
 from video_service.catalog import resolve_sampling
-from video_service.kept_result import keep_result
-from video_service.messages import StartCommand
 from video_service.progress import Report
-from video_service.worker import Engine
+from video_service.queue.kept_result import keep_result
+from video_service.worker import __main__ as worker
+from video_service.worker.__main__ import Engine
+from video_service.worker.messages import StartCommand
 
 STEP_S = 0.02
 

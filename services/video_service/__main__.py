@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import uvicorn
 
-from video_service.app import create_app
+from video_service.http.app import create_app
+from video_service.queue.files import FolderInUse, RenderStore
 from video_service.settings import VideoSettings
-from video_service.store import FolderInUse, RenderStore
-from video_service.supervisor import WORKER_COMMAND
+from video_service.worker.supervisor import WORKER_COMMAND
 from web.logs import configure_logging
 
 log = logging.getLogger(__name__)

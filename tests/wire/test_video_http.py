@@ -15,9 +15,9 @@ from contracts.errors import Problem
 from contracts.models import Health, VideoModelList
 from contracts.videos import RenderStatus
 from tests.tiny_wan import save_tiny_wan
-from video_service.app import create_app
+from video_service.http.app import create_app
+from video_service.queue.files import RenderStore
 from video_service.settings import VideoSettings
-from video_service.store import RenderStore
 
 LOADS_FOR_EVER = ("bash", "-c", "exec cat <&$0 >/dev/null")
 """A worker that takes everything, says nothing, and ends when its socket does."""

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from gateway.metrics import GatewayMetrics
-from video_service.metrics import VideoMetrics
+from video_service.queue.metrics import VideoMetrics
 from vl_service.metrics import VLMetrics
 from web.metrics import HttpMetricsMiddleware
 

@@ -15,14 +15,14 @@ from engine_store.gpus import check_gpu
 from engine_store.manifest import Check, EngineRefused, Manifest, Precision, Target
 from engine_store.store import EngineStore
 from tests.tiny_wan import TINY_CARD
-from video_service.app import create_app
 from video_service.catalog import RequestRefused, check_request, find_model
 from video_service.checkpoint_folder import ModelUnavailable
 from video_service.clip_engines.choice import EngineChoice, Situation, choose_engine
 from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
 from video_service.clip_engines.shape import ClipShape
+from video_service.http.app import create_app
+from video_service.queue.files import RenderStore
 from video_service.settings import VideoSettings
-from video_service.store import RenderStore
 
 H200, RTX4090 = ("SM90", "NVIDIA H200"), ("SM89", "NVIDIA GeForce RTX 4090")
 LOADS_FOR_EVER = ("bash", "-c", "exec cat <&$0 >/dev/null")

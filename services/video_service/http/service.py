@@ -7,9 +7,9 @@ from contracts.models import Health, VideoModelInfo
 from contracts.videos import VideoRequest
 from video_service.catalog import check_request
 from video_service.picture import read_picture
-from video_service.render_queue import RenderQueue
-from video_service.renders import Render, Submission
-from video_service.supervisor import Supervisor
+from video_service.queue.queue import RenderQueue
+from video_service.queue.render import Render, Submission
+from video_service.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from fastapi.responses import Response
 from contracts.describe import MAX_IMAGE_BASE64_CHARS
 from contracts.errors import Problem
 from video_service.catalog import RequestRefused
-from video_service.failures import refusal
+from video_service.http.routes import router
+from video_service.http.service import ServiceUnavailable, VideoService
 from video_service.picture import PictureUnreadable
-from video_service.render_queue import RenderQueue
-from video_service.renders import QueueFull, RenderConflict, RenderNotFinished, RenderNotFound, RenderStopping
-from video_service.routes import router
-from video_service.service import ServiceUnavailable, VideoService
+from video_service.queue.files import RenderStore
+from video_service.queue.queue import RenderQueue
+from video_service.queue.render import QueueFull, RenderConflict, RenderNotFinished, RenderNotFound, RenderStopping
 from video_service.settings import VideoSettings
-from video_service.store import RenderStore
-from video_service.supervisor import WORKER_COMMAND, Supervisor
+from video_service.worker.failures import refusal
+from video_service.worker.supervisor import WORKER_COMMAND, Supervisor
 from web.body_limit import BodyLimitMiddleware
 from web.calls import CallMiddleware
 from web.metrics import HttpMetricsMiddleware, add_metrics_route

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["video_service.app", "video_service.__main__"])
+@pytest.mark.parametrize("module", ["video_service.http.app", "video_service.__main__"])
 def test_the_http_process_imports_no_model_library(module: str):
     code = (
         f"import sys, {module}\n"

@@ -20,9 +20,10 @@ from typing import Protocol
 
 from contracts.videos import RenderResult, RenderStage, VideoRequest
 from video_service.checkpoint_folder import ModelNotYetAvailable, ModelUnavailable
-from video_service.failures import explain, is_out_of_memory
-from video_service.kept_result import keep_result
-from video_service.messages import (
+from video_service.progress import RenderCanceled, Report
+from video_service.queue.kept_result import keep_result
+from video_service.worker.failures import explain, is_out_of_memory
+from video_service.worker.messages import (
     CancelCommand,
     Canceled,
     Completed,
@@ -36,7 +37,6 @@ from video_service.messages import (
     read_command,
     to_line,
 )
-from video_service.progress import RenderCanceled, Report
 from web.calls import Call, work_on
 from web.gpu_memory import cuda_memory
 from web.logs import configure_logging

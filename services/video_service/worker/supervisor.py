@@ -10,12 +10,12 @@ from contracts.errors import Problem
 from contracts.models import VideoModelInfo
 from video_service.catalog import ModelSource, find_model
 from video_service.checkpoint_folder import ModelNotYetAvailable, ModelUnavailable
-from video_service.messages import Loaded, LoadFailed, StartCommand
-from video_service.render_queue import RenderQueue
-from video_service.rendering import Files, Patience, render_on
-from video_service.renders import Render
+from video_service.queue.queue import RenderQueue
+from video_service.queue.render import Render
 from video_service.settings import VideoSettings
-from video_service.worker_process import WorkerDied, WorkerProcess
+from video_service.worker.messages import Loaded, LoadFailed, StartCommand
+from video_service.worker.rendering import Files, Patience, render_on
+from video_service.worker.worker_process import WorkerDied, WorkerProcess
 from web.calls import Call, work_on
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ import pytest
 
 from contracts.videos import VideoRequest
 from video_service.catalog import find_model
-from video_service.messages import (
+from video_service.settings import VideoSettings
+from video_service.worker.messages import (
     CancelCommand,
     Canceled,
     Completed,
@@ -19,12 +20,11 @@ from video_service.messages import (
     RenderCommand,
     StartCommand,
 )
-from video_service.settings import VideoSettings
-from video_service.worker_process import WorkerDied, WorkerProcess
+from video_service.worker.worker_process import WorkerDied, WorkerProcess
 
 pytestmark = pytest.mark.slow
 
-SCRIPTED = (sys.executable, str(Path(__file__).parents[2] / "scripted_video_worker.py"))
+SCRIPTED = (sys.executable, str(Path(__file__).parents[3] / "scripted_video_worker.py"))
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderResult
-from video_service.kept_result import RESULT, kept_result
-from video_service.renders import RenderRecord
+from video_service.queue.kept_result import RESULT, kept_result
+from video_service.queue.render import RenderRecord
 from web.durable import replace_file, sync_folder
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Self
 from contracts.models import FrozenModel, VideoModelInfo
 from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, VideoRequest
 from video_service.catalog import resolve_sampling
-from video_service.estimates import Clock, Work
-from video_service.events import StatusHistory
+from video_service.queue.estimates import Clock, Work
+from video_service.queue.history import StatusHistory
 from web.calls import current_call
 
 LEGAL_TRANSITIONS: dict[RenderState, frozenset[RenderState]] = {

@@ -6,9 +6,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from video_service.app import MAX_BODY_BYTES, create_app
+from video_service.http.app import MAX_BODY_BYTES, create_app
+from video_service.queue.files import RenderStore
 from video_service.settings import VideoSettings
-from video_service.store import RenderStore
 
 
 @pytest.fixture

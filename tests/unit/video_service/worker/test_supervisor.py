@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from video_service.messages import LoadFailed
-from video_service.render_queue import RenderQueue
+from video_service.queue.files import RenderStore
+from video_service.queue.queue import RenderQueue
 from video_service.settings import VideoSettings
-from video_service.store import RenderStore
-from video_service.supervisor import MAX_BACKOFF_S, Supervisor
-from video_service.worker_process import WorkerDied, WorkerProcess
+from video_service.worker.messages import LoadFailed
+from video_service.worker.supervisor import MAX_BACKOFF_S, Supervisor
+from video_service.worker.worker_process import WorkerDied, WorkerProcess
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from contracts.videos import RenderState, RenderStatus
-from video_service.renders import RenderRecord
-from video_service.store import FolderInUse, RenderStore
+from video_service.queue.files import FolderInUse, RenderStore
+from video_service.queue.render import RenderRecord
 
 
 def record(render_id: str, state: RenderState = "queued", year: int = 2026) -> RenderRecord:

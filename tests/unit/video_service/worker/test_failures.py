@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from video_service.catalog import RequestRefused
-from video_service.failures import explain
 from video_service.mp4 import VideoWriteFailed
 from video_service.picture import PictureUnreadable
+from video_service.worker.failures import explain
 
 
 def cpu_allocation_failure() -> Exception:

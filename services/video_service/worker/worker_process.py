@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from video_service.messages import MAX_MESSAGE_BYTES, Command, WorkerMessage, read_message, to_line
+from video_service.worker.messages import MAX_MESSAGE_BYTES, Command, WorkerMessage, read_message, to_line
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import pytest
 from contracts.errors import Problem
 from contracts.models import FloatRange, IntRange, VideoModelInfo
 from contracts.videos import VideoRequest
-from video_service.render_queue import MAX_ATTEMPTS, RenderQueue
-from video_service.renders import QueueFull, Render, RenderConflict, RenderNotFound, RenderStopping, Submission
-from video_service.store import RenderStore
+from video_service.queue.files import RenderStore
+from video_service.queue.queue import MAX_ATTEMPTS, RenderQueue
+from video_service.queue.render import QueueFull, Render, RenderConflict, RenderNotFound, RenderStopping, Submission
 
 INFO = VideoModelInfo(
     id="m", revision="r", engine="e", dtype="float32", profile="p", tasks=["t2v"], sizes=["64x64"], size_multiple=16,

@@ -10,8 +10,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from contracts.models import Health, VideoModelList
 from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderStatus, VideoRequest
-from video_service.renders import Render, RenderNotFinished
-from video_service.service import ServiceUnavailable, VideoService
+from video_service.http.service import ServiceUnavailable, VideoService
+from video_service.queue.render import Render, RenderNotFinished
 
 router = APIRouter()
 

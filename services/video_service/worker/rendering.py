@@ -8,9 +8,9 @@ from typing import Literal
 
 from contracts.errors import Problem
 from contracts.videos import RenderResult, RenderStage, RenderState
-from video_service.messages import CancelCommand, Canceled, Completed, Failed, Outcome, Progress, RenderCommand
-from video_service.renders import Render
-from video_service.worker_process import WorkerDied, WorkerProcess
+from video_service.queue.render import Render
+from video_service.worker.messages import CancelCommand, Canceled, Completed, Failed, Outcome, Progress, RenderCommand
+from video_service.worker.worker_process import WorkerDied, WorkerProcess
 from web.calls import current_call
 
 StopReason = Literal["canceled", "deadline"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from contracts.videos import RenderResult
-from tests.unit.video_service.test_render_queue import begin, make_queue, names, put
-from video_service.kept_result import keep_result, kept_result
+from tests.unit.video_service.queue.test_queue import begin, make_queue, names, put
+from video_service.queue.kept_result import keep_result, kept_result
 
 
 def result_of(video: bytes) -> RenderResult:

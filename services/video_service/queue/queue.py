@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from contracts.errors import Problem
 from contracts.models import VideoModelInfo
 from contracts.videos import RenderResult, RenderStage, RenderState, RenderStatus
-from video_service.estimates import Clock, Pace, retry_after_s
-from video_service.metrics import VideoMetrics
-from video_service.renders import (
+from video_service.queue.estimates import Clock, Pace, retry_after_s
+from video_service.queue.files import RenderStore
+from video_service.queue.metrics import VideoMetrics
+from video_service.queue.render import (
     QueueFull,
     Render,
     RenderConflict,
@@ -21,7 +22,6 @@ from video_service.renders import (
     Submission,
     new_record,
 )
-from video_service.store import RenderStore
 
 log = logging.getLogger(__name__)
 

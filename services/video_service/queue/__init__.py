@@ -1,0 +1,1 @@
+"""The renders of this process, in memory, and their files."""
