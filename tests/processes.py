@@ -99,7 +99,8 @@ def gateway_process(
 
 
 def scripted_video_process(folder: Path, model: Path, **settings: str) -> KeptProcess:
-    """The real video service with a scripted worker; `completions` in `folder` has a line for each video written."""
+    """The real video service with a scripted worker; `completions` in `folder` has a line for each video written, with
+    the job's id and the process of the service."""
     port = free_port()
     fixed = {
         "VIDEO_PORT": str(port), "VIDEO_MODEL": str(model), "STILLMOTION_DATA": str(folder / "video"),

@@ -1,9 +1,11 @@
 """A real worker process whose engine does as the prompt says: for what a model does not do on demand.
 
 `steps` denoising steps of 20 ms each (`slow`: 100 ms); at step 2 the words in the prompt take effect: `die` (SIGKILL),
-`exhaust` (asks for more memory than there is), `break` (an unforeseen error), `hang` (never reports again).
+`exhaust` (asks for more memory than there is), `break` (an unforeseen error), `poison` (an error that leaves a CUDA
+device unusable), `hang` (never reports again).
 
-Each render that is done adds its id as a line to the file that SCRIPTED_COMPLETIONS names, if it names one.
+Each render that is done adds a line to the file that SCRIPTED_COMPLETIONS names, if it names one: its job's id, and
+the process of the service. SCRIPTED_DEATHS=1 kills the worker at step 2 of every render.
 """
 
 import hashlib
@@ -13,20 +15,23 @@ import sys
 import time
 from pathlib import Path
 
+from contracts.models import VideoModelInfo
 from contracts.videos import RenderResult, VideoRequest
-from video_service.catalog import resolve_sampling
+from video_service.catalog import find_model, resolve_sampling
 from video_service.progress import Report
-from video_service.queue.kept_result import keep_result
-from video_service.worker import __main__ as worker
-from video_service.worker.__main__ import Engine
-from video_service.worker.messages import StartCommand
+from video_service.settings import VideoSettings
+from video_service.worker.model import Engine, worker_program
+from web.calls import current_call
+from web.worker.child import run
 
 STEP_S = 0.02
 
 
-def open_scripted_engine(start: StartCommand) -> Engine:
+def open_scripted_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
+    info = find_model(settings).info
+
     def engine(request: VideoRequest, output: Path, report: Report) -> RenderResult:
-        sampling = resolve_sampling(request, start.source.info)
+        sampling = resolve_sampling(request, info)
         report("text", 1, 1)
         report("denoise", 0, sampling.steps)
         for step in range(1, sampling.steps + 1):
@@ -37,7 +42,7 @@ def open_scripted_engine(start: StartCommand) -> Engine:
         report("decode", request.num_frames, request.num_frames)
         content = f"{request.prompt} {request.seed}".encode() * 100
         output.write_bytes(content)
-        info = start.source.info
+        note_completion()
         return RenderResult(
             width=request.width, height=request.height, num_frames=request.num_frames, fps=request.fps,
             steps=sampling.steps, sampler=sampling.sampler, guidance_scale=sampling.guidance_scale, seed=request.seed,
@@ -46,28 +51,28 @@ def open_scripted_engine(start: StartCommand) -> Engine:
             timings={"denoise": STEP_S * sampling.steps, "total": STEP_S * sampling.steps + 0.01},
         )
 
-    return engine
+    return info, engine
 
 
-def keep_and_count(video: Path, result: RenderResult) -> None:
-    """What the real worker does, with a line for each render that was done."""
-    keep_result(video, result)
-    if place := os.environ.get("SCRIPTED_COMPLETIONS"):
+def note_completion() -> None:
+    call = current_call()
+    if (place := os.environ.get("SCRIPTED_COMPLETIONS")) and call is not None:
         with Path(place).open("a") as file:
-            file.write(f"{video.parent.name}\n")
+            file.write(f"{call.job_id} {os.getppid()}\n")
 
 
 def misbehave(prompt: str) -> None:
-    if "die" in prompt:
+    if "die" in prompt or os.environ.get("SCRIPTED_DEATHS"):
         os.kill(os.getpid(), signal.SIGKILL)
     if "exhaust" in prompt:
         bytearray(1 << 62)
     if "break" in prompt:
         raise KeyError("no such thing")
+    if "poison" in prompt:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     if "hang" in prompt:
         time.sleep(3600)
 
 
 if __name__ == "__main__":
-    worker.keep_result = keep_and_count
-    sys.exit(worker.run(open_scripted_engine))
+    sys.exit(run(worker_program(open_scripted_model)))

@@ -21,7 +21,7 @@ from tests.processes import KeptProcess, gateway_process, scripted_video_process
 
 ENDED = ("completed", "failed", "canceled")
 # What a job may fail with here: its render, or its gateway, was killed again and again while it was at work on it.
-TRUE_REASONS = frozenset({"worker_died", "interrupted", "crashed_too_often", "render_interrupted"})
+TRUE_REASONS = frozenset({"worker_died", "crashed_too_often", "render_interrupted"})
 _CLIENTS = 4
 
 
@@ -41,7 +41,7 @@ class Report:
 
     @property
     def kept_every_promise(self) -> bool:
-        """None lost, none rendered twice to completion, each ended truthfully, no file is nobody's."""
+        """None lost, none rendered twice by a service that lives, each ended truthfully, no file is nobody's."""
         return not (self.lost or self.rendered_twice or self.untrue or self.orphans)
 
 
@@ -115,13 +115,14 @@ def storm(deployment: Deployment, *, jobs: int, kills: int, between_kills_s: flo
     deployment.restart_gateways()
     everything = _all_jobs(deployment.gateways[0])
     until(lambda: not _left_renders(deployment), 30, lambda: f"renders are left: {_left_renders(deployment)}")
-    completions = Counter((deployment.folder / "completions").read_text().split())
+    # By job and process of the service: one that was killed takes its finished videos along, and the next renders anew.
+    completions = Counter((deployment.folder / "completions").read_text().splitlines())
     return Report(
         jobs=jobs, kills=dict(killed), seconds=round(time.monotonic() - began, 1),
         states=dict(Counter(job["state"] for job in everything)),
         reasons=dict(Counter(job["error"]["code"] for job in everything if job["error"])),
         lost=[job_id for job_id in ids if ended.get(job_id, {}).get("state") not in ENDED],
-        rendered_twice=[job_id for job_id, times in completions.items() if times > 1],
+        rendered_twice=[line.split()[0] for line, times in completions.items() if times > 1],
         untrue=[why for job in everything if (why := _untruth(deployment, job))],
         orphans=_orphans(deployment, everything),
     )

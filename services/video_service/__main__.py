@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import uvicorn
 
 from video_service.http.app import create_app
-from video_service.queue.files import FolderInUse, RenderStore
+from video_service.queue.files import FolderInUse, RenderFiles
 from video_service.settings import VideoSettings
-from video_service.worker.supervisor import WORKER_COMMAND
+from video_service.worker.runner import WORKER_COMMAND
 from web.logs import configure_logging
 
 log = logging.getLogger(__name__)
@@ -35,17 +35,17 @@ def main(worker_command: Sequence[str] = WORKER_COMMAND) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status."""
     settings = VideoSettings()
     configure_logging("video_service", settings.log_level)
-    store = RenderStore(settings.data_dir.resolve() / "video")
+    files = RenderFiles(settings.data_dir.resolve() / "video")
     try:
-        with store.held():
-            return _serve(settings, store, worker_command)
+        with files.held():
+            return _serve(settings, files, worker_command)
     except FolderInUse as error:
         log.error(str(error))
         return 1
 
 
-def _serve(settings: VideoSettings, store: RenderStore, worker_command: Sequence[str]) -> int:
-    app = create_app(settings, store, worker_command=worker_command)
+def _serve(settings: VideoSettings, files: RenderFiles, worker_command: Sequence[str]) -> int:
+    app = create_app(settings, files, worker_command=worker_command)
     config = uvicorn.Config(
         app, host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=_DRAIN_S
     )

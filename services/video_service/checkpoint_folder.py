@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from engine_store.revisions import content_hash
+from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
 
 EMBEDDED = "embedded"
 CARD_NAME = "stillmotion.json"
@@ -27,14 +28,6 @@ WEIGHT_FOLDERS = ("transformer", "vae", "text_encoder")
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
-
-
-class ModelUnavailable(Exception):
-    """The configured model cannot be used as things are; the message says why and what to do."""
-
-
-class ModelNotYetAvailable(ModelUnavailable):
-    """The same, but it may pass by itself: the network, memory or time was short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

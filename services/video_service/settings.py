@@ -84,6 +84,10 @@ class VideoSettings(BaseSettings):
     max_finished: Annotated[
         int, Field(validation_alias="VIDEO_MAX_FINISHED", ge=1, description="Ended renders kept; the oldest go first.")
     ] = 500
+    max_finished_bytes: Annotated[
+        int,
+        Field(validation_alias="VIDEO_MAX_FINISHED_BYTES", ge=1, description="Of their videos; the oldest go first."),
+    ] = 10 << 30
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="STILLMOTION_LOG_LEVEL")
     ] = "INFO"

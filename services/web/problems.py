@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from contracts.errors import PROBLEM_MEDIA_TYPE, FieldProblem, Problem
+from contracts.errors import PROBLEM_MEDIA_TYPE, FieldProblem, Problem, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of `app` an `application/problem+json` body."""
 
     async def on_problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, ProblemError)
+        assert isinstance(error, ProblemError | Refusal)
         return problem_response(error.problem)
 
     async def on_invalid(_: Request, error: Exception) -> Response:
@@ -93,6 +93,7 @@ def install_problem_handlers(app: FastAPI) -> None:
         ))
 
     app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(Refusal, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_crash)

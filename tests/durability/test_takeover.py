@@ -39,7 +39,7 @@ def look(gateway: KeptProcess, job: dict[str, Any], wait_s: int = 0) -> dict[str
 def completions(folder: Path) -> Counter[str]:
     """How often each render was carried to its end."""
     file = folder / "completions"
-    return Counter(file.read_text().split()) if file.exists() else Counter()
+    return Counter(line.split()[0] for line in file.read_text().splitlines()) if file.exists() else Counter()
 
 
 def test_the_jobs_of_an_executor_killed_for_good_are_completed_by_another_within_a_minute(

@@ -1,9 +1,12 @@
-"""Laws of the video service's HTTP calls, against the real app whose worker never gets to load the model."""
+"""Laws of the video service's HTTP calls, against the real app whose worker is busy for ever."""
 
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,20 @@ from PIL import Image
 from contracts.errors import Problem
 from contracts.models import Health, VideoModelList
 from contracts.videos import RenderStatus
+from tests.idle_video_worker import command
 from tests.tiny_wan import save_tiny_wan
+from video_service.catalog import find_model
 from video_service.http.app import create_app
-from video_service.queue.files import RenderStore
+from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
+from video_service.worker.runner import WORKER_COMMAND
 
 LOADS_FOR_EVER = ("bash", "-c", "exec cat <&$0 >/dev/null")
 """A worker that takes everything, says nothing, and ends when its socket does."""
 BODY: dict[str, Any] = {"prompt": "zoom in", "width": 64, "height": 64, "num_frames": 9, "fps": 16, "seed": 1}
+
+
+Worker = tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +38,40 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_wan(tmp_path_factory.mktemp("model") / "wan")
 
 
-async def connect(settings: VideoSettings, worker: tuple[str, ...]) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(settings, RenderStore(settings.data_dir), worker_command=worker)
+@pytest.fixture(scope="module")
+def busy_worker(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    info = find_model(VideoSettings(model=str(model), device="cpu", dtype="float32")).info
+    return command(info, tmp_path_factory.mktemp("worker"))
+
+
+@asynccontextmanager
+async def connect(settings: VideoSettings, worker: Worker) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings, RenderFiles(settings.data_dir), worker_command=worker)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://video") as client,
     ):
-        for _ in range(500):
-            if (await client.get("/v1/models")).status_code != 503:
-                break
         yield client
 
 
 @pytest.fixture
-async def http(model: Path, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    settings = VideoSettings(model=str(model), data_dir=tmp_path / "data", max_queue=2, device="cpu", dtype="float32")
-    async for client in connect(settings, LOADS_FOR_EVER):
+async def http(busy_worker: Worker, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service that renders `busy`: what comes then waits."""
+    settings = VideoSettings(data_dir=tmp_path / "data", max_queue=2)
+    async with connect(settings, busy_worker) as client:
+        await until(client, "/readyz", lambda answer: answer.status_code == 200)
+        await client.put("/v1/videos/busy", json=BODY)
+        await until(client, "/v1/videos/busy", lambda answer: answer.json()["state"] == "running")
         yield client
+
+
+async def until(
+    client: httpx.AsyncClient, path: str, wanted: Callable[[httpx.Response], bool]
+) -> httpx.Response:
+    async with asyncio.timeout(30):
+        while not wanted(answer := await client.get(path)):  # noqa: ASYNC110 - nothing else tells it
+            await asyncio.sleep(0.01)
+    return answer
 
 
 def problem(response: httpx.Response) -> Problem:
@@ -58,7 +84,7 @@ def problem(response: httpx.Response) -> Problem:
 async def test_a_new_render_is_accepted_with_its_place_and_put_again_found(http: httpx.AsyncClient):
     new = await http.put("/v1/videos/a", json=BODY)
     assert (new.status_code, new.headers["location"]) == (202, "/v1/videos/a")
-    assert RenderStatus.model_validate_json(new.content) == RenderStatus(id="a", state="queued", queue_position=0)
+    assert RenderStatus.model_validate_json(new.content) == RenderStatus(id="a", state="queued", queue_position=1)
     again = await http.put("/v1/videos/a", json=dict(reversed(BODY.items())))
     assert (again.status_code, again.json()) == (200, new.json())
     assert (await http.get("/v1/videos/a")).json() == new.json()
@@ -137,65 +163,76 @@ async def test_content_is_a_conflict_before_the_end_and_missing_for_the_unknown(
     await http.put("/v1/videos/a", json=BODY)
     early, unknown = await http.get("/v1/videos/a/content"), await http.get("/v1/videos/b/content")
     assert (early.status_code, problem(early).code) == (409, "render_not_finished")
-    assert (unknown.status_code, problem(unknown).code) == (404, "render_not_found")
+    assert (unknown.status_code, problem(unknown).code) == (404, "not_found")
     assert (await http.get("/v1/videos/b/events")).status_code == 404
 
 
-async def test_alive_at_once_ready_only_when_loaded(http: httpx.AsyncClient):
-    assert (await http.get("/livez")).status_code == 200
-    answer = await http.get("/readyz")
-    health = Health.model_validate_json(answer.content)
-    assert (answer.status_code, health.ready, health.reasons) == (503, False, ["tiny-wan is loading."])
-    assert not health.stuck, "waiting will help"
+async def test_before_the_model_is_loaded_it_is_alive_and_everything_else_says_what_it_waits_for(tmp_path: Path):
+    """The HTTP process looks at no checkpoint: that there is none, the worker has to say."""
+    settings = VideoSettings(model=str(tmp_path / "nowhere"), data_dir=tmp_path / "data")
+    async with connect(settings, LOADS_FOR_EVER) as http:
+        assert (await http.get("/livez")).status_code == 200
+        answer = await http.get("/readyz")
+        health = Health.model_validate_json(answer.content)
+        assert (answer.status_code, health.ready) == (503, False)
+        assert "is loading" in health.reasons[0]
+        assert not health.stuck, "waiting will help"
+        for refused in (await http.get("/v1/models"), await http.put("/v1/videos/a", json=BODY)):
+            assert (refused.status_code, problem(refused).code) == (503, "unavailable")
+            assert "is loading" in problem(refused).detail
+            assert int(refused.headers["retry-after"]) >= 1
+        assert (await http.get("/v1/videos/a")).status_code == 404
 
 
 async def test_the_model_is_listed_with_its_bounds(http: httpx.AsyncClient):
     listed = VideoModelList.model_validate_json((await http.get("/v1/models")).content)
     assert [model.id for model in listed.data] == ["tiny-wan"]
-
-
-async def test_a_model_that_is_not_there_leaves_the_service_alive_and_saying_why(tmp_path: Path):
-    settings = VideoSettings(model=str(tmp_path / "nowhere"), data_dir=tmp_path / "data")
-    async for http in connect(settings, LOADS_FOR_EVER):
-        assert (await http.get("/livez")).status_code == 200
-        answer = await http.get("/readyz")
-        assert answer.status_code == 503
-        assert answer.json()["stuck"], "waiting will not help"
-        assert "VIDEO_MODEL" in answer.json()["reasons"][0]
-        refused = await http.put("/v1/videos/a", json=BODY)
-        assert (refused.status_code, problem(refused).code) == (503, "model_unavailable")
-        assert int(refused.headers["retry-after"]) >= 1
+    assert (await http.get("/readyz")).json()["details"]["model"] == "tiny-wan"
 
 
 @pytest.mark.slow
-async def test_when_no_worker_starts_what_waits_fails_with_the_reason_and_new_renders_are_refused(
-    model: Path, tmp_path: Path
+async def test_a_model_that_is_not_there_leaves_the_service_alive_and_saying_why(tmp_path: Path):
+    settings = VideoSettings(model=str(tmp_path / "nowhere"), data_dir=tmp_path / "data")
+    async with connect(settings, WORKER_COMMAND) as http:
+        answer = await until(http, "/readyz", lambda answer: answer.json()["stuck"])
+        assert answer.status_code == 503
+        assert "VIDEO_MODEL" in answer.json()["reasons"][0]
+        refused = await http.put("/v1/videos/a", json=BODY)
+        assert (refused.status_code, problem(refused).code) == (503, "unavailable")
+        assert "VIDEO_MODEL" in problem(refused).detail
+
+
+async def test_when_no_worker_starts_any_more_what_waits_is_let_go_and_new_renders_are_refused(
+    busy_worker: Worker, tmp_path: Path
 ):
-    settings = VideoSettings(model=str(model), data_dir=tmp_path / "data")
-    async for http in connect(settings, ("false",)):
-        assert (await http.put("/v1/videos/a", json=BODY)).status_code == 202
-        async with asyncio.timeout(60):
-            await http.get("/v1/videos/a/events")
-        status = (await http.get("/v1/videos/a")).json()
-        assert (status["state"], status["error"]["code"]) == ("failed", "model_unavailable")
-        assert "exit status 1" in status["error"]["detail"]
+    """Who asked for it puts it again, where it can be rendered."""
+    once = tmp_path / "once"
+    once.touch()
+    command = ("bash", "-c", f"rm {once} && exec \"$@\"", "_", *busy_worker)  # the next ones end at their start
+    async with connect(VideoSettings(data_dir=tmp_path / "data"), command) as http:
+        await until(http, "/readyz", lambda answer: answer.status_code == 200)
+        for name in "ab":
+            assert (await http.put(f"/v1/videos/{name}", json=BODY)).status_code == 202
+        answer = await until(http, "/v1/videos/a", lambda answer: answer.json()["state"] == "running")
+        os.kill(int((await http.get("/readyz")).json()["details"]["worker_pid"]), signal.SIGKILL)
+        answer = await until(http, "/v1/videos/b", lambda answer: answer.status_code == 404)
+        assert problem(answer).code == "not_found"
+        assert (await http.get("/v1/videos/a")).json()["error"]["code"] == "worker_died"
         refused = await http.put("/v1/videos/b", json=BODY)
-        assert (refused.status_code, problem(refused).code) == (503, "model_unavailable")
+        assert (refused.status_code, problem(refused).code) == (503, "unavailable")
+        assert "exit status 1" in problem(refused).detail
 
 
-async def test_stopping_is_prompt_also_while_workers_keep_dying_at_their_start(model: Path, tmp_path: Path):
-    settings = VideoSettings(model=str(model), data_dir=tmp_path / "data")
+async def test_stopping_is_prompt_also_while_workers_keep_dying_at_their_start(tmp_path: Path):
+    settings = VideoSettings(data_dir=tmp_path / "data")
     for delay_s in (0.0, 0.002, 0.004, 0.006, 0.008, 0.01):
-        async with asyncio.timeout(5):
-            async for _ in connect(settings, ("false",)):
-                await asyncio.sleep(delay_s)
+        async with asyncio.timeout(5), connect(settings, ("false",)):
+            await asyncio.sleep(delay_s)
 
 
-async def test_with_a_token_only_health_is_open(model: Path, tmp_path: Path):
-    settings = VideoSettings.model_validate(
-        {"model": str(model), "data_dir": tmp_path / "data", "internal_token": "secret"}
-    )
-    async for http in connect(settings, LOADS_FOR_EVER):
+async def test_with_a_token_only_health_is_open(tmp_path: Path):
+    settings = VideoSettings.model_validate({"data_dir": tmp_path / "data", "internal_token": "secret"})
+    async with connect(settings, LOADS_FOR_EVER) as http:
         assert (await http.put("/v1/videos/a", json=BODY)).status_code == 401
         assert (await http.get("/livez")).status_code == 200
         assert (await http.get("/v1/videos/a", headers={"Authorization": "Bearer secret"})).status_code == 404

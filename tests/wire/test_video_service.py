@@ -85,22 +85,6 @@ def test_a_worker_killed_in_a_render_fails_it_and_the_next_one_completes(service
     assert service.wait_ended("next", timeout_s=90)["state"] == "completed"
 
 
-def test_a_restart_finds_the_finished_render_at_once_and_takes_up_the_interrupted_one(model: Path, tmp_path: Path):
-    with running(MODULE, tmp_path / "data", model) as service:
-        service.wait_ready().http.put("/v1/videos/finished", json=body())
-        service.wait_ended("finished")
-        content = service.http.get("/v1/videos/finished/content").content
-        service.http.put("/v1/videos/interrupted", json=long_body())
-        service.until(lambda: service.http.get("/v1/videos/interrupted").json()["step"] >= 1)
-        service.process.kill()
-        service.process.wait(30)
-    with running(MODULE, tmp_path / "data", model) as service:
-        service.wait_alive()
-        assert service.http.put("/v1/videos/finished", json=body()).status_code == 200
-        assert service.http.get("/v1/videos/finished/content").content == content
-        assert service.http.get("/v1/videos/interrupted").json()["state"] in ("queued", "running")
-
-
 def test_weights_that_cannot_be_loaded_are_named_and_the_service_lives(model: Path, tmp_path: Path):
     damaged = tmp_path / "damaged"
     shutil.copytree(model, damaged)

@@ -201,12 +201,11 @@ def test_ctrl_c_ends_everything_soon_without_a_traceback(model: Path, tmp_path: 
         assert "Traceback" not in service.log
 
 
-def test_a_killed_service_takes_its_worker_along_and_its_renders_up_again(model: Path, tmp_path: Path):
+def test_a_killed_service_takes_its_worker_along_and_its_renders_are_put_again(model: Path, tmp_path: Path):
     with running(SCRIPTED, tmp_path / "data", model) as service:
         service.wait_ready()
         put(service, "finished", "go")
         service.wait_ended("finished")
-        content = service.http.get("/v1/videos/finished/content").content
         put(service, "running", "go", steps=50)
         put(service, "queued", "go")
         wait_step(service, "running")
@@ -217,10 +216,39 @@ def test_a_killed_service_takes_its_worker_along_and_its_renders_up_again(model:
         psutil.wait_procs(family, timeout=30)
         assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     with running(SCRIPTED, tmp_path / "data", model) as service:
-        service.wait_alive()
-        assert put(service, "finished", "go").status_code == 200
-        assert service.http.get("/v1/videos/finished/content").content == content
-        assert [service.wait_ended(name)["state"] for name in ("running", "queued")] == ["completed", "completed"]
+        service.wait_ready()
+        assert [path.name for path in (tmp_path / "data" / "video").iterdir()] == [".lock"]
+        for name in ("finished", "running", "queued"):
+            assert service.http.get(f"/v1/videos/{name}").json()["code"] == "not_found"
+            assert put(service, name, "go").status_code == 202
+            assert service.wait_ended(name)["state"] == "completed"
+
+
+def test_a_broken_device_costs_its_render_and_its_process_and_the_next_one_works(service: VideoProcess):
+    worker = service.worker()
+    put(service, "poisoned", "poison")
+    put(service, "after-poison", "go")
+    assert service.wait_ended("poisoned")["error"]["code"] == "render_failed"
+    assert service.wait_ended("after-poison")["state"] == "completed"
+    assert service.worker().pid != worker.pid
+
+
+def test_deaths_in_renders_one_after_another_make_it_not_ready_until_one_is_done(service: VideoProcess):
+    put(service, "healthy", "go")
+    service.wait_ended("healthy")
+    for n in range(3):
+        put(service, f"die-{n}", "die")
+        assert service.wait_ended(f"die-{n}")["error"]["code"] == "worker_died"
+        if n < 2:
+            service.wait_ready()
+    health = service.http.get("/readyz").json()
+    assert (health["ready"], health["stuck"]) == (False, True)
+    assert "SIGKILL" in health["reasons"][0]
+    refused = put(service, "not-now", "go")
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    service.wait_ready()
+    assert put(service, "not-now", "go").status_code == 202
+    assert service.wait_ended("not-now")["state"] == "completed"
 
 
 def test_a_second_service_refuses_the_folder_of_the_first(model: Path, tmp_path: Path):

@@ -10,7 +10,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from contracts.models import Health, VideoModelList
 from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderStatus, VideoRequest
-from video_service.http.service import ServiceUnavailable, VideoService
+from video_service.http.service import VideoService
+from video_service.queue.files import output_path
 from video_service.queue.render import Render, RenderNotFinished
 
 router = APIRouter()
@@ -49,19 +50,17 @@ async def readyz(service: Service, response: Response) -> Health:
 
 @router.get("/v1/models")
 async def models(service: Service) -> VideoModelList:
-    """The model of this deployment, with every bound that requests must respect."""
-    info = service.supervisor.info
-    if info is None:
-        raise ServiceUnavailable(service.supervisor.not_ready or "The model was not found yet.", retry_after_s=2)
-    return VideoModelList(data=[info])
+    """The model of this deployment, with every bound that requests must respect; 503 before it was ever loaded."""
+    return VideoModelList(data=[service.worker.info or service.usable_model()])
 
 
 @router.put("/v1/videos/{render_id}", responses={202: {"model": RenderStatus}})
 async def put_video(render_id: RenderId, body: VideoRequest, service: Service, response: Response) -> RenderStatus:
     """Render once, however often it is asked for.
 
-    202: queued now (also a failed or canceled render, which is rendered again). 200: the same id and body were there;
-    the answer is where that render stands. 409: the id belongs to another body. 429: no place is free.
+    202: queued now (also a failed or canceled render, which is rendered again). 200: the same id and request were
+    there; the answer is where that render stands. 409: the id belongs to another request. 429: no place is free.
+    503: there is no model now.
     """
     render, created = await service.put(render_id, body)
     if created:
@@ -91,14 +90,14 @@ async def follow_video(
 
 @router.api_route("/v1/videos/{render_id}/content", methods=["GET", "HEAD"], response_class=FileResponse)
 async def video_content(
-    render: FoundRender, service: Service, variant: RenderFile = "video",
+    render: FoundRender, variant: RenderFile = "video",
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The MP4, whole or by Range, or one of the two JPEGs that go with it. 409 while there is none."""
-    status = render.record.status
+    status = render.status
     if status.state != "completed" or status.result is None:
         raise RenderNotFinished(status)
-    path = service.renders.store.output_path(render.id, variant)
+    path = output_path(render.folder, variant)
     if variant != "video":
         if not await asyncio.to_thread(path.is_file):
             raise HTTPException(404, f"There is no {variant} of this render.")
@@ -116,7 +115,7 @@ async def delete_video(render_id: RenderId, service: Service) -> Response:
     200: it was queued and is canceled. 202: it is running and stops within one denoising step. 204: it had ended;
     it and its file are gone.
     """
-    render = await service.renders.stop(render_id)
+    render = service.renders.stop(render_id)
     if render is None:
         return Response(status_code=204)
     status = service.renders.status(render)

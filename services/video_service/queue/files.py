@@ -1,48 +1,41 @@
-"""Renders on disk: `<folder>/<id>/{request.json, status.json, video.mp4, *.jpg}`, each file complete or absent."""
+"""The files of this process's renders: `<folder>/<id>-<n>/{video.mp4, *.jpg}`. Nothing of them outlives the process."""
 
 import fcntl
+import itertools
 import logging
-import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderResult
-from video_service.queue.kept_result import RESULT, kept_result
-from video_service.queue.render import RenderRecord
-from web.durable import replace_file, sync_folder
+from contracts.videos import RenderFile
 
 log = logging.getLogger(__name__)
 
-REQUEST = "request.json"
-STATUS = "status.json"
-VIDEO = "video.mp4"
-_OUTPUTS: dict[RenderFile, str] = {
-    "video": VIDEO, "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg",
+_NAMES: dict[RenderFile, str] = {
+    "video": "video.mp4", "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg",
 }
-_KEPT = frozenset({REQUEST, STATUS, *_OUTPUTS.values()})
 
 
 class FolderInUse(Exception):
-    """Another process holds the folder; two would render everything twice and mix their files."""
+    """Another process holds the folder; two would remove each other's files."""
 
 
-class RenderStore:
-    """The folder of the renders. Every method blocks: call it off the event loop.
-
-    A render exists once its `status.json` does, so that a crash at any point leaves a whole render or leftovers
-    that `load` clears away.
-    """
+class RenderFiles:
+    """The folder of the renders; `held` by one process at a time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._numbers = itertools.count(1)
+        self._remover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="render-files")
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder for this process; raises `FolderInUse`. The kernel lets go when the process dies."""
+        """Hold the folder for this process, and remove what an earlier one left; raises `FolderInUse`.
+
+        The kernel lets go when the process dies.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as lock:
             try:
@@ -51,72 +44,30 @@ class RenderStore:
                 raise FolderInUse(
                     f"Another video service works in {self.folder}; stop it, or set STILLMOTION_DATA to another folder."
                 ) from error
+            self._clear()
             yield
+            self._remover.shutdown()
 
-    def request_path(self, render_id: str) -> Path:
-        return self.folder / render_id / REQUEST
+    def new_folder(self, render_id: str) -> Path:
+        """A folder for one render, not made yet; no other render ever had it."""
+        return self.folder / f"{render_id}-{next(self._numbers)}"
 
-    def video_path(self, render_id: str) -> Path:
-        return self.folder / render_id / VIDEO
+    def discard(self, folder: Path) -> None:
+        """Remove a render's folder, on a thread of ours; nobody may write into it any more."""
+        self._remover.submit(shutil.rmtree, folder, ignore_errors=True)
 
-    def output_path(self, render_id: str, kind: RenderFile) -> Path:
-        return self.folder / render_id / _OUTPUTS[kind]
+    def settle(self) -> None:
+        """Wait until what was discarded is gone. Blocks."""
+        self._remover.submit(lambda: None).result()
 
-    def create(self, record: RenderRecord, request: bytes) -> None:
-        """Write a new render (or one that is retried): the request first, for the status makes it exist."""
-        folder = self.folder / record.status.id
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / REQUEST, request)
-        self.save(record)
-        sync_folder(self.folder)
-
-    def save(self, record: RenderRecord) -> None:
-        """Replace the record of an existing render."""
-        replace_file(self.folder / record.status.id / STATUS, record.model_dump_json().encode())
-
-    def remove(self, render_id: str) -> None:
-        """Forget a render and its files; no error if there is none."""
-        folder = self.folder / render_id
-        (folder / STATUS).unlink(missing_ok=True)  # first: what is left after a crash is a leftover, not a render
-        shutil.rmtree(folder, ignore_errors=True)
-
-    def clear_output(self, render_id: str) -> None:
-        """Remove whatever an unfinished render wrote."""
-        for path in (self.folder / render_id).glob("*"):
-            if path.name not in (REQUEST, STATUS):
-                _remove(path)
-
-    def unreported_result(self, render_id: str) -> RenderResult | None:
-        """The result of a render whose video is whole, though nobody lived to report it."""
-        return kept_result(self.video_path(render_id))
-
-    def load(self) -> list[RenderRecord]:
-        """Every render found, oldest first; leftovers of a crash are removed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        folders = [path for path in self.folder.iterdir() if path.is_dir() and re.match(RENDER_ID_PATTERN, path.name)]
-        found = [self._load_one(folder) for folder in folders]
-        return sorted((record for record in found if record is not None), key=lambda record: record.created_at)
-
-    def _load_one(self, folder: Path) -> RenderRecord | None:
-        try:
-            record = RenderRecord.model_validate_json((folder / STATUS).read_bytes())
-        except FileNotFoundError:
-            log.info("removed the leftovers of a render that was never accepted", extra={"render_id": folder.name})
-            shutil.rmtree(folder, ignore_errors=True)
-            return None
-        except (OSError, ValidationError) as error:
-            log.warning("a render's status cannot be read; it is left alone: %s", error, extra={"folder": str(folder)})
-            return None
-        whole = record.status.state == "running" and kept_result(folder / VIDEO) is not None
-        for path in folder.iterdir():
-            unwanted = path.name in _OUTPUTS.values() and not whole and record.status.state != "completed"
-            if unwanted or (path.name not in _KEPT and not (whole and path.name == RESULT)):
-                _remove(path)
-        return record if record.status.id == folder.name else None
+    def _clear(self) -> None:
+        left = [path for path in self.folder.iterdir() if path.is_dir()]
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        if left:
+            log.info("removed the files of %d renders of an earlier process", len(left))
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def output_path(folder: Path, kind: RenderFile) -> Path:
+    """Where a render leaves that file."""
+    return folder / _NAMES[kind]

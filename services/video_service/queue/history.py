@@ -31,8 +31,6 @@ class StatusHistory:
         """Add a change and wake the readers; a status equal to the latest is no change."""
         if status == self.latest:
             return
-        if self.latest.state in TERMINAL_RENDER_STATES:  # a retry: what readers replay begins here
-            self._events.clear()
         self._last_id += 1
         self._events.append((self._last_id, status))
         self._wake()

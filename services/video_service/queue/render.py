@@ -1,141 +1,132 @@
-"""A render as the HTTP process knows it: its states, what is remembered of it, and how asking for it can go wrong."""
+"""One render: its states, what is remembered of it, and how asking for it can go wrong."""
 
 import asyncio
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Self
 
-from contracts.models import FrozenModel, VideoModelInfo
+from contracts.errors import Refusal
+from contracts.models import VideoModelInfo
 from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, VideoRequest
 from video_service.catalog import resolve_sampling
 from video_service.queue.estimates import Clock, Work
 from video_service.queue.history import StatusHistory
-from web.calls import current_call
+from web.calls import Call, current_call
 
-LEGAL_TRANSITIONS: dict[RenderState, frozenset[RenderState]] = {
-    "queued": frozenset({"running", "failed", "canceled"}),
-    "running": frozenset({"completed", "failed", "canceled", "queued"}),  # queued: the service died and came back
-    "completed": frozenset({"failed"}),  # its file was lost
-    "failed": frozenset({"queued"}),  # put again: a retry
-    "canceled": frozenset({"queued"}),
+TRANSITIONS: dict[RenderState, frozenset[RenderState]] = {
+    "queued": frozenset({"running", "canceled"}),
+    "running": frozenset({"completed", "failed", "canceled", "queued"}),  # queued: its worker was gone before it began
+    "completed": frozenset(),
+    "failed": frozenset(),  # put again, it is a new render under the same id
+    "canceled": frozenset(),
 }
 
 
-class RenderError(Exception):
-    """Something asked of the renders that cannot be done; `app.py` maps each kind to a problem."""
+class IllegalTransition(Exception):
+    """A fault of ours: the table has no such step."""
 
 
-class RenderNotFound(RenderError):
-    """There is no render of this id, or it was removed."""
+class RenderNotFound(Refusal):
+    """There is no render of this id (any more): put it, and it will be rendered."""
+
+    status, code, title = 404, "not_found", "No such render"
+
+    def __init__(self, render_id: str) -> None:
+        super().__init__(f"There is no render {render_id} here; put it (again) to have it rendered.")
 
 
-class RenderConflict(RenderError):
-    """The id belongs to a render of another body."""
+class RenderConflict(Refusal):
+    """The id belongs to a render of another request."""
+
+    status, code, title = 409, "render_conflict", "The id is taken"
 
 
-class RenderStopping(RenderError):
+class RenderStopping(Refusal):
     """The render is being canceled; it can be put again once it has stopped."""
 
+    status, code, title = 409, "render_stopping", "The render is being canceled"
 
-class RenderNotFinished(RenderError):
+
+class RenderNotFinished(Refusal):
     """The render has no content (yet)."""
 
+    status, code, title = 409, "render_not_finished", "There is no video"
+
     def __init__(self, status: RenderStatus) -> None:
-        super().__init__(f"The render is {status.state}.")
-        self.status = status
+        why = f" {status.error.detail}" if status.error is not None else ""
+        super().__init__(f"The render {status.id} is {status.state} and has no video.{why}")
 
 
-class QueueFull(RenderError):
-    """No place is free; one is expected in `retry_after_s` seconds."""
+class QueueFull(Refusal):
+    """No place is free; one is expected in `retry_after_s`."""
 
-    def __init__(self, waiting: int, retry_after_s: int) -> None:
-        super().__init__(f"{waiting} renders are waiting, which is all that this service takes.")
-        self.retry_after_s = retry_after_s
-
-
-class RenderRecord(FrozenModel):
-    """What is kept on disk of a render, beside its request and its video."""
-
-    status: RenderStatus
-    digest: str
-    """SHA-256 of the request: the same id with another digest is a conflict."""
-    voxels: int
-    passes: int
-    created_at: datetime
-    finished_at: datetime | None = None
-    attempts: int = 0
-    """How often rendering was begun; bounds what is begun again after the service died."""
-    cancel_requested: bool = False
-    request_id: str | None = None
-    """Of the call that asked for the render; its work is logged, and traced, under the same."""
-    traceparent: str | None = None
-
-    def moved(self, state: RenderState, **changes: object) -> RenderStatus:
-        """The status after a legal step to `state`; raises `ValueError` for an illegal one."""
-        if state not in LEGAL_TRANSITIONS[self.status.state]:
-            raise ValueError(f"render {self.status.id} cannot go from {self.status.state} to {state}")
-        return RenderStatus.model_validate({"id": self.status.id, "state": state, **changes})
+    status, code, title = 429, "queue_full", "The queue is full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A request under its id, as the bytes that are kept and their SHA-256."""
+    """A request under its id, and the SHA-256 of what it asks for."""
 
     render_id: str
     request: VideoRequest
-    body: bytes
     digest: str
-    """Equal for equal fields, however they were written."""
+    """Equal for equal fields, however they were written; a field that a later version adds changes nothing while it
+    keeps its default."""
 
     @classmethod
     def of(cls, render_id: str, request: VideoRequest) -> Self:
-        """Encode and hash the request: some milliseconds for a large picture, so call it off the event loop."""
-        body = request.model_dump_json().encode()
-        return cls(render_id=render_id, request=request, body=body, digest=hashlib.sha256(body).hexdigest())
-
-
-def new_record(submission: Submission, info: VideoModelInfo) -> RenderRecord:
-    """The record of a render that is queued now."""
-    request = submission.request
-    sampling = resolve_sampling(request, info)
-    call = current_call()
-    return RenderRecord(
-        request_id=call.request_id if call else None, traceparent=call.traceparent if call else None,
-        status=RenderStatus(id=submission.render_id, state="queued"), digest=submission.digest,
-        voxels=request.width * request.height * request.num_frames,
-        # Guidance runs the network twice a step: with and without the prompt.
-        passes=sampling.steps * (2 if sampling.guidance_scale > 1 else 1), created_at=datetime.now(UTC),
-    )
+        """Hash the request: some milliseconds for a large image, so call it off the event loop."""
+        asked = request.model_dump_json(exclude_defaults=True).encode()
+        return cls(render_id=render_id, request=request, digest=hashlib.sha256(asked).hexdigest())
 
 
 class Render:
-    """One render in memory: its record, who follows it, and the wish to stop it. Used on one event loop."""
+    """One render in memory: where it stands, who follows it, and the wish to stop it. Used on one event loop.
 
-    def __init__(self, record: RenderRecord) -> None:
-        self.record = record
-        self.history = StatusHistory(record.status)
+    `folder` is its own: another render of the same id, before or after, has another one.
+    """
+
+    def __init__(self, submission: Submission, info: VideoModelInfo, folder: Path) -> None:
+        request = submission.request
+        sampling = resolve_sampling(request, info)
+        self.id = submission.render_id
+        self.digest = submission.digest
+        self.folder = folder
+        self.request: VideoRequest | None = request
+        """Let go of at the end: it holds an image of megabytes."""
+        self.work = Work(
+            voxels=request.width * request.height * request.num_frames,
+            # Guidance runs the network twice a step: with and without the prompt.
+            passes=sampling.steps * (2 if sampling.guidance_scale > 1 else 1),
+        )
+        self.call: Call | None = current_call()
+        """Of whoever asked for the render: it is logged, and traced, under the same ids."""
+        self.history = StatusHistory(RenderStatus(id=self.id, state="queued"))
         self.stop_requested = asyncio.Event()
         self.clock: Clock | None = None
         """Set while running."""
+        self.ended_at_s: float | None = None
+        """Monotonic seconds."""
 
     @property
-    def id(self) -> str:
-        return self.record.status.id
+    def status(self) -> RenderStatus:
+        return self.history.latest
 
     @property
     def state(self) -> RenderState:
-        return self.record.status.state
-
-    @property
-    def work(self) -> Work:
-        return Work(voxels=self.record.voxels, passes=self.record.passes)
+        return self.status.state
 
     @property
     def is_terminal(self) -> bool:
         return self.state in TERMINAL_RENDER_STATES
 
-    def remember(self, record: RenderRecord) -> None:
-        """Replace the record and tell the followers."""
-        self.record = record
-        self.history.append(record.status)
+    def move(self, state: RenderState, **changes: object) -> None:
+        """Take a legal step and tell the followers; raises `IllegalTransition`."""
+        if state not in TRANSITIONS[self.state]:
+            raise IllegalTransition(f"render {self.id} cannot go from {self.state} to {state}")
+        self.history.append(RenderStatus.model_validate({"id": self.id, "state": state, **changes}))
+
+    def note(self, **changes: object) -> None:
+        """Tell the followers something new within the same state."""
+        self.history.append(self.status.model_copy(update=changes))

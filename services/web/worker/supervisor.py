@@ -49,9 +49,14 @@ class _Task:
     outcome: asyncio.Future[Outcome]
 
 
-def end_this_process() -> None:
-    """SIGTERM to ourselves: a service whose supervisor crashed would answer for ever and never work."""
-    os.kill(os.getpid(), signal.SIGTERM)
+def end_process_if_it_crashes(task: asyncio.Task[None]) -> None:
+    """SIGTERM to ourselves when `task` raises: a service whose loop is gone would answer for ever and never work."""
+    def look(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("%s crashed; this process ends", task.get_name(), exc_info=error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    task.add_done_callback(look)
 
 
 class Supervisor(Generic[Info]):
@@ -63,12 +68,14 @@ class Supervisor(Generic[Info]):
     def __init__(
         self, command: Sequence[str], settings: Any, *, name: str, patience: Patience | None = None,
         on_gpu_memory: Callable[[Mapping[str, Mapping[str, int]]], None] = lambda _: None,
+        on_loss: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = command
         self._settings = settings
         self._name = name
         self._patience = patience or Patience()
         self._on_gpu_memory = on_gpu_memory
+        self._on_loss = on_loss
         self._turn = asyncio.Lock()
         self._ids = itertools.count(1)
         self._running: asyncio.Task[None] | None = None
@@ -86,7 +93,7 @@ class Supervisor(Generic[Info]):
     def start(self) -> None:
         """Begin; loading goes on in the background."""
         self._running = asyncio.create_task(self._run(), name="supervisor")
-        self._running.add_done_callback(self._note_crash)
+        end_process_if_it_crashes(self._running)
 
     async def stop(self) -> None:
         """End the worker in bounded time; work under way raises `WorkerDied`."""
@@ -272,15 +279,11 @@ class Supervisor(Generic[Info]):
             "reason": self.not_ready, "failed_starts": self._failed_starts, "deaths": self._deaths,
             "next_start_in_s": self.backoff_s,
         })
+        self._on_loss()
 
     def _end_task(self, loss: Exception) -> None:
         if self._task is not None and not self._task.outcome.done():
             self._task.outcome.set_exception(loss)
-
-    def _note_crash(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("the supervisor crashed; this process ends", exc_info=error)
-            end_this_process()
 
 
 def _see(task: asyncio.Task[Any]) -> None:

@@ -1,5 +1,6 @@
 """Which engine renders what, from the store alone: built, verified, measured fastest on this GPU; and why."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from engine_store.choice import Wish
 from engine_store.gpus import check_gpu
 from engine_store.manifest import Check, EngineRefused, Manifest, Precision, Target
 from engine_store.store import EngineStore
+from tests.idle_video_worker import command
 from tests.tiny_wan import TINY_CARD
 from video_service.catalog import RequestRefused, check_request, find_model
 from video_service.checkpoint_folder import ModelUnavailable
@@ -21,11 +23,10 @@ from video_service.clip_engines.choice import EngineChoice, Situation, choose_en
 from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
 from video_service.clip_engines.shape import ClipShape
 from video_service.http.app import create_app
-from video_service.queue.files import RenderStore
+from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
 
 H200, RTX4090 = ("SM90", "NVIDIA H200"), ("SM89", "NVIDIA GeForce RTX 4090")
-LOADS_FOR_EVER = ("bash", "-c", "exec cat <&$0 >/dev/null")
 
 
 def shape(clip: str = "832x480x81") -> ClipShape:
@@ -214,8 +215,9 @@ def test_a_shape_without_a_forced_engine_is_refused_with_those_there_are(
 
 
 @pytest.fixture
-async def http(forced: VideoSettings) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(forced, RenderStore(forced.data_dir / "video"), worker_command=LOADS_FOR_EVER)
+async def http(forced: VideoSettings, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    worker = command(find_model(forced).info, tmp_path)
+    app = create_app(forced, RenderFiles(forced.data_dir / "video"), worker_command=worker)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://video") as client,
@@ -223,6 +225,7 @@ async def http(forced: VideoSettings) -> AsyncIterator[httpx.AsyncClient]:
         for _ in range(500):
             if (await client.get("/v1/models")).status_code != 503:
                 break
+            await asyncio.sleep(0.02)
         yield client
 
 

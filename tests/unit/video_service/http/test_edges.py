@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from video_service.http.app import MAX_BODY_BYTES, create_app
-from video_service.queue.files import RenderStore
+from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
 
 
@@ -15,7 +15,7 @@ from video_service.settings import VideoSettings
 def client(tmp_path: Path) -> httpx.AsyncClient:
     """A client of the app before anything is loaded; it has no token."""
     settings = VideoSettings(internal_token=SecretStr("between us"))
-    app = create_app(settings, RenderStore(tmp_path))
+    app = create_app(settings, RenderFiles(tmp_path))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://video")
 
 

@@ -68,14 +68,6 @@ async def test_an_equal_status_is_no_change():
     assert len(await collect(history, after=0)) == 2
 
 
-async def test_after_a_retry_the_failed_attempt_is_not_replayed():
-    history = StatusHistory(status("queued"))
-    history.append(status("failed"))
-    history.append(status("queued"))
-    history.append(status("completed"))
-    assert [seen.state for _, seen in await collect(history, after=0)] == ["queued", "completed"]
-
-
 async def test_closing_ends_every_follower():
     history = StatusHistory(status("queued"))
     following = asyncio.create_task(collect(history))

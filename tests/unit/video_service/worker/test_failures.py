@@ -9,6 +9,7 @@ from video_service.catalog import RequestRefused
 from video_service.mp4 import VideoWriteFailed
 from video_service.picture import PictureUnreadable
 from video_service.worker.failures import explain
+from web.worker.faults import breaks_the_device
 
 
 def cpu_allocation_failure() -> Exception:
@@ -30,32 +31,36 @@ def caused(error: Exception, cause: Exception) -> Exception:
     OSError(errno.ENOMEM, "Cannot allocate memory"), caused(VideoWriteFailed("encoder"), MemoryError()),
 ])
 def test_every_way_to_run_out_of_memory_is_named_and_survived(error: Exception):
-    failure = explain(error)
-    assert failure.problem.code == "out_of_memory"
-    assert not failure.fatal
+    assert explain(error).code == "out_of_memory"
+    assert not breaks_the_device(error)
 
 
-def test_a_broken_cuda_context_costs_the_process():
-    failure = explain(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    assert (failure.problem.code, failure.fatal) == ("render_failed", True)
+@pytest.mark.parametrize("error", [
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"),
+    caused(VideoWriteFailed("encoder"), RuntimeError("CUDA error: unspecified launch failure")),
+])
+def test_a_broken_cuda_context_costs_the_process(error: Exception):
+    assert explain(error).code == "render_failed"
+    assert breaks_the_device(error)
 
 
 def test_a_full_disk_is_named_also_behind_the_encoder():
     for error in (OSError(errno.ENOSPC, "No space"), caused(VideoWriteFailed("x"), OSError(errno.ENOSPC, "No space"))):
-        assert explain(error).problem.code == "disk_full"
+        assert explain(error).code == "disk_full"
 
 
 def test_refusals_name_their_field():
     refused, unreadable = explain(RequestRefused("steps", "use 4")), explain(PictureUnreadable("no PNG"))
-    assert refused.problem.errors is not None
-    assert unreadable.problem.errors is not None
-    assert (refused.problem.status, refused.problem.errors[0].field) == (422, "body.steps")
-    assert (unreadable.problem.code, unreadable.problem.errors[0].field) == ("unreadable_image", "body.image")
+    assert refused.errors is not None
+    assert unreadable.errors is not None
+    assert (refused.status, refused.errors[0].field) == (422, "body.steps")
+    assert (unreadable.code, unreadable.errors[0].field) == ("unreadable_image", "body.image")
 
 
 def test_anything_else_is_a_failed_render_with_its_cause_in_one_line():
-    failure = explain(KeyError("a\nb"))
-    assert failure.problem.code == "render_failed"
-    assert "KeyError" in failure.problem.detail
-    assert "\n" not in failure.problem.detail
-    assert not failure.fatal
+    problem = explain(KeyError("a\nb"))
+    assert (problem.code, breaks_the_device(KeyError("a"))) == ("render_failed", False)
+    assert "KeyError" in problem.detail
+    assert "\n" not in problem.detail

@@ -1,0 +1,91 @@
+"""Gives the worker the renders that wait, one at a time, and says how each ended."""
+
+import sys
+from collections.abc import Sequence
+
+from contracts.errors import Problem
+from contracts.models import VideoModelInfo
+from contracts.videos import RenderResult
+from video_service.queue.queue import RenderQueue
+from video_service.queue.render import Render
+from video_service.settings import VideoSettings
+from video_service.worker.messages import RenderProgress, RenderWork
+from web.calls import Call, work_on
+from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
+from web.worker.supervisor import Patience, Supervisor
+
+WORKER_COMMAND = (sys.executable, "-m", "video_service.worker")
+
+
+def supervise(
+    settings: VideoSettings, renders: RenderQueue, command: Sequence[str] = WORKER_COMMAND
+) -> Supervisor[VideoModelInfo]:
+    """The supervisor of the process that renders; not started yet."""
+
+    def on_loss() -> None:
+        if supervisor.is_stuck:  # whoever follows what waits here learns that it is not known, and puts it elsewhere
+            renders.drop_waiting()
+
+    supervisor: Supervisor[VideoModelInfo] = Supervisor(
+        command, settings.model_copy(update={"internal_token": None}), name=settings.model,
+        patience=Patience(load_timeout_s=settings.load_timeout_s, cancel_grace_s=settings.cancel_grace_s),
+        on_gpu_memory=renders.metrics.gpu_memory, on_loss=on_loss,
+    )
+    return supervisor
+
+
+async def run_renders(renders: RenderQueue, worker: Supervisor[VideoModelInfo], *, render_timeout_s: float) -> None:
+    """Render what waits, for ever."""
+    while True:
+        await worker.ready()
+        await renders.wait()
+        if worker.not_ready is None and (render := renders.start_next()):
+            await _render(renders, render, worker, render_timeout_s)
+            renders.purge()
+
+
+async def _render(
+    renders: RenderQueue, render: Render, worker: Supervisor[VideoModelInfo], timeout_s: float
+) -> None:
+    """Bring one render to its end, whichever it is."""
+    assert render.request is not None
+    call = render.call
+    work_on(Call.begun(
+        request_id=call.request_id if call else None, traceparent=call.traceparent if call else None,
+        job_id=render.id,
+    ))
+
+    def on_progress(progress: RenderProgress) -> None:
+        renders.advance(render, progress.stage, progress.done, progress.total)
+
+    try:
+        result: RenderResult = await worker.do(
+            RenderWork(request=render.request, folder=render.folder), on_progress=on_progress,
+            stop=render.stop_requested, timeout_s=timeout_s,
+        )
+    except NotReady:
+        renders.put_back(render)
+    except WorkFailed as error:
+        renders.fail(render, error.problem)
+    except WorkStopped as stopped:
+        renders.fail(render, _too_late(timeout_s) if stopped.reason == "deadline" else None)
+    except WorkerDied as death:
+        renders.fail(render, _died(death))
+    else:
+        renders.complete(render, result)
+
+
+def _died(death: WorkerDied) -> Problem:
+    return Problem(
+        status=500, code="worker_died", title="The worker died in this render",
+        detail=f"The process that renders died. {death} Where memory runs out, a smaller size or fewer frames need "
+        "less. Other renders go on; put this one again to retry.",
+    )
+
+
+def _too_late(timeout_s: float) -> Problem:
+    return Problem(
+        status=504, code="deadline_exceeded", title="The render took too long",
+        detail=f"It was stopped after {timeout_s:g} s; use a smaller size, fewer frames or fewer steps, or raise "
+        "VIDEO_RENDER_TIMEOUT_S.",
+    )
