@@ -11,13 +11,13 @@ from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, Describe
 from contracts.errors import Problem
 from contracts.models import Health, VLModelInfo, VLModelList
 from engine_store.manifest import EngineRefused
+from vl_service.backend import DeadlineExceededError, Engine
 from vl_service.describe import NothingToDescribeError, describe
-from vl_service.engine import DeadlineExceededError, Engine
 from vl_service.engine_thread import EngineThread, ModelFailedError, ModelNotReadyError, QueueFullError
+from vl_service.images import PictureRefusedError
 from vl_service.load import load_engine
 from vl_service.metrics import VLMetrics
-from vl_service.pictures import PictureRefusedError
-from vl_service.profiles import UnknownProfileError
+from vl_service.prompts.profiles import UnknownProfileError
 from vl_service.settings import Settings
 from web.body_limit import BodyLimitMiddleware
 from web.calls import CallMiddleware

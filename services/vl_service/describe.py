@@ -3,12 +3,12 @@
 import time
 
 from contracts.describe import DescribeRequest, DescribeResponse, DescribeTask, TaskResult
-from vl_service.engine import Answer, Deadline, Engine, Task
+from vl_service.backend import Answer, Deadline, Engine, Task
+from vl_service.embedded.text.motions import quoted_parts
 from vl_service.engine_thread import EngineThread
-from vl_service.motion import quoted_parts
-from vl_service.pictures import Picture, decode_picture
-from vl_service.polish import clean, lines, polish_prompt, polish_text
-from vl_service.profiles import Profile, profile_named
+from vl_service.images import Picture, decode_picture
+from vl_service.prompts.polish import clean, lines, polish_prompt, polish_text
+from vl_service.prompts.profiles import Profile, profile_named
 
 MAX_CAPTION = {"en": 120, "zh": 240}  # words, characters
 MAX_ANSWER = {"en": 160, "zh": 320}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from vl_service.engine import Deadline, DeadlineExceededError, Engine
+from vl_service.backend import Deadline, DeadlineExceededError, Engine
 
 log = logging.getLogger(__name__)
 Prepared = TypeVar("Prepared")

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from skimage.data import chelsea
 
+from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
-from tests.unit.vl_service.tiny_qwen import FAMILIES, save_tiny_checkpoint
-from vl_service.engine import Deadline
-from vl_service.language import load_language_model
-from vl_service.pictures import Picture
+from vl_service.backend import Deadline
+from vl_service.images import Picture
+from vl_service.qwen.backend import load_language_model
 from vl_service.settings import Settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

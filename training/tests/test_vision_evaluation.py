@@ -29,9 +29,9 @@ from training.evaluation.vl.speed import SECONDS
 from training.vl.pictures.compose import Truth, held_combination
 from training.vl.pictures.concepts import Concept
 from training.vl.texts import question_wordings
-from vl_service.engine import Answer, Deadline, Description, Task
-from vl_service.pictures import Picture
-from vl_service.profiles import profiles
+from vl_service.backend import Answer, Deadline, Description, Task
+from vl_service.images import Picture
+from vl_service.prompts.profiles import profiles
 
 LONG = {"en": " and then nods".join(f" {n}" for n in range(25)), "zh": "".join(f"、看{n}号" for n in range(30))}
 

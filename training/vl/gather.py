@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.vl.pictures.compose import SIDE, Stock, Truth, compose, held_combination
-from vl_service.branch import Branches
-from vl_service.facts import PictureFacts
-from vl_service.glance import look, measure, name_tokens, thumbnails
+from vl_service.embedded.vision.branch import Branches
+from vl_service.embedded.vision.facts import PictureFacts
+from vl_service.embedded.vision.features import look, measure, name_tokens, thumbnails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from training.vl.pictures.concepts import Concept
 from training.vl.texts.rows import make_row
 from training.vl.texts.sight import Sight
 from training.vl.texts.truths import sight_of_cutout, sight_of_tower, thing_of
-from vl_service.facts import PictureFacts
-from vl_service.tokens import Tokenizer
+from vl_service.embedded.model.tokens import Tokenizer
+from vl_service.embedded.vision.facts import PictureFacts
 
 _SHARED: dict[str, object] = {}  # tokenizer and concepts, set before the workers are forked
 

@@ -28,12 +28,12 @@ from training.vl.pictures.compose import SIDE, Stock, compose, load_stock
 from training.vl.pictures.concepts import load_concepts
 from training.vl.pictures.drawings import named_concepts, own_files
 from training.vl.pictures.others import OfKind, as_concepts, load_others
-from vl_service.embedded_checkpoint import CONFIG, load_speaker
-from vl_service.glance import clarity, drawn_names, look, square_tensor
-from vl_service.glimpse import Thresholds
-from vl_service.marked import marks_of
-from vl_service.pictures import Picture
-from vl_service.speaker import Speaker, views_of
+from vl_service.embedded.checkpoint import CONFIG, load_speaker
+from vl_service.embedded.model.generator import Speaker, views_of
+from vl_service.embedded.model.observation import Thresholds
+from vl_service.embedded.vision.detections import marks_of
+from vl_service.embedded.vision.features import clarity, drawn_names, look, square_tensor
+from vl_service.images import Picture
 
 SURELY_RIGHT = 0.9
 PLAINLY_RIGHT = 0.95  # of what is drawn: kept-back drawings often resemble one that was taught, strangers seldom

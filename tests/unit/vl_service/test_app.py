@@ -18,10 +18,10 @@ from contracts.describe import DescribeResponse
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.models import Health, VLModelInfo, VLModelList
 from vl_service.app import create_app
-from vl_service.embedded import EmbeddedEngine
-from vl_service.engine import Answer, Deadline, Description, Engine, Task
+from vl_service.backend import Answer, Deadline, Description, Engine, Task
+from vl_service.embedded.backend import EmbeddedEngine
+from vl_service.images import Picture
 from vl_service.load import load_engine
-from vl_service.pictures import Picture
 from vl_service.settings import Settings
 
 Client = httpx.AsyncClient

@@ -31,8 +31,8 @@ from training.evaluation.vl.pictures import (
 from training.evaluation.vl.questions import questions_about
 from training.evaluation.vl.speed import seconds_row
 from training.evaluation.vl.tasks import DEADLINE_S, LANGUAGES, faults, tasks_about, title
+from vl_service.backend import Deadline, Engine, Task
 from vl_service.describe import answer
-from vl_service.engine import Deadline, Engine, Task
 
 BARS = {
     "VL: subject named, new compositions of known subjects": 0.85,
@@ -162,7 +162,7 @@ def evaluate_vision(model: str, out: Path, count: int, data: Path = DATA) -> Vis
 
 
 def _pictures(count: int, data: Path) -> Iterator[tuple[str, Shown]]:
-    from vl_service.tower import ImageNetTower
+    from vl_service.embedded.vision.tower import ImageNetTower
 
     for shown in photographs(ImageNetTower()):
         yield PHOTOGRAPHED, shown

@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 from training.evaluation.vl.verdicts import Words, words_of_class, words_of_concept
 from training.vl.pictures.compose import Stock, Truth, compose, held_combination, load_stock
 from training.vl.pictures.concepts import Concept, load_concepts
-from vl_service.colours import lab_from_rgb, palette_of
-from vl_service.pictures import Picture
-from vl_service.tower import ImageNetTower
+from vl_service.embedded.vision.colours import lab_from_rgb, palette_of
+from vl_service.embedded.vision.tower import ImageNetTower
+from vl_service.images import Picture
 
 DATA = Path(__file__).parents[2] / "data" / "vl"
 HOW_TO_FETCH = ("training/data/vl is absent; run python -m training.ingredients.fetch && "

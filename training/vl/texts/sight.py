@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vl_service.facts import PictureFacts
+from vl_service.embedded.vision.facts import PictureFacts
 
 Sureness = Literal["sure", "likely", "unsure"]
 

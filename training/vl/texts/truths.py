@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from training.vl.pictures.compose import Truth
 from training.vl.pictures.concepts import Concept
 from training.vl.texts.sight import Sight, Sureness, Thing
-from vl_service.colours import known_colours
-from vl_service.facts import PictureFacts
-from vl_service.kinds import LIKELY, SURE, Name, group_probability, rank_names, vocabulary
+from vl_service.embedded.vision.colours import known_colours
+from vl_service.embedded.vision.facts import PictureFacts
+from vl_service.embedded.vision.kinds import LIKELY, SURE, Name, group_probability, rank_names, vocabulary
 
 GROUP_SURE = 0.5
 CELLS_START = 8  # where the colours of the 3x3 grid lie among the fact slots
