@@ -8,7 +8,7 @@ from typing import Protocol
 
 from contracts.describe import Language, TaskKind
 from contracts.models import VLModelInfo
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 from vl_service.prompts.profiles import Profile
 
 
@@ -63,7 +63,7 @@ class Description:
     facts: Mapping[str, str]
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """A loaded vision-language model. Called from one thread only, one call at a time."""
 
     @property
@@ -71,7 +71,7 @@ class Engine(Protocol):
         """Which model this is and what computes it."""
         ...
 
-    def describe(self, picture: Picture | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
+    def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         """Answer every task about the picture; without one, prompt tasks work from their words alone.
 
         Equal arguments give equal answers. Raises `DeadlineExceededError` soon after the deadline passes.

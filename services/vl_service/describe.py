@@ -3,10 +3,10 @@
 import time
 
 from contracts.describe import DescribeRequest, DescribeResponse, DescribeTask, TaskResult
-from vl_service.backend import Answer, Deadline, Engine, Task
+from vl_service.backend import Answer, Backend, Deadline, Task
 from vl_service.embedded.text.motions import quoted_parts
 from vl_service.engine_thread import EngineThread
-from vl_service.images import Picture, decode_picture
+from vl_service.images import DecodedImage, decode_image
 from vl_service.prompts.polish import clean, lines, polish_prompt, polish_text
 from vl_service.prompts.profiles import Profile, profile_named
 
@@ -23,7 +23,7 @@ async def describe(engine: EngineThread, request: DescribeRequest, *, max_image_
     """Answer every task of a request, in order.
 
     Raises:
-        UnknownProfileError, NothingToDescribeError, PictureRefusedError: the request cannot be answered.
+        UnknownProfileError, NothingToDescribeError, ImageRefusedError: the request cannot be answered.
         ModelNotReadyError, ModelFailedError, QueueFullError, DeadlineExceededError: not now.
     """
     started = time.monotonic()
@@ -53,13 +53,13 @@ def _resolve(task: DescribeTask, request: DescribeRequest, profile: Profile) -> 
     )
 
 
-def look_at(request: DescribeRequest, max_image_pixels: int) -> Picture | None:
+def look_at(request: DescribeRequest, max_image_pixels: int) -> DecodedImage | None:
     """Decode the request's picture, if it has one."""
-    return None if request.image is None else decode_picture(request.image, max_pixels=max_image_pixels)
+    return None if request.image is None else decode_image(request.image, max_pixels=max_image_pixels)
 
 
 def answer(
-    engine: Engine, picture: Picture | None, tasks: list[Task], deadline: Deadline, started: float
+    engine: Backend, picture: DecodedImage | None, tasks: list[Task], deadline: Deadline, started: float
 ) -> DescribeResponse:
     """Let the engine speak and polish what it says; runs on the engine's thread. `started` is of `time.monotonic`."""
     description = engine.describe(picture, tasks, deadline)

@@ -13,7 +13,7 @@ MAX_ASPECT = 20.0
 KEPT_PIXELS = 2_400_000  # more detail than any of the engines looks at; bounds the memory of queued pictures
 
 
-class PictureRefusedError(Exception):
+class ImageRefusedError(Exception):
     """The bytes are not a picture that this service reads; `code` is stable, the message says what to do."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -22,7 +22,7 @@ class PictureRefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class DecodedImage:
     """A decoded picture: `rgb` upright and at most `KEPT_PIXELS`; `width`, `height` as sent, in pixels."""
 
     rgb: Image.Image
@@ -30,16 +30,16 @@ class Picture:
     height: int
 
 
-def decode_picture(image_base64: str, *, max_pixels: int) -> Picture:
+def decode_image(image_base64: str, *, max_pixels: int) -> DecodedImage:
     """Decode a base64 PNG, JPEG or WebP; the first frame where there are several.
 
     Raises:
-        PictureRefusedError: not base64, not an allowed format, too large or too small by its header, or damaged.
+        ImageRefusedError: not base64, not an allowed format, too large or too small by its header, or damaged.
     """
     try:
         data = base64.b64decode(image_base64, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise PictureRefusedError("image_not_base64", "`image` is not base64; send the bare base64 of the file, "
+        raise ImageRefusedError("image_not_base64", "`image` is not base64; send the bare base64 of the file, "
                                   "without a data: prefix or line breaks.") from error
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
@@ -49,15 +49,15 @@ def decode_picture(image_base64: str, *, max_pixels: int) -> Picture:
     except Image.DecompressionBombError as error:
         raise _too_large(max_pixels) from error
     except UnidentifiedImageError as error:
-        raise PictureRefusedError(
+        raise ImageRefusedError(
             "image_format", "`image` is not a PNG, JPEG or WebP file; convert it to one of them.") from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:  # what Pillow's decoders raise
-        raise PictureRefusedError(
+        raise ImageRefusedError(
             "image_damaged", f"`image` is cut short or damaged ({error}); save it again and retry.") from error
 
 
-def _too_large(max_pixels: int) -> PictureRefusedError:
-    return PictureRefusedError(
+def _too_large(max_pixels: int) -> ImageRefusedError:
+    return ImageRefusedError(
         "image_too_large", f"`image` has more than {max_pixels:,} pixels; scale it down and retry.")
 
 
@@ -65,14 +65,14 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise _too_large(max_pixels)
     if min(width, height) < MIN_SIDE:
-        raise PictureRefusedError("image_too_small", f"`image` is {width}x{height}; send at least {MIN_SIDE} pixels "
+        raise ImageRefusedError("image_too_small", f"`image` is {width}x{height}; send at least {MIN_SIDE} pixels "
                                   "a side.")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise PictureRefusedError("image_aspect", f"`image` is {width}x{height}; crop it to an aspect ratio of at most "
+        raise ImageRefusedError("image_aspect", f"`image` is {width}x{height}; crop it to an aspect ratio of at most "
                                   f"{MAX_ASPECT:.0f}:1.")
 
 
-def _upright_rgb(opened: Image.Image) -> Picture:
+def _upright_rgb(opened: Image.Image) -> DecodedImage:
     sent = opened.size
     if opened.width * opened.height > 4 * KEPT_PIXELS:
         # JPEG only: decode at a half, quarter or eighth, still above what is kept
@@ -89,7 +89,7 @@ def _upright_rgb(opened: Image.Image) -> Picture:
     if scale < 1:
         rgb = rgb.resize((max(1, int(rgb.width * scale)), max(1, int(rgb.height * scale))), Image.Resampling.BOX)
     width, height = (sent[1], sent[0]) if turned else sent
-    return Picture(rgb=rgb, width=width, height=height)
+    return DecodedImage(rgb=rgb, width=width, height=height)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vl_service.embedded.model.decoder import Decoder, DecoderConfig
 from vl_service.embedded.model.eight_bits import unpacked
-from vl_service.embedded.model.generator import PART_MARKERS, Speaker
+from vl_service.embedded.model.generator import PART_MARKERS, Generator
 from vl_service.embedded.model.observation import Thresholds
 from vl_service.embedded.model.tokens import SPECIALS, Tokenizer, load_tokenizer
 from vl_service.embedded.vision.branch import Branch, Branches, start_of
@@ -37,7 +37,7 @@ def is_embedded(folder: Path) -> bool:
     return (folder / WORDS).is_file()
 
 
-def load_speaker(folder: Path) -> tuple[Speaker, str]:
+def load_generator(folder: Path) -> tuple[Generator, str]:
     """Tower and decoder in float32 on the CPU, and the revision: the tower's, and a hash of every file's content.
 
     Raises:
@@ -54,8 +54,8 @@ def load_speaker(folder: Path) -> tuple[Speaker, str]:
     tower = ImageNetTower()
     branches = _branches(folder / BRANCHES, tower.model, sizes.names)
     things = _things(folder / CONFIG, config, sizes.names, tokenizer)
-    speaker = Speaker(tower.model, branches, things, decoder, tokenizer, _thresholds(folder / CONFIG, config))
-    return speaker, f"lite2-{tower.revision}-{_content(folder)}"
+    generator = Generator(tower.model, branches, things, decoder, tokenizer, _thresholds(folder / CONFIG, config))
+    return generator, f"lite2-{tower.revision}-{_content(folder)}"
 
 
 def _damaged(file: Path, why: object) -> EmbeddedCheckpointError:

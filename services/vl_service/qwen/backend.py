@@ -10,13 +10,13 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from contracts.models import VLModelInfo
 from engine_store.store import EngineStore
 from vl_service.backend import Answer, Deadline, Description, Task
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 from vl_service.prompts.asking import messages
 from vl_service.prompts.polish import clean, in_language
 from vl_service.prompts.profiles import profiles
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
 from vl_service.qwen.engine_choice import choose_tower, situation_of
-from vl_service.qwen.vision import Seen, Sight, TorchSight
+from vl_service.qwen.vision import Seen, TorchVision, Vision
 from vl_service.settings import Settings
 
 
@@ -45,13 +45,13 @@ class _StopAtDeadline(StoppingCriteria):
         return cast(torch.BoolTensor, stop)
 
 
-class LanguageEngine:
+class QwenBackend:
     """Runs one checkpoint. Every answer re-reads its conversation, so no state of an earlier call can leak in."""
 
-    def __init__(self, checkpoint: Checkpoint, *, sampling: Sampling, sight: Sight) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, sampling: Sampling, vision: Vision) -> None:
         self._checkpoint = checkpoint
         self._sampling = sampling
-        self._sight = sight
+        self._vision = vision
         self._info = VLModelInfo(
             id=checkpoint.id, revision=checkpoint.revision, engine=f"transformers-{checkpoint.device.type}",
             dtype=str(checkpoint.dtype).removeprefix("torch."),
@@ -63,12 +63,12 @@ class LanguageEngine:
     def info(self) -> VLModelInfo:
         """Which model this is, and what sees for it now."""
         return self._info.model_copy(
-            update={"vision_engine": self._sight.engine, "vision_engine_reason": self._sight.reason})
+            update={"vision_engine": self._vision.engine, "vision_engine_reason": self._vision.reason})
 
     @torch.inference_mode()
-    def describe(self, picture: Picture | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
-        """See `engine.Engine.describe`. The picture goes through the vision tower once for all tasks."""
-        seen = None if picture is None else self._sight.see(picture)
+    def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
+        """See `backend.Backend.describe`. The picture goes through the vision tower once for all tasks."""
+        seen = None if picture is None else self._vision.see(picture)
         answers = []
         for task in tasks:
             deadline.check()
@@ -119,21 +119,21 @@ class LanguageEngine:
         return torch.tensor([ids], device=checkpoint.device)
 
 
-def load_language_model(settings: Settings) -> LanguageEngine:
+def load_qwen(settings: Settings) -> QwenBackend:
     """Load the checkpoint that `VL_MODEL` names. Raises `EngineRefused` where `VL_ENGINE` names what cannot run."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = load_checkpoint(settings)
-    return LanguageEngine(checkpoint, sampling=Sampling(greedy=settings.greedy), sight=_sight(checkpoint, settings))
+    return QwenBackend(checkpoint, sampling=Sampling(greedy=settings.greedy), vision=_vision(checkpoint, settings))
 
 
-def _sight(checkpoint: Checkpoint, settings: Settings) -> Sight:
+def _vision(checkpoint: Checkpoint, settings: Settings) -> Vision:
     store = EngineStore(settings.engine_store_dir.resolve())
     choice = choose_tower(settings.engine, store, situation_of(checkpoint.revision, checkpoint.device.type))
-    in_torch = TorchSight(checkpoint, image_tokens=settings.image_tokens, reason=choice.reason)
+    in_torch = TorchVision(checkpoint, image_tokens=settings.image_tokens, reason=choice.reason)
     if choice.target is None:
         return in_torch
     # What runs engines is installed where some are built.
-    from vl_service.qwen.vision_engines import EngineSight, opener
+    from vl_service.qwen.vision_engines import EngineVision, opener
 
-    return EngineSight(checkpoint, in_torch, choice, opener(store, checkpoint.device, settings.threads))
+    return EngineVision(checkpoint, in_torch, choice, opener(store, checkpoint.device, settings.threads))

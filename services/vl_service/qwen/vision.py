@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 from vl_service.qwen.checkpoint import Checkpoint, size_limits
 
 
@@ -18,7 +18,7 @@ class Seen:
     num_tokens: int
 
 
-class Sight(Protocol):
+class Vision(Protocol):
     """Computes the tower."""
 
     @property
@@ -31,10 +31,10 @@ class Sight(Protocol):
         """Why that, in words."""
         ...
 
-    def see(self, picture: Picture) -> Seen: ...
+    def see(self, picture: DecodedImage) -> Seen: ...
 
 
-class TorchSight:
+class TorchVision:
     """The tower as it was loaded."""
 
     def __init__(self, checkpoint: Checkpoint, *, image_tokens: int, reason: str = "") -> None:
@@ -43,10 +43,10 @@ class TorchSight:
         self._size = size_limits(checkpoint.image_processor, image_tokens)
         self.engine, self.reason = f"torch-{checkpoint.device.type}", reason
 
-    def see(self, picture: Picture) -> Seen:
+    def see(self, picture: DecodedImage) -> Seen:
         return self.encode(*self.patches(picture))
 
-    def patches(self, picture: Picture, *, share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    def patches(self, picture: DecodedImage, *, share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """The picture's patches [N, P] and its grid [1, 3], of `share` of the largest area at most."""
         longest = int(self._size["longest_edge"] * share)
         size = {"shortest_edge": min(self._size["shortest_edge"], longest), "longest_edge": longest}

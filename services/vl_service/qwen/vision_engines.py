@@ -12,10 +12,10 @@ from engine_store.manifest import EngineRefused
 from engine_store.store import EngineStore
 from engines.sessions import Session, SessionOptions, open_sessions
 from graphs.graph import dtype_of
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 from vl_service.qwen.checkpoint import Checkpoint
 from vl_service.qwen.engine_choice import TowerShape
-from vl_service.qwen.vision import Seen, TorchSight
+from vl_service.qwen.vision import Seen, TorchVision
 from vl_service.qwen.vision_graph import layout_of, on_host, slots_needed
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _SMALLER = 0.85  # of the area, until the picture fits
 Open = Callable[[EngineSet[TowerShape]], Session]
 
 
-class EngineSight:
+class EngineVision:
     """The smallest engine that holds a picture computes it.
 
     Where an engine is forced, pictures that none holds are made smaller; else torch computes them, and those of which
@@ -34,10 +34,10 @@ class EngineSight:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, torch_sight: TorchSight, choice: EngineChoice[TowerShape], open_engine: Open
+        self, checkpoint: Checkpoint, torch_vision: TorchVision, choice: EngineChoice[TowerShape], open_engine: Open
     ) -> None:
         """Raises `EngineRefused` if an engine is forced and the largest does not open."""
-        self._torch, self._choice, self._open_engine = torch_sight, choice, open_engine
+        self._torch, self._choice, self._open_engine = torch_vision, choice, open_engine
         self._checkpoint = checkpoint
         self._host = on_host(checkpoint.model.model.visual)
         self._sets = sorted(choice.sets, key=lambda found: found.shape.patches)
@@ -46,7 +46,7 @@ class EngineSight:
         if choice.forced:
             self._session(self._sets[-1])
 
-    def see(self, picture: Picture) -> Seen:
+    def see(self, picture: DecodedImage) -> Seen:
         """Raises `EngineRefused` where an engine is forced and does not run."""
         pixels, grid_thw = self._patches(picture)
         engine = self._engine_for(grid_thw)
@@ -61,7 +61,7 @@ class EngineSight:
             self._give_up(engine, str(error))
             return self._torch.encode(pixels, grid_thw)
 
-    def _patches(self, picture: Picture) -> tuple[torch.Tensor, torch.Tensor]:
+    def _patches(self, picture: DecodedImage) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, grid_thw = self._torch.patches(picture)
         share = 1.0
         while self._choice.forced and slots_needed(self._host, grid_thw) > self._sets[-1].shape.patches:

@@ -33,7 +33,7 @@ _TABLES = ("rotary_pos_emb", "pos_embed")
 _EMPTY = -1e4  # far below any score, and within float16
 
 
-class PictureTooLarge(ValueError):
+class ImageTooLarge(ValueError):
     """The picture has more patches than the graph has slots."""
 
 
@@ -77,11 +77,11 @@ def layout_of(tower: Any, grid_thw: torch.Tensor, slots: int, *, dtype: torch.dt
         dtype: of the graph; default the tower's.
 
     Raises:
-        PictureTooLarge: it does not fit.
+        ImageTooLarge: it does not fit.
     """
     place = _slots(tower, grid_thw)
     if int(place.max()) >= slots:
-        raise PictureTooLarge(f"a picture of {len(place)} patches needs {int(place.max()) + 1} slots, not {slots}")
+        raise ImageTooLarge(f"a picture of {len(place)} patches needs {int(place.max()) + 1} slots, not {slots}")
     dtype = dtype or tower.patch_embed.proj.weight.dtype
     occupied = torch.zeros(slots)
     occupied[place] = 1.0

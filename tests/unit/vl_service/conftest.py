@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from vl_service.embedded.backend import EmbeddedEngine, load_embedded
+from vl_service.embedded.backend import EmbeddedBackend, load_embedded
 from vl_service.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def embedded_engine() -> EmbeddedEngine:
+def embedded_backend() -> EmbeddedBackend:
     """The default engine with the weights that are shipped."""
     return load_embedded(Settings().models_dir / "vl", threads=0)
 

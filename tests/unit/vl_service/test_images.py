@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vl_service.images import KEPT_PIXELS, PictureRefusedError, decode_picture
+from vl_service.images import KEPT_PIXELS, ImageRefusedError, decode_image
 
 LIMIT = 40_000_000
 
@@ -28,15 +28,15 @@ def png_header_only(width: int, height: int) -> str:
     return base64.b64encode(data).decode()
 
 
-def refusal(image_base64: str, max_pixels: int = LIMIT) -> PictureRefusedError:
-    with pytest.raises(PictureRefusedError) as caught:
-        decode_picture(image_base64, max_pixels=max_pixels)
+def refusal(image_base64: str, max_pixels: int = LIMIT) -> ImageRefusedError:
+    with pytest.raises(ImageRefusedError) as caught:
+        decode_image(image_base64, max_pixels=max_pixels)
     return caught.value
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
 def test_the_three_formats_are_read_with_their_size_and_colour(image_format: str) -> None:
-    picture = decode_picture(encoded(Image.new("RGB", (40, 30), (200, 30, 30)), image_format), max_pixels=LIMIT)
+    picture = decode_image(encoded(Image.new("RGB", (40, 30), (200, 30, 30)), image_format), max_pixels=LIMIT)
     assert (picture.width, picture.height, picture.rgb.mode) == (40, 30, "RGB")
     assert np.allclose(np.asarray(picture.rgb)[15, 20], (200, 30, 30), atol=6)
 
@@ -78,24 +78,24 @@ def test_exif_orientation_is_applied() -> None:
     image.paste((255, 255, 255), (0, 0, 60, 10))  # white at the top
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise: the top becomes the right side
-    picture = decode_picture(encoded(image, "JPEG", exif=exif, quality=95), max_pixels=LIMIT)
+    picture = decode_image(encoded(image, "JPEG", exif=exif, quality=95), max_pixels=LIMIT)
     assert (picture.width, picture.height) == (30, 60)
     assert np.asarray(picture.rgb)[30, 27].mean() > 200
     assert np.asarray(picture.rgb)[30, 5].mean() < 60
 
 
 def test_transparency_shows_white() -> None:
-    picture = decode_picture(encoded(Image.new("RGBA", (32, 32), (255, 0, 0, 0))), max_pixels=LIMIT)
+    picture = decode_image(encoded(Image.new("RGBA", (32, 32), (255, 0, 0, 0))), max_pixels=LIMIT)
     assert np.asarray(picture.rgb).min() == 255
 
 
 def test_a_sixteen_bit_grey_picture_keeps_its_middle_grey() -> None:
     grey = Image.fromarray(np.full((32, 32), 32768, dtype=np.uint16))
-    picture = decode_picture(encoded(grey), max_pixels=LIMIT)
+    picture = decode_image(encoded(grey), max_pixels=LIMIT)
     assert abs(int(np.asarray(picture.rgb)[0, 0, 0]) - 128) <= 1
 
 
 def test_what_is_kept_is_bounded_and_the_sent_size_is_reported() -> None:
-    picture = decode_picture(encoded(Image.new("RGB", (4600, 3000), "blue"), "JPEG"), max_pixels=LIMIT)
+    picture = decode_image(encoded(Image.new("RGB", (4600, 3000), "blue"), "JPEG"), max_pixels=LIMIT)
     assert picture.rgb.width * picture.rgb.height <= KEPT_PIXELS
     assert (picture.width, picture.height) == (4600, 3000)

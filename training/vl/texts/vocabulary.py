@@ -11,7 +11,7 @@ from training.vl.texts.sight import Sight, Thing, record_of
 from training.vl.texts.truths import thing_of
 from vl_service.embedded.model.tokens import SPECIALS, pieces_of
 from vl_service.embedded.vision.colours import ColourShare, known_colours
-from vl_service.embedded.vision.facts import PictureFacts
+from vl_service.embedded.vision.facts import ImageFacts
 from vl_service.embedded.vision.kinds import rank_names, vocabulary, with_article
 from vl_service.embedded.vision.layout import Layout
 
@@ -49,9 +49,9 @@ def class_things() -> list[Thing]:
     return list(dict.fromkeys(found))
 
 
-def _random_facts(rng: random.Random) -> PictureFacts:
+def _random_facts(rng: random.Random) -> ImageFacts:
     colours = list(known_colours())
-    return PictureFacts(
+    return ImageFacts(
         width=320,
         height=320,
         palette=tuple(ColourShare(name=name, share=0.3) for name in rng.sample(colours, 3)),

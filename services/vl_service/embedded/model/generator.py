@@ -10,11 +10,11 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from vl_service.embedded.model.decoder import RECORD_ROOM, TEXT_ROOM, Cache, Decoder, ImageTokens
-from vl_service.embedded.model.observation import Glimpse, Look, Said, Spoken, Thresholds
+from vl_service.embedded.model.observation import Look, Observation, Said, Spoken, Thresholds
 from vl_service.embedded.model.record import read_record
 from vl_service.embedded.model.tokens import Tokenizer
 from vl_service.embedded.vision.branch import Branches
-from vl_service.embedded.vision.detections import Marks, Thing, marks_of
+from vl_service.embedded.vision.detections import Detections, Thing, detect
 from vl_service.embedded.vision.features import (
     Views,
     box_levels,
@@ -30,7 +30,7 @@ from vl_service.embedded.vision.features import (
     tower_probabilities,
 )
 from vl_service.embedded.vision.kinds import LIKELY, rank_names
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 from vl_service.prompts.profiles import Part
 
 TEMPERATURE = 0.7
@@ -45,7 +45,7 @@ LIVELY = ("<motion>", "<ambience>")  # parts of a prompt that may be drawn; what
 ASKED_AT_MOST = 60  # tokens of a question that are read, as in training
 
 
-class Speaker:
+class Generator:
     """A tower and its branches for drawings, a decoder and its words."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Speaker:
         self.tokenizer, self.thresholds = tokenizer, thresholds
         self._lively = {tokenizer.numbers[marker]: marker in LIVELY for marker in PART_MARKERS}
 
-    def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
+    def see(self, picture: DecodedImage, check: Callable[[], None], named: bool = True) -> Observation:
         """Look at a picture and settle its record, if need be without a name for the subject.
 
         `check` is called now and then and may raise.
@@ -66,7 +66,7 @@ class Speaker:
         return self.settle(self.look(picture, check), least, check)
 
     @torch.inference_mode()
-    def look(self, picture: Picture, check: Callable[[], None]) -> Look:
+    def look(self, picture: DecodedImage, check: Callable[[], None]) -> Look:
         """Let the tower look at every view, and the decoder read what it sees."""
         squares = views_of(to_square(picture.rgb))
         measured = [measure(square, width=picture.width, height=picture.height) for square in squares]
@@ -74,14 +74,15 @@ class Speaker:
         squares_B3HW = torch.stack([square_tensor(square) for square in squares])
         views = look(self.tower, self.branches, squares_B3HW,
                      torch.full((len(squares),), picture.width / picture.height))
-        marks = marks_of(views, squares[0], self.things)
+        detections = detect(views, squares[0], self.things)
         check()
         image = tokens_of(views, squares_B3HW, torch.tensor([slots for _, slots in measured]))
         hidden, cache = self.decoder.hidden(self.decoder.prefix(image), None)
-        return Look(hidden=hidden[:, -1], cache=cache, facts=measured[0][0], clarity=_clarity(views), marks=marks)
+        return Look(
+            hidden=hidden[:, -1], cache=cache, facts=measured[0][0], clarity=_clarity(views), detections=detections)
 
     @torch.inference_mode()
-    def settle(self, look: Look, thresholds: Thresholds, check: Callable[[], None]) -> Glimpse:
+    def settle(self, look: Look, thresholds: Thresholds, check: Callable[[], None]) -> Observation:
         """The likeliest record, except that what is not probable enough is said with less sureness, or not at all.
 
         Of what is drawn the branches say how many and in which colour, and what it is called. A name that is not said
@@ -100,19 +101,19 @@ class Speaker:
                 spoken = named
         unsure = spoken.tokens[0] == numbers["<unsure>"]
         guess = None
-        if unsure and named is not None and look.marks is not None and look.clarity >= thresholds.guess:
-            guess = self._glimpse(look, named)
+        if unsure and named is not None and look.detections is not None and look.clarity >= thresholds.guess:
+            guess = self._observation(look, named)
         if unsure and (kind := self._kind(look, spoken, guess, thresholds)) is not None:
             forced = [numbers["<unsure>"], numbers["<kind>"], *self.tokenizer.encode(kind), numbers["<count>"]]
-            sureness = spoken.kind if look.marks is None else look.marks.probability
+            sureness = spoken.kind if look.detections is None else look.detections.probability
             spoken = replace(self._record(_one(look) if kind == UNKNOWN else look, forced, check), kind=sureness)
-        glimpse = self._glimpse(look, spoken)
+        observation = self._observation(look, spoken)
         if guess is None or named is None:
-            return glimpse
+            return observation
         if guess.record.count == 1:
-            return replace(glimpse, guesses=(guess,))
+            return replace(observation, guesses=(guess,))
         as_one = self._record(_one(look), self._called(named), check)  # the decoder may not know the plural
-        return replace(glimpse, guesses=(guess, self._glimpse(look, as_one)))
+        return replace(observation, guesses=(guess, self._observation(look, as_one)))
 
     def _named(
         self, look: Look, likeliest: Spoken, thresholds: Thresholds, check: Callable[[], None]
@@ -122,12 +123,12 @@ class Speaker:
         None if they have none, or are not even sure enough of it to guess. The decoder knows by heart what was kept
         back from them.
         """
-        if look.marks is None:
+        if look.detections is None:
             return likeliest
-        if not look.marks.name or look.clarity < min(thresholds.drawn, thresholds.guess):
+        if not look.detections.name or look.clarity < min(thresholds.drawn, thresholds.guess):
             return None
         numbers = self.tokenizer.numbers
-        forced = [numbers["<likely>"], *self.tokenizer.encode(look.marks.name), numbers["<kind>"]]
+        forced = [numbers["<likely>"], *self.tokenizer.encode(look.detections.name), numbers["<kind>"]]
         if likeliest.tokens[0] != numbers["<unsure>"] and self._called(likeliest)[1:] == forced[1:]:
             return likeliest
         return replace(self._record(look, forced, check), name=look.clarity)
@@ -137,27 +138,27 @@ class Speaker:
         kind = self.tokenizer.numbers["<kind>"]
         return [*takewhile(lambda token: token != kind, spoken.tokens), kind]
 
-    def _glimpse(self, look: Look, spoken: Spoken) -> Glimpse:
+    def _observation(self, look: Look, spoken: Spoken) -> Observation:
         pieces = [self.tokenizer.pieces[token] for token in spoken.tokens]
         record = read_record(pieces, spoken.kind if pieces[0] == "<unsure>" else spoken.name)
-        if look.marks is not None:
-            record = replace(record, count=look.marks.count)
-        return Glimpse(record=record, facts=look.facts, cache=spoken.cache)
+        if look.detections is not None:
+            record = replace(record, count=look.detections.count)
+        return Observation(record=record, facts=look.facts, cache=spoken.cache)
 
-    def _kind(self, look: Look, spoken: Spoken, guess: Glimpse | None, thresholds: Thresholds) -> str | None:
+    def _kind(self, look: Look, spoken: Spoken, guess: Observation | None, thresholds: Thresholds) -> str | None:
         """The kind to say in place of the decoder's own, if any: where the guess is of another, neither is known."""
-        if look.marks is None:
+        if look.detections is None:
             return UNKNOWN if spoken.kind < thresholds.kind else None
-        kind = look.marks.kind if look.marks.probability >= thresholds.drawn_kind else UNKNOWN
+        kind = look.detections.kind if look.detections.probability >= thresholds.drawn_kind else UNKNOWN
         return UNKNOWN if guess is not None and guess.record.kind != kind else kind
 
-    def _known(self, marks: Marks | None) -> dict[int, list[int]]:
+    def _known(self, detections: Detections | None) -> dict[int, list[int]]:
         """What follows a marker of the record, the next marker included, as the branch knows it."""
-        if marks is None:
+        if detections is None:
             return {}
         count, colour, place = (self.tokenizer.numbers[name] for name in ("<count>", "<colour>", "<place>"))
-        return {count: [*self.tokenizer.encode(str(marks.count)), colour],
-                colour: [*self.tokenizer.encode(marks.colour), place]}
+        return {count: [*self.tokenizer.encode(str(detections.count)), colour],
+                colour: [*self.tokenizer.encode(detections.colour), place]}
 
     def _record(self, look: Look, forced: list[int], check: Callable[[], None]) -> Spoken:
         """The likeliest record that begins with the forced tokens and says what the branch knows.
@@ -167,7 +168,7 @@ class Speaker:
         numbers = self.tokenizer.numbers
         markers = {numbers[name]: name for name in ("<kind>", "<count>", "<place>", "<end>")}
         hidden, cache = look.hidden, look.cache
-        known, due, tokens = self._known(look.marks), list(forced), list[int]()
+        known, due, tokens = self._known(look.detections), list(forced), list[int]()
         marker, certain = "", {"": 1.0, "<kind>": 1.0}
         while len(tokens) < RECORD_ROOM and marker != "<end>":
             check()
@@ -196,7 +197,7 @@ class Speaker:
     @torch.inference_mode()
     def say(
         self,
-        glimpse: Glimpse,
+        observation: Observation,
         header: Sequence[str],
         asked: str,
         at_most: int,
@@ -213,7 +214,7 @@ class Speaker:
         if asked:
             given += [*self.tokenizer.encode(asked)[:ASKED_AT_MOST], numbers["<answer>"]]
         generator = None if seed is None else torch.Generator().manual_seed(seed % 2**63)
-        hidden, cache = self._feed(given, RECORD_ROOM, glimpse.cache)
+        hidden, cache = self._feed(given, RECORD_ROOM, observation.cache)
         tokens: list[int] = []
         lively, least = True, 1.0
         for place in range(RECORD_ROOM + len(given), RECORD_ROOM + min(TEXT_ROOM, len(given) + at_most)):
@@ -256,7 +257,7 @@ def tokens_of(views: Views, squares_B3HW: Tensor, slots_BS: Tensor) -> ImageToke
 
 def _one(look: Look) -> Look:
     """The same with one thing: training tells of several only where at least their kind is known."""
-    return look if look.marks is None else replace(look, marks=replace(look.marks, count=1))
+    return look if look.detections is None else replace(look, detections=replace(look.detections, count=1))
 
 
 def _clarity(views: Views) -> float:

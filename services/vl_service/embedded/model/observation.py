@@ -6,8 +6,8 @@ from torch import Tensor
 
 from vl_service.embedded.model.decoder import Cache
 from vl_service.embedded.model.record import Record
-from vl_service.embedded.vision.detections import Marks
-from vl_service.embedded.vision.facts import PictureFacts
+from vl_service.embedded.vision.detections import Detections
+from vl_service.embedded.vision.facts import ImageFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,24 +36,24 @@ class Look:
     hidden: Tensor
     """`[views, width]`, the last states."""
     cache: Cache
-    facts: PictureFacts
+    facts: ImageFacts
     clarity: float
     """How sure the branch is of what is drawn.
 
     Of a photograph 1 if the tower is as sure as it was in training where there was a name, else 0.
     """
-    marks: Marks | None
+    detections: Detections | None
     """What the branch knows of what is drawn, None where nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glimpse:
+class Observation:
     """One picture, looked at: its record, its measured facts, and the cache that every text goes on from."""
 
     record: Record
-    facts: PictureFacts
+    facts: ImageFacts
     cache: Cache
-    guesses: tuple["Glimpse", ...] = ()
+    guesses: tuple["Observation", ...] = ()
     """The same picture with a name that may be guessed, where the record has none; of several things also as one."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vl_service.embedded.vision.facts import PictureFacts
+from vl_service.embedded.vision.facts import ImageFacts
 
 Sureness = Literal["sure", "likely", "unsure"]
 _MARKERS = ("<kind>", "<count>", "<colour>", "<place>", "<size>", "<setting>", "<end>")
@@ -61,7 +61,7 @@ def read_record(pieces: Sequence[str], confidence: float) -> Record:
     )
 
 
-def facts_as_text(record: Record, facts: PictureFacts, guess: str) -> dict[str, str]:
+def facts_as_text(record: Record, facts: ImageFacts, guess: str) -> dict[str, str]:
     """Record, guessed name and measurements in short strings for `DescribeResponse.facts`."""
     layout = facts.layout
     return {

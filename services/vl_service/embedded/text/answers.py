@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from contracts.describe import Language
-from vl_service.embedded.model.generator import PART_MARKERS, Speaker
-from vl_service.embedded.model.observation import Glimpse, Said
+from vl_service.embedded.model.generator import PART_MARKERS, Generator
+from vl_service.embedded.model.observation import Observation, Said
 from vl_service.embedded.model.record import Record
 from vl_service.embedded.text.measured import with_measured_colours
 from vl_service.embedded.text.naming import definite
@@ -40,19 +40,19 @@ _NUMBER = re.compile("^(?:two|three|four) ")
 _HAN = re.compile(r"[一-鿿]")
 
 
-class Teller:
-    """Tells of one glimpse. `check` is called at every token and may raise."""
+class Answers:
+    """Tells of one observation. `check` is called at every token and may raise."""
 
-    def __init__(self, speaker: Speaker, glimpse: Glimpse, check: Callable[[], None]) -> None:
-        self._speaker, self._glimpse, self._check = speaker, glimpse, check
+    def __init__(self, generator: Generator, observation: Observation, check: Callable[[], None]) -> None:
+        self._generator, self._observation, self._check = generator, observation, check
         self._phrases: dict[Language, str] = {}
-        guesses = (Teller(speaker, guess, check) for guess in glimpse.guesses)
+        guesses = (Answers(generator, guess, check) for guess in observation.guesses)
         self._guessing = next((guess for guess in guesses if guess.keeps_name()), None)
 
     @property
     def record(self) -> Record:
         """What every text goes on from."""
-        return self._glimpse.record
+        return self._observation.record
 
     @property
     def guess(self) -> Record | None:
@@ -73,14 +73,14 @@ class Teller:
         header = ["<question>", f"<{language}>"]
         reading = read_question(question, language, self._words(question), _places(self.record))
         if reading.way == "measured":
-            there = colour_there(reading.part, self._glimpse.facts, self.record, language)
+            there = colour_there(reading.part, self._observation.facts, self.record, language)
             return there or CANNOT_TELL[language]
         if reading.way == "cannot tell":
             return CANNOT_TELL[language]
         if not self.record.kind and reading.plain == HOW_MANY[language] and self.record.count in _COUNTED[language]:
             return _COUNTED[language][self.record.count]
-        said = self._speaker.say(self._glimpse, header, reading.plain or question, at_most, None, self._check)
-        text = self._measured(self._speaker.tokenizer.decode(said.tokens), language)
+        said = self._generator.say(self._observation, header, reading.plain or question, at_most, None, self._check)
+        text = self._measured(self._generator.tokenizer.decode(said.tokens), language)
         phrase = self.phrase(language)
         nouns = "|".join(re.escape(_noun(said, language)) for said in (phrase, self._guessed(language)) if said)
         denies = f"(?:I do not see|我没有看到) ?(?:an? )?(?:{nouns})"
@@ -100,7 +100,7 @@ class Teller:
         header = [f"<prompt:{profile.name}>", f"<{language}>"]
         found: dict[Part, str] = {}
         for chance in (seed, *_others(seed), None):
-            said = self._speaker.say(self._glimpse, header, "", at_most, chance, self._check)
+            said = self._generator.say(self._observation, header, "", at_most, chance, self._check)
             found = {part: self._measured(text, language) for part, text in self._split(said).items()}
             text = "\n".join(found.values())
             if said.ended and set(found) >= set(profile.parts) and _whole(text, language):
@@ -111,7 +111,8 @@ class Teller:
         """The subject with its article or measure word: "a tabby cat", "一只虎斑猫"; empty where it has no name."""
         if language not in self._phrases:
             header = ["<prompt:embedded>", f"<{language}>"]
-            said = self._speaker.say(self._glimpse, header, "", _PHRASE_TOKENS, None, self._check, until="<motion>")
+            said = self._generator.say(
+                self._observation, header, "", _PHRASE_TOKENS, None, self._check, until="<motion>")
             match = _PHRASE[language].match(self._split(said).get("photo", ""))
             self._phrases[language] = match.group(1) if match and self.record.kind else ""
         return self._phrases[language]
@@ -151,8 +152,8 @@ class Teller:
         """The first text of a good form; a later seed is tried where one is not."""
         text = ""
         for seed in seeds:
-            said = self._speaker.say(self._glimpse, header, asked, at_most, seed, self._check)
-            text = self._measured(self._speaker.tokenizer.decode(said.tokens), language)
+            said = self._generator.say(self._observation, header, asked, at_most, seed, self._check)
+            text = self._measured(self._generator.tokenizer.decode(said.tokens), language)
             if fits(text, language):
                 break
         return text
@@ -160,10 +161,10 @@ class Teller:
     def _measured(self, text: str, language: Language) -> str:
         for lost, whole in _MENDED.items():
             text = text.replace(lost, whole)
-        return with_measured_colours(text, self._glimpse.facts, language)
+        return with_measured_colours(text, self._observation.facts, language)
 
     def _split(self, said: Said) -> dict[Part, str]:
-        tokenizer = self._speaker.tokenizer
+        tokenizer = self._generator.tokenizer
         markers: dict[int, Part] = {tokenizer.numbers[marker]: part for marker, part in PART_MARKERS.items()}
         found: dict[Part, list[int]] = {}
         part: Part | None = None

@@ -5,12 +5,12 @@ from functools import cache
 
 from contracts.describe import Language
 from vl_service.embedded.vision.colours import colour_name, known_colours
-from vl_service.embedded.vision.facts import PictureFacts
+from vl_service.embedded.vision.facts import ImageFacts
 
 GREY = 0.03  # mean chroma under which there is no colour to speak of, as in training
 
 
-def with_measured_colours(text: str, facts: PictureFacts, language: Language) -> str:
+def with_measured_colours(text: str, facts: ImageFacts, language: Language) -> str:
     """The text with each list of two or more colours replaced by as many of the picture's main colours.
 
     A picture without colour is "black and white", whatever its greys.
@@ -26,7 +26,7 @@ def with_measured_colours(text: str, facts: PictureFacts, language: Language) ->
     return _lists(language).sub(measured, text)
 
 
-def main_colours(facts: PictureFacts) -> list[str]:
+def main_colours(facts: ImageFacts) -> list[str]:
     """Names of the main colours, one of a family: "dark blue and blue" says little more than the larger of the two."""
     families: dict[str, str] = {}
     for colour in facts.palette:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from contracts.describe import Language
 from vl_service.backend import Task
-from vl_service.embedded.text.answers import Teller
+from vl_service.embedded.text.answers import Answers
 from vl_service.embedded.text.moods import mood_sentence
 from vl_service.embedded.text.motions import Motion, motion_names, read_request, speed_asked
 from vl_service.embedded.text.naming import definite
-from vl_service.embedded.text.user_words import Wish, read_wish
+from vl_service.embedded.text.user_words import UserWords, read_user_words
 from vl_service.prompts.profiles import Part
 
 SUITS_ANYTHING = ("zoom_in", "zoom_out", "pan_left", "pan_right")
@@ -33,8 +33,8 @@ class Draft:
     """One prompt in the making. `told` holds the decoder's parts; without a picture there is nobody to tell."""
 
     task: Task
-    wish: Wish
-    teller: Teller | None
+    user_words: UserWords
+    answers: Answers | None
     told: dict[Part, str]
 
     @property
@@ -50,21 +50,21 @@ class Draft:
     @property
     def it(self) -> str:
         """The subject, as a thing already named."""
-        phrase = "" if self.teller is None else self.teller.phrase(self.language)
+        phrase = "" if self.answers is None else self.answers.phrase(self.language)
         several = self.language == "en" and _SEVERAL.match(phrase)  # the motions' sentences have their verb for one
         return f"each of {definite(phrase, 'en')}" if several else definite(phrase, self.language)
 
 
-def write_prompt(teller: Teller | None, task: Task) -> str:
+def write_prompt(answers: Answers | None, task: Task) -> str:
     """The prompt in the task's language and profile.
 
     Quoted parts of the user's words are kept to the letter. A motion that the user asks for is the only one in the
     prompt; one is chosen only where none was asked for.
     """
     told: dict[Part, str] = {}
-    if teller is not None:
-        told = teller.parts(task.profile, task.language, task.max_new_tokens, task.seed)
-    draft = Draft(task=task, wish=read_wish(task), teller=teller, told=told)
+    if answers is not None:
+        told = answers.parts(task.profile, task.language, task.max_new_tokens, task.seed)
+    draft = Draft(task=task, user_words=read_user_words(task), answers=answers, told=told)
     parts = [_WRITERS[part](draft) for part in task.profile.parts]
     return draft.joiner.join(part for part in parts if part)
 
@@ -72,59 +72,59 @@ def write_prompt(teller: Teller | None, task: Task) -> str:
 def _subject(part: Part) -> Callable[[Draft], str]:
     """What is there, left out where the user's words set the scene themselves."""
     def write(draft: Draft) -> str:
-        return "" if draft.wish.words and not _helps(draft) else draft.told.get(part, "")
+        return "" if draft.user_words.words and not _helps(draft) else draft.told.get(part, "")
     return write
 
 
 def _helps(draft: Draft) -> bool:
     """Whether the user's words do not stand without the name of the subject."""
-    words, teller = draft.wish.words, draft.teller
-    if teller is None or not teller.record.name or _mentions(teller, words):
+    words, answers = draft.user_words.words, draft.answers
+    if answers is None or not answers.record.name or _mentions(answers, words):
         return False
     short = len(words.split()) <= 5 and not re.search(r"[一-鿿]{6}", words)
     return short or bool(_POINTS_BACK.search(words.lower()))
 
 
-def _mentions(teller: Teller, words: str) -> bool:
-    last = teller.record.name.split()[-1].lower()
+def _mentions(answers: Answers, words: str) -> bool:
+    last = answers.record.name.split()[-1].lower()
     if re.search(rf"\b{re.escape(last)}s?\b", words.lower()):
         return True
     if not _HAN.search(words):
         return False
-    noun = definite(teller.phrase("zh"), "zh")
+    noun = definite(answers.phrase("zh"), "zh")
     return noun in words or noun[-1] in words
 
 
 def _motion(draft: Draft) -> str:
     """The user's words, the motions asked for in the trained words, else what the decoder lets the subject do."""
-    wish = draft.wish
-    motions = wish.motions
-    if wish.leaves_motion_open and draft.task.profile.invents_camera:
+    user_words = draft.user_words
+    motions = user_words.motions
+    if user_words.leaves_motion_open and draft.task.profile.invents_camera:
         motions = (_chosen(draft),)
     said = [_sentence(motion, draft) for motion in motions if not _said_already(motion, draft)]
-    if not (wish.words or said):
+    if not (user_words.words or said):
         return draft.told.get("motion") or _STIRS[draft.language]
-    if not (wish.asks_motion or motions):
+    if not (user_words.asks_motion or motions):
         # a profile that never invents a camera still wants something to move in words that only set the scene
         said.append(draft.told.get("motion") or _STIRS[draft.language])
-    return draft.joiner.join([part for part in (wish.words, *said) if part])
+    return draft.joiner.join([part for part in (user_words.words, *said) if part])
 
 
 def _said_already(motion: Motion, draft: Draft) -> bool:
     """Whether the user's words hold the motion's own sentence, in either language."""
-    it, own = _it_of(motion, draft), draft.wish.words.lower()
+    it, own = _it_of(motion, draft), draft.user_words.words.lower()
     languages: tuple[Language, ...] = ("en", "zh")
     return any(motion.sentence(language, it).rstrip(".。").lower() in own for language in languages)
 
 
 def _chosen(draft: Draft) -> Motion:
     """The motion that the decoder tells, where the video checkpoint knows it and nobody ruled it out."""
-    refused, wish = draft.wish.request.refused, draft.wish
+    refused, user_words = draft.user_words.request.refused, draft.user_words
     told = [motion for motion in read_request(draft.told.get("motion", "")).motions if motion.name not in refused]
     order = random.Random(draft.task.seed).sample(SUITS_ANYTHING, len(SUITS_ANYTHING))
     names = [name for name in (*order, *motion_names()) if name not in refused]
     motion = told[0] if told else Motion(name=names[0], speed="slow")
-    speed = speed_asked(f"{draft.task.user_prompt or ''} {wish.instruction}")
+    speed = speed_asked(f"{draft.task.user_prompt or ''} {user_words.instruction}")
     return motion if speed == "normal" else Motion(name=motion.name, speed=speed)
 
 
@@ -138,7 +138,7 @@ def _it_of(motion: Motion, draft: Draft) -> str:
 
 def _ambience(draft: Draft) -> str:
     """Secondary motion; none where the user wants stillness."""
-    return "" if draft.wish.wants_stillness else draft.told.get("ambience", "")
+    return "" if draft.user_words.wants_stillness else draft.told.get("ambience", "")
 
 
 def _setting(draft: Draft) -> str:
@@ -147,14 +147,14 @@ def _setting(draft: Draft) -> str:
 
 def _light(draft: Draft) -> str:
     """The mood that was asked for, else the light as told, unless the user's words speak of it."""
-    if mood := mood_sentence(draft.wish.instruction, draft.language):
+    if mood := mood_sentence(draft.user_words.instruction, draft.language):
         return mood
-    return "" if _SPEAKS_OF_LIGHT.search(draft.wish.words.lower()) else draft.told.get("light", "")
+    return "" if _SPEAKS_OF_LIGHT.search(draft.user_words.words.lower()) else draft.told.get("light", "")
 
 
 def _camera(draft: Draft) -> str:
-    spoken = _SPEAKS_OF_CAMERA.search(draft.wish.words.lower()) is not None
-    if spoken or any(motion.kind == "camera" for motion in draft.wish.motions):
+    spoken = _SPEAKS_OF_CAMERA.search(draft.user_words.words.lower()) is not None
+    if spoken or any(motion.kind == "camera" for motion in draft.user_words.motions):
         return ""
     return draft.told.get("camera") or ("镜头固定。" if draft.language == "zh" else "The camera stays fixed.")
 

@@ -4,7 +4,7 @@ from contracts.describe import Language
 from vl_service.embedded.model.record import Record
 from vl_service.embedded.text.measured import listed
 from vl_service.embedded.vision.colours import ColourShare, colour_name
-from vl_service.embedded.vision.facts import PictureFacts
+from vl_service.embedded.vision.facts import ImageFacts
 
 MOSTLY = 0.6  # the share that a region's first colour, or its first two, must have to be said of it
 _WORDS: dict[str, dict[Language, str]] = {
@@ -24,7 +24,7 @@ _WORDS: dict[str, dict[Language, str]] = {
 }
 
 
-def colour_there(part: str, facts: PictureFacts, record: Record, language: Language) -> str | None:
+def colour_there(part: str, facts: ImageFacts, record: Record, language: Language) -> str | None:
     """A sentence on the colour of a region, the background or the ground; `None` where nothing was measured of it.
 
     Where the subject may fill what is asked for, its own colour would be told as that of something else.
@@ -38,7 +38,7 @@ def colour_there(part: str, facts: PictureFacts, record: Record, language: Langu
     return _sentence(part, facts, language)
 
 
-def _sentence(region: str, facts: PictureFacts, language: Language) -> str | None:
+def _sentence(region: str, facts: ImageFacts, language: Language) -> str | None:
     colours = facts.regions.get(region)
     if not colours:
         return None

@@ -8,7 +8,7 @@ from vl_service.embedded.text.motions import Motion, Request, read_request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class UserWords:
     """What the user asked of a prompt."""
 
     words: str
@@ -34,8 +34,8 @@ class Wish:
         return any(motion.name == "hold_still" for motion in self.motions)
 
 
-def read_wish(task: Task) -> Wish:
-    """The wish in a prompt task's `user_prompt` and `instruction`."""
+def read_user_words(task: Task) -> UserWords:
+    """The user_words in a prompt task's `user_prompt` and `instruction`."""
     words = " ".join((task.user_prompt or "").split())
     instruction = task.instruction or ""
     request = read_request(words)
@@ -48,7 +48,7 @@ def read_wish(task: Task) -> Wish:
         motions = tuple(motion for motion in motions if motion.kind != "object")
     elif not motions and asked.refused:
         motions = (Motion(name="hold_still"),)  # every motion named was ruled out
-    return Wish(
+    return UserWords(
         words="" if not words or request.only_motion else _as_sentence(words), request=asked, motions=motions,
         instruction=instruction,
     )

@@ -26,7 +26,7 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
+class Detections:
     """Of what is drawn; words are English and plain."""
 
     name: str
@@ -38,7 +38,7 @@ class Marks:
     colour: str
 
 
-def marks_of(views: Views, square: Image.Image, things: Sequence[Thing]) -> Marks | None:
+def detect(views: Views, square: Image.Image, things: Sequence[Thing]) -> Detections | None:
     """Of one picture, the square itself first among its views; None where nothing seems drawn, or it is a photograph.
 
     `things` are those that the branches tell apart, in their order.
@@ -53,7 +53,7 @@ def marks_of(views: Views, square: Image.Image, things: Sequence[Thing]) -> Mark
     count = min(MOST, max(1, round(float(views.number_B.mean()))))
     name = things[int(named_N.argmax())].name
     colour = colour_under(square, views.covered_BHW[0])
-    return Marks(name=name, kind=kind, probability=of_kind[kind], count=count, colour=colour)
+    return Detections(name=name, kind=kind, probability=of_kind[kind], count=count, colour=colour)
 
 
 def colour_under(square: Image.Image, covered_HW: Tensor) -> str:

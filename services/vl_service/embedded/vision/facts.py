@@ -14,7 +14,7 @@ WORKING_SIDE = 256  # pixels of the longer side that everything but the size is 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureFacts:
+class ImageFacts:
     """What can be measured. Shares, brightness and positions are in 0..1, positions from the top left."""
 
     width: int
@@ -35,14 +35,14 @@ class PictureFacts:
     """Main colours of the parts of `regions.py`; one without an entry is not there, or was not measured."""
 
 
-def measure_facts(picture: Image.Image, *, width: int, height: int) -> PictureFacts:
+def measure_facts(picture: Image.Image, *, width: int, height: int) -> ImageFacts:
     """Measure an RGB picture; `width` and `height` are those of the original."""
     lab_HW3 = lab_from_rgb(_small(picture))
     lightness: FloatArray = lab_HW3[..., 0] / np.float32(100)
     low, high = np.percentile(lightness, [5, 95])
     chroma = np.hypot(lab_HW3[..., 1], lab_HW3[..., 2])
     layout = measure_layout(lab_HW3)
-    return PictureFacts(
+    return ImageFacts(
         width=width, height=height,
         palette=palette_of(lab_HW3.reshape(-1, 3)[::3]),
         brightness=float(lightness.mean()),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vl_service.embedded.vision.branch import Branches, own_features, shared
 from vl_service.embedded.vision.colours import known_colours, lab_from_rgb, nearest_names
-from vl_service.embedded.vision.facts import PictureFacts, measure_facts
+from vl_service.embedded.vision.facts import ImageFacts, measure_facts
 from vl_service.embedded.vision.kinds import SURE
 
 SQUARE = 320
@@ -157,14 +157,14 @@ def thumbnails(squares_B3HW: Tensor) -> Tensor:
     return small.round().clamp(0, 255).to(torch.uint8)
 
 
-def measure(square: Image.Image, *, width: int, height: int) -> tuple[PictureFacts, list[int]]:
+def measure(square: Image.Image, *, width: int, height: int) -> tuple[ImageFacts, list[int]]:
     """Measured facts, and the same as `SLOTS` whole numbers under `LEVELS` (the last three, of the box, are zero)."""
     small = square.resize((MEASURED_SIDE, MEASURED_SIDE), Image.Resampling.BOX)
     facts = measure_facts(small, width=width, height=height)
     return facts, _slots(facts, small)
 
 
-def _slots(facts: PictureFacts, small: Image.Image) -> list[int]:
+def _slots(facts: ImageFacts, small: Image.Image) -> list[int]:
     order = {name: number for number, name in enumerate(known_colours())}
     palette = [(order[colour.name], colour.share) for colour in facts.palette]
     palette += [(_NONE, 0.0)] * (4 - len(palette))

@@ -1,4 +1,4 @@
-"""A speaker that says of a picture what the decoder is taught to say: the training's own texts.
+"""A generator that says of a picture what the decoder is taught to say: the training's own texts.
 
 It stands for a decoder that has learnt everything, so that what is made of its words can be held to laws.
 """
@@ -17,15 +17,15 @@ from training.vl.texts.rows import text_tokens
 from training.vl.texts.sight import Sight, Thing, record_of
 from training.vl.texts.truths import _named
 from vl_service.embedded.model.decoder import Decoder, DecoderConfig
-from vl_service.embedded.model.generator import PART_MARKERS, Speaker
-from vl_service.embedded.model.observation import Glimpse, Said, Thresholds
+from vl_service.embedded.model.generator import PART_MARKERS, Generator
+from vl_service.embedded.model.observation import Observation, Said, Thresholds
 from vl_service.embedded.model.record import Sureness, read_record
 from vl_service.embedded.model.tokens import Tokenizer, make_tokenizer, pieces_of
 from vl_service.embedded.vision.branch import Branch, Branches
 from vl_service.embedded.vision.facts import measure_facts
 from vl_service.embedded.vision.kinds import rank_names
 from vl_service.embedded.vision.tower import ImageNetTower
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 from vl_service.prompts.profiles import profiles
 
 MARKER_OF = {part: marker for marker, part in PART_MARKERS.items()}
@@ -79,7 +79,7 @@ def words_of(sights: Sequence[Sight]) -> Tokenizer:
     return make_tokenizer(sorted({piece for text in (*texts, *answers) for piece in pieces_of(text)}))
 
 
-class TaughtSpeaker(Speaker):
+class TaughtGenerator(Generator):
     """Says of any picture what is true of one sight."""
 
     def __init__(self, sight: Sight, tokenizer: Tokenizer) -> None:
@@ -89,15 +89,15 @@ class TaughtSpeaker(Speaker):
         super().__init__(nn.Identity(), branches, (), decoder, tokenizer, thresholds)
         self._sight = sight
 
-    def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
+    def see(self, picture: DecodedImage, check: Callable[[], None], named: bool = True) -> Observation:
         """The record of the sight; unnamed it is unsure."""
         check()
         if not named:
             self._sight = replace(self._sight, sureness="unsure")
-        return Glimpse(record=read_record(record_of(self._sight), 0.9), facts=self._sight.facts, cache=[])
+        return Observation(record=read_record(record_of(self._sight), 0.9), facts=self._sight.facts, cache=[])
 
     def say(
-        self, glimpse: Glimpse, header: Sequence[str], asked: str, at_most: int, seed: int | None,
+        self, observation: Observation, header: Sequence[str], asked: str, at_most: int, seed: int | None,
         check: Callable[[], None], until: str = "<eos>",
     ) -> Said:
         """The text of the header; a seed draws one of many wordings."""
@@ -110,7 +110,7 @@ class TaughtSpeaker(Speaker):
 
 
 @cache
-def taught() -> dict[str, TaughtSpeaker]:
+def taught() -> dict[str, TaughtGenerator]:
     """A few very different pictures."""
     tabby, espresso, ship, lighthouse, candle, beach = (
         thing_of_class(number) for number in (281, 967, 510, 437, 470, 978))
@@ -125,6 +125,6 @@ def taught() -> dict[str, TaughtSpeaker]:
         "grey": sight_of(tabby, plain(colour=(90, 90, 90)), sureness="likely"),
     }
     tokenizer = words_of(list(sights.values()))
-    return {name: TaughtSpeaker(sight, tokenizer) for name, sight in sights.items()}
+    return {name: TaughtGenerator(sight, tokenizer) for name, sight in sights.items()}
 
 

@@ -8,92 +8,92 @@ import pytest
 
 from contracts.describe import Language
 from tests.unit.vl_service.embedded.answering import Answering
-from tests.unit.vl_service.embedded.taught import TaughtSpeaker, taught
+from tests.unit.vl_service.embedded.taught import TaughtGenerator, taught
 from tests.unit.vl_service.scenes import plain, prompt_task
 from vl_service.backend import Deadline
-from vl_service.embedded.backend import EmbeddedEngine
-from vl_service.embedded.model.observation import Glimpse, Said
-from vl_service.embedded.text.answers import TRIES, Teller, circles
+from vl_service.embedded.backend import EmbeddedBackend
+from vl_service.embedded.model.observation import Observation, Said
+from vl_service.embedded.text.answers import TRIES, Answers, circles
 from vl_service.embedded.text.naming import definite
 from vl_service.embedded.text.subject_words import says
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 from vl_service.prompts.profiles import profile_named
 
-PICTURE = Picture(rgb=plain(), width=192, height=128)
+PICTURE = DecodedImage(rgb=plain(), width=192, height=128)
 
 
-class Stumbling(TaughtSpeaker):
+class Stumbling(TaughtGenerator):
     """Says something of bad form so many times, and then what it was taught."""
 
-    def __init__(self, whole: TaughtSpeaker, bad: str, times: int, ended: bool = True) -> None:
+    def __init__(self, whole: TaughtGenerator, bad: str, times: int, ended: bool = True) -> None:
         super().__init__(whole._sight, whole.tokenizer)
         self.bad, self.times, self.cut_short, self.seeds = bad, times, not ended, list[int | None]()
 
     def say(
-        self, glimpse: Glimpse, header: Sequence[str], asked: str, at_most: int, seed: int | None,
+        self, observation: Observation, header: Sequence[str], asked: str, at_most: int, seed: int | None,
         check: Callable[[], None], until: str = "<eos>",
     ) -> Said:
         self.seeds.append(seed)
         if len(self.seeds) <= self.times:
             return Said(tokens=tuple(self.tokenizer.encode(self.bad)), ended=not self.cut_short, least=1.0)
-        return super().say(glimpse, header, asked, at_most, seed, check, until)
+        return super().say(observation, header, asked, at_most, seed, check, until)
 
 
-def told(speaker: TaughtSpeaker) -> Teller:
-    return Teller(speaker, speaker.see(PICTURE, lambda: None), lambda: None)
+def told(generator: TaughtGenerator) -> Answers:
+    return Answers(generator, generator.see(PICTURE, lambda: None), lambda: None)
 
 
-class Renaming(TaughtSpeaker):
+class Renaming(TaughtGenerator):
     """Its record says one thing, its texts another, until it is asked to look without naming anything."""
 
-    def __init__(self, recorded: TaughtSpeaker, told_as: TaughtSpeaker) -> None:
+    def __init__(self, recorded: TaughtGenerator, told_as: TaughtGenerator) -> None:
         super().__init__(recorded._sight, recorded.tokenizer)
         self._told_as, self.asked = told_as, list[bool]()
 
-    def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
+    def see(self, picture: DecodedImage, check: Callable[[], None], named: bool = True) -> Observation:
         self.asked.append(named)
         return super().see(picture, check, named)
 
     def say(
-        self, glimpse: Glimpse, header: Sequence[str], asked: str, at_most: int, seed: int | None,
+        self, observation: Observation, header: Sequence[str], asked: str, at_most: int, seed: int | None,
         check: Callable[[], None], until: str = "<eos>",
     ) -> Said:
         if all(self.asked):
-            return self._told_as.say(glimpse, header, asked, at_most, seed, check, until)
-        return super().say(glimpse, header, asked, at_most, seed, check, until)
+            return self._told_as.say(observation, header, asked, at_most, seed, check, until)
+        return super().say(observation, header, asked, at_most, seed, check, until)
 
 
 @pytest.mark.parametrize(("told_as", "asked"), [("coffee", [True, False]), ("three cats", [True])])
 def test_a_thing_that_is_called_otherwise_than_in_the_record_gets_no_name(told_as: str, asked: list[bool]) -> None:
-    speaker = Renaming(taught()["cat"], taught()[told_as])
+    generator = Renaming(taught()["cat"], taught()[told_as])
     tasks = [prompt_task(kind="caption", language=language) for language in ("en", "zh")]
-    described = EmbeddedEngine(speaker, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 60))
+    described = EmbeddedBackend(generator, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 60))
     texts = " ".join(answer.text for answer in described.answers)
-    assert speaker.asked == asked
+    assert generator.asked == asked
     assert "espresso" not in texts
     assert ("unsure" in texts and "不确定" in texts) is (told_as == "coffee")
     assert (described.answers[0].confidence is None) is (told_as == "coffee")
 
 
-class Guessing(TaughtSpeaker):
+class Guessing(TaughtGenerator):
     """Knows the kind of a thing, and may guess its name."""
 
-    def __init__(self, kind: TaughtSpeaker, name: TaughtSpeaker) -> None:
+    def __init__(self, kind: TaughtGenerator, name: TaughtGenerator) -> None:
         super().__init__(kind._sight, kind.tokenizer)
         self._name = name
 
-    def see(self, picture: Picture, check: Callable[[], None], named: bool = True) -> Glimpse:
+    def see(self, picture: DecodedImage, check: Callable[[], None], named: bool = True) -> Observation:
         return replace(super().see(picture, check, named), guesses=(self._name.see(picture, check),))
 
     def say(
-        self, glimpse: Glimpse, header: Sequence[str], asked: str, at_most: int, seed: int | None,
+        self, observation: Observation, header: Sequence[str], asked: str, at_most: int, seed: int | None,
         check: Callable[[], None], until: str = "<eos>",
     ) -> Said:
         if header[0] == "<question>":  # where the subject is
             where = "主体在画面左侧。" if header[1] == "<zh>" else "The subject is on the left."
             return Said(tokens=tuple(self.tokenizer.encode(where)), ended=True, least=1.0)
-        told = super().say if glimpse.guesses else self._name.say
-        return told(glimpse, header, asked, at_most, seed, check, until)
+        told = super().say if observation.guesses else self._name.say
+        return told(observation, header, asked, at_most, seed, check, until)
 
 
 @pytest.mark.parametrize(("kind", "en", "zh"), [
@@ -102,9 +102,9 @@ class Guessing(TaughtSpeaker):
      "不确定这张图片拍的是什么，可能是一只虎斑猫。"),
 ])
 def test_a_guess_stands_in_the_caption_and_the_facts_and_in_no_prompt(kind: str, en: str, zh: str) -> None:
-    speaker = Guessing(taught()[kind], taught()["cat"])
+    generator = Guessing(taught()[kind], taught()["cat"])
     tasks = [prompt_task(kind="caption", language="en"), prompt_task(kind="caption", language="zh"), prompt_task()]
-    described = EmbeddedEngine(speaker, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 60))
+    described = EmbeddedBackend(generator, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 60))
     english, chinese, prompt = (answer.text for answer in described.answers)
     assert en in english
     assert zh in chinese
@@ -115,28 +115,28 @@ def test_a_guess_stands_in_the_caption_and_the_facts_and_in_no_prompt(kind: str,
 
 def test_a_guess_that_the_decoder_calls_otherwise_is_not_said() -> None:
     cat, coffee = taught()["cat"], taught()["coffee"]
-    renamed = TaughtSpeaker(coffee._sight, cat.tokenizer)
+    renamed = TaughtGenerator(coffee._sight, cat.tokenizer)
     renamed.see = cat.see
-    teller = told(Guessing(taught()["some kind"], renamed))
-    assert teller.guess is None
-    assert "perhaps" not in teller.caption("en", 200, 0)
+    answers = told(Guessing(taught()["some kind"], renamed))
+    assert answers.guess is None
+    assert "perhaps" not in answers.caption("en", 200, 0)
 
 
 def test_of_several_things_whose_plural_the_decoder_lacks_one_is_guessed() -> None:
     cat, kind = taught()["cat"], taught()["some kind"]
-    speaker = Guessing(kind, cat)
-    glimpse = speaker.see(PICTURE, lambda: None)
-    wrong = replace(glimpse.guesses[0], record=replace(glimpse.guesses[0].record, name="espresso"))
-    teller = Teller(speaker, replace(glimpse, guesses=(wrong, *glimpse.guesses)), lambda: None)
-    assert "perhaps a tabby cat," in teller.caption("en", 200, 0)
+    generator = Guessing(kind, cat)
+    observation = generator.see(PICTURE, lambda: None)
+    wrong = replace(observation.guesses[0], record=replace(observation.guesses[0].record, name="espresso"))
+    answers = Answers(generator, replace(observation, guesses=(wrong, *observation.guesses)), lambda: None)
+    assert "perhaps a tabby cat," in answers.caption("en", 200, 0)
 
 
 @pytest.mark.parametrize(("question", "asked"), [
     ("Where is the tabby?", True), ("Where is the lighthouse?", False), ("这只虎斑猫在哪里？", True),
 ])
 def test_who_asks_for_what_was_guessed_asks_for_the_subject(question: str, asked: bool) -> None:
-    speaker = Guessing(taught()["some kind"], taught()["cat"])
-    answer = told(speaker).answer(question, "zh" if "？" in question else "en", 200)
+    generator = Guessing(taught()["some kind"], taught()["cat"])
+    answer = told(generator).answer(question, "zh" if "？" in question else "en", 200)
     assert (answer in ("The subject is on the left.", "主体在画面左侧。")) is asked
 
 
@@ -146,27 +146,27 @@ BAD = {"another language": "一只猫。一只猫在这里。", "a Chinese word"
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_a_text_of_bad_form_is_told_again(bad: str) -> None:
-    speaker = Stumbling(taught()["cat"], bad, times=1)
-    assert "tabby cat" in told(speaker).caption("en", 200, 7)
-    assert speaker.seeds == [None, 8]
+    generator = Stumbling(taught()["cat"], bad, times=1)
+    assert "tabby cat" in told(generator).caption("en", 200, 7)
+    assert generator.seeds == [None, 8]
 
 
 def test_a_decoder_that_only_stumbles_is_not_asked_for_ever() -> None:
-    speaker = Stumbling(taught()["cat"], "the the", times=99)
-    told(speaker).caption("en", 200, 7)
-    assert len(speaker.seeds) == TRIES
+    generator = Stumbling(taught()["cat"], "the the", times=99)
+    told(generator).caption("en", 200, 7)
+    assert len(generator.seeds) == TRIES
 
 
 def test_three_suggestions_are_asked_for_until_there_are_three() -> None:
-    speaker = Stumbling(taught()["cat"], "Let it turn\nLet it turn", times=2)
-    assert len(told(speaker).suggestions("en", 200, 0).split("\n")) == 3
-    assert len(speaker.seeds) == 3
+    generator = Stumbling(taught()["cat"], "Let it turn\nLet it turn", times=2)
+    assert len(told(generator).suggestions("en", 200, 0).split("\n")) == 3
+    assert len(generator.seeds) == 3
 
 
 def test_a_prompt_that_lacks_a_part_or_its_end_is_told_again() -> None:
     for bad, ended in (("", True), ("A photo", False)):
-        speaker = Stumbling(taught()["cat"], bad, times=1, ended=ended)
-        assert set(told(speaker).parts(profile_named("wan2.1"), "en", 250, 0)) == {
+        generator = Stumbling(taught()["cat"], bad, times=1, ended=ended)
+        assert set(told(generator).parts(profile_named("wan2.1"), "en", 250, 0)) == {
             "shot", "motion", "ambience", "setting", "light"}
 
 
@@ -197,20 +197,20 @@ def test_what_the_subject_is_called_is_the_noun_phrase_of_the_decoders_own_photo
 
 
 def test_seeds_at_their_end_wrap_round() -> None:
-    speaker = Stumbling(taught()["cat"], "the the", times=2)
-    told(speaker).caption("en", 200, 2**63 - 1)
-    assert speaker.seeds == [None, 0, 1]
+    generator = Stumbling(taught()["cat"], "the the", times=2)
+    told(generator).caption("en", 200, 2**63 - 1)
+    assert generator.seeds == [None, 0, 1]
 
 
 @pytest.mark.parametrize(("language", "where"), [("en", "The subject is on the left"), ("zh", "主体在画面左侧")])
 def test_a_caption_of_a_thing_without_a_name_says_where_it_is(language: Language, where: str) -> None:
     """The decoder says so only when it is asked; of what fills the picture there is nothing to say."""
-    speaker = taught()["unsure"]
-    asked = Answering(speaker, {"en": "The subject is on the left.", "zh": "主体在画面左侧。"}[language], 1.0)
+    generator = taught()["unsure"]
+    asked = Answering(generator, {"en": "The subject is on the left.", "zh": "主体在画面左侧。"}[language], 1.0)
     for size, told_where in (("small", True), ("large", False)):
-        glimpse = speaker.see(PICTURE, lambda: None)
-        glimpse = replace(glimpse, record=replace(glimpse.record, size=size))
-        caption = Teller(asked, glimpse, lambda: None).caption(language, 200, 0)
+        observation = generator.see(PICTURE, lambda: None)
+        observation = replace(observation, record=replace(observation.record, size=size))
+        caption = Answers(asked, observation, lambda: None).caption(language, 200, 0)
         assert (where in caption) is told_where
         assert caption.startswith(("I am unsure", "不确定"))
 
@@ -231,7 +231,8 @@ def test_several_of_what_is_not_known_at_all_are_counted_without_the_decoder(
 ) -> None:
     said: dict[Language, str] = {"en": "The subject is on the left.", "zh": "主体在画面左侧。"}
     for name, count, by_rule in (("unsure", 3, True), ("unsure", 1, False), ("some kind", 3, False)):
-        speaker = Answering(taught()[name], said[language], 1.0)
-        glimpse = speaker.see(PICTURE, lambda: None)
-        teller = Teller(speaker, replace(glimpse, record=replace(glimpse.record, count=count)), lambda: None)
-        assert teller.answer(question, language, 60) == (counted if by_rule else said[language])
+        generator = Answering(taught()[name], said[language], 1.0)
+        observation = generator.see(PICTURE, lambda: None)
+        counted_so = replace(observation, record=replace(observation.record, count=count))
+        answers = Answers(generator, counted_so, lambda: None)
+        assert answers.answer(question, language, 60) == (counted if by_rule else said[language])

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from vl_service.embedded.model.generator import _clarity
 from vl_service.embedded.vision.branch import FINE_GRID
-from vl_service.embedded.vision.detections import Thing, colour_under, marks_of
+from vl_service.embedded.vision.detections import Thing, colour_under, detect
 from vl_service.embedded.vision.features import Views
 
 THINGS = (Thing(name="owl", kind="bird"), Thing(name="", kind="bird"), Thing(name="saw", kind="tool"))
@@ -39,43 +39,43 @@ def views(
 
 
 def test_a_kind_is_as_probable_as_all_names_of_that_kind_together() -> None:
-    marks = marks_of(views([0.3, 0.25, 0.4, 0.05]), square(), THINGS)
-    assert marks is not None
-    assert (marks.kind, marks.probability) == ("bird", pytest.approx(0.55 / 0.95))
+    detections = detect(views([0.3, 0.25, 0.4, 0.05]), square(), THINGS)
+    assert detections is not None
+    assert (detections.kind, detections.probability) == ("bird", pytest.approx(0.55 / 0.95))
 
 
 def test_what_is_drawn_is_called_by_the_likeliest_name_and_some_things_by_none() -> None:
     for named, called in (([0.3, 0.25, 0.4, 0.05], "saw"), ([0.25, 0.3, 0.2, 0.25], "")):
-        marks = marks_of(views(named), square(), THINGS)
-        assert marks is not None
-        assert marks.name == called
+        detections = detect(views(named), square(), THINGS)
+        assert detections is not None
+        assert detections.name == called
 
 
 @pytest.mark.parametrize(("number", "count"), [(0.2, 1), (1.4, 1), (2.6, 3), (3.9, 4), (6.0, 4)])
 def test_things_are_counted_from_one_to_four(number: float, count: int) -> None:
-    marks = marks_of(views([0.7, 0.1, 0.15, 0.05], number), square(), THINGS)
-    assert marks is not None
-    assert marks.count == count
+    detections = detect(views([0.7, 0.1, 0.15, 0.05], number), square(), THINGS)
+    assert detections is not None
+    assert detections.count == count
 
 
 def test_the_colour_is_that_of_what_is_drawn_and_not_of_the_larger_ground() -> None:
-    marks = marks_of(views([0.7, 0.1, 0.15, 0.05]), square(), THINGS)
-    assert marks is not None
-    assert marks.colour.endswith("red")
+    detections = detect(views([0.7, 0.1, 0.15, 0.05]), square(), THINGS)
+    assert detections is not None
+    assert detections.colour.endswith("red")
     assert colour_under(square(), torch.ones(FINE_GRID, FINE_GRID)).endswith("blue")
     assert colour_under(square(), 0.3 * low_left()).endswith("red")
 
 
 def test_nothing_is_said_of_a_scene_without_drawings() -> None:
-    assert marks_of(views([0.1, 0.1, 0.1, 0.7]), square(), THINGS) is None
-    assert marks_of(views([0.7, 0.1, 0.15, 0.05], covered=0.4 * low_left()), square(), THINGS) is None
+    assert detect(views([0.1, 0.1, 0.1, 0.7]), square(), THINGS) is None
+    assert detect(views([0.7, 0.1, 0.15, 0.05], covered=0.4 * low_left()), square(), THINGS) is None
 
 
 def test_nothing_is_said_of_what_the_tower_knows_and_the_branch_knows_less_surely() -> None:
     named = [0.55, 0.2, 0.2, 0.05]
-    assert marks_of(views(named, tower=(0.8, 0.4)), square(), THINGS) is None
-    assert marks_of(views(named, tower=(0.6, 0.4)), square(), THINGS) is not None
-    assert marks_of(views([0.3, 0.3, 0.35, 0.05], tower=(0.5, 0.48)), square(), THINGS) is not None
+    assert detect(views(named, tower=(0.8, 0.4)), square(), THINGS) is None
+    assert detect(views(named, tower=(0.6, 0.4)), square(), THINGS) is not None
+    assert detect(views([0.3, 0.3, 0.35, 0.05], tower=(0.5, 0.48)), square(), THINGS) is not None
 
 
 def test_of_a_photograph_the_tower_must_be_as_sure_as_in_training_and_of_a_drawing_the_branch() -> None:

@@ -7,10 +7,10 @@ from skimage.data import chelsea
 
 from tests.unit.vl_service.scenes import landscape, plain, spotted
 from vl_service.embedded.vision.colours import known_colours
-from vl_service.embedded.vision.facts import PictureFacts, measure_facts
+from vl_service.embedded.vision.facts import ImageFacts, measure_facts
 
 
-def facts(picture: Image.Image) -> PictureFacts:
+def facts(picture: Image.Image) -> ImageFacts:
     return measure_facts(picture, width=picture.width, height=picture.height)
 
 

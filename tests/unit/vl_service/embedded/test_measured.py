@@ -5,14 +5,14 @@ import pytest
 from contracts.describe import Language
 from tests.unit.vl_service.embedded.taught import taught
 from tests.unit.vl_service.scenes import plain
-from vl_service.embedded.text.answers import Teller
+from vl_service.embedded.text.answers import Answers
 from vl_service.embedded.text.measured import main_colours, with_measured_colours
 from vl_service.embedded.text.phrasing import guessed, hedged
-from vl_service.embedded.vision.facts import PictureFacts, measure_facts
-from vl_service.images import Picture
+from vl_service.embedded.vision.facts import ImageFacts, measure_facts
+from vl_service.images import DecodedImage
 
 
-def striped() -> PictureFacts:
+def striped() -> ImageFacts:
     """Half orange, three tenths dark blue, a fifth blue."""
     picture = plain(100, 100, (250, 140, 20))
     picture.paste((15, 25, 70), (0, 0, 30, 100))
@@ -45,11 +45,11 @@ def test_of_a_grey_picture_black_and_white_stays() -> None:
 @pytest.mark.parametrize("scene", list(taught()))
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_decoder_that_reads_colours_right_is_never_corrected(scene: str, language: Language) -> None:
-    speaker = taught()[scene]
-    glimpse = speaker.see(Picture(rgb=plain(), width=192, height=128), lambda: None)
-    said = speaker.say(glimpse, ["<caption>", f"<{language}>"], "", 300, None, lambda: None)
-    text = speaker.tokenizer.decode(said.tokens)
-    assert with_measured_colours(text, glimpse.facts, language) == text
+    generator = taught()[scene]
+    observation = generator.see(DecodedImage(rgb=plain(), width=192, height=128), lambda: None)
+    said = generator.say(observation, ["<caption>", f"<{language}>"], "", 300, None, lambda: None)
+    text = generator.tokenizer.decode(said.tokens)
+    assert with_measured_colours(text, observation.facts, language) == text
 
 
 @pytest.mark.parametrize(("text", "language", "said"), [
@@ -66,10 +66,11 @@ def test_a_likely_name_is_said_as_likely(text: str, language: Language, said: st
 
 def test_a_likely_picture_is_captioned_with_a_probably_and_a_sure_one_without() -> None:
     for scene, probably in (("likely", True), ("cat", False)):
-        speaker = taught()[scene]
-        teller = Teller(speaker, speaker.see(Picture(rgb=plain(), width=192, height=128), lambda: None), lambda: None)
-        assert ("Probably" in teller.caption("en", 200, 0)) is probably
-        assert ("可能" in teller.caption("zh", 200, 0)) is probably
+        generator = taught()[scene]
+        observation = generator.see(DecodedImage(rgb=plain(), width=192, height=128), lambda: None)
+        answers = Answers(generator, observation, lambda: None)
+        assert ("Probably" in answers.caption("en", 200, 0)) is probably
+        assert ("可能" in answers.caption("zh", 200, 0)) is probably
 
 
 @pytest.mark.parametrize(("text", "phrase", "guess", "language", "said"), [

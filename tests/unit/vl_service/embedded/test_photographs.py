@@ -13,11 +13,11 @@ from contracts.describe import Language
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Answer, Deadline, Task
 from vl_service.describe import _polish
-from vl_service.embedded.backend import EmbeddedEngine
+from vl_service.embedded.backend import EmbeddedBackend
 from vl_service.embedded.text.answers import circles
 from vl_service.embedded.text.motions import read_request
 from vl_service.embedded.vision.tower import ImageNetTower
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 from vl_service.prompts.polish import in_language, length
 from vl_service.prompts.profiles import profiles
 
@@ -25,8 +25,8 @@ Photograph = Callable[[str], Image.Image]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
-def ask(engine: EmbeddedEngine, image: Image.Image, tasks: Sequence[Task]) -> list[Answer]:
-    picture = Picture(rgb=image, width=image.width, height=image.height)
+def ask(engine: EmbeddedBackend, image: Image.Image, tasks: Sequence[Task]) -> list[Answer]:
+    picture = DecodedImage(rgb=image, width=image.width, height=image.height)
     said = engine.describe(picture, tasks, Deadline(at=time.monotonic() + 60)).answers
     return [Answer(text=_polish(task, answer.text), confidence=answer.confidence)
             for task, answer in zip(tasks, said, strict=True)]
@@ -45,28 +45,28 @@ def noise() -> Image.Image:
     ("chelsea", "tabby cat", "虎斑猫"), ("coffee", "cup of (?:espresso|coffee)", "浓缩咖啡"),
 ])
 def test_a_cat_and_a_coffee_are_named_surely(
-    embedded_engine: EmbeddedEngine, photograph: Photograph, name: str, english: str, chinese: str
+    embedded_backend: EmbeddedBackend, photograph: Photograph, name: str, english: str, chinese: str
 ) -> None:
-    answers = ask(embedded_engine, photograph(name), usual())
+    answers = ask(embedded_backend, photograph(name), usual())
     assert all(re.search(english, answer.text) for answer in answers[:2])
     assert all(chinese in answer.text for answer in answers[3:5])
     assert "Probably" not in answers[0].text
     assert min(answer.confidence or 0 for answer in answers[:2]) > 0.5
 
 
-def test_of_noise_nothing_is_named(embedded_engine: EmbeddedEngine) -> None:
-    caption, _, _, chinese, _, _ = ask(embedded_engine, noise(), usual())
+def test_of_noise_nothing_is_named(embedded_backend: EmbeddedBackend) -> None:
+    caption, _, _, chinese, _, _ = ask(embedded_backend, noise(), usual())
     assert "unsure" in caption.text
     assert "不确定" in chinese.text
     assert caption.confidence is None
 
 
 def test_every_text_is_in_its_language_within_its_length_and_without_repetition(
-    embedded_engine: EmbeddedEngine, photograph: Photograph
+    embedded_backend: EmbeddedBackend, photograph: Photograph
 ) -> None:
     tasks = [*usual(), *(prompt_task(language=profile.languages[-1], profile=profile.name, seed=3)
                          for profile in profiles().values())]
-    for task, answer in zip(tasks, ask(embedded_engine, photograph("astronaut"), tasks), strict=True):
+    for task, answer in zip(tasks, ask(embedded_backend, photograph("astronaut"), tasks), strict=True):
         assert in_language(answer.text, task.language), answer.text
         assert not circles(answer.text, task.language), answer.text
         if task.kind == "prompt":
@@ -75,30 +75,30 @@ def test_every_text_is_in_its_language_within_its_length_and_without_repetition(
 
 
 def test_the_prompt_for_the_embedded_video_is_the_trained_shape(
-    embedded_engine: EmbeddedEngine, photograph: Photograph
+    embedded_backend: EmbeddedBackend, photograph: Photograph
 ) -> None:
     for seed in range(2):
         tasks = [prompt_task(language=language, seed=seed) for language in LANGUAGES]
-        english, chinese = ask(embedded_engine, photograph("chelsea"), tasks)
+        english, chinese = ask(embedded_backend, photograph("chelsea"), tasks)
         assert english.text.startswith("A photo of a tabby cat. ")
         assert chinese.text.startswith("一只虎斑猫的照片。")
         assert all(len(read_request(text.text).motions) == 1 for text in (english, chinese))
 
 
 def test_a_motion_that_was_asked_for_is_the_one_that_is_written(
-    embedded_engine: EmbeddedEngine, photograph: Photograph
+    embedded_backend: EmbeddedBackend, photograph: Photograph
 ) -> None:
-    english, chinese = ask(embedded_engine, photograph("chelsea"), [
+    english, chinese = ask(embedded_backend, photograph("chelsea"), [
         prompt_task("slow zoom out"), prompt_task("镜头向左平移", language="zh")])
     assert english.text == "A photo of a tabby cat. The camera slowly zooms out."
     assert chinese.text == "一只虎斑猫的照片。镜头向左平移。"
 
 
 def test_simple_questions_are_answered_and_others_are_not_made_up(
-    embedded_engine: EmbeddedEngine, photograph: Photograph
+    embedded_backend: EmbeddedBackend, photograph: Photograph
 ) -> None:
     asked = ("What is this?", "How many are there?", "What are the main colours?", "What does the sign say?")
-    what, number, colours, sign = ask(embedded_engine, photograph("chelsea"), [
+    what, number, colours, sign = ask(embedded_backend, photograph("chelsea"), [
         prompt_task(kind="question", question=question) for question in asked])
     assert "tabby cat" in what.text
     assert "one" in number.text
@@ -106,37 +106,37 @@ def test_simple_questions_are_answered_and_others_are_not_made_up(
     assert "cannot tell" in sign.text
 
 
-def answers_to(engine: EmbeddedEngine, image: Image.Image, language: Language, *questions: str) -> list[str]:
+def answers_to(engine: EmbeddedBackend, image: Image.Image, language: Language, *questions: str) -> list[str]:
     return [answer.text for answer in ask(engine, image, [
         prompt_task(kind="question", question=question, language=language) for question in questions])]
 
 
 def test_the_colour_or_number_of_another_thing_is_not_that_of_the_subject(
-    embedded_engine: EmbeddedEngine, photograph: Photograph
+    embedded_backend: EmbeddedBackend, photograph: Photograph
 ) -> None:
     cat = photograph("chelsea")
     for said in (
-        *answers_to(embedded_engine, cat, "en", "What colour is the sky?", "What color is the sofa?",
+        *answers_to(embedded_backend, cat, "en", "What colour is the sky?", "What color is the sofa?",
                     "What colour are the cat's eyes?", "How many clouds are there?", "Where is the dog?"),
-        *answers_to(embedded_engine, cat, "zh", "天空是什么颜色？", "沙发是什么颜色？", "有几朵云？"),
+        *answers_to(embedded_backend, cat, "zh", "天空是什么颜色？", "沙发是什么颜色？", "有几朵云？"),
     ):
         assert "cannot tell" in said or "看不出来" in said
-    assert "brown" in answers_to(embedded_engine, cat, "en", "What colour is the kitten?")[0]
-    assert "棕" in answers_to(embedded_engine, cat, "zh", "小猫是什么颜色？")[0]
+    assert "brown" in answers_to(embedded_backend, cat, "en", "What colour is the kitten?")[0]
+    assert "棕" in answers_to(embedded_backend, cat, "zh", "小猫是什么颜色？")[0]
 
 
 def test_the_colour_of_the_sky_is_told_where_there_is_one(
-    embedded_engine: EmbeddedEngine, photograph: Photograph
+    embedded_backend: EmbeddedBackend, photograph: Photograph
 ) -> None:
     rocket = photograph("rocket")  # before a deep blue sky
-    assert answers_to(embedded_engine, rocket, "en", "What colour is the sky?") == [
+    assert answers_to(embedded_backend, rocket, "en", "What colour is the sky?") == [
         "What looks like sky is mostly dark blue."]
-    assert answers_to(embedded_engine, rocket, "zh", "天空是什么颜色？") == ["看起来像天空的部分大多是深蓝色。"]
+    assert answers_to(embedded_backend, rocket, "zh", "天空是什么颜色？") == ["看起来像天空的部分大多是深蓝色。"]
 
 
-def test_equal_seeds_give_equal_words(embedded_engine: EmbeddedEngine, photograph: Photograph) -> None:
+def test_equal_seeds_give_equal_words(embedded_backend: EmbeddedBackend, photograph: Photograph) -> None:
     coffee, drawn = photograph("coffee"), [task for task in usual(5) if task.kind != "caption"][:2]
-    assert ask(embedded_engine, coffee, drawn) == ask(embedded_engine, coffee, drawn)
+    assert ask(embedded_backend, coffee, drawn) == ask(embedded_backend, coffee, drawn)
 
 
 def test_the_tower_sees_pixels_as_its_weights_were_trained(photograph: Photograph) -> None:
@@ -153,7 +153,7 @@ def test_the_tower_sees_pixels_as_its_weights_were_trained(photograph: Photograp
     assert tower.classify(cat) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_picture_costs_little_processor_time(embedded_engine: EmbeddedEngine, photograph: Photograph) -> None:
+def test_a_picture_costs_little_processor_time(embedded_backend: EmbeddedBackend, photograph: Photograph) -> None:
     """Two seconds on two cores, with room to spare, however busy the machine is."""
     coffee = photograph("coffee")
     threads = torch.get_num_threads()
@@ -162,7 +162,7 @@ def test_a_picture_costs_little_processor_time(embedded_engine: EmbeddedEngine, 
         spent = []
         for _ in range(2):
             started = time.process_time()
-            ask(embedded_engine, coffee, usual()[:3])
+            ask(embedded_backend, coffee, usual()[:3])
             spent.append(time.process_time() - started)
     finally:
         torch.set_num_threads(threads)

@@ -11,26 +11,26 @@ from tests.unit.vl_service.embedded.taught import taught
 from tests.unit.vl_service.embedded.test_motions import OWN_WORDS
 from tests.unit.vl_service.scenes import plain, prompt_task
 from vl_service.describe import _polish
-from vl_service.embedded.text.answers import Teller
+from vl_service.embedded.text.answers import Answers
 from vl_service.embedded.text.motions import motion_names, quoted_parts, read_request
 from vl_service.embedded.text.prompt import write_prompt
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 from vl_service.prompts.polish import in_language, length
 from vl_service.prompts.profiles import profiles
 
 SCENES = tuple(taught())
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 EVERYTHING = list(itertools.product(SCENES, profiles(), LANGUAGES))
-PICTURE = Picture(rgb=plain(), width=192, height=128)
+PICTURE = DecodedImage(rgb=plain(), width=192, height=128)
 
 
 def camera_moves(text: str) -> set[str]:
     return {motion.name for motion in read_request(text).motions if motion.kind == "camera"}
 
 
-def teller_of(scene: str) -> Teller:
-    speaker = taught()[scene]
-    return Teller(speaker, speaker.see(PICTURE, lambda: None), lambda: None)
+def teller_of(scene: str) -> Answers:
+    generator = taught()[scene]
+    return Answers(generator, generator.see(PICTURE, lambda: None), lambda: None)
 
 
 def finished(scene: str | None, **task: object) -> str:

@@ -12,10 +12,10 @@ from tests.unit.vl_service.scenes import plain
 from training.evaluation.vl import questions as evaluation_questions
 from training.vl.texts import question_wordings
 from vl_service.embedded.model.record import Record
-from vl_service.embedded.text.answers import LEAST_SURE, Teller
+from vl_service.embedded.text.answers import LEAST_SURE, Answers
 from vl_service.embedded.text.questions import CANNOT_TELL, REFUSED, Reading, read_question
 from vl_service.embedded.text.subject_words import SubjectWords, words_of_subject
-from vl_service.images import Picture
+from vl_service.images import DecodedImage
 
 PLAIN = {
     "WHAT": ("What is this?", "这是什么？"), "COLOUR": ("What colour is it?", "它是什么颜色的？"),
@@ -160,10 +160,10 @@ def test_the_colours_of_the_picture_are_not_those_of_the_subject(question: str) 
 
 
 def answered(question: str, text: str, least: float = 1.0, language: Language = "en", scene: str = "cat") -> str:
-    speaker = Answering(taught()[scene], text, least)
-    glimpse = speaker.see(Picture(rgb=plain(), width=192, height=128), lambda: None)
-    answer = Teller(speaker, glimpse, lambda: None).answer(question, language, 60)
-    assert speaker.asked == [read_question(question, language, SubjectWords(), frozenset()).plain or question]
+    generator = Answering(taught()[scene], text, least)
+    observation = generator.see(DecodedImage(rgb=plain(), width=192, height=128), lambda: None)
+    answer = Answers(generator, observation, lambda: None).answer(question, language, 60)
+    assert generator.asked == [read_question(question, language, SubjectWords(), frozenset()).plain or question]
     return answer
 
 
@@ -190,12 +190,12 @@ def test_an_answer_that_names_what_is_only_likely_says_so() -> None:
 
 
 def test_the_decoder_is_not_asked_about_what_it_does_not_know() -> None:
-    speaker = Answering(taught()["cat"], "The tabby cat is brown.", 1.0)
+    generator = Answering(taught()["cat"], "The tabby cat is brown.", 1.0)
     picture = plain(colour=(120, 180, 235))
-    glimpse = speaker.see(Picture(rgb=picture, width=picture.width, height=picture.height), lambda: None)
-    teller = Teller(speaker, glimpse, lambda: None)
+    observation = generator.see(DecodedImage(rgb=picture, width=picture.width, height=picture.height), lambda: None)
+    answers = Answers(generator, observation, lambda: None)
     for question in OF_OTHER_THINGS:
         language: Language = "en" if question.isascii() else "zh"
-        assert teller.answer(question, language, 60) == CANNOT_TELL[language]
-    assert teller.answer("What colour is the sky?", "en", 60) == CANNOT_TELL["en"]
-    assert not speaker.asked
+        assert answers.answer(question, language, 60) == CANNOT_TELL[language]
+    assert answers.answer("What colour is the sky?", "en", 60) == CANNOT_TELL["en"]
+    assert not generator.asked

@@ -10,7 +10,7 @@ from contracts.describe import Language
 from tests.unit.vl_service.scenes import landscape, plain
 from vl_service.embedded.model.record import Record
 from vl_service.embedded.text.regions import colour_there
-from vl_service.embedded.vision.facts import PictureFacts, measure_facts
+from vl_service.embedded.vision.facts import ImageFacts, measure_facts
 
 SMALL = Record(sureness="sure", name="cat", kind="cat", count=1, colour="red", level="middle", side="centre",
                size="small", setting="unclear", confidence=0.9)
@@ -18,7 +18,7 @@ LARGE = replace(SMALL, size="large")
 LOW = replace(SMALL, level="bottom")
 
 
-def facts_of(picture: Image.Image) -> PictureFacts:
+def facts_of(picture: Image.Image) -> ImageFacts:
     return measure_facts(picture, width=picture.width, height=picture.height)
 
 

@@ -9,12 +9,12 @@ import torch
 
 from tests.unit.vl_service.embedded.tiny_decoder import save_tiny_decoder
 from tests.unit.vl_service.scenes import landscape
-from vl_service.embedded.checkpoint import load_speaker
+from vl_service.embedded.checkpoint import load_generator
 from vl_service.embedded.model.decoder import Cache
-from vl_service.embedded.model.observation import Glimpse, Thresholds
+from vl_service.embedded.model.observation import Observation, Thresholds
 from vl_service.embedded.model.record import Record
-from vl_service.embedded.vision.detections import Marks
-from vl_service.images import Picture
+from vl_service.embedded.vision.detections import Detections
+from vl_service.images import DecodedImage
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_decoder(tmp_path_factory.mktemp("models") / "vl")
 
 
-def picture() -> Picture:
+def picture() -> DecodedImage:
     image = landscape()
-    return Picture(rgb=image, width=image.width, height=image.height)
+    return DecodedImage(rgb=image, width=image.width, height=image.height)
 
 
 RECORD = ["<sure>", "tabby", "cat", "<kind>", "cat", "<count>", "2", "<colour>", "grey", "<place>", "upper", "left",
@@ -32,22 +32,22 @@ RECORD = ["<sure>", "tabby", "cat", "<kind>", "cat", "<count>", "2", "<colour>",
 
 
 def settled(folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0,
-            marks: Marks | None = None) -> Record:
+            detections: Detections | None = None) -> Record:
     """The record alone of what is settled."""
-    return settled_and_said(folder, sure, likely, kind, clarity, marks)[0].record
+    return settled_and_said(folder, sure, likely, kind, clarity, detections)[0].record
 
 
 def settled_and_said(
-    folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0, marks: Marks | None = None
-) -> tuple[Glimpse, list[str]]:
+    folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0, detections: Detections | None = None
+) -> tuple[Observation, list[str]]:
     """What is settled, and the pieces that the texts go on from.
 
     The decoder itself would say RECORD, every token of it with a probability of 0.9.
 
     From a clarity of 0.5 on what is drawn may be named, from 0.4 on guessed, from a probability of 0.5 on its kind.
     """
-    speaker = load_speaker(folder)[0]
-    numbers, decoder = speaker.tokenizer.numbers, speaker.decoder
+    generator = load_generator(folder)[0]
+    numbers, decoder = generator.tokenizer.numbers, generator.decoder
     other = math.log(0.1 / 0.9 / (decoder.config.vocabulary - 1))
     calls = 0
 
@@ -59,18 +59,18 @@ def settled_and_said(
         return scores
 
     fed: list[int] = []
-    feed = speaker._feed
+    feed = generator._feed
 
     def feeding(tokens: list[int], place: int, cache: Cache) -> tuple[torch.Tensor, Cache]:
         fed[place:] = tokens
         return feed(tokens, place, cache)
 
-    speaker._feed = feeding
+    generator._feed = feeding
     decoder.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
-    look = replace(speaker.look(picture(), lambda: None), clarity=clarity, marks=marks)
+    look = replace(generator.look(picture(), lambda: None), clarity=clarity, detections=detections)
     least = Thresholds(sure=sure, likely=likely, kind=kind, drawn_kind=0.5, drawn=0.5, guess=0.4)
-    glimpse = speaker.settle(look, least, lambda: None)
-    return glimpse, [speaker.tokenizer.pieces[token] for token in fed]
+    observation = generator.settle(look, least, lambda: None)
+    return observation, [generator.tokenizer.pieces[token] for token in fed]
 
 
 def test_what_is_not_probable_enough_is_said_with_less_sureness_or_not_at_all(folder: Path) -> None:
@@ -93,27 +93,27 @@ def test_what_is_drawn_unclearly_is_not_named_however_sure_the_decoder_is(folder
     assert (unclear.sureness, unclear.name, unclear.kind) == ("unsure", "", "cat")
 
 
-def marks(probability: float, name: str = "tabby cat") -> Marks:
-    return Marks(name=name, kind="photo", probability=probability, count=3, colour="brown")
+def detections(probability: float, name: str = "tabby cat") -> Detections:
+    return Detections(name=name, kind="photo", probability=probability, count=3, colour="brown")
 
 
 def test_of_what_is_drawn_the_branch_says_how_many_and_in_which_colour(folder: Path) -> None:
-    found = settled(folder, 0.0, 0.0, 0.0, marks=marks(0.9))
+    found = settled(folder, 0.0, 0.0, 0.0, detections=detections(0.9))
     assert (found.sureness, found.name, found.kind) == ("sure", "tabby cat", "cat")
     assert (found.count, found.colour) == (3, "brown")
 
 
 def test_of_what_is_drawn_unclearly_the_kind_is_the_branch_s_or_none(folder: Path) -> None:
-    found = settled(folder, 0.0, 0.0, 0.0, clarity=0.39, marks=marks(0.51))
+    found = settled(folder, 0.0, 0.0, 0.0, clarity=0.39, detections=detections(0.51))
     assert (found.sureness, found.name, found.kind, found.count) == ("unsure", "", "photo", 3)
     assert found.confidence == pytest.approx(0.51)
-    assert settled(folder, 0.0, 0.0, 0.0, clarity=0.39, marks=marks(0.49)).kind == ""
+    assert settled(folder, 0.0, 0.0, 0.0, clarity=0.39, detections=detections(0.49)).kind == ""
 
 
 def test_several_of_what_is_not_known_at_all_are_counted_in_the_record_and_told_of_as_one(folder: Path) -> None:
     for probability, told in ((0.49, "1"), (0.51, "3")):
-        glimpse, pieces = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.39, marks=marks(probability))
-        assert glimpse.record.count == 3
+        observation, pieces = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.39, detections=detections(probability))
+        assert observation.record.count == 3
         assert pieces[pieces.index("<count>") + 1] == told
 
 
@@ -124,29 +124,30 @@ def test_several_of_what_is_not_known_at_all_are_counted_in_the_record_and_told_
 def test_a_name_that_is_not_said_is_guessed_where_the_branches_are_sure_enough_and_another_kind_is_then_not_said(
     folder: Path, clarity: float, kind: str, probability: float, guessed: bool, said: str
 ) -> None:
-    found = replace(marks(probability), kind=kind)
-    glimpse, _ = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=clarity, marks=found)
-    assert (glimpse.record.name, glimpse.record.kind) == ("", said)
-    assert [guess.record.name for guess in glimpse.guesses] == ["tabby cat", "tabby cat"] * guessed
-    assert all(guess.record.count == 3 for guess in glimpse.guesses)  # the second is told of as one
+    found = replace(detections(probability), kind=kind)
+    observation, _ = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=clarity, detections=found)
+    assert (observation.record.name, observation.record.kind) == ("", said)
+    assert [guess.record.name for guess in observation.guesses] == ["tabby cat", "tabby cat"] * guessed
+    assert all(guess.record.count == 3 for guess in observation.guesses)  # the second is told of as one
 
 
 def test_what_is_drawn_is_called_what_the_branches_call_it_and_less_surely_where_the_decoder_calls_it_otherwise(
     folder: Path
 ) -> None:
-    found = settled(folder, 0.0, 0.0, 0.0, clarity=0.6, marks=marks(0.9, "upper half"))
+    found = settled(folder, 0.0, 0.0, 0.0, clarity=0.6, detections=detections(0.9, "upper half"))
     assert (found.sureness, found.name, found.kind) == ("likely", "upper half", "cat")
     assert found.confidence == pytest.approx(0.6)
-    guess = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.45, marks=marks(0.9, "upper half"))[0].guesses[0]
+    upper = detections(0.9, "upper half")
+    guess = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.45, detections=upper)[0].guesses[0]
     assert guess.record.name == "upper half"
 
 
 def test_what_is_drawn_has_no_name_and_is_not_guessed_at_where_the_branches_have_none_for_it(folder: Path) -> None:
-    glimpse, _ = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.9, marks=marks(0.9, ""))
-    assert (glimpse.record.sureness, glimpse.record.name, glimpse.record.kind) == ("unsure", "", "photo")
-    assert glimpse.guesses == ()
+    observation, _ = settled_and_said(folder, 0.0, 0.0, 0.0, clarity=0.9, detections=detections(0.9, ""))
+    assert (observation.record.sureness, observation.record.name, observation.record.kind) == ("unsure", "", "photo")
+    assert observation.guesses == ()
 
 
 def test_what_is_named_or_not_drawn_is_not_guessed_at(folder: Path) -> None:
-    assert settled_and_said(folder, 0.0, 0.0, 0.0, marks=marks(0.9))[0].guesses == ()
+    assert settled_and_said(folder, 0.0, 0.0, 0.0, detections=detections(0.9))[0].guesses == ()
     assert settled_and_said(folder, 1.0, 1.0, 0.0)[0].guesses == ()

@@ -70,10 +70,10 @@ def test_the_language_is_judged_outside_quotation_marks() -> None:
 
 
 def test_quoted_words_that_a_model_lost_come_back_in_the_users_sentence() -> None:
-    wish = 'A sign says "OPEN 24h" and blinks.'
+    user_words = 'A sign says "OPEN 24h" and blinks.'
     text = polish_prompt(
-        "A shop at night. The lights glow.", language="en", limit=40, user_prompt=wish, keep=['"OPEN 24h"'])
-    assert text.startswith(wish)
+        "A shop at night. The lights glow.", language="en", limit=40, user_prompt=user_words, keep=['"OPEN 24h"'])
+    assert text.startswith(user_words)
     assert "A shop at night." in text
 
 

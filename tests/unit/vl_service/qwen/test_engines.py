@@ -21,8 +21,8 @@ from graphs.graph import run_in_torch
 from tests.unit.vl_service.qwen.built_tower import SLOTS, Build, Built, command
 from tests.unit.vl_service.qwen.test_vision_graph import check, grid, pixels_for, relative
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES
-from vl_service.images import Picture
-from vl_service.qwen.backend import load_language_model
+from vl_service.images import DecodedImage
+from vl_service.qwen.backend import load_qwen
 from vl_service.qwen.engine_choice import TowerShape
 from vl_service.qwen.engine_source import TowerSource
 from vl_service.qwen.engines import TowerModel
@@ -157,8 +157,8 @@ def test_an_impossible_order_is_refused_before_anything_is_built(
 def test_a_size_is_the_patches_that_the_service_makes_of_such_a_picture(windowed: Path) -> None:
     settings = Settings(model=str(windowed), device="cpu", image_tokens=16)
     model = TowerModel(settings=settings, id="m", revision="a1", device="cpu")
-    picture = Picture(rgb=Image.new("RGB", (600, 300)), width=600, height=300)
-    seen = load_language_model(settings)._sight.see(picture).grid_thw
+    picture = DecodedImage(rgb=Image.new("RGB", (600, 300)), width=600, height=300)
+    seen = load_qwen(settings)._vision.see(picture).grid_thw
     [[_, rows, columns]] = seen.tolist()
     [shape] = model.shapes(Namespace(size="600x300", patches=""))
     assert rows * columns <= shape.patches <= -(-rows // 4) * -(-columns // 4) * 16

@@ -22,13 +22,13 @@ from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES
 from tests.unit.vl_service.scenes import prompt_task
 from tests.unit.vl_service.test_app import CAPTION, problem, serving, until_ready
 from vl_service.backend import Deadline
-from vl_service.images import Picture
-from vl_service.load import load_engine
-from vl_service.qwen.backend import LanguageEngine, load_language_model
+from vl_service.images import DecodedImage
+from vl_service.load import load_backend
+from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.qwen.checkpoint import load_checkpoint
 from vl_service.qwen.engine_choice import choose_tower, situation_of
-from vl_service.qwen.vision import Seen, TorchSight
-from vl_service.qwen.vision_engines import EngineSight
+from vl_service.qwen.vision import Seen, TorchVision
+from vl_service.qwen.vision_engines import EngineVision
 from vl_service.qwen.vision_graph import on_host, slots_needed
 from vl_service.settings import Settings
 
@@ -54,14 +54,14 @@ def settings(built: Built, engine: str, **more: Any) -> Settings:
                        "engine": engine, "threads": 1, **more})
 
 
-def picture(width: int, height: int) -> Picture:
-    return Picture(rgb=Image.fromarray(chelsea()).resize((width, height)), width=width, height=height)
+def picture(width: int, height: int) -> DecodedImage:
+    return DecodedImage(rgb=Image.fromarray(chelsea()).resize((width, height)), width=width, height=height)
 
 
 CAT = picture(168, 112)
 
 
-def say(engine: LanguageEngine, seen: Picture) -> str:
+def say(engine: QwenBackend, seen: DecodedImage) -> str:
     task = prompt_task(kind="caption", max_new_tokens=12)
     return engine.describe(seen, [task], Deadline(at=time.monotonic() + 60)).answers[0].text
 
@@ -87,9 +87,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @torch.inference_mode()
 def test_on_engines_it_sees_and_says_what_it_does_in_torch(built: Built, runs: list[int]) -> None:
-    in_torch = load_language_model(settings(built, "torch"))
-    on_engines = load_language_model(settings(built, "onnx"))
-    expected, found = features(in_torch._sight.see(CAT)), features(on_engines._sight.see(CAT))
+    in_torch = load_qwen(settings(built, "torch"))
+    on_engines = load_qwen(settings(built, "onnx"))
+    expected, found = features(in_torch._vision.see(CAT)), features(on_engines._vision.see(CAT))
     assert runs == [SLOTS]
     assert len(expected) == len(found)
     for true, seen in zip(expected, found, strict=True):
@@ -99,12 +99,12 @@ def test_on_engines_it_sees_and_says_what_it_does_in_torch(built: Built, runs: l
 
 
 def test_it_says_what_was_picked_and_why(windowed: Built) -> None:
-    forced = load_language_model(settings(windowed, "onnx")).info
+    forced = load_qwen(settings(windowed, "onnx")).info
     assert (forced.engine, forced.vision_engine) == ("transformers-cpu", "onnx-cpu")
     assert forced.vision_engine_reason.startswith(f"VL_ENGINE=onnx: {SLOTS} patches onnx fp32")
-    plain = load_language_model(settings(windowed, "torch")).info
+    plain = load_qwen(settings(windowed, "torch")).info
     assert (plain.vision_engine, plain.vision_engine_reason) == ("torch-cpu", "VL_ENGINE=torch")
-    nothing = load_language_model(settings(windowed, "auto", data_dir=windowed.folder)).info
+    nothing = load_qwen(settings(windowed, "auto", data_dir=windowed.folder)).info
     assert (nothing.vision_engine, nothing.vision_engine_reason) == ("torch-cpu", "torch sees: onnx: no engines built")
 
 
@@ -113,10 +113,10 @@ def test_where_an_engine_is_forced_a_larger_picture_is_made_smaller_until_it_fit
     built: Built, runs: list[int], size: tuple[int, int]
 ) -> None:
     """And only then; a narrow picture, whose windows are cut, takes more slots than it has patches."""
-    engine = load_language_model(settings(built, "onnx"))
-    seen = engine._sight.see(picture(*size))
+    engine = load_qwen(settings(built, "onnx"))
+    seen = engine._vision.see(picture(*size))
     assert runs == [SLOTS]
-    whole = load_language_model(settings(built, "torch"))._sight.see(picture(*size))
+    whole = load_qwen(settings(built, "torch"))._vision.see(picture(*size))
     tower = load_checkpoint(settings(built, "torch")).model.model.visual
     assert SLOTS * 0.4 < slots_needed(tower, seen.grid_thw) <= SLOTS
     assert (seen.num_tokens < whole.num_tokens) == (slots_needed(tower, whole.grid_thw) > SLOTS)
@@ -136,9 +136,9 @@ def test_auto_runs_an_engine_for_pictures_of_which_torch_would_be_slower(
 ) -> None:
     """Of 144 slots the pictures take more than there are, 120 and 48."""
     measured(own, speed_up)
-    engine = load_language_model(settings(own, "auto"))
+    engine = load_qwen(settings(own, "auto"))
     for size, patches in (((280, 196), 216), ((168, 140), 120), ((112, 84), 48)):
-        assert int(engine._sight.see(picture(*size)).grid_thw.prod()) == patches
+        assert int(engine._vision.see(picture(*size)).grid_thw.prod()) == patches
     assert runs == by_engine
     assert engine.info.vision_engine == ("onnx-cpu" if by_engine else "torch-cpu")
     words = "measured faster here and verified" if by_engine else "torch was measured as fast or faster"
@@ -147,14 +147,14 @@ def test_auto_runs_an_engine_for_pictures_of_which_torch_would_be_slower(
 
 def test_a_forced_engine_that_cannot_run_is_an_error_at_start(windowed: Built, own: Built) -> None:
     with pytest.raises(EngineRefused, match=r"VL_ENGINE=tensorrt-rtx: tensorrt-rtx engines do not run on .* cpu"):
-        load_language_model(settings(windowed, "tensorrt-rtx"))
+        load_qwen(settings(windowed, "tensorrt-rtx"))
     with pytest.raises(EngineRefused, match=r'VL_ENGINE=onnx: .*nothing is built.*--model "\$VL_MODEL" --target onnx'):
-        load_language_model(settings(windowed, "onnx", data_dir=windowed.folder))
+        load_qwen(settings(windowed, "onnx", data_dir=windowed.folder))
     damage(own)
     with pytest.raises(EngineRefused, match=r"graph\.onnx\.data in .* is corrupt; build it again"):
-        load_language_model(settings(own, "onnx"))
+        load_qwen(settings(own, "onnx"))
     with pytest.raises(EngineRefused, match="VL_ENGINE=onnx: there are no engines of the embedded checkpoint"):
-        load_engine(Settings(model="embedded", engine="onnx"))
+        load_backend(Settings(model="embedded", engine="onnx"))
 
 
 def damage(built: Built) -> None:
@@ -165,16 +165,16 @@ def damage(built: Built) -> None:
 def test_where_none_is_forced_a_damaged_engine_leaves_torch_and_the_reason(own: Built, runs: list[int]) -> None:
     measured(own, 4.0)
     damage(own)
-    engine = load_language_model(settings(own, "auto"))
+    engine = load_qwen(settings(own, "auto"))
     assert engine.info.vision_engine == "onnx-cpu"
-    assert say(engine, CAT) == say(load_language_model(settings(own, "torch")), CAT)
+    assert say(engine, CAT) == say(load_qwen(settings(own, "torch")), CAT)
     assert runs == []
     assert engine.info.vision_engine == "torch-cpu"
     assert f"; {SLOTS} patches refused: vision_{SLOTS}: graph.onnx.data in" in engine.info.vision_engine_reason
 
 
 async def test_the_pages_say_what_was_picked_and_why(windowed: Built) -> None:
-    async with serving(load_engine, **settings(windowed, "onnx").model_dump()) as client:
+    async with serving(load_backend, **settings(windowed, "onnx").model_dump()) as client:
         details = (await client.get("/readyz")).json()["details"]
         [told] = (await client.get("/v1/models")).json()["data"]
         info = VLModelInfo.model_validate(told)
@@ -185,7 +185,7 @@ async def test_the_pages_say_what_was_picked_and_why(windowed: Built) -> None:
 
 async def test_the_service_does_not_become_ready_without_the_engine_that_is_forced(windowed: Built) -> None:
     given = settings(windowed, "onnx", data_dir=windowed.folder).model_dump()
-    async with serving(load_engine, wait=False, **given) as client:
+    async with serving(load_backend, wait=False, **given) as client:
         health = Health(ready=False)
         async with asyncio.timeout(60):
             while not health.stuck:
@@ -209,11 +209,11 @@ class BrokenSession:
 
 
 async def test_a_forced_engine_that_stops_running_fails_the_call_with_the_reason(windowed: Built) -> None:
-    def load(given: Settings) -> LanguageEngine:
-        engine, checkpoint = load_language_model(given), load_checkpoint(given)
+    def load(given: Settings) -> QwenBackend:
+        engine, checkpoint = load_qwen(given), load_checkpoint(given)
         choice = choose_tower("onnx", windowed.store, situation_of(checkpoint.revision, "cpu"))
-        in_torch = TorchSight(checkpoint, image_tokens=64)
-        engine._sight = EngineSight(checkpoint, in_torch, choice, lambda _: BrokenSession())
+        in_torch = TorchVision(checkpoint, image_tokens=64)
+        engine._vision = EngineVision(checkpoint, in_torch, choice, lambda _: BrokenSession())
         return engine
 
     async with serving(load, **settings(windowed, "torch").model_dump()) as client:

@@ -8,7 +8,7 @@ import torch
 
 from tests.unit.vl_service.qwen.built_tower import SLOTS
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, tiny_tower
-from vl_service.qwen.vision_graph import PictureTooLarge, TowerGraph, layout_of, slots_for, slots_needed, tower_graph
+from vl_service.qwen.vision_graph import ImageTooLarge, TowerGraph, layout_of, slots_for, slots_needed, tower_graph
 
 BAR = 1e-4
 
@@ -54,7 +54,7 @@ def test_any_picture_that_fits_gives_transformers_features(tower: Any, size: tup
 
 def test_a_picture_that_does_not_fit_is_refused_with_what_it_needs(tower: Any) -> None:
     assert slots_needed(tower, grid(8, 8)) <= SLOTS
-    with pytest.raises(PictureTooLarge, match=r"144 patches needs \d+ slots, not 64"):
+    with pytest.raises(ImageTooLarge, match=r"144 patches needs \d+ slots, not 64"):
         layout_of(tower, grid(12, 12), 64)
 
 
@@ -63,7 +63,7 @@ def test_the_smallest_graph_for_a_picture_is_the_smallest_that_it_fits(tower: An
         slots = slots_for(tower, shape)
         layout_of(tower, shape, slots)
         tower_graph(tower, slots)
-        with pytest.raises(PictureTooLarge):
+        with pytest.raises(ImageTooLarge):
             layout_of(tower, shape, slots_needed(tower, shape) - 1)
 
 
