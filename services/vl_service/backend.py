@@ -49,10 +49,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an engine says to one task; `confidence` in 0..1 where it measures one."""
+    """What a backend says to one task; `confidence` in 0..1 where it measures one."""
 
     text: str
     confidence: float | None = None
+    warnings: tuple[str, ...] = ()
+    """What of the task was not understood or not read, in sentences for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ import time
 
 from contracts.describe import DescribeRequest, DescribeResponse, DescribeTask, TaskResult
 from vl_service.backend import Answer, Backend, Deadline, Task
-from vl_service.embedded.text.motions import quoted_parts
 from vl_service.engine_thread import EngineThread
 from vl_service.images import DecodedImage, decode_image
 from vl_service.prompts.polish import clean, lines, polish_prompt, polish_text
@@ -73,14 +72,14 @@ def answer(
 
 def _polished(task: Task, said: Answer) -> TaskResult:
     confidence = None if said.confidence is None else round(said.confidence, 3)
-    return TaskResult(kind=task.kind, text=_polish(task, said.text), confidence=confidence)
+    return TaskResult(
+        kind=task.kind, text=_polish(task, said.text), confidence=confidence, warnings=list(said.warnings))
 
 
 def _polish(task: Task, text: str) -> str:
     if task.kind == "prompt":
         limit = task.profile.max_chars if task.language == "zh" else task.profile.max_words
-        return polish_prompt(text, language=task.language, limit=limit, user_prompt=task.user_prompt,
-                             keep=quoted_parts(task.user_prompt or ""))
+        return polish_prompt(text, language=task.language, limit=limit, user_prompt=task.user_prompt)
     if task.kind == "edit_suggestion":
         return lines(clean(text), SUGGESTIONS)
     limits = MAX_CAPTION if task.kind == "caption" else MAX_ANSWER

@@ -1,10 +1,11 @@
 """Rules over a model's text: no markdown, labels or wrapping quotes, no repetition, right length, right language."""
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 
 from contracts.describe import MAX_TEXT_CHARS, Language
-from vl_service.embedded.text.motions import read_request
+from vl_service.prompts.quotes import QUOTED, quoted_parts
 
 _LABEL = re.compile(
     r"^\s*(?:(?:sure|certainly|of course)[^\n:]{0,80}[:!]\s*|(?:here(?:'s| is| are)[^\n:]{0,80}:)\s*|"
@@ -16,14 +17,13 @@ _MARKDOWN = ((re.compile(r"```\w*"), ""), (re.compile(r"(\*\*|__)(.+?)\1"), r"\2
              (re.compile(r"^\s{0,3}#{1,6}\s+", re.M), ""), (re.compile(r"^\s*>\s?", re.M), ""), (re.compile(r"`"), ""))
 _BULLET = re.compile(r"^\s*(?:[-*•·]|\(?\d{1,2}[.)、．])\s*")
 _WRAPPERS = (('"', '"'), ("“", "”"), ("「", "」"), ("'", "'"))
-_SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)]*(?=\s|$)|[。！？]+[”」』）]*|$)", re.S)
+_SENTENCE = re.compile(r".+?(?:[.!?…؟।]+[\"'”’)»]*(?=\s|$)|[。！？]+[”」』）]*|$)", re.S)
 _HAN = re.compile(r"[一-鿿]")
-_QUOTED = re.compile("\"[^\"]*\"|“[^”]*”|「[^」]*」")
 
 
 def clean(text: str) -> str:
     """Take off thinking, markdown, labels and quotation marks around the whole; lines stay lines."""
-    text = re.sub(r"<think>.*?(?:</think>|$)", "", text, flags=re.S)
+    text = _without_thinking(text)
     for pattern, replacement in _MARKDOWN:
         text = pattern.sub(replacement, text)
     text = _LABEL.sub("", text.strip())
@@ -33,6 +33,10 @@ def clean(text: str) -> str:
         if wrapped and first not in inner and last not in inner:
             text = inner
     return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+def _without_thinking(text: str) -> str:
+    return re.sub(r"<think>.*?(?:</think>|$)", "", text, flags=re.S)
 
 
 def one_paragraph(text: str, language: Language) -> str:
@@ -56,7 +60,8 @@ def without_repetition(parts: Sequence[str]) -> list[str]:
     seen: set[str] = set()
     kept: list[str] = []
     for part in parts:
-        key = re.sub(r"\W+", "", part.lower())
+        # letters, marks and symbols count: words of many scripts differ in their combining marks alone
+        key = "".join(char for char in part.lower() if unicodedata.category(char)[0] not in "PZC")
         if key and key not in seen:
             seen.add(key)
             kept.append(part)
@@ -75,7 +80,7 @@ def shorten(
 
     Sentences that hold a `keep` text and the user's own sentences always stay, whole.
     """
-    joiner = "" if language == "zh" else " "
+    joiner = _joiner(language)
     kept = list(parts)
     own = user_prompt.lower()
     protected = [any(text in part for text in keep) or part.lower().rstrip(".。") in own for part in kept]
@@ -90,6 +95,10 @@ def shorten(
     return text
 
 
+def _joiner(language: Language) -> str:
+    return "" if language == "zh" else " "
+
+
 def _cut(text: str, language: Language, limit: int) -> str:
     """Cut inside a sentence, at a clause where there is one in the second half."""
     cut = text[:limit] if language == "zh" else " ".join(text.split()[:limit])
@@ -101,34 +110,70 @@ def _cut(text: str, language: Language, limit: int) -> str:
 
 def in_language(text: str, language: Language) -> bool:
     """Whether the text outside quotation marks is mostly in the language."""
-    bare = _QUOTED.sub("", text)
+    bare = QUOTED.sub("", text)
     han, latin = len(_HAN.findall(bare)), len(re.findall(r"[A-Za-z]+", bare))
     return han >= latin if language == "zh" else latin >= han
 
 
-def without_contradiction(parts: Sequence[str], user_prompt: str) -> list[str]:
-    """Drop sentences with another camera move than the one the user asked for, or with one that the user ruled out."""
-    wanted = read_request(user_prompt)
-    camera = {motion.name for motion in wanted.motions if motion.kind == "camera"}
+def polish_prompt(text: str, *, language: Language, limit: int, user_prompt: str | None) -> str:
+    """A prompt of one paragraph within the limit.
 
-    def contradicts(part: str) -> bool:
-        moves = {motion.name for motion in read_request(part).motions if motion.kind == "camera"}
-        return bool(moves - camera) if camera else bool(moves & wanted.refused)
-
-    return [part for part in parts if part in user_prompt or not contradicts(part)]
-
-
-def polish_prompt(
-    text: str, *, language: Language, limit: int, user_prompt: str | None, keep: Sequence[str]
-) -> str:
-    """A prompt of one paragraph within the limit, with every text of `keep` in it to the letter."""
-    wanted = user_prompt or ""
+    The user's words stay to the letter where the model wrote them so, with what they have in quotation marks in any
+    case: what is too long is cut from the model's own sentences.
+    """
+    own = (user_prompt or "").strip()
+    for form in _forms(text, own) if own else ():
+        at = next(_whole_at(own, form), None)
+        if at is not None:
+            return _around(form[:at], own, form[at + len(own):], language, limit)
+    keep = quoted_parts(own)
     parts = without_repetition(sentences(one_paragraph(clean(text), language)))
-    parts = without_contradiction(parts, wanted) if wanted else parts
-    joined = ("" if language == "zh" else " ").join(parts)
-    if any(piece not in joined for piece in keep) or (wanted and not parts):
-        parts = [wanted, *parts]  # quoted words may not be lost: the user's own sentence goes first
-    return shorten(parts, language, limit, keep, wanted)[:MAX_TEXT_CHARS]
+    joined = _joiner(language).join(parts)
+    if any(piece not in joined for piece in keep) or (own and not parts):
+        return _around("", own, " " + joined, language, limit)  # the user's own sentence goes first
+    return shorten(parts, language, limit, keep, own)[:MAX_TEXT_CHARS]
+
+
+def _forms(text: str, own: str) -> tuple[str, ...]:
+    """The text cleaned, and less and less so: cleaning may have touched the user's words."""
+    bare = _without_thinking(text)
+    return (clean(text), bare, text) if _without_thinking(own) != own else (clean(text), bare)
+
+
+def _whole_at(own: str, text: str) -> Iterator[int]:
+    """Where the text holds the user's words as words of their own, not within others."""
+    at = text.find(own)
+    while at >= 0:
+        before, after = text[at - 1:at], text[at + len(own):at + len(own) + 1]
+        if not (_one_word(before, own[0]) or _one_word(own[-1], after)):
+            yield at
+        at = text.find(own, at + 1)
+
+
+def _one_word(first: str, second: str) -> bool:
+    """Whether two characters side by side belong to one word; Chinese, Japanese and the like set no blanks."""
+    return first.isalnum() and second.isalnum() and max(first, second) < "\u0e00"
+
+
+def _around(before: str, own: str, after: str, language: Language, limit: int) -> str:
+    """The user's words as they are, among those of the model's sentences that the limits leave room for."""
+    stop = re.match(r"[^\w\s]*", after)
+    stopped = own + (stop.group() if stop else "")
+    tail = after[len(stopped) - len(own):]
+    first = without_repetition(sentences(one_paragraph(clean(before), language)))
+    parts = without_repetition([*first, *sentences(one_paragraph(clean(tail), language))])
+    heads, tails, joiner = parts[:len(first)], parts[len(first):], _joiner(language)
+
+    def joined() -> str:
+        left = joiner.join(heads) + (" " if heads and before[-1:].isspace() else "")
+        right = (" " if tails and tail[:1].isspace() else "") + joiner.join(tails)
+        return left + stopped + right
+
+    while (tails or heads) and (length(joined(), language) > limit or len(joined()) > MAX_TEXT_CHARS):
+        if len(heads) == 1 and not tails and len(joined()) <= MAX_TEXT_CHARS:
+            break  # the sentence that names the subject stays
+        (tails or heads).pop()
+    return joined()[:MAX_TEXT_CHARS]
 
 
 def polish_text(text: str, *, language: Language, limit: int) -> str:

@@ -125,6 +125,19 @@ async def test_words_alone_are_enough_for_a_prompt_and_for_nothing_else(client: 
         assert "image" in problem(refused, 422, "nothing_to_describe").detail
 
 
+async def test_a_language_that_the_model_does_not_know_keeps_its_words_and_gets_a_warning(client: Client) -> None:
+    tasks = [{"kind": "prompt", "user_prompt": "кот и\nstrawberry", "instruction": "медленно"},
+             {"kind": "question", "question": "Что это?"}, {"kind": "prompt", "user_prompt": "a cat jumps"}]
+    results = (await client.post("/v1/describe", json={"image": RED, "tasks": tasks})).json()["results"]
+    prompt, question, known = results
+    assert "кот и\nstrawberry" in prompt["text"]
+    assert ["The prompt is in a language" in prompt["warnings"][0],
+            "The instruction is in a language" in prompt["warnings"][1]] == [True, True]
+    assert question["text"] == "I cannot tell that from the picture."
+    assert "not understood" in question["warnings"][0]
+    assert "warnings" not in known  # left out where there are none: earlier gateways refuse fields they do not know
+
+
 @pytest.mark.parametrize(("change", "code", "part"), [
     ({"image": "AAAA"}, "image_format", "PNG"), ({"image": "not base64!"}, "image_not_base64", "base64"),
     ({"profile": "sora"}, "unknown_profile", "wan2.1"), ({"colour": "red"}, "invalid_request", "colour"),

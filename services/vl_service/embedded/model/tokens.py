@@ -62,6 +62,10 @@ class Tokenizer:
             found += self._piece(piece)
         return found
 
+    def knows(self, word: str) -> bool:
+        """Whether a word has a number of its own, in this case or in another, and need not be spelt."""
+        return any(form in self.numbers for form in (word, word.lower(), word.capitalize()))
+
     def _piece(self, piece: str) -> list[int]:
         if (number := self.numbers.get(piece)) is not None:
             return [number]

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from contracts.describe import Language
-from vl_service.embedded.model.generator import PART_MARKERS, Generator
+from vl_service.embedded.model.generator import ASKED_AT_MOST, PART_MARKERS, Generator
 from vl_service.embedded.model.observation import Observation, Said
 from vl_service.embedded.model.record import Record
+from vl_service.embedded.text.languages import any_known, is_unread
 from vl_service.embedded.text.measured import with_measured_colours
 from vl_service.embedded.text.naming import definite
 from vl_service.embedded.text.phrasing import guessed, hedged
@@ -72,6 +73,9 @@ class Answers:
         """The answer to a question; where the decoder gropes for words, that it cannot tell."""
         header = ["<question>", f"<{language}>"]
         reading = read_question(question, language, self._words(question), _places(self.record))
+        knows = self._generator.tokenizer.knows
+        if reading.way == "as it is" and (is_unread(question, knows) or not any_known(question, knows)):
+            return CANNOT_TELL[language]
         if reading.way == "measured":
             there = colour_there(reading.part, self._observation.facts, self.record, language)
             return there or CANNOT_TELL[language]
@@ -89,6 +93,12 @@ class Answers:
             return CANNOT_TELL[language]
         names = not self.record.name or (phrase and phrase in text)
         return self._hedged(text, language) if names else text
+
+    def reads_only_the_start_of(self, question: str, language: Language) -> bool:
+        """Whether the question goes to the decoder as it is, and is longer than what that reads."""
+        if len(self._generator.tokenizer.encode(question)) <= ASKED_AT_MOST:
+            return False
+        return read_question(question, language, self._words(question), _places(self.record)).way == "as it is"
 
     def suggestions(self, language: Language, at_most: int, seed: int) -> str:
         """Three lines, drawn."""

@@ -2,12 +2,14 @@
 
 import re
 import tomllib
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
 from contracts.describe import Language
+from vl_service.prompts.quotes import QUOTED
 
 Speed = Literal["slow", "normal", "quick"]
 MotionKind = Literal["camera", "object", "ambience"]
@@ -15,7 +17,10 @@ _ADVERBS = (
     r"(?:slow|slowly|gently|gradually|softly|quickly|rapidly|fast|smoothly|slightly|steadily|suddenly|swiftly|calmly|"
     r"subtly|dramatically|to|towards?|the|a|bit|little|very|all|way|camera|shot|view|its|and|moves?|moving)"
 )
-_QUOTED = re.compile("\"[^\"]*\"|“[^”]*”|「[^」]*」|『[^』]*』|《[^》]*》|‘[^’]*’|(?<!\\w)'[^']*'(?!\\w)")
+_WORD = re.compile("[a-z]+(?:'[a-z]+)*")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_NO_CONTENT = frozenset("PZC")
+"""Unicode categories of what says nothing by itself: punctuation, blanks, control characters."""
 _CLAUSE_END = re.compile(r"[,.;!?，。；！？、\n]| and | then | while |然后|同时|并且")
 
 
@@ -112,15 +117,12 @@ def motion_names() -> dict[str, MotionKind]:
     return {name: entry.kind for name, entry in _table().motions.items()}
 
 
-def quoted_parts(text: str) -> list[str]:
-    """The parts in quotation marks, marks included."""
-    return [match.group() for match in _QUOTED.finditer(text)]
-
-
 def read_request(text: str) -> Request:
     """Find the motions that a text asks for, in English or Chinese. What stands in quotation marks is not read."""
     table = _table()
-    plain = re.sub(r"[ \t]+", " ", _QUOTED.sub(lambda match: "\x00" * len(match.group()), text.lower()))
+    lowered = _CONTROL.sub(" ", text.lower())
+    plain = QUOTED.sub(lambda match: "\x00" * len(match.group()), lowered)
+    plain = re.sub(" +", " ", plain.replace("’", "'"))
     found: list[tuple[int, Motion]] = []
     refused: set[str] = set()
     rest = plain
@@ -165,11 +167,30 @@ def _speed_near(plain: str, span: tuple[int, int]) -> Speed:
 
 
 def _content(rest: str) -> bool:
-    if "\x00" in rest:
-        return True
+    """Whether the rest of a request says anything, in whatever script. What is not recognised is content."""
     table = _table()
-    words = re.findall(r"[a-z']+", rest)
-    speeds = table.speed_patterns.values()
-    if any(word not in table.filler_en and not any(p.fullmatch(word) for p in speeds) for word in words):
+    unknown = table.filler_zh.sub("\x01", _WORD.sub(lambda match: _unknown(match.group(), table), rest))
+    if "\x00" in unknown or any(map(_says_something, unknown)):
         return True
-    return bool(re.search(r"[一-鿿]", table.filler_zh.sub("", rest)))
+    return "\x01" not in unknown  # nothing but punctuation, and no request that it could belong to
+
+
+def _unknown(word: str, table: Table) -> str:
+    return "\x01" if _is_filler(word, table) else word
+
+
+def _is_filler(word: str, table: Table) -> bool:
+    return word in table.filler_en or any(speed.fullmatch(word) for speed in table.speed_patterns.values())
+
+
+def _says_something(char: str) -> bool:
+    category = unicodedata.category(char)
+    if char.isascii():
+        return category[0] in "LN" or char == "$"
+    return category[0] not in _NO_CONTENT or category in ("Co", "Cn")
+
+
+def is_motion_word(word: str) -> bool:
+    """Whether a word in lower case is one of those by which motion is asked for or told."""
+    table = _table()
+    return _is_filler(word, table) or table.moving.search(word) is not None

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from contracts.describe import Language
 from vl_service.backend import Task
 from vl_service.embedded.text.answers import Answers
+from vl_service.embedded.text.languages import Knows
 from vl_service.embedded.text.moods import mood_sentence
-from vl_service.embedded.text.motions import Motion, motion_names, read_request, speed_asked
+from vl_service.embedded.text.motions import Motion, Request, motion_names, read_request, speed_asked
 from vl_service.embedded.text.naming import definite
-from vl_service.embedded.text.user_words import UserWords, read_user_words
+from vl_service.embedded.text.user_words import UserWords, as_sentence, read_user_words
+from vl_service.prompts.polish import sentences
 from vl_service.prompts.profiles import Part
 
 SUITS_ANYTHING = ("zoom_in", "zoom_out", "pan_left", "pan_right")
@@ -55,18 +57,33 @@ class Draft:
         return f"each of {definite(phrase, 'en')}" if several else definite(phrase, self.language)
 
 
-def write_prompt(answers: Answers | None, task: Task) -> str:
-    """The prompt in the task's language and profile.
+def write_prompt(answers: Answers | None, task: Task, knows: Knows) -> str:
+    """The prompt in the task's language and profile; `knows` tells which words the model has.
 
-    Quoted parts of the user's words are kept to the letter. A motion that the user asks for is the only one in the
-    prompt; one is chosen only where none was asked for.
+    The user's words are kept to the letter, in whatever script, unless a sentence that the video checkpoint was taught
+    says all that they say. A motion that the user asks for is the only one in the prompt; one is chosen only where none
+    was asked for.
     """
+    user_words = read_user_words(task, knows)
     told: dict[Part, str] = {}
     if answers is not None:
-        told = answers.parts(task.profile, task.language, task.max_new_tokens, task.seed)
-    draft = Draft(task=task, user_words=read_user_words(task), answers=answers, told=told)
+        parts = answers.parts(task.profile, task.language, task.max_new_tokens, task.seed)
+        told = {part: without_contradiction(text, user_words.request, task.language) for part, text in parts.items()}
+    draft = Draft(task=task, user_words=user_words, answers=answers, told=told)
     parts = [_WRITERS[part](draft) for part in task.profile.parts]
     return draft.joiner.join(part for part in parts if part)
+
+
+def without_contradiction(text: str, wanted: Request, language: Language) -> str:
+    """Without sentences that tell of another camera move than the one asked for, or of one that was ruled out."""
+    camera = {motion.name for motion in wanted.motions if motion.kind == "camera"}
+
+    def contradicts(sentence: str) -> bool:
+        moves = {motion.name for motion in read_request(sentence).motions if motion.kind == "camera"}
+        return bool(moves - camera) if camera else bool(moves & wanted.refused)
+
+    joiner = "" if language == "zh" else " "
+    return joiner.join(sentence for sentence in sentences(text) if not contradicts(sentence))
 
 
 def _subject(part: Part) -> Callable[[Draft], str]:
@@ -81,6 +98,8 @@ def _helps(draft: Draft) -> bool:
     words, answers = draft.user_words.words, draft.answers
     if answers is None or not answers.record.name or _mentions(answers, words):
         return False
+    if draft.user_words.unread:
+        return True
     short = len(words.split()) <= 5 and not re.search(r"[一-鿿]{6}", words)
     return short or bool(_POINTS_BACK.search(words.lower()))
 
@@ -107,7 +126,7 @@ def _motion(draft: Draft) -> str:
     if not (user_words.asks_motion or motions):
         # a profile that never invents a camera still wants something to move in words that only set the scene
         said.append(draft.told.get("motion") or _STIRS[draft.language])
-    return draft.joiner.join([part for part in (user_words.words, *said) if part])
+    return draft.joiner.join([part for part in (as_sentence(user_words.words), *said) if part])
 
 
 def _said_already(motion: Motion, draft: Draft) -> bool:
@@ -153,7 +172,7 @@ def _light(draft: Draft) -> str:
 
 
 def _camera(draft: Draft) -> str:
-    spoken = _SPEAKS_OF_CAMERA.search(draft.user_words.words.lower()) is not None
+    spoken = draft.user_words.unread or _SPEAKS_OF_CAMERA.search(draft.user_words.words.lower()) is not None
     if spoken or any(motion.kind == "camera" for motion in draft.user_words.motions):
         return ""
     return draft.told.get("camera") or ("镜头固定。" if draft.language == "zh" else "The camera stays fixed.")

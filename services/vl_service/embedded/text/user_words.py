@@ -1,9 +1,10 @@
 """What a user asks of a prompt, read once: words that must stay, motions asked for or ruled out, the manner."""
 
-import re
+import unicodedata
 from dataclasses import dataclass
 
 from vl_service.backend import Task
+from vl_service.embedded.text.languages import Knows, is_unread
 from vl_service.embedded.text.motions import Motion, Request, read_request
 
 
@@ -12,7 +13,9 @@ class UserWords:
     """What the user asked of a prompt."""
 
     words: str
-    """The user's own words where they must stay; empty where a canonical sentence says the same."""
+    """The user's own words, to the letter, where they must stay; empty where a canonical sentence says the same."""
+    unread: bool
+    """Whether they are in a language that the model does not know: nobody knows what they ask for."""
     request: Request
     motions: tuple[Motion, ...]
     """Asked for, to say in the trained words."""
@@ -20,13 +23,13 @@ class UserWords:
 
     @property
     def asks_motion(self) -> bool:
-        """Whether somebody asked for a motion, or for none."""
-        return self.request.says_motion or bool(self.request.refused)
+        """Whether somebody asked for a motion, or for none, or may have."""
+        return self.request.says_motion or bool(self.request.refused) or self.unread
 
     @property
     def leaves_motion_open(self) -> bool:
         """Whether a motion may be chosen: none was asked for."""
-        return not self.motions and not self.request.says_motion
+        return not self.motions and not self.request.says_motion and not self.unread
 
     @property
     def wants_stillness(self) -> bool:
@@ -34,9 +37,9 @@ class UserWords:
         return any(motion.name == "hold_still" for motion in self.motions)
 
 
-def read_user_words(task: Task) -> UserWords:
-    """The user_words in a prompt task's `user_prompt` and `instruction`."""
-    words = " ".join((task.user_prompt or "").split())
+def read_user_words(task: Task, knows: Knows) -> UserWords:
+    """What a prompt task's `user_prompt` and `instruction` ask for."""
+    words = (task.user_prompt or "").strip()
     instruction = task.instruction or ""
     request = read_request(words)
     asked = request
@@ -48,13 +51,14 @@ def read_user_words(task: Task) -> UserWords:
         motions = tuple(motion for motion in motions if motion.kind != "object")
     elif not motions and asked.refused:
         motions = (Motion(name="hold_still"),)  # every motion named was ruled out
+    own = "" if request.only_motion else words
     return UserWords(
-        words="" if not words or request.only_motion else _as_sentence(words), request=asked, motions=motions,
-        instruction=instruction,
-    )
+        words=own, unread=is_unread(own, knows), request=asked, motions=motions, instruction=instruction)
 
 
-def _as_sentence(words: str) -> str:
-    if words[-1] not in ".!?…。！？\"”」』'":
-        words += "。" if re.search(r"[一-鿿]$", words) else "."
-    return words[0].upper() + words[1:]
+def as_sentence(words: str) -> str:
+    """The words to the letter, with a full stop behind them where they end in a letter, a digit or a bracket."""
+    last = unicodedata.category(words[-1]) if words else ""
+    if last[:1] not in ("L", "N", "M") and last != "Pe":
+        return words
+    return words + ("。" if unicodedata.name(words[-1], "").startswith(("CJK", "HIRAGANA", "KATAKANA")) else ".")

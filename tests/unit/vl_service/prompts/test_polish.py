@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.describe import Language
+from contracts.describe import MAX_TEXT_CHARS, Language
 from vl_service.prompts.polish import (
     clean,
     in_language,
@@ -14,7 +14,6 @@ from vl_service.prompts.polish import (
     polish_prompt,
     polish_text,
     sentences,
-    without_contradiction,
 )
 
 
@@ -72,16 +71,40 @@ def test_the_language_is_judged_outside_quotation_marks() -> None:
 def test_quoted_words_that_a_model_lost_come_back_in_the_users_sentence() -> None:
     user_words = 'A sign says "OPEN 24h" and blinks.'
     text = polish_prompt(
-        "A shop at night. The lights glow.", language="en", limit=40, user_prompt=user_words, keep=['"OPEN 24h"'])
+        "A shop at night. The lights glow.", language="en", limit=40, user_prompt=user_words)
     assert text.startswith(user_words)
     assert "A shop at night." in text
 
 
-def test_a_camera_move_that_was_not_asked_for_is_dropped() -> None:
-    parts = ["A cat sits.", "The camera zooms in.", "The camera pans left."]
-    assert without_contradiction(parts, "pan left") == ["A cat sits.", "The camera pans left."]
-    assert without_contradiction(parts, "do not zoom in") == ["A cat sits.", "The camera pans left."]
-    assert without_contradiction(parts, "a cat") == parts
+USER_WORDS = (
+    "Кот прыгает через стол", "ねこがとぶ", "قطة تقفز فوق الطاولة", "고양이가 뛴다", "חתול קופץ על השולחן",
+    "बिल्ली कूदती है",
+    "แมวกระโดด", "η γάτα πηδάει", "🐈💨", "👩‍👩‍👧‍👦", "12345", "!!!", "e\u0301te\u0301",
+    "zoom in, 猫が跳ぶ", "one\ntwo\n\n  three",
+    "1. zoom in\n2. pan left", "Prompt: **a** `cat`", "Hop! Hop! Hop!", '"OPEN  24h"', "<think>a cat</think> a dog",
+    "a" * 4000,
+)
+
+
+@pytest.mark.parametrize("words", USER_WORDS, ids=ascii)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_users_words_stay_to_the_letter_and_the_model_gives_way(words: str, language: Language) -> None:
+    joiner = "" if language == "zh" else " "
+    for written in (f"A cat sits.{joiner}{words}.{joiner}It looks. It looks.", words, f"{words}. A cat sits.", ""):
+        text = polish_prompt(written, language=language, limit=12, user_prompt=f" {words}\n")
+        assert words in text
+        assert len(text) <= MAX_TEXT_CHARS
+        assert text.count("It looks.") <= 1
+
+
+def test_what_the_model_says_of_the_camera_is_its_own_affair() -> None:
+    """The rules know no vocabulary of motion: that is one backend's."""
+    written = "A cat sits. The camera pans left. The camera zooms in."
+    assert polish_prompt(written, language="en", limit=40, user_prompt="pan left") == written
+
+
+def test_words_of_any_script_are_told_apart() -> None:
+    assert polish_text("का है। कि है। का है।", language="en", limit=50) == "का है। कि है।"
 
 
 @given(st.text(max_size=300), st.sampled_from(["en", "zh"]), st.integers(1, 60))
