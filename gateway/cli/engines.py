@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-_VIDEO, _VL = "video_service.engines", "vl_service.engines"
+_VIDEO, _VL = "video_service.engines", "vl_service.qwen.engines"
 _INTERRUPTED = 130
 
 

@@ -90,6 +90,8 @@ async def describe(job: JobRecord, parts: Parts) -> None:
                 request, job.picture.sha256 if job.picture else None, any_seed=job.request.seed is None
             )
             texts = {result.kind: result.text for result in results}
+            for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
+                await parts.ledger.note(job.id, warning=warning)
         except ServiceError as error:
             if any(task.kind == "prompt" for task in tasks):
                 raise

@@ -61,6 +61,10 @@ class TaskResult(FrozenModel):
     kind: TaskKind
     text: str = Field(description="For `edit_suggestion`, one suggestion a line.")
     confidence: float | None = Field(default=None, ge=0, le=1, description="Of what the text names, if measured.")
+    warnings: list[str] = Field(
+        default_factory=list, exclude_if=lambda warnings: not warnings,  # left out so that earlier gateways read it
+        description="What of the task was not understood or not read, such as a language that the model does not know. "
+        "Absent where there is nothing to say.")
 
 
 class DescribeResponse(BaseModel):

@@ -41,7 +41,7 @@ class VideoModelInfo(FrozenModel):
     engine: str = Field(description="What computes it, such as `torch-cpu`, `torch-cuda` or `onnx-cpu`.")
     engine_reason: str = Field(default="", description="Why that engine, in words.")
     dtype: str
-    profile: str = Field(description="Prompt style that this model was trained on; a name in vl_service/profiles.")
+    profile: str = Field(description="Prompt style that this model was trained on; one of `vl_service.prompts`.")
     tasks: list[VideoTask]
     sizes: list[str] = Field(description="Recommended WIDTHxHEIGHT, the default first.")
     size_multiple: int = Field(description="Width and height must be multiples of this many pixels.")

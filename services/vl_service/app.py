@@ -11,13 +11,13 @@ from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, Describe
 from contracts.errors import Problem
 from contracts.models import Health, VLModelInfo, VLModelList
 from engine_store.manifest import EngineRefused
+from vl_service.backend import Backend, DeadlineExceededError
 from vl_service.describe import NothingToDescribeError, describe
-from vl_service.engine import DeadlineExceededError, Engine
 from vl_service.engine_thread import EngineThread, ModelFailedError, ModelNotReadyError, QueueFullError
-from vl_service.load import load_engine
+from vl_service.images import ImageRefusedError
+from vl_service.load import load_backend
 from vl_service.metrics import VLMetrics
-from vl_service.pictures import PictureRefusedError
-from vl_service.profiles import UnknownProfileError
+from vl_service.prompts.profiles import UnknownProfileError
 from vl_service.settings import Settings
 from web.body_limit import BodyLimitMiddleware
 from web.calls import CallMiddleware
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = MAX_IMAGE_BASE64_CHARS + 1_000_000  # the picture and eight tasks of the longest texts, escaped
 
 
-def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_engine) -> FastAPI:
+def create_app(settings: Settings, load: Callable[[Settings], Backend] = load_backend) -> FastAPI:
     """The app; its model loads in the background from the moment it starts."""
     engine = EngineThread(
         settings.model, lambda: load(settings), queue_limit=settings.queue_limit, deadline_s=settings.deadline_s)
@@ -126,7 +126,7 @@ def _deadline(error: Exception) -> Problem:
 
 
 def _picture(error: Exception) -> Problem:
-    assert isinstance(error, PictureRefusedError)
+    assert isinstance(error, ImageRefusedError)
     status = 413 if error.code == "image_too_large" else 422
     return Problem(status=status, code=error.code, title="The picture was refused", detail=str(error))
 
@@ -143,7 +143,7 @@ def _nothing(error: Exception) -> Problem:
 
 _PROBLEMS: dict[type[Exception], Callable[[Exception], Problem]] = {
     ModelNotReadyError: _not_ready, ModelFailedError: _failed, QueueFullError: _queue_full,
-    DeadlineExceededError: _deadline, EngineRefused: _engine, PictureRefusedError: _picture,
+    DeadlineExceededError: _deadline, EngineRefused: _engine, ImageRefusedError: _picture,
     UnknownProfileError: _profile, NothingToDescribeError: _nothing,
 }
 

@@ -3,12 +3,11 @@
 import time
 
 from contracts.describe import DescribeRequest, DescribeResponse, DescribeTask, TaskResult
-from vl_service.engine import Answer, Deadline, Engine, Task
+from vl_service.backend import Answer, Backend, Deadline, Task
 from vl_service.engine_thread import EngineThread
-from vl_service.motion import quoted_parts
-from vl_service.pictures import Picture, decode_picture
-from vl_service.polish import clean, lines, polish_prompt, polish_text
-from vl_service.profiles import Profile, profile_named
+from vl_service.images import DecodedImage, decode_image
+from vl_service.prompts.polish import clean, lines, polish_prompt, polish_text
+from vl_service.prompts.profiles import Profile, profile_named
 
 MAX_CAPTION = {"en": 120, "zh": 240}  # words, characters
 MAX_ANSWER = {"en": 160, "zh": 320}
@@ -23,7 +22,7 @@ async def describe(engine: EngineThread, request: DescribeRequest, *, max_image_
     """Answer every task of a request, in order.
 
     Raises:
-        UnknownProfileError, NothingToDescribeError, PictureRefusedError: the request cannot be answered.
+        UnknownProfileError, NothingToDescribeError, ImageRefusedError: the request cannot be answered.
         ModelNotReadyError, ModelFailedError, QueueFullError, DeadlineExceededError: not now.
     """
     started = time.monotonic()
@@ -53,13 +52,13 @@ def _resolve(task: DescribeTask, request: DescribeRequest, profile: Profile) -> 
     )
 
 
-def look_at(request: DescribeRequest, max_image_pixels: int) -> Picture | None:
+def look_at(request: DescribeRequest, max_image_pixels: int) -> DecodedImage | None:
     """Decode the request's picture, if it has one."""
-    return None if request.image is None else decode_picture(request.image, max_pixels=max_image_pixels)
+    return None if request.image is None else decode_image(request.image, max_pixels=max_image_pixels)
 
 
 def answer(
-    engine: Engine, picture: Picture | None, tasks: list[Task], deadline: Deadline, started: float
+    engine: Backend, picture: DecodedImage | None, tasks: list[Task], deadline: Deadline, started: float
 ) -> DescribeResponse:
     """Let the engine speak and polish what it says; runs on the engine's thread. `started` is of `time.monotonic`."""
     description = engine.describe(picture, tasks, deadline)
@@ -73,14 +72,14 @@ def answer(
 
 def _polished(task: Task, said: Answer) -> TaskResult:
     confidence = None if said.confidence is None else round(said.confidence, 3)
-    return TaskResult(kind=task.kind, text=_polish(task, said.text), confidence=confidence)
+    return TaskResult(
+        kind=task.kind, text=_polish(task, said.text), confidence=confidence, warnings=list(said.warnings))
 
 
 def _polish(task: Task, text: str) -> str:
     if task.kind == "prompt":
         limit = task.profile.max_chars if task.language == "zh" else task.profile.max_words
-        return polish_prompt(text, language=task.language, limit=limit, user_prompt=task.user_prompt,
-                             keep=quoted_parts(task.user_prompt or ""))
+        return polish_prompt(text, language=task.language, limit=limit, user_prompt=task.user_prompt)
     if task.kind == "edit_suggestion":
         return lines(clean(text), SUGGESTIONS)
     limits = MAX_CAPTION if task.kind == "caption" else MAX_ANSWER

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from vl_service.engine import Deadline, DeadlineExceededError, Engine
+from vl_service.backend import Backend, Deadline, DeadlineExceededError
 
 log = logging.getLogger(__name__)
 Prepared = TypeVar("Prepared")
@@ -33,14 +33,14 @@ class QueueFullError(Exception):
 class EngineThread:
     """Owns an engine on a thread of its own. Its methods are called on the event loop and never block it."""
 
-    def __init__(self, name: str, load: Callable[[], Engine], *, queue_limit: int, deadline_s: float) -> None:
+    def __init__(self, name: str, load: Callable[[], Backend], *, queue_limit: int, deadline_s: float) -> None:
         self._name = name
         self._load = load
         self._queue_limit = queue_limit
         self._deadline_s = deadline_s
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vl-engine")
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vl-decode")
-        self._engine: Engine | None = None
+        self._engine: Backend | None = None
         self._failure: str | None = None
         self._in_flight = 0
         self._recent_call_s = 1.0
@@ -77,7 +77,7 @@ class EngineThread:
         return [] if self._engine is not None else ["the model is still loading"]
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Backend:
         """The loaded engine.
 
         Raises:
@@ -91,7 +91,7 @@ class EngineThread:
         return self._engine
 
     async def call(
-        self, prepare: Callable[[], Prepared], work: Callable[[Engine, Prepared, Deadline], Result]
+        self, prepare: Callable[[], Prepared], work: Callable[[Backend, Prepared, Deadline], Result]
     ) -> Result:
         """Run `prepare` on the decoding thread, then `work` with its result on the engine's thread, in turn.
 
@@ -118,7 +118,7 @@ class EngineThread:
             deadline.canceled.set()
 
     async def _prepare_and_run(
-        self, engine: Engine, prepare: Callable[[], Prepared], work: Callable[[Engine, Prepared, Deadline], Result],
+        self, engine: Backend, prepare: Callable[[], Prepared], work: Callable[[Backend, Prepared, Deadline], Result],
         deadline: Deadline,
     ) -> Result:
         loop = asyncio.get_running_loop()

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from skimage.data import chelsea
 
+from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
-from tests.unit.vl_service.tiny_qwen import FAMILIES, save_tiny_checkpoint
-from vl_service.engine import Deadline
-from vl_service.language import load_language_model
-from vl_service.pictures import Picture
+from vl_service.backend import Deadline
+from vl_service.images import DecodedImage
+from vl_service.qwen.backend import load_qwen
 from vl_service.settings import Settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -21,11 +21,11 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 @pytest.mark.parametrize("family", FAMILIES)
 def test_float32_on_cuda_says_what_the_cpu_says(family: str, tmp_path: Path) -> None:
     folder = save_tiny_checkpoint(family, tmp_path)
-    picture = Picture(rgb=Image.fromarray(chelsea()), width=451, height=300)
+    picture = DecodedImage(rgb=Image.fromarray(chelsea()), width=451, height=300)
     task = prompt_task(kind="caption", max_new_tokens=12)
     texts = []
     for device in ("cpu", "cuda"):
-        engine = load_language_model(Settings(model=str(folder), device=device, dtype="float32", greedy=True))
+        engine = load_qwen(Settings(model=str(folder), device=device, dtype="float32", greedy=True))
         assert engine.info.engine == f"transformers-{device}"
         texts.append(engine.describe(picture, [task], Deadline(at=time.monotonic() + 60)).answers[0].text)
     assert texts[0] == texts[1]
@@ -33,9 +33,9 @@ def test_float32_on_cuda_says_what_the_cpu_says(family: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_on_cuda_the_default_is_bfloat16_and_a_seed_repeats(family: str, tmp_path: Path) -> None:
-    engine = load_language_model(Settings(model=str(save_tiny_checkpoint(family, tmp_path))))
+    engine = load_qwen(Settings(model=str(save_tiny_checkpoint(family, tmp_path))))
     assert (engine.info.engine, engine.info.dtype) == ("transformers-cuda", "bfloat16")
-    picture = Picture(rgb=Image.fromarray(chelsea()), width=451, height=300)
+    picture = DecodedImage(rgb=Image.fromarray(chelsea()), width=451, height=300)
     task = prompt_task(kind="caption", max_new_tokens=12, seed=5)
     said = [engine.describe(picture, [task], Deadline(at=time.monotonic() + 60)).answers[0].text for _ in range(2)]
     assert said[0] == said[1]

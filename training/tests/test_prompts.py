@@ -6,7 +6,7 @@ import pytest
 
 from training.video.prompts import CHINESE, ENGLISH, PromptWriter, motion_phrase, service_sentence
 from training.video.scenes import MOTIONS, SPEEDS
-from vl_service.motion import Motion
+from vl_service.embedded.text.motions import Motion
 
 
 def test_every_motion_that_is_drawn_can_be_asked_for_in_both_languages() -> None:

@@ -9,7 +9,7 @@ from contracts.describe import Language
 from training.evaluation.vl import verdicts
 from training.vl.pictures.compose import Truth
 from training.vl.pictures.concepts import Concept, role_of
-from vl_service.profiles import profiles
+from vl_service.prompts.profiles import profiles
 
 CAT = 281  # ImageNet's tabby cat
 OWL = Concept(en="owl", zh="猫头鹰", kind_en="bird", kind_zh="鸟", measure="只", group="bird", plural=False,

@@ -11,9 +11,9 @@ from training.vl.pictures.compose import Stock
 from training.vl.pictures.concepts import Concept
 from training.vl.pictures.drawings import OTHERS, Drawings, kept_back, named_concepts, outlined, own_files
 from training.vl.teach_branch import LEVELLED, NEW, go_on_from, maps_loss, teach
-from vl_service.branch import EARLY, FINE_GRID, LATE, Branch, Drawn, shared
-from vl_service.glance import TOWER_SIDE
-from vl_service.tower import ImageNetTower
+from vl_service.embedded.vision.branch import EARLY, FINE_GRID, LATE, Branch, Drawn, shared
+from vl_service.embedded.vision.features import TOWER_SIDE
+from vl_service.embedded.vision.tower import ImageNetTower
 
 COLOURS = {"square.webp": (255, 0, 0, 255), "bar.webp": (0, 0, 255, 255)}
 

@@ -29,9 +29,9 @@ from training.evaluation.vl.speed import SECONDS
 from training.vl.pictures.compose import Truth, held_combination
 from training.vl.pictures.concepts import Concept
 from training.vl.texts import question_wordings
-from vl_service.engine import Answer, Deadline, Description, Task
-from vl_service.pictures import Picture
-from vl_service.profiles import profiles
+from vl_service.backend import Answer, Deadline, Description, Task
+from vl_service.images import DecodedImage
+from vl_service.prompts.profiles import profiles
 
 LONG = {"en": " and then nods".join(f" {n}" for n in range(25)), "zh": "".join(f"、看{n}号" for n in range(30))}
 
@@ -48,7 +48,7 @@ def shown(name: str) -> Shown:
                       plural=False, role="known", files=(), held_files=())
     truth = Truth(concept=0, count=1, colour="red", x=0.19, y=0.28, extent=0.09, setting="outdoors", aspect=1.5)
     return Shown(
-        name=name, picture=Picture(rgb=picture, width=96, height=64), colours=dominant_colours(picture),
+        name=name, picture=DecodedImage(rgb=picture, width=96, height=64), colours=dominant_colours(picture),
         words=verdicts.words_of_concept(concept), truth=None if name == "photograph" else truth,
         concept=None if name == "photograph" else concept,
     )
@@ -85,7 +85,7 @@ class Spoken:
         return VLModelInfo(id="spoken", revision="1", engine="test", dtype="none", languages=["en", "zh"],
                            tasks=["caption", "prompt", "edit_suggestion", "question"], profiles=list(profiles()))
 
-    def describe(self, picture: Picture | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
+    def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         return Description(answers=[Answer(text=self._say(task)) for task in tasks], facts={})
 
 

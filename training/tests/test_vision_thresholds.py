@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from training.vl.pictures.redrawn import redrawn
 from training.vl.thresholds import Fresh, Named, choose, surely_right
-from vl_service.glimpse import Thresholds
+from vl_service.embedded.model.observation import Thresholds
 
 NOTHING = Fresh(names=[], kinds=[], own=[])
 

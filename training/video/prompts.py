@@ -9,7 +9,7 @@ from typing import Any
 from training.video.ways import WAY_MOTIONS, drawn_way
 
 # The vision-language service writes one fixed sentence a motion; those are trained on most.
-_WORDS = Path(__file__).parents[2] / "services/vl_service/words/motions.toml"
+_WORDS = Path(__file__).parents[2] / "services/vl_service/embedded/words/motions.toml"
 _WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text(encoding="utf-8"))
 ENGLISH: dict[str, list[str]] = {motion: ways["en"] for motion, ways in _WORDINGS.items()}
 CHINESE: dict[str, list[str]] = {motion: ways["zh"] for motion, ways in _WORDINGS.items()}

@@ -17,8 +17,8 @@ from training.vl.pictures.openclipart import ORIGIN
 from training.vl.pictures.others import load_others
 from training.vl.stage import SCENES, Stage, open_stage
 from training.vl.teach_branch import go_on_from, named_right, surenesses, teach
-from vl_service.branch import EARLY, LATE, Branch, Branches
-from vl_service.eight_bits import unpacked
+from vl_service.embedded.model.eight_bits import unpacked
+from vl_service.embedded.vision.branch import EARLY, LATE, Branch, Branches
 
 BATCHES = 12  # that a share of the named is counted over
 SURE = 0.5

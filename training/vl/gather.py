@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.vl.pictures.compose import SIDE, Stock, Truth, compose, held_combination
-from vl_service.branch import Branches
-from vl_service.facts import PictureFacts
-from vl_service.glance import look, measure, name_tokens, thumbnails
+from vl_service.embedded.vision.branch import Branches
+from vl_service.embedded.vision.facts import ImageFacts
+from vl_service.embedded.vision.features import look, measure, name_tokens, thumbnails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Drawn:
 
     squares_BHW3: NDArray[np.uint8]
     truths: list[Truth]
-    facts: list[PictureFacts]
+    facts: list[ImageFacts]
     slots: list[list[int]]
 
 
@@ -47,7 +47,7 @@ class Gallery:
     name_levels_NM: Tensor
     where_NP: Tensor
     truths: list[Truth]
-    facts: list[PictureFacts]
+    facts: list[ImageFacts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ def gather(
     parts: dict[str, list[Tensor]] = defaultdict(list)
     grid = torch.empty(number, 81, 1280, dtype=torch.float16, device=device)
     truths: list[Truth] = []
-    facts: list[PictureFacts] = []
+    facts: list[ImageFacts] = []
     for drawn in jobs:
         if drawn is None:
             continue

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from training.vl.gather import Gallery
-from vl_service.decoder import ImageTokens
-from vl_service.glance import GRID, box_levels, class_tokens
-from vl_service.kinds import vocabulary
+from vl_service.embedded.model.decoder import ImageTokens
+from vl_service.embedded.vision.features import GRID, box_levels, class_tokens
+from vl_service.embedded.vision.kinds import vocabulary
 
 STEPS = 48
 STRONGEST = 6.0

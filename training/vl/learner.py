@@ -12,7 +12,7 @@ from training.video.muon import Muon
 from training.vl.gather import Gallery
 from training.vl.implants import Implants, image_tokens
 from training.vl.subjects import Rows
-from vl_service.decoder import PREFIX, Decoder, ImageTokens
+from vl_service.embedded.model.decoder import PREFIX, Decoder, ImageTokens
 
 MISSING_CELLS = 0.05
 LOUDNESS = 0.08

@@ -6,8 +6,8 @@ from torch import Tensor
 from training.vl.gather import Gallery
 from training.vl.implants import Implants, image_tokens
 from training.vl.texts.sight import Sight, record_of
-from vl_service.decoder import Decoder
-from vl_service.tokens import Tokenizer
+from vl_service.embedded.model.decoder import Decoder
+from vl_service.embedded.model.tokens import Tokenizer
 
 
 @torch.inference_mode()

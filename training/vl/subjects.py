@@ -17,8 +17,8 @@ from training.vl.pictures.concepts import Concept
 from training.vl.texts.rows import make_row
 from training.vl.texts.sight import Sight
 from training.vl.texts.truths import sight_of_cutout, sight_of_tower, thing_of
-from vl_service.facts import PictureFacts
-from vl_service.tokens import Tokenizer
+from vl_service.embedded.model.tokens import Tokenizer
+from vl_service.embedded.vision.facts import ImageFacts
 
 _SHARED: dict[str, object] = {}  # tokenizer and concepts, set before the workers are forked
 
@@ -40,7 +40,7 @@ class Subject:
     """What a row is about: a cut-out by its truth, or (with `probabilities_K`) whatever the tower says."""
 
     truth: Truth
-    facts: PictureFacts
+    facts: ImageFacts
     slots: list[int]
     probabilities_K: NDArray[np.float32] | None
     place: tuple[float, float, float] | None = None

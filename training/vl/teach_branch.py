@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from training.vl.pictures.drawings import Composed, Drawings
-from vl_service.branch import Begun, Branch, Branches, Drawn, shared, start_of
-from vl_service.glance import GRID
+from vl_service.embedded.vision.branch import Begun, Branch, Branches, Drawn, shared, start_of
+from vl_service.embedded.vision.features import GRID
 
 DROPPED, DROPOUT, SMOOTHING = 0.2, 0.2, 0.1
 PEAK, PEAK_NEW, DECAY = 6e-4, 2e-3, 0.05

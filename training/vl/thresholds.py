@@ -28,12 +28,12 @@ from training.vl.pictures.compose import SIDE, Stock, compose, load_stock
 from training.vl.pictures.concepts import load_concepts
 from training.vl.pictures.drawings import named_concepts, own_files
 from training.vl.pictures.others import OfKind, as_concepts, load_others
-from vl_service.embedded_checkpoint import CONFIG, load_speaker
-from vl_service.glance import clarity, drawn_names, look, square_tensor
-from vl_service.glimpse import Thresholds
-from vl_service.marked import marks_of
-from vl_service.pictures import Picture
-from vl_service.speaker import Speaker, views_of
+from vl_service.embedded.checkpoint import CONFIG, load_generator
+from vl_service.embedded.model.generator import Generator, views_of
+from vl_service.embedded.model.observation import Thresholds
+from vl_service.embedded.vision.detections import detect
+from vl_service.embedded.vision.features import clarity, drawn_names, look, square_tensor
+from vl_service.images import DecodedImage
 
 SURELY_RIGHT = 0.9
 PLAINLY_RIGHT = 0.95  # of what is drawn: kept-back drawings often resemble one that was taught, strangers seldom
@@ -98,7 +98,7 @@ def _below(ranked: Sequence[Named], at: int) -> float:
 
 
 def said_of_pictures(
-    speaker: Speaker, stock: Stock, count: int, seed: int, drawn: float
+    speaker: Generator, stock: Stock, count: int, seed: int, drawn: float
 ) -> tuple[list[Named], list[Named]]:
     """What is named on pictures of known and strange things, where clear enough, and which kinds without names."""
     rng = random.Random(seed)
@@ -111,7 +111,7 @@ def said_of_pictures(
         concept = stock.concepts[at]
         square, truth = compose(stock, rng, at, redrawn_share=1.0)
         width = round(SIDE * truth.aspect)
-        seen = speaker.look(Picture(rgb=square.resize((width, SIDE)), width=width, height=SIDE), _never)
+        seen = speaker.look(DecodedImage(rgb=square.resize((width, SIDE)), width=width, height=SIDE), _never)
         seen = replace(seen, marks=None)  # the decoder's own words
         named, kind = (speaker.settle(seen, thresholds, _never).record for thresholds in (NAMING, KINDS))
         if named.name and seen.clarity >= drawn:
@@ -123,7 +123,7 @@ def said_of_pictures(
 
 
 @torch.inference_mode()
-def drawn_for_the_first_time(speaker: Speaker, stock: Stock, others: OfKind, count: int, seed: int) -> Fresh:
+def drawn_for_the_first_time(speaker: Generator, stock: Stock, others: OfKind, count: int, seed: int) -> Fresh:
     """What the branches say of drawings kept back from them, in turn of a known thing and of one without a name."""
     rng = random.Random(seed)
     fresh = [replace(concept, files=tuple(sorted({*concept.files} - {*own_files(concept)})))
@@ -139,7 +139,7 @@ def drawn_for_the_first_time(speaker: Speaker, stock: Stock, others: OfKind, cou
         square, truth = compose(stock, rng, at)
         squares = [square_tensor(view) for view in views_of(square)]
         views = look(speaker.tower, speaker.branches, torch.stack(squares), torch.full((len(squares),), truth.aspect))
-        marks = marks_of(views, square, speaker.things)
+        marks = detect(views, square, speaker.things)
         if marks is None:
             continue  # it was taken for a scene without drawings
         best = int(drawn_names(views.named_B2N).argmax())
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("training/data/vl"))
     parser.add_argument("--pictures", type=int, default=1200)
     options = parser.parse_args()
-    speaker, _ = load_speaker(options.model)
+    speaker, _ = load_generator(options.model)
     concepts, (_, others) = load_concepts(options.data / "concepts.json"), load_others(options.data)
     stock = load_stock(options.data, [*concepts, *as_concepts(others)], evaluation=False)
     stock = replace(stock, concepts=tuple(concepts))

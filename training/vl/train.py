@@ -31,11 +31,11 @@ from training.vl.subjects import Rows, all_subjects, share_words, write_rows
 from training.vl.texts.rows import ROW
 from training.vl.texts.truths import sight_of_cutout
 from training.vl.texts.vocabulary import vocabulary_pieces
-from vl_service.branch import Branch, Branches, start_of
-from vl_service.decoder import Decoder, DecoderConfig
-from vl_service.eight_bits import packed, unpacked
-from vl_service.kinds import vocabulary
-from vl_service.tokens import Tokenizer, make_tokenizer, save_tokenizer
+from vl_service.embedded.model.decoder import Decoder, DecoderConfig
+from vl_service.embedded.model.eight_bits import packed, unpacked
+from vl_service.embedded.model.tokens import Tokenizer, make_tokenizer, save_tokenizer
+from vl_service.embedded.vision.branch import Branch, Branches, start_of
+from vl_service.embedded.vision.kinds import vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

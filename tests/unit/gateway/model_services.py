@@ -45,6 +45,7 @@ class Script:
 
     describe_delay_s: float = 0.0
     describe_status: int = 200
+    describe_warnings: list[str] = field(default_factory=list)
     describe_calls: list[DescribeRequest] = field(default_factory=list)
     vl_ready: bool = True
     video_ready: bool = True
@@ -100,7 +101,8 @@ def vl_app(script: Script) -> FastAPI:
             ))
         texts = {"caption": "a grey cat on a sill", "question": "yes", "edit_suggestion": "crop it"}
         results = [
-            TaskResult(kind=task.kind, text=texts.get(task.kind) or f"{task.user_prompt or 'the cat'}, slowly turning")
+            TaskResult(kind=task.kind, text=texts.get(task.kind) or f"{task.user_prompt or 'the cat'}, slowly turning",
+                       warnings=script.describe_warnings)
             for task in asked.tasks
         ]
         answer = DescribeResponse(results=results, model="tiny-vl", revision="v1", engine="embedded-cpu", seconds=0.01)

@@ -10,15 +10,15 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from vl_service.embedded import EmbeddedEngine, load_embedded
+from vl_service.embedded.backend import EmbeddedBackend, load_embedded
 from vl_service.settings import Settings
 
 if TYPE_CHECKING:
-    from .built_tower import Build, Built
+    from tests.unit.vl_service.qwen.built_tower import Build, Built
 
 
 @pytest.fixture(scope="session")
-def embedded_engine() -> EmbeddedEngine:
+def embedded_backend() -> EmbeddedBackend:
     """The default engine with the weights that are shipped."""
     return load_embedded(Settings().models_dir / "vl", threads=0)
 
@@ -42,7 +42,7 @@ def photograph_base64(photograph: Callable[[str], Image.Image]) -> Callable[[str
 @pytest.fixture(scope="session")
 def build_tower(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     """A tiny checkpoint of a family with an engine of its tower, built by the first test that asks for it."""
-    from . import built_tower  # transformers takes seconds to import
+    from .qwen import built_tower  # transformers takes seconds to import
 
     @functools.cache
     def build(family: str) -> "Built":

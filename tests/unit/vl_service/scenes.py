@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contracts.describe import Language, TaskKind
-from vl_service.engine import Task
-from vl_service.profiles import profile_named
+from vl_service.backend import Task
+from vl_service.prompts.profiles import profile_named
 
 TABBY, ESPRESSO, SHIP, LIGHTHOUSE, CANDLE, BEACH = 281, 967, 510, 437, 470, 978
 

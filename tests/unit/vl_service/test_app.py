@@ -18,10 +18,10 @@ from contracts.describe import DescribeResponse
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.models import Health, VLModelInfo, VLModelList
 from vl_service.app import create_app
-from vl_service.embedded import EmbeddedEngine
-from vl_service.engine import Answer, Deadline, Description, Engine, Task
-from vl_service.load import load_engine
-from vl_service.pictures import Picture
+from vl_service.backend import Answer, Backend, Deadline, Description, Task
+from vl_service.embedded.backend import EmbeddedBackend
+from vl_service.images import DecodedImage
+from vl_service.load import load_backend
 from vl_service.settings import Settings
 
 Client = httpx.AsyncClient
@@ -45,7 +45,7 @@ class HeldEngine:
     def info(self) -> VLModelInfo:
         return VLModelInfo(id="held", revision="1", engine="test", dtype="none", tasks=[], languages=[], profiles=[])
 
-    def describe(self, picture: Picture | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
+    def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         self.deadlines.append(deadline)
@@ -59,7 +59,7 @@ class HeldEngine:
 
 
 @asynccontextmanager
-async def serving(load: Callable[[Settings], Engine], *, wait: bool = True, **settings: Any) -> AsyncIterator[Client]:
+async def serving(load: Callable[[Settings], Backend], *, wait: bool = True, **settings: Any) -> AsyncIterator[Client]:
     app = create_app(Settings(**settings), load)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     opened = Client(transport=transport, base_url="http://vl", timeout=60)
@@ -78,8 +78,8 @@ async def until_ready(client: Client) -> None:
 
 
 @pytest.fixture
-async def client(embedded_engine: EmbeddedEngine) -> AsyncIterator[Client]:
-    async with serving(lambda _: embedded_engine) as opened:
+async def client(embedded_backend: EmbeddedBackend) -> AsyncIterator[Client]:
+    async with serving(lambda _: embedded_backend) as opened:
         yield opened
 
 
@@ -125,6 +125,19 @@ async def test_words_alone_are_enough_for_a_prompt_and_for_nothing_else(client: 
         assert "image" in problem(refused, 422, "nothing_to_describe").detail
 
 
+async def test_a_language_that_the_model_does_not_know_keeps_its_words_and_gets_a_warning(client: Client) -> None:
+    tasks = [{"kind": "prompt", "user_prompt": "кот и\nstrawberry", "instruction": "медленно"},
+             {"kind": "question", "question": "Что это?"}, {"kind": "prompt", "user_prompt": "a cat jumps"}]
+    results = (await client.post("/v1/describe", json={"image": RED, "tasks": tasks})).json()["results"]
+    prompt, question, known = results
+    assert "кот и\nstrawberry" in prompt["text"]
+    assert ["The prompt is in a language" in prompt["warnings"][0],
+            "The instruction is in a language" in prompt["warnings"][1]] == [True, True]
+    assert question["text"] == "I cannot tell that from the picture."
+    assert "not understood" in question["warnings"][0]
+    assert "warnings" not in known  # left out where there are none: earlier gateways refuse fields they do not know
+
+
 @pytest.mark.parametrize(("change", "code", "part"), [
     ({"image": "AAAA"}, "image_format", "PNG"), ({"image": "not base64!"}, "image_not_base64", "base64"),
     ({"profile": "sora"}, "unknown_profile", "wan2.1"), ({"colour": "red"}, "invalid_request", "colour"),
@@ -157,7 +170,7 @@ async def test_the_model_is_listed_with_its_profiles(client: Client) -> None:
 async def test_while_the_model_loads_it_is_alive_and_not_ready() -> None:
     loaded = threading.Event()
 
-    def slow_load(_: Settings) -> Engine:
+    def slow_load(_: Settings) -> Backend:
         loaded.wait(60)
         return HeldEngine()
 
@@ -175,7 +188,7 @@ async def test_while_the_model_loads_it_is_alive_and_not_ready() -> None:
 
 
 async def test_a_failed_load_is_reported_with_its_reason_for_good() -> None:
-    def failing(_: Settings) -> Engine:
+    def failing(_: Settings) -> Backend:
         raise OSError("no such checkpoint: nowhere/model")
 
     async with serving(failing, wait=False) as client:
@@ -190,7 +203,7 @@ async def test_a_failed_load_is_reported_with_its_reason_for_good() -> None:
 
 
 async def test_a_checkpoint_that_is_not_there_is_a_reason_not_a_crash(tmp_path: Path) -> None:
-    async with serving(load_engine, wait=False, model=str(tmp_path / "nowhere")) as client:
+    async with serving(load_backend, wait=False, model=str(tmp_path / "nowhere")) as client:
         reasons = ["still loading"]
         async with asyncio.timeout(60):
             while "still loading" in reasons[0]:
@@ -244,7 +257,7 @@ async def test_an_engine_that_breaks_is_an_internal_error_and_the_next_call_work
     class BreaksOnce(HeldEngine):
         broken = False
 
-        def describe(self, picture: Picture | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
+        def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
             if not self.broken:
                 self.broken = True
                 raise RuntimeError("out of memory")
@@ -257,8 +270,8 @@ async def test_an_engine_that_breaks_is_an_internal_error_and_the_next_call_work
         assert (await client.post("/v1/describe", json=CAPTION)).status_code == 200
 
 
-async def test_with_a_token_only_its_bearer_is_served(embedded_engine: EmbeddedEngine) -> None:
-    async with serving(lambda _: embedded_engine, internal_token=SecretStr("secret")) as client:
+async def test_with_a_token_only_its_bearer_is_served(embedded_backend: EmbeddedBackend) -> None:
+    async with serving(lambda _: embedded_backend, internal_token=SecretStr("secret")) as client:
         problem(await client.get("/v1/models"), 401, "unauthorized")
         allowed = await client.get("/v1/models", headers={"Authorization": "Bearer secret"})
         assert allowed.status_code == 200

@@ -31,8 +31,8 @@ from training.evaluation.vl.pictures import (
 from training.evaluation.vl.questions import questions_about
 from training.evaluation.vl.speed import seconds_row
 from training.evaluation.vl.tasks import DEADLINE_S, LANGUAGES, faults, tasks_about, title
+from vl_service.backend import Backend, Deadline, Task
 from vl_service.describe import answer
-from vl_service.engine import Deadline, Engine, Task
 
 BARS = {
     "VL: subject named, new compositions of known subjects": 0.85,
@@ -68,7 +68,7 @@ class Vision:
     checks: list[Check]
 
 
-def judge_engine(engine: Engine, pictures: Iterable[tuple[str, Shown]], why_none: str = "no pictures") -> Vision:
+def judge_engine(engine: Backend, pictures: Iterable[tuple[str, Shown]], why_none: str = "no pictures") -> Vision:
     """Let the engine speak of each (measure of its naming, picture) and judge every text.
 
     `why_none` is told in the rows that have nothing to count. Raises what the engine raises.
@@ -80,7 +80,7 @@ def judge_engine(engine: Engine, pictures: Iterable[tuple[str, Shown]], why_none
     return Vision(engine=f"{info.id} {info.revision}", rows=rows, checks=checks)
 
 
-def _examined(engine: Engine, measure: str, shown: Shown) -> Iterator[Check]:
+def _examined(engine: Backend, measure: str, shown: Shown) -> Iterator[Check]:
     questions = [] if shown.truth is None or measure == STRANGE else questions_about(shown)
     tasks = tasks_about(questions)
     said = answer(engine, shown.picture, tasks, Deadline(at=time.monotonic() + DEADLINE_S), time.monotonic()).results
@@ -148,10 +148,10 @@ def evaluate_vision(model: str, out: Path, count: int, data: Path = DATA) -> Vis
 
     Writes `out/vision.json` and `out/sheet-vision.png`.
     """
-    from vl_service.load import load_engine
+    from vl_service.load import load_backend
     from vl_service.settings import Settings
 
-    engine = load_engine(Settings(model=model))
+    engine = load_backend(Settings(model=model))
     pictures = list(_pictures(count, data))
     vision = judge_engine(engine, pictures, HOW_TO_FETCH)
     out.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def evaluate_vision(model: str, out: Path, count: int, data: Path = DATA) -> Vis
 
 
 def _pictures(count: int, data: Path) -> Iterator[tuple[str, Shown]]:
-    from vl_service.tower import ImageNetTower
+    from vl_service.embedded.vision.tower import ImageNetTower
 
     for shown in photographs(ImageNetTower()):
         yield PHOTOGRAPHED, shown

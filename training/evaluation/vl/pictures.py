@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 from training.evaluation.vl.verdicts import Words, words_of_class, words_of_concept
 from training.vl.pictures.compose import Stock, Truth, compose, held_combination, load_stock
 from training.vl.pictures.concepts import Concept, load_concepts
-from vl_service.colours import lab_from_rgb, palette_of
-from vl_service.pictures import Picture
-from vl_service.tower import ImageNetTower
+from vl_service.embedded.vision.colours import lab_from_rgb, palette_of
+from vl_service.embedded.vision.tower import ImageNetTower
+from vl_service.images import DecodedImage
 
 DATA = Path(__file__).parents[2] / "data" / "vl"
 HOW_TO_FETCH = ("training/data/vl is absent; run python -m training.ingredients.fetch && "
@@ -33,7 +33,7 @@ class Shown:
     """A picture to describe. `words` may name its subject; `truth` and `concept` are known of compositions."""
 
     name: str
-    picture: Picture
+    picture: DecodedImage
     colours: frozenset[str]
     """Families of the dominant colours, in English; of several nearly equal ones each is right."""
     words: Words
@@ -82,8 +82,8 @@ def _views(whole: Image.Image) -> list[Image.Image]:
     return [whole, ImageOps.mirror(whole), *(whole.crop((x, y, x + width, y + height)) for x, y in corners)]
 
 
-def _picture(image: Image.Image) -> Picture:
-    return Picture(rgb=image, width=image.width, height=image.height)
+def _picture(image: Image.Image) -> DecodedImage:
+    return DecodedImage(rgb=image, width=image.width, height=image.height)
 
 
 def load_evaluation_stock(folder: Path) -> Stock | None:

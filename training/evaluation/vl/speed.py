@@ -6,14 +6,14 @@ import time
 from training.evaluation.bars import Row, not_run
 from training.evaluation.vl.pictures import Shown
 from training.evaluation.vl.tasks import DEADLINE_S, LANGUAGES, usual_tasks
+from vl_service.backend import Backend, Deadline
 from vl_service.describe import answer
-from vl_service.engine import Deadline, Engine
 
 SECONDS = "VL: seconds a picture: caption, prompt, suggestions and an answer in one language"
 MOST_S, TIMED_PICTURES = 2.0, 8
 
 
-def seconds_row(engine: Engine, pictures: list[Shown]) -> Row:
+def seconds_row(engine: Backend, pictures: list[Shown]) -> Row:
     """The median over some pictures of what the default flow asks for and more."""
     spent = []
     for number, shown in enumerate(pictures[:: max(1, len(pictures) // TIMED_PICTURES)][:TIMED_PICTURES]):

@@ -3,8 +3,8 @@
 from contracts.describe import Language, TaskKind
 from training.evaluation.vl import verdicts
 from training.evaluation.vl.questions import WORDINGS, Question
-from vl_service.engine import Task
-from vl_service.profiles import profile_named, profiles
+from vl_service.backend import Task
+from vl_service.prompts.profiles import profile_named, profiles
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 DEADLINE_S = 600.0

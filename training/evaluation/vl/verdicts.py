@@ -11,10 +11,10 @@ from contracts.describe import Language
 from training.vl.pictures.compose import Truth
 from training.vl.pictures.concepts import Concept
 from training.vl.texts.english import plural
-from vl_service.colours import known_colours
-from vl_service.kinds import vocabulary
-from vl_service.polish import in_language, length, sentences
-from vl_service.profiles import Profile
+from vl_service.embedded.vision.colours import known_colours
+from vl_service.embedded.vision.kinds import vocabulary
+from vl_service.prompts.polish import in_language, length, sentences
+from vl_service.prompts.profiles import Profile
 
 Words = dict[Language, frozenset[str]]
 BROADER = Path(__file__).parent / "broader.toml"
@@ -53,7 +53,7 @@ _SETTINGS = {
     "indoors": {"en": re.compile(r"\bindoors?\b|\binside\b"), "zh": re.compile("室内|屋里")},
     "outdoors": {"en": re.compile(r"\boutdoors?\b|\boutside\b"), "zh": re.compile("室外|户外|屋外")},
 }
-# The least that each profile's own guide asks for (vl_service/profiles): words in English, characters in Chinese.
+# The least that each profile's own guide asks for: words in English, characters in Chinese.
 LEAST_LENGTH: dict[str, dict[Language, int]] = {
     "embedded": {"en": 4, "zh": 6},
     "turbowan": {"en": 80},

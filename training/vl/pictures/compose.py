@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from training.vl.pictures.backdrops import SIDE, background, for_evaluation
 from training.vl.pictures.concepts import Concept
 from training.vl.pictures.redrawn import redrawn
-from vl_service.colours import lab_from_rgb, palette_of
+from vl_service.embedded.vision.colours import lab_from_rgb, palette_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from training.vl.pictures.compose import Stock
 from training.vl.pictures.concepts import Concept
-from vl_service.branch import FINE_GRID
-from vl_service.glance import TOWER_SIDE
+from vl_service.embedded.vision.branch import FINE_GRID
+from vl_service.embedded.vision.features import TOWER_SIDE
 
 SIDE = 160  # pixels that a cut-out is kept at
 NONE_SHARE = 0.12

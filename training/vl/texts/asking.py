@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contracts.describe import Language
 from training.vl.texts import chinese, english, question_wordings
 from training.vl.texts.sight import Sight, Thing
-from vl_service.colours import colour_name
+from vl_service.embedded.vision.colours import colour_name
 
 Pair = tuple[str, str]
 """A question and its answer."""

@@ -5,8 +5,8 @@ import random
 from training.vl.texts.english import GOES_ON
 from training.vl.texts.fitting_motions import motions
 from training.vl.texts.sight import Sight
-from vl_service.colours import colour_name
-from vl_service.kinds import vocabulary
+from vl_service.embedded.vision.colours import colour_name
+from vl_service.embedded.vision.kinds import vocabulary
 
 NUMBERS = {1: "一", 2: "两", 3: "三", 4: "四"}
 SPOTS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.vl.texts.fitting_motions import motions
 from training.vl.texts.sight import Sight
-from vl_service.kinds import vocabulary, with_article
+from vl_service.embedded.vision.kinds import vocabulary, with_article
 
 GOES_ON = tomllib.loads((Path(__file__).parent / "words.toml").read_text("utf-8"))
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}

@@ -3,7 +3,7 @@
 import random
 
 from training.vl.texts.sight import Sight
-from vl_service.motion import Motion
+from vl_service.embedded.text.motions import Motion
 
 _PLAIN = (("zoom_in", 1.6), ("zoom_out", 1.2), ("pan_left", 0.8), ("pan_right", 0.8))
 _OF_GROUP = {

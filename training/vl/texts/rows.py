@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from contracts.describe import Language
 from training.vl.texts import asking, chinese, english
 from training.vl.texts.sight import Sight, Thing, record_of
-from vl_service.decoder import RECORD_ROOM, TEXT_ROOM
-from vl_service.speaker import PART_MARKERS
-from vl_service.tokens import Tokenizer
+from vl_service.embedded.model.decoder import RECORD_ROOM, TEXT_ROOM
+from vl_service.embedded.model.generator import PART_MARKERS
+from vl_service.embedded.model.tokens import Tokenizer
 
 ROW = 315  # tokens a row: with the image tokens a multiple of 64
 NO_SEGMENT = -1

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vl_service.facts import PictureFacts
+from vl_service.embedded.vision.facts import ImageFacts
 
 Sureness = Literal["sure", "likely", "unsure"]
 
@@ -34,7 +34,7 @@ class Sight:
     y: float
     extent: float
     setting: str
-    facts: PictureFacts
+    facts: ImageFacts
     aspect: float
 
     @property

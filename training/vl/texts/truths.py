@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from training.vl.pictures.compose import Truth
 from training.vl.pictures.concepts import Concept
 from training.vl.texts.sight import Sight, Sureness, Thing
-from vl_service.colours import known_colours
-from vl_service.facts import PictureFacts
-from vl_service.kinds import LIKELY, SURE, Name, group_probability, rank_names, vocabulary
+from vl_service.embedded.vision.colours import known_colours
+from vl_service.embedded.vision.facts import ImageFacts
+from vl_service.embedded.vision.kinds import LIKELY, SURE, Name, group_probability, rank_names, vocabulary
 
 GROUP_SURE = 0.5
 CELLS_START = 8  # where the colours of the 3x3 grid lie among the fact slots
@@ -27,7 +27,7 @@ def thing_of(concept: Concept) -> Thing:
     )
 
 
-def sight_of_cutout(concept: Concept, truth: Truth, facts: PictureFacts) -> Sight:
+def sight_of_cutout(concept: Concept, truth: Truth, facts: ImageFacts) -> Sight:
     """A composed picture: known things by name, strange ones by their kind alone."""
     return Sight(
         thing=thing_of(concept),
@@ -60,7 +60,7 @@ def _named(name: Name) -> Thing:
 def sight_of_tower(
     probabilities_K: NDArray[np.float32],
     truth: Truth,
-    facts: PictureFacts,
+    facts: ImageFacts,
     slots: list[int],
     place: tuple[float, float, float] | None,
 ) -> Sight:

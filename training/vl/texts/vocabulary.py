@@ -9,11 +9,11 @@ from training.vl.pictures.concepts import Concept
 from training.vl.texts import asking, chinese, english
 from training.vl.texts.sight import Sight, Thing, record_of
 from training.vl.texts.truths import thing_of
-from vl_service.colours import ColourShare, known_colours
-from vl_service.facts import PictureFacts
-from vl_service.kinds import rank_names, vocabulary, with_article
-from vl_service.layout import Layout
-from vl_service.tokens import SPECIALS, pieces_of
+from vl_service.embedded.model.tokens import SPECIALS, pieces_of
+from vl_service.embedded.vision.colours import ColourShare, known_colours
+from vl_service.embedded.vision.facts import ImageFacts
+from vl_service.embedded.vision.kinds import rank_names, vocabulary, with_article
+from vl_service.embedded.vision.layout import Layout
 
 PROFILES = ("embedded", "turbowan", "wan2.1", "wan2.2", "i2vgen-xl")
 TEXTS, UNNAMED = 3000, 200
@@ -49,9 +49,9 @@ def class_things() -> list[Thing]:
     return list(dict.fromkeys(found))
 
 
-def _random_facts(rng: random.Random) -> PictureFacts:
+def _random_facts(rng: random.Random) -> ImageFacts:
     colours = list(known_colours())
-    return PictureFacts(
+    return ImageFacts(
         width=320,
         height=320,
         palette=tuple(ColourShare(name=name, share=0.3) for name in rng.sample(colours, 3)),

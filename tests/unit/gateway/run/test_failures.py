@@ -55,6 +55,18 @@ async def test_a_vl_service_that_is_down_fails_the_job_by_name_after_bounded_ret
         assert "vl_service: cannot be reached" in (await client.get("/readyz")).json()["reasons"][0]
 
 
+async def test_what_the_model_could_not_read_is_a_warning_on_the_job_once_however_often_it_is_said(
+    tmp_path: Path, services: Services, picture: MakePicture
+) -> None:
+    services.script.describe_warnings = ["The prompt is in a language that the model does not know."]
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        for _ in range(2):  # the second time from what was written before
+            job = await ended(client, files={"image": ("a.png", picture())}, data={"prompt": "Кот", "seed": "1"})
+            assert job["state"] == "completed"
+            assert [said for said in job["warnings"] if "language" in said] == services.script.describe_warnings
+        assert len(services.script.describe_calls) == 1
+
+
 async def test_an_answer_of_503_is_asked_again_and_one_of_500_is_not(
     tmp_path: Path, services: Services, picture: MakePicture
 ) -> None:

@@ -1,0 +1,169 @@
+"""The weights that are shipped, on real photographs and on none."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contracts.describe import Language
+from tests.unit.vl_service.scenes import prompt_task
+from vl_service.backend import Answer, Deadline, Task
+from vl_service.describe import _polish
+from vl_service.embedded.backend import EmbeddedBackend
+from vl_service.embedded.text.answers import circles
+from vl_service.embedded.text.motions import read_request
+from vl_service.embedded.vision.tower import ImageNetTower
+from vl_service.images import DecodedImage
+from vl_service.prompts.polish import in_language, length
+from vl_service.prompts.profiles import profiles
+
+Photograph = Callable[[str], Image.Image]
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+
+
+def ask(engine: EmbeddedBackend, image: Image.Image, tasks: Sequence[Task]) -> list[Answer]:
+    picture = DecodedImage(rgb=image, width=image.width, height=image.height)
+    said = engine.describe(picture, tasks, Deadline(at=time.monotonic() + 60)).answers
+    return [Answer(text=_polish(task, answer.text), confidence=answer.confidence)
+            for task, answer in zip(tasks, said, strict=True)]
+
+
+def usual(seed: int = 0) -> list[Task]:
+    return [prompt_task(kind=kind, language=language, seed=seed)
+            for language in LANGUAGES for kind in ("caption", "prompt", "edit_suggestion")]
+
+
+def noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("name", "english", "chinese"), [
+    ("chelsea", "tabby cat", "虎斑猫"), ("coffee", "cup of (?:espresso|coffee)", "浓缩咖啡"),
+])
+def test_a_cat_and_a_coffee_are_named_surely(
+    embedded_backend: EmbeddedBackend, photograph: Photograph, name: str, english: str, chinese: str
+) -> None:
+    answers = ask(embedded_backend, photograph(name), usual())
+    assert all(re.search(english, answer.text) for answer in answers[:2])
+    assert all(chinese in answer.text for answer in answers[3:5])
+    assert "Probably" not in answers[0].text
+    assert min(answer.confidence or 0 for answer in answers[:2]) > 0.5
+
+
+def test_of_noise_nothing_is_named(embedded_backend: EmbeddedBackend) -> None:
+    caption, _, _, chinese, _, _ = ask(embedded_backend, noise(), usual())
+    assert "unsure" in caption.text
+    assert "不确定" in chinese.text
+    assert caption.confidence is None
+
+
+def test_every_text_is_in_its_language_within_its_length_and_without_repetition(
+    embedded_backend: EmbeddedBackend, photograph: Photograph
+) -> None:
+    tasks = [*usual(), *(prompt_task(language=profile.languages[-1], profile=profile.name, seed=3)
+                         for profile in profiles().values())]
+    for task, answer in zip(tasks, ask(embedded_backend, photograph("astronaut"), tasks), strict=True):
+        assert in_language(answer.text, task.language), answer.text
+        assert not circles(answer.text, task.language), answer.text
+        if task.kind == "prompt":
+            most = task.profile.max_words if task.language == "en" else task.profile.max_chars
+            assert 3 < length(answer.text, task.language) <= most
+
+
+def test_the_prompt_for_the_embedded_video_is_the_trained_shape(
+    embedded_backend: EmbeddedBackend, photograph: Photograph
+) -> None:
+    for seed in range(2):
+        tasks = [prompt_task(language=language, seed=seed) for language in LANGUAGES]
+        english, chinese = ask(embedded_backend, photograph("chelsea"), tasks)
+        assert english.text.startswith("A photo of a tabby cat. ")
+        assert chinese.text.startswith("一只虎斑猫的照片。")
+        assert all(len(read_request(text.text).motions) == 1 for text in (english, chinese))
+
+
+def test_a_motion_that_was_asked_for_is_the_one_that_is_written(
+    embedded_backend: EmbeddedBackend, photograph: Photograph
+) -> None:
+    english, chinese = ask(embedded_backend, photograph("chelsea"), [
+        prompt_task("slow zoom out"), prompt_task("镜头向左平移", language="zh")])
+    assert english.text == "A photo of a tabby cat. The camera slowly zooms out."
+    assert chinese.text == "一只虎斑猫的照片。镜头向左平移。"
+
+
+def test_simple_questions_are_answered_and_others_are_not_made_up(
+    embedded_backend: EmbeddedBackend, photograph: Photograph
+) -> None:
+    asked = ("What is this?", "How many are there?", "What are the main colours?", "What does the sign say?")
+    what, number, colours, sign = ask(embedded_backend, photograph("chelsea"), [
+        prompt_task(kind="question", question=question) for question in asked])
+    assert "tabby cat" in what.text
+    assert "one" in number.text
+    assert "brown" in colours.text
+    assert "cannot tell" in sign.text
+
+
+def answers_to(engine: EmbeddedBackend, image: Image.Image, language: Language, *questions: str) -> list[str]:
+    return [answer.text for answer in ask(engine, image, [
+        prompt_task(kind="question", question=question, language=language) for question in questions])]
+
+
+def test_the_colour_or_number_of_another_thing_is_not_that_of_the_subject(
+    embedded_backend: EmbeddedBackend, photograph: Photograph
+) -> None:
+    cat = photograph("chelsea")
+    for said in (
+        *answers_to(embedded_backend, cat, "en", "What colour is the sky?", "What color is the sofa?",
+                    "What colour are the cat's eyes?", "How many clouds are there?", "Where is the dog?"),
+        *answers_to(embedded_backend, cat, "zh", "天空是什么颜色？", "沙发是什么颜色？", "有几朵云？"),
+    ):
+        assert "cannot tell" in said or "看不出来" in said
+    assert "brown" in answers_to(embedded_backend, cat, "en", "What colour is the kitten?")[0]
+    assert "棕" in answers_to(embedded_backend, cat, "zh", "小猫是什么颜色？")[0]
+
+
+def test_the_colour_of_the_sky_is_told_where_there_is_one(
+    embedded_backend: EmbeddedBackend, photograph: Photograph
+) -> None:
+    rocket = photograph("rocket")  # before a deep blue sky
+    assert answers_to(embedded_backend, rocket, "en", "What colour is the sky?") == [
+        "What looks like sky is mostly dark blue."]
+    assert answers_to(embedded_backend, rocket, "zh", "天空是什么颜色？") == ["看起来像天空的部分大多是深蓝色。"]
+
+
+def test_equal_seeds_give_equal_words(embedded_backend: EmbeddedBackend, photograph: Photograph) -> None:
+    coffee, drawn = photograph("coffee"), [task for task in usual(5) if task.kind != "caption"][:2]
+    assert ask(embedded_backend, coffee, drawn) == ask(embedded_backend, coffee, drawn)
+
+
+def test_the_tower_sees_pixels_as_its_weights_were_trained(photograph: Photograph) -> None:
+    """260 pixels a side, (x - 127) / 128; the picture, its mirror image and its middle count alike."""
+    cat, tower = photograph("chelsea"), ImageNetTower()
+    side = round(0.8 * cat.height)
+    left, top = (cat.width - side) // 2, (cat.height - side) // 2
+    views = [cat, cat.resize((260, 260), Image.Resampling.BICUBIC).transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+             cat.crop((left, top, left + side, top + side))]
+    arrays = [np.asarray(view.resize((260, 260), Image.Resampling.BICUBIC), dtype=np.float32) for view in views]
+    pixels = torch.from_numpy(np.stack([(array - 127) / 128 for array in arrays])).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = tower.model(pixels).softmax(-1).mean(0).numpy()
+    assert tower.classify(cat) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_picture_costs_little_processor_time(embedded_backend: EmbeddedBackend, photograph: Photograph) -> None:
+    """Two seconds on two cores, with room to spare, however busy the machine is."""
+    coffee = photograph("coffee")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # waiting threads spin, and would be counted
+    try:
+        spent = []
+        for _ in range(2):
+            started = time.process_time()
+            ask(embedded_backend, coffee, usual()[:3])
+            spent.append(time.process_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    assert min(spent) < 3.0
