@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from gateway.addresses import AddressRefused
 from gateway.auth.callers import Caller, priority_for
+from gateway.images.check import CheckedImage
 from gateway.jobs.job import JobRecord, NewJob, new_job_id
 from gateway.jobs.ledger import Ledger
 from gateway.run.webhooks import check_address
@@ -14,7 +15,6 @@ from gateway.storage.room import Room
 from gateway.submit.bodies import BodyRefused, Submission
 from gateway.submit.parameters import ParameterRefused, resolve
 from gateway.submit.pictures import Pictures
-from gateway.submit.uploads import Picture
 from gateway.threads import off_loop
 from wire.calls import current_call
 
@@ -58,7 +58,7 @@ class Submitter:
         return await self._enter(job, caller, picture)
 
     async def _new_job(
-        self, submission: Submission, caller: Caller, picture: Picture | None, idempotency_key: str | None,
+        self, submission: Submission, caller: Caller, picture: CheckedImage | None, idempotency_key: str | None,
         fingerprint: str | None,
     ) -> NewJob:
         videos, vls = await self.catalog.video_models(), await self.catalog.known_vl_models()
@@ -73,7 +73,7 @@ class Submitter:
             fingerprint=fingerprint, remixed_from=submission.remixed_from.id if submission.remixed_from else None,
         )
 
-    async def _enter(self, job: NewJob, caller: Caller, picture: Picture | None) -> tuple[JobRecord, bool]:
+    async def _enter(self, job: NewJob, caller: Caller, picture: CheckedImage | None) -> tuple[JobRecord, bool]:
         try:
             if picture is not None:
                 job = replace(job, picture=await self.pictures.store(job.id, "input", picture))
