@@ -168,7 +168,7 @@ def _guarded(schema: dict[str, Any]) -> list[dict[str, Any]]:
 def _form(schema: dict[str, Any], picture_field: str) -> dict[str, Any]:
     """A schema's fields as those of a form, with the picture as a file."""
     form = _inline(schema)
-    picture = {"type": "string", "format": "binary", "description": "PNG, JPEG, WebP, AVIF, HEIC, GIF, BMP or TIFF, one still."}
+    picture = {"type": "string", "format": "binary", "description": "A still picture of 64 px a side or more."}
     fields = {name: _form_field(field) for name, field in form["properties"].items() if name != picture_field}
     metadata = {"type": "string", "description": "A JSON object of strings; returned unchanged.", "example": ""}
     form["properties"] = {picture_field: picture, **fields, "metadata": metadata}

@@ -9,7 +9,7 @@ from typing import Final
 from PIL import Image, ImageChops
 
 from gateway.images.colour import Convert, srgb_converter
-from gateway.images.decode import Opened, open_image, read_source
+from gateway.images.decode import Cost, Opened, cost_of, open_image, read_source
 from gateway.images.formats import Format, format_of
 from gateway.images.refusals import (
     ADVICE,
@@ -95,10 +95,12 @@ def _checked(data: bytes, kind: Format, limits: ImageLimits, *, light: bool) -> 
     source = read_source(data, kind)
     if source.size is not None:
         _check_area(source.size, limits)
+        if kind == "WEBP":  # its decoder takes the memory when it is opened
+            _check_cost(cost_of(source, kind, source.size), source.size, kind, light=light)
     opened = open_image(source, kind)
     _check_area(opened.size, limits)
     _check_shape(opened.size)
-    _check_cost(opened, light=light)
+    _check_cost(opened.cost, opened.size, kind, light=light)
     image = _rendered(opened, limits.stored_long_side)
     encoded_as = "JPEG" if kind in _PHOTOGRAPHS else "PNG"
     return CheckedImage(
@@ -125,14 +127,13 @@ def _check_shape(size: tuple[int, int]) -> None:
         )
 
 
-def _check_cost(opened: Opened, *, light: bool) -> None:
-    if opened.memory_bytes > HEAVY_BYTES:
-        most = int(HEAVY_BYTES * opened.size[0] * opened.size[1] / opened.memory_bytes)
-        kind = "progressive JPEG" if opened.format == "JPEG" else opened.format
-        raise too_many_pixels(most, *opened.size, kind)
-    if opened.work_pixels > HEAVY_PIXELS:
+def _check_cost(cost: Cost, size: tuple[int, int], kind: Format, *, light: bool) -> None:
+    if cost.memory_bytes > HEAVY_BYTES:
+        most = int(HEAVY_BYTES * size[0] * size[1] / cost.memory_bytes)
+        raise too_many_pixels(most, *size, "progressive JPEG" if kind == "JPEG" else kind)
+    if cost.work_pixels > HEAVY_PIXELS:
         raise too_costly()
-    if light and (opened.memory_bytes > LIGHT_BYTES or opened.work_pixels > LIGHT_PIXELS):
+    if light and (cost.memory_bytes > LIGHT_BYTES or cost.work_pixels > LIGHT_PIXELS):
         raise TooHeavy
 
 

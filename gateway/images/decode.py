@@ -12,7 +12,9 @@ from gateway.images.isobmff import read_boxes
 from gateway.images.jpeg import read_jpeg
 from gateway.images.png import read_png
 from gateway.images.refusals import several_frames, truncated, unsupported
-from gateway.images.source import Notes, Source, orientation_of, orientation_place
+from gateway.images.source import Notes, Source, orientation_of
+from gateway.images.tiff import read_tiff
+from gateway.images.webp import read_webp
 
 try:
     import pi_heif
@@ -24,7 +26,7 @@ _REDUCED = 1  # bit of a TIFF's subfile type: a smaller copy of another image of
 _ONE_BYTE, _TWO_BYTES = ("1", "L", "P"), ("I;16", "I;16L", "I;16B")
 # What a decoder holds at its peak, measured; the rest holds the image once: 1, 2 or 4 bytes.
 _BYTES_PER_PIXEL: Final = {"WEBP": 16.0, "AVIF": 9.5, "HEIF": 4.5, "TIFF": 6.5, "BMP": 6.5}
-_HARD_CODECS: Final = 4  # AV1 and HEVC take so much longer for a pixel
+_HARD_CODECS: Final = {"AVIF": 4, "HEIF": 4}  # so much longer than others these take for a pixel
 # No JPEG goes on like this: where its pixels change with it, they had not all come.
 _GARBAGE: Final = bytes((at * 37 + 11) % 251 for at in range(256))
 
@@ -38,15 +40,21 @@ class Pixels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What decoding takes: memory at its peak, and pixels to go through, over all scans."""
+
+    memory_bytes: float
+    work_pixels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """An image whose header was read; `size` in pixels as stored."""
 
     format: Format
     size: tuple[int, int]
     notes: Notes
-    memory_bytes: float
-    work_pixels: int
-    """Pixels to go through, over all scans."""
+    cost: Cost
     load: Callable[[int], Pixels]
     """Decodes; a JPEG smaller by up to the given factor, in less time and memory."""
 
@@ -64,13 +72,12 @@ def read_source(data: bytes, kind: Format) -> Source:
         return read_png(data)
     if kind == "JPEG":
         return read_jpeg(data)
+    if kind == "WEBP":
+        return read_webp(data)
     if kind in ("AVIF", "HEIF"):
         return read_boxes(data)
-    if kind == "TIFF" and (place := orientation_place(data)) is not None:
-        value, at, order = place
-        upright = bytearray(data)
-        upright[at : at + 2] = (1).to_bytes(2, order)
-        return Source(data=bytes(upright), notes=Notes(orientation=value))
+    if kind == "TIFF":
+        return read_tiff(data)
     return Source(data=data, notes=Notes())
 
 
@@ -84,16 +91,20 @@ def open_image(source: Source, kind: Format) -> Opened:
         _check_tiff(image)
     elif getattr(image, "is_animated", False):
         raise several_frames(kind)
-    pixels = image.width * image.height
     held = 1 if image.mode in _ONE_BYTE else 2 if image.mode in _TWO_BYTES else 4
-    memory = _BYTES_PER_PIXEL.get(kind, held) * pixels
-    if kind == "JPEG":
-        memory = source.coefficient_bytes * pixels  # the pixels themselves are decoded smaller
     return Opened(
-        format=kind, size=image.size, notes=_with_info(source.notes, image.info), memory_bytes=memory,
-        work_pixels=pixels * (_HARD_CODECS if kind == "AVIF" else source.scans),
+        format=kind, size=image.size, notes=_with_info(source.notes, image.info),
+        cost=cost_of(source, kind, image.size, held),
         load=lambda factor: _pixels(_load(image, source, kind, factor)),
     )
+
+
+def cost_of(source: Source, kind: Format, size: tuple[int, int], held: int = 4) -> Cost:
+    """`held`: bytes of a pixel in memory."""
+    pixels = size[0] * size[1]
+    # A JPEG's pixels are decoded smaller at once; what it keeps of a progression it keeps in full.
+    each = source.coefficient_bytes if kind == "JPEG" else _BYTES_PER_PIXEL.get(kind, held)
+    return Cost(memory_bytes=each * pixels, work_pixels=pixels * _HARD_CODECS.get(kind, source.scans))
 
 
 def _check_tiff(image: Image.Image) -> None:
@@ -145,7 +156,6 @@ def _open_heif(source: Source) -> Opened:
     file = pi_heif.open_heif(source.data)
     image = file[file.primary_index]
     mode = {"L": "L", "LA": "LA", "RGBA": "RGBA", "RGBa": "RGBa"}.get(image.mode, "RGB")
-    pixels = image.size[0] * image.size[1]
 
     def rows(top: int, bottom: int) -> Image.Image:
         band = bytes(image.data[top * image.stride : bottom * image.stride])
@@ -154,7 +164,7 @@ def _open_heif(source: Source) -> Opened:
     profile = {"icc_profile": image.info.get("icc_profile")}  # libheif turns by itself: nothing else of it counts
     return Opened(
         format="HEIF", size=image.size, notes=_with_info(source.notes, profile),
-        memory_bytes=_BYTES_PER_PIXEL["HEIF"] * pixels, work_pixels=_HARD_CODECS * pixels,
+        cost=cost_of(source, "HEIF", image.size),
         load=lambda _: Pixels(size=image.size, rows=rows),
     )
 

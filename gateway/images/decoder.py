@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import warnings
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
@@ -43,8 +44,13 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     settings = DecoderSettings(**{**given, "limits": ImageLimits(**given["limits"])})
     _confine(settings)
+    warnings.simplefilter("ignore")  # of damaged bytes: the refusal says it
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a library prints may end up among the answers
+    # What libraries print of damaged bytes belongs neither among the answers nor in the log.
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     while (data := _read(incoming)) is not None:
         signal.setitimer(signal.ITIMER_PROF, settings.cpu_s)
         signal.setitimer(signal.ITIMER_REAL, settings.wall_s)

@@ -44,8 +44,8 @@ class Source:
     """What a progressive JPEG's decoder keeps for each pixel."""
 
 
-def orientation_place(tiff: bytes) -> tuple[int, int, ByteOrder] | None:
-    """(orientation, offset, byte order) of the first orientation tag in a TIFF's first directory; `None` where there
+def orientation_place(tiff: bytes) -> tuple[int, int] | None:
+    """(orientation, offset of its value) of the first orientation tag in a TIFF's first directory; `None` where there
     is none that can be read. Nothing in it is an error: a camera's metadata never decides whether an image is sound.
     """
     if tiff[:4] not in (b"II*\0", b"MM\0*"):
@@ -62,7 +62,7 @@ def orientation_place(tiff: bytes) -> tuple[int, int, ByteOrder] | None:
             if size is None or number(at + 4, 4) != 1:
                 return None
             value = number(at + 8, size)
-            return (value, at + 8, order) if 1 <= value <= 8 else None
+            return (value, at + 8) if 1 <= value <= 8 else None
     return None
 
 
