@@ -13,7 +13,7 @@ from gateway.settings import GatewaySettings
 from gateway.storage.files import LocalFiles
 from gateway.storage.room import Room
 from gateway.submit.bodies import BodyRefused, Submission
-from gateway.submit.parameters import ParameterRefused, resolve
+from gateway.submit.parameters import ParameterRefused, framing_warnings, resolve
 from gateway.submit.pictures import Pictures
 from gateway.threads import off_loop
 from wire.calls import current_call
@@ -65,10 +65,11 @@ class Submitter:
         size = None if picture is None else (picture.width, picture.height)
         priority, demoted = priority_for(caller, submission.options.priority)
         job_id, call = new_job_id(), current_call()
+        parameters = resolve(submission.options, videos, vls, size)
+        found = (picture.warnings if picture else ()) + framing_warnings(parameters, videos, size)
         return NewJob(
-            id=job_id, owner=caller.owner, request=submission.options,
-            parameters=resolve(submission.options, videos, vls, size), picture=None,
-            priority=priority, warnings=(picture.warnings if picture else ()) + demoted,
+            id=job_id, owner=caller.owner, request=submission.options, parameters=parameters, picture=None,
+            priority=priority, warnings=found + demoted,
             request_id=job_id if call is None else call.request_id, idempotency_key=idempotency_key,
             fingerprint=fingerprint, remixed_from=submission.remixed_from.id if submission.remixed_from else None,
         )
