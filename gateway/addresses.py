@@ -1,7 +1,7 @@
 """Which web addresses this server calls on a caller's word, and how it makes sure that it calls just those.
 
 Used wherever a URL comes from outside: pictures by address, webhooks. Three parts, in this order: `read_url` (what the
-text says), `pin` (the name is resolved once, every answer is checked), `Pinned.request` (the call goes to the checked
+text says), `pin` (the name is resolved once, every answer is checked), `Pinned.request` (the call goes to a checked
 address itself, while TLS still proves the host's name). So a name that resolves elsewhere a moment later (DNS
 rebinding) changes nothing.
 """
@@ -11,7 +11,7 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -27,7 +27,8 @@ IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
-MAX_URL_CHARS: Final = 2048
+MAX_URL_CHARS: Final = 8192
+_MAX_ADDRESSES: Final = 8
 _RESOLVE_TIMEOUT_S: Final = 5.0
 _PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*\.?")
@@ -145,8 +146,8 @@ def read_url(url: str, rules: AddressRules) -> Target:
     return Target(scheme=scheme, host=host, port=port, path=(parts.path or "/") + query)
 
 
-async def pin(target: Target, rules: AddressRules, resolve: Resolve | None = None) -> Pinned:
-    """Resolve the host once and take its first address, provided that every one of them may be called.
+async def pin(target: Target, rules: AddressRules, resolve: Resolve | None = None) -> tuple[Pinned, ...]:
+    """Resolve the host once: its addresses in the resolver's order, provided that every one of them may be called.
 
     Raises:
         AddressRefused: the name has no address, or any of its addresses is not public.
@@ -164,7 +165,21 @@ async def pin(target: Target, rules: AddressRules, resolve: Resolve | None = Non
     for address in addresses:
         if not may_call(address, rules):
             raise AddressRefused("url_address_not_public", f"{target.host} does not lie on the public internet.")
-    return Pinned(target=target, address=addresses[0])
+    return tuple(Pinned(target=target, address=address) for address in dict.fromkeys(addresses[:_MAX_ADDRESSES]))
+
+
+async def call_in_turn(
+    pinned: Sequence[Pinned], send: Callable[[Pinned], Awaitable[httpx.Response]]
+) -> httpx.Response:
+    """The answer of the first address that can be connected to; what happens once one can is not tried elsewhere.
+
+    Raises:
+        httpx.ConnectError, httpx.ConnectTimeout: of the last one.
+    """
+    for place in pinned[:-1]:
+        with suppress(httpx.ConnectError, httpx.ConnectTimeout):
+            return await send(place)
+    return await send(pinned[-1])
 
 
 def may_call(address: IPAddress, rules: AddressRules) -> bool:

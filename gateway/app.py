@@ -15,6 +15,7 @@ from gateway.api.follow import ClientGone
 from gateway.api.openai_errors import OpenAIErrorMiddleware
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, without_keys
 from gateway.auth.callers import KeyRefused, RateExceeded
+from gateway.images.refusals import DecodersBusy, ImageRefused
 from gateway.jobs.job import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
 from gateway.metrics import GatewayMetrics
 from gateway.run.failures import service_problem
@@ -27,7 +28,6 @@ from gateway.submit.fetch import FetchFailed
 from gateway.submit.parameters import ParameterRefused
 from gateway.submit.remix import NotRemixable
 from gateway.submit.uploaded import TooManyFiles, UploadNotFound
-from gateway.submit.uploads import PictureRefused
 from web.calls import CallMiddleware
 from web.metrics import HttpMetricsMiddleware
 from web.problem_bodies import ProblemBodiesMiddleware
@@ -126,10 +126,17 @@ def _owner_queue_full(error: OwnerQueueFull) -> Problem:
     )
 
 
-def _picture_refused(error: PictureRefused) -> Problem:
+def _image_refused(error: ImageRefused) -> Problem:
     return Problem(
         status=_STATUS_OF_CODE.get(error.code, 422), code=error.code, title="The picture is not taken",
         detail=error.detail, errors=[FieldProblem(field="body.image", message=error.detail)],
+    )
+
+
+def _decoders_busy(error: DecodersBusy) -> Problem:
+    return Problem(
+        status=503, code="image_decoders_busy", title="Too many pictures at once", retry_after_s=error.retry_after_s,
+        detail=f"Other pictures wait to be checked: send the request again in {error.retry_after_s} s.",
     )
 
 
@@ -212,7 +219,8 @@ _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     IllegalTransition: _illegal_transition,
     QueueFull: _queue_full,
     OwnerQueueFull: _owner_queue_full,
-    PictureRefused: _picture_refused,
+    ImageRefused: _image_refused,
+    DecodersBusy: _decoders_busy,
     ParameterRefused: _parameter_refused,
     BodyRefused: _body_refused,
     KeyReused: _key_reused,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import httpx
-from anyio import CapacityLimiter
 
 from gateway.addresses import outside_client, outside_tls
 from gateway.auth.callers import Door
@@ -17,6 +16,8 @@ from gateway.auth.keys import KeyStore
 from gateway.auth.links import Links
 from gateway.auth.signing import Signer, open_signer
 from gateway.database import Database
+from gateway.images.check import ImageLimits
+from gateway.images.decoders import Decoders
 from gateway.jobs.deliveries import DeliveryStore
 from gateway.jobs.eta import Eta
 from gateway.jobs.ledger import Ledger
@@ -49,12 +50,9 @@ from gateway.submit.accept import Submitter
 from gateway.submit.fetch import Fetching
 from gateway.submit.pictures import Pictures
 from gateway.submit.uploaded import UploadStore
-from gateway.submit.uploads import PictureLimits, harden_pillow
 from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
-
-_DECODES_AT_ONCE = 2  # a 50-megapixel PNG takes some 200 MB while it is decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +84,6 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
     Raises:
         gateway.run.executors.StateInUse: another gateway works as this executor.
     """
-    harden_pillow(settings.max_image_pixels)
     database = await off_loop(Database, settings.jobs_database_url)
     store = JobStore(database)
     gateway = _assemble(settings, metrics, database, store)
@@ -109,6 +106,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
         await gateway.vl.aclose()
         await gateway.video.aclose()
         await gateway.webhooks.http.aclose()
+        await gateway.pictures.decoders.aclose()
         await off_loop(database.close)
 
 
@@ -178,15 +176,15 @@ def _ledger(
 
 def _pictures(settings: GatewaySettings, database: Database, files: LocalFiles, tls: ssl.SSLContext) -> Pictures:
     return Pictures(
-        files=files, uploads=UploadStore(database), decodes=CapacityLimiter(_DECODES_AT_ONCE),
+        files=files, uploads=UploadStore(database),
         fetching=Fetching(
             rules=settings.image_url_rules, max_bytes=settings.max_image_bytes,
             timeout_s=settings.image_fetch_timeout_s, tls=tls,
         ),
-        limits=PictureLimits(
+        decoders=Decoders(ImageLimits(
             max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels,
             stored_long_side=settings.stored_long_side,
-        ),
+        )),
     )
 
 

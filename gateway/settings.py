@@ -115,7 +115,7 @@ class GatewaySettings(BaseSettings):
     ] = 60.0
 
     max_image_bytes: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_BYTES", ge=1024, le=20 * MIB)] = 20 * MIB
-    max_image_pixels: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_PIXELS", ge=4096)] = 50_000_000
+    max_image_pixels: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_PIXELS", ge=4096)] = 52_000_000
     image_url_hosts: Annotated[
         str,
         Field(

@@ -22,7 +22,7 @@ _MAX_PURPOSE_CHARS = 64
 _UPLOAD: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
     "type": "object", "additionalProperties": False, "required": ["file"],
     "properties": {
-        "file": {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP; 64 px a side or more."},
+        "file": {"type": "string", "format": "binary", "description": "A still picture of 64 px a side or more."},
         "purpose": {"type": "string", "maxLength": _MAX_PURPOSE_CHARS, "default": "vision"},
     },
 }}}}}

@@ -24,7 +24,7 @@ _EXPLANATIONS = {
     409: "The job's state does not allow it.",
     410: "The files have expired.",
     413: "More bytes than are taken.",
-    415: "Neither multipart/form-data nor application/json, or not a PNG, JPEG or WebP picture.",
+    415: "Neither multipart/form-data nor application/json, or not a picture of a format that is read.",
     416: "The range lies outside the file.",
     422: "Something in the request cannot be served; `errors` names the fields.",
     429: "The queue is full, or the key's limit is reached; `Retry-After` says when to try again.",
@@ -168,7 +168,7 @@ def _guarded(schema: dict[str, Any]) -> list[dict[str, Any]]:
 def _form(schema: dict[str, Any], picture_field: str) -> dict[str, Any]:
     """A schema's fields as those of a form, with the picture as a file."""
     form = _inline(schema)
-    picture = {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP; 64 px a side or more."}
+    picture = {"type": "string", "format": "binary", "description": "A still picture of 64 px a side or more."}
     fields = {name: _form_field(field) for name, field in form["properties"].items() if name != picture_field}
     metadata = {"type": "string", "description": "A JSON object of strings; returned unchanged.", "example": ""}
     form["properties"] = {picture_field: picture, **fields, "metadata": metadata}

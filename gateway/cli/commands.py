@@ -148,7 +148,7 @@ def _options(**given: object) -> GenerateOptions:
 def _refuse_missing(image: Path | None) -> None:
     if image is not None and not image.is_file():
         what = "is a folder, not a picture" if image.is_dir() else "does not exist"
-        _fail(f"{image} {what}. Name a PNG, JPEG or WebP file.")
+        _fail(f"{image} {what}. Name a picture, such as a JPEG or PNG file.")
     if image is not None and not os.access(image, os.R_OK):
         _fail(f"{image} cannot be read: permission denied.")
 

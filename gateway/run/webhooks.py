@@ -15,7 +15,7 @@ import httpx
 from standardwebhooks import Webhook
 
 from contracts.jobs import Job, JobState
-from gateway.addresses import AddressRefused, AddressRules, pin, read_url
+from gateway.addresses import AddressRefused, AddressRules, call_in_turn, pin, read_url
 from gateway.auth.signing import Signer
 from gateway.jobs.deliveries import MAX_ERROR_CHARS, Attempt, Delivery, DeliveryState, DeliveryStore
 from gateway.jobs.job import JobNotFound, JobRecord
@@ -126,8 +126,9 @@ class WebhookSender:
             async with asyncio.timeout(self.patience.answer_s):
                 # Pinned anew each time: a name may move, but never to where it must not point.
                 pinned = await pin(read_url(delivery.url, self.rules), self.rules)
-                request = pinned.request(self.http, "POST", headers=headers, content=body)
-                response = await self.http.send(request, stream=True)
+                response = await call_in_turn(pinned, lambda place: self.http.send(
+                    place.request(self.http, "POST", headers=headers, content=body), stream=True
+                ))
                 await response.aclose()  # what else it says is of no interest, and may have no end
         except TimeoutError:
             return Receipt(status=None, error=f"no answer within {self.patience.answer_s:g} s", retry_after_s=None)

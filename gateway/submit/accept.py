@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from gateway.addresses import AddressRefused
 from gateway.auth.callers import Caller, priority_for
+from gateway.images.check import CheckedImage
 from gateway.jobs.job import JobRecord, NewJob, new_job_id
 from gateway.jobs.ledger import Ledger
 from gateway.run.webhooks import check_address
@@ -12,9 +13,8 @@ from gateway.settings import GatewaySettings
 from gateway.storage.files import LocalFiles
 from gateway.storage.room import Room
 from gateway.submit.bodies import BodyRefused, Submission
-from gateway.submit.parameters import ParameterRefused, resolve
+from gateway.submit.parameters import ParameterRefused, framing_warnings, resolve
 from gateway.submit.pictures import Pictures
-from gateway.submit.uploads import Picture
 from gateway.threads import off_loop
 from web.calls import current_call
 
@@ -58,22 +58,23 @@ class Submitter:
         return await self._enter(job, caller, picture)
 
     async def _new_job(
-        self, submission: Submission, caller: Caller, picture: Picture | None, idempotency_key: str | None,
+        self, submission: Submission, caller: Caller, picture: CheckedImage | None, idempotency_key: str | None,
         fingerprint: str | None,
     ) -> NewJob:
         videos, vls = await self.catalog.video_models(), await self.catalog.known_vl_models()
         size = None if picture is None else (picture.width, picture.height)
         priority, demoted = priority_for(caller, submission.options.priority)
         job_id, call = new_job_id(), current_call()
+        parameters = resolve(submission.options, videos, vls, size)
+        found = (picture.warnings if picture else ()) + framing_warnings(parameters, videos, size)
         return NewJob(
-            id=job_id, owner=caller.owner, request=submission.options,
-            parameters=resolve(submission.options, videos, vls, size), picture=None,
-            priority=priority, warnings=(picture.warnings if picture else ()) + demoted,
+            id=job_id, owner=caller.owner, request=submission.options, parameters=parameters, picture=None,
+            priority=priority, warnings=found + demoted,
             request_id=job_id if call is None else call.request_id, idempotency_key=idempotency_key,
             fingerprint=fingerprint, remixed_from=submission.remixed_from.id if submission.remixed_from else None,
         )
 
-    async def _enter(self, job: NewJob, caller: Caller, picture: Picture | None) -> tuple[JobRecord, bool]:
+    async def _enter(self, job: NewJob, caller: Caller, picture: CheckedImage | None) -> tuple[JobRecord, bool]:
         try:
             if picture is not None:
                 job = replace(job, picture=await self.pictures.store(job.id, "input", picture))

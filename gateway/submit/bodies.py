@@ -18,8 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from contracts.describe import MAX_IMAGE_BASE64_CHARS
 from contracts.jobs import GenerateOptions, GenerateRequest
+from gateway.images.refusals import too_many_bytes
 from gateway.jobs.job import JobRecord
-from gateway.submit.uploads import decode_text, too_many_bytes
+from gateway.submit.uploads import decode_text
 from gateway.threads import off_loop
 
 _FIELDS_ROOM = 1024 * 1024  # what the other fields and the multipart framing may take beside the picture
@@ -83,7 +84,7 @@ async def read_submission(request: Request, max_image_bytes: int) -> Submission:
     """Read either encoding of `POST /generate`.
 
     Raises:
-        BodyTooLarge, PictureRefused, BodyRefused: see there.
+        BodyTooLarge, ImageRefused, BodyRefused: see there.
         pydantic.ValidationError: a field is unknown or out of bounds.
     """
     if body_kind(request) == "form":
@@ -178,7 +179,7 @@ async def read_json(request: Request, max_image_bytes: int) -> bytes:
 
 
 def picture_text(text: str | None, max_image_bytes: int) -> bytes | str | None:
-    """The picture's bytes, or its web address as it is. Raises `PictureRefused`."""
+    """The picture's bytes, or its web address as it is. Raises `ImageRefused`."""
     if text is None or text[:8].lower().startswith(("http://", "https://")):
         return text
     return decode_text(text, max_image_bytes)
@@ -202,7 +203,7 @@ async def read_form(request: Request, max_image_bytes: int) -> AsyncIterator[For
 
 
 async def form_picture(form: FormData, field: str, max_image_bytes: int) -> bytes | str | None:
-    """The picture in `field`, its bytes or its address. Raises `BodyRefused`, `PictureRefused`."""
+    """The picture in `field`, its bytes or its address. Raises `BodyRefused`, `ImageRefused`."""
     given = [value for name, value in form.multi_items() if name == field and value != ""]
     files = [name for name, value in form.multi_items() if isinstance(value, UploadFile) and name != field]
     if files:

@@ -52,7 +52,7 @@ async def read_description(request: Request, max_image_bytes: int) -> Asked:
     """Read either encoding of `POST /v1/describe`.
 
     Raises:
-        BodyTooLarge, PictureRefused, BodyRefused: see there.
+        BodyTooLarge, ImageRefused, BodyRefused: see there.
         pydantic.ValidationError: a field is unknown or out of bounds.
     """
     if body_kind(request) == "form":

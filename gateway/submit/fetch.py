@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import httpx
 
-from gateway.addresses import AddressRefused, AddressRules, Resolve, outside_client, pin, read_url
+from gateway.addresses import AddressRefused, AddressRules, Resolve, call_in_turn, outside_client, pin, read_url
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 10.0
+_HEADERS = {
+    "Accept": "image/*", "User-Agent": "Stillmotion-Images/1",
+    "Accept-Encoding": "identity",  # a compressed body could unpack to any size
+}
 
 
 class FetchFailed(Exception):
@@ -48,11 +52,13 @@ async def fetch_picture(url: str, fetching: Fetching) -> bytes:
     try:
         async with asyncio.timeout(fetching.timeout_s):
             pinned = await pin(target, fetching.rules, fetching.resolve)
-            timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+            connect_s = min(_CONNECT_TIMEOUT_S, fetching.timeout_s / (len(pinned) + 1))  # so that each has its turn
+            timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=connect_s)
             async with outside_client(timeout=timeout, tls=fetching.tls) as client:
-                # identity: a compressed body could unpack to any size
-                request = pinned.request(client, "GET", headers={"Accept": "image/*", "Accept-Encoding": "identity"})
-                return await _receive(client, request, fetching.max_bytes)
+                response = await call_in_turn(pinned, lambda place: client.send(
+                    place.request(client, "GET", headers=_HEADERS), stream=True
+                ))
+                return await _receive(response, fetching.max_bytes)
     except TimeoutError:
         raise FetchFailed(
             "image_url_too_slow", f"{target.host} did not send the picture within {fetching.timeout_s:g} s."
@@ -64,8 +70,7 @@ async def fetch_picture(url: str, fetching: Fetching) -> bytes:
         ) from None
 
 
-async def _receive(client: httpx.AsyncClient, request: httpx.Request, max_bytes: int) -> bytes:
-    response = await client.send(request, stream=True)
+async def _receive(response: httpx.Response, max_bytes: int) -> bytes:
     try:
         if response.is_redirect:
             raise FetchFailed("image_url_redirects", "The address leads elsewhere: send the one that it ends at.")

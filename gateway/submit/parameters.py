@@ -4,6 +4,7 @@ import math
 import secrets
 from collections.abc import Sequence
 
+from contracts.framing import cut_in_words, share_cut, whole_size
 from contracts.jobs import EffectiveParameters, GenerateOptions
 from contracts.models import Sampler, VideoModelInfo, VLModelInfo
 
@@ -134,8 +135,20 @@ def _recommended_size(model: VideoModelInfo, picture_size: tuple[int, int] | Non
     sizes = [_parse_size(size) for size in model.sizes]
     if picture_size is None:
         return sizes[0]
-    wanted = math.log(picture_size[0] / picture_size[1])
-    return min(sizes, key=lambda size: abs(math.log(size[0] / size[1]) - wanted))
+    if model.clips:  # nothing else is built
+        return min(sizes, key=lambda size: share_cut(picture_size, size))
+    return whole_size(picture_size, sizes, model.size_multiple, model.min_side, model.max_pixels)
+
+
+def framing_warnings(
+    parameters: EffectiveParameters, videos: Sequence[VideoModelInfo], picture_size: tuple[int, int] | None
+) -> tuple[str, ...]:
+    """What of the picture the clip will not show, and which size would show all of it."""
+    if picture_size is None:
+        return ()
+    whole = _recommended_size(find_model(parameters.model, videos), picture_size)
+    said = cut_in_words(picture_size, (parameters.width, parameters.height), whole)
+    return () if said is None else (said,)
 
 
 def _parse_size(size: str) -> tuple[int, int]:

@@ -26,7 +26,7 @@ async def read_video(request: Request, max_image_bytes: int) -> Submission:
     """Read either encoding.
 
     Raises:
-        BodyTooLarge, PictureRefused, BodyRefused: see there.
+        BodyTooLarge, ImageRefused, BodyRefused: see there.
         pydantic.ValidationError: a field is unknown or out of bounds.
     """
     if body_kind(request) == "form":

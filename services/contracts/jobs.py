@@ -52,8 +52,8 @@ class GenerateRequest(GenerateOptions):
 
     image: str | None = Field(
         default=None, max_length=MAX_IMAGE_BASE64_CHARS,
-        description="Data URI or bare base64 of PNG, JPEG or WebP; or an https URL, where this server fetches from its "
-        "host.",
+        description="Data URI or bare base64 of a still picture (PNG, JPEG, WebP, AVIF, HEIC, GIF, BMP, TIFF); or an "
+        "https URL, where this server fetches from its host.",
     )
     file_id: str | None = Field(
         default=None, min_length=1, max_length=64, description="Instead of `image`: a picture of `POST /v1/files`."

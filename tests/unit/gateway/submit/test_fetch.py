@@ -90,6 +90,7 @@ async def test_the_picture_comes_under_the_hosts_own_name(server: PictureServer,
     head = server.seen[0].lower()
     assert f"host: {HOST}:{server.port}" in head
     assert "accept-encoding: identity" in head
+    assert "user-agent: stillmotion-images/1" in head
     assert "authorization" not in head
     assert "cookie" not in head
 
@@ -129,6 +130,23 @@ async def test_a_name_is_resolved_once_and_what_it_says_a_moment_later_counts_fo
     server.answers["/cat.png"] = ok(b"the picture")
     assert await fetch_picture(url(server), replace(fetching, resolve=resolve)) == b"the picture"
     assert len(answers) == 1
+
+
+async def test_every_address_of_a_name_has_its_turn(server: PictureServer, fetching: Fetching) -> None:
+    """The first ones answer nobody, as IPv6 does in many networks; 8,192 characters of signed query are an address."""
+
+    async def resolve(_: str, __: int) -> list[str]:
+        return ["127.0.0.77", "127.0.0.78", "127.0.0.1"]
+
+    path = "/cat.png?signature="
+    path += "a" * (8192 - len(url(server, path)))
+    server.answers[path] = ok(b"the picture")
+    assert await fetch_picture(url(server, path), replace(fetching, resolve=resolve)) == b"the picture"
+    server.answers["/gone"] = b"HTTP/1.1 404 N\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(FetchFailed) as failed:
+        await fetch_picture(url(server, "/gone"), replace(fetching, resolve=resolve))
+    assert failed.value.code == "image_url_no_picture"
+    assert len(server.seen) == 2, "an answer is an answer: the other addresses are not asked too"
 
 
 @pytest.mark.parametrize(("answer", "code"), {
