@@ -1,6 +1,7 @@
 """Where the gateway's tables lie: SQLite (WAL) in a file or Postgres by URL, reached by the same statements."""
 
 import os
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -90,7 +91,10 @@ def page_of(
 
 
 class Database:
-    """An open database. Its methods block for a millisecond or so: call them off the event loop."""
+    """An open database. Its methods block for a millisecond or so: call them off the event loop.
+
+    Opening it raises `DatabaseDamaged` or `DatabaseBusy` where it cannot be used.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = normal_url(url)
@@ -106,6 +110,7 @@ class Database:
             )
         else:
             make_private(self.url)
+            refuse_damaged(self.url)
             self.engine = sa.create_engine(self.url, connect_args={"timeout": _LOCKED_S})
             event.listen(self.engine, "connect", _prepare_connection)
             event.listen(self.engine, "begin", _begin)
@@ -205,14 +210,8 @@ class Database:
         """Make what is missing. Growth is additive, so an older build works on beside a newer one.
 
         Raises:
-            DatabaseDamaged: it was cut or damaged, which SQLite itself finds out only when it reads there.
             ValueError: a new column has neither a server default nor may it be null.
         """
-        if not self.shared:
-            with self.reading() as connection:
-                found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-            if found != "ok":
-                raise DatabaseDamaged(str(found))
         with self.writing() as connection:
             self.one_at_a_time(connection, _SCHEMA_LOCK)
             metadata.create_all(connection)
@@ -236,6 +235,22 @@ def make_private(url: sa.URL) -> None:
     for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         if file.exists() and file.stat().st_mode & 0o077:  # from before, or from a copy
             file.chmod(0o600)
+
+
+def refuse_damaged(url: sa.URL) -> None:
+    """Raise `DatabaseDamaged` where a SQLite file was cut or is none; SQLite itself finds out when it reads there."""
+    path = Path(url.database or "")
+    connection = sqlite3.connect(path, timeout=_LOCKED_S)
+    try:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            return  # busy, say: whoever opens it next is told
+        found = str(error)
+    finally:
+        connection.close()
+    if found != "ok":
+        raise DatabaseDamaged(f"{path}: {found}")
 
 
 def _grow(connection: sa.Connection, table: sa.Table) -> None:

@@ -43,8 +43,10 @@ from gateway.services.video import Renderers
 from gateway.services.vl import Describers
 from gateway.settings import GatewaySettings
 from gateway.storage.bucket import open_bucket
+from gateway.storage.deployment import deployment_of, open_database
 from gateway.storage.files import LocalFiles
 from gateway.storage.room import Room
+from gateway.storage.sweep import Known, Sweeper
 from gateway.submit.accept import Submitter
 from gateway.submit.fetch import Fetching
 from gateway.submit.pictures import Pictures
@@ -87,7 +89,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
         gateway.run.executors.StateInUse: another gateway works as this executor.
     """
     harden_pillow(settings.max_image_pixels)
-    database = await off_loop(Database, settings.jobs_database_url)
+    database = await off_loop(open_database, settings)
     store = JobStore(database)
     gateway = _assemble(settings, metrics, database, store)
     try:
@@ -138,8 +140,11 @@ def _assemble(
         engine=engine, queue=queue, dispatcher=Dispatcher(
             queue=queue, live=ledger.live, engine=engine, executor_id=settings.executor_id,
             look_again_s=settings.engine_poll_s,
-        ), executors=_executors(settings, database), ledger=ledger, files=files,
-        known_jobs=lambda: store.ids() | pictures.uploads.ids(), dead_after_s=settings.dead_after_s,
+        ), executors=_executors(settings, database), ledger=ledger,
+        dead_after_s=settings.dead_after_s,
+        sweeper=Sweeper(files, deployment_of(database), Known(
+            kept=lambda: store.ids() | pictures.uploads.ids(), let_go=store.let_go,
+        )),
     )
     return Gateway(
         settings=settings, metrics=metrics, database=database,

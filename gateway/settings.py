@@ -245,9 +245,14 @@ class GatewaySettings(BaseSettings):
         return self.data_dir / "gateway"
 
     @property
+    def jobs_database_file(self) -> Path:
+        """The file of the gateway's tables, where they lie in one."""
+        return self.state_dir / "jobs.sqlite"
+
+    @property
     def jobs_database_url(self) -> str:
         """Where the gateway's tables lie."""
-        return self._database_url("jobs.sqlite")
+        return self._database_url(self.jobs_database_file.name)
 
     @property
     def engine_database_url(self) -> str:

@@ -1,7 +1,7 @@
 """The jobs table: every change of a job is one transaction, guarded by the table of transitions."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -63,6 +63,7 @@ _jobs = sa.Table(
     sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
 )
 _QUEUE_LOCK = 2
+_ASKED_AT_ONCE = 500
 # Built once: most of a statement's cost is its making.
 _ADD = _jobs.insert().returning(_jobs)
 _ONE = sa.select(_jobs).where(_jobs.c.id == sa.bindparam("of_job"))
@@ -128,6 +129,10 @@ class JobStore:
         """The id of every job that may have files."""
         with self._database.reading() as connection:
             return set(connection.scalars(sa.select(_jobs.c.id).where(_jobs.c.expired_at.is_(None))))
+
+    def let_go(self, job_ids: Collection[str]) -> set[str]:
+        """Of these, the jobs whose files have expired."""
+        return self._among(job_ids, _jobs.c.expired_at.is_not(None))
 
     def move(
         self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
@@ -217,8 +222,15 @@ class JobStore:
 
     def check_writable(self) -> None:
         """Raise `sqlalchemy.exc.SQLAlchemyError` where a write would fail."""
-        with self._database.writing() as connection:  # changes no row, but takes the write lock and touches the file
-            connection.execute(_jobs.update().where(_jobs.c.sequence == -1).values(priority=0))
+        self._database.check_writable()
+
+    def _among(self, job_ids: Collection[str], those: sa.ColumnElement[bool]) -> set[str]:
+        asked, found = sorted(set(job_ids)), set[str]()
+        with self._database.reading() as connection:
+            for first in range(0, len(asked), _ASKED_AT_ONCE):
+                some = _jobs.c.id.in_(asked[first:first + _ASKED_AT_ONCE])
+                found |= set(connection.scalars(sa.select(_jobs.c.id).where(some, those)))
+        return found
 
     @staticmethod
     def _unfinished_of(connection: sa.Connection, owner: str) -> int:

@@ -19,7 +19,7 @@ from gateway.run.dispatch import Dispatcher
 from gateway.run.engine import DbosEngine
 from gateway.run.executors import Executors, StateInUse
 from gateway.run.failures import crashed_too_often_problem, unexpected_problem
-from gateway.storage.files import LocalFiles
+from gateway.storage.sweep import Sweeper
 from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ _SIGNS_WHILE_ALIVE = 4  # signatures within the time after which silence is deat
 _REVIEW_EVERY_S = 30.0
 _REVIEWED_AT_ONCE = 500
 _SWEEP_EVERY_S = 600.0
-_FORGOTTEN_AFTER_S = 3600.0  # no upload lasts so long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +39,7 @@ class Recovery:
     queue: JobQueue
     executors: Executors
     ledger: Ledger
-    files: LocalFiles
-    known_jobs: Callable[[], set[str]]
+    sweeper: Sweeper
     dead_after_s: float
 
 
@@ -97,15 +95,8 @@ async def review(care: Recovery) -> None:
 
 
 async def sweep(care: Recovery, *, starting: bool = False) -> None:
-    """Remove the files that killed processes left; where others live, only what is too old to become a job's."""
-    def run() -> int:
-        stored = care.files.stored()
-        # Asked after the look: whoever wrote what was seen, and is not among the living now, will not finish it.
-        nobody_writes = starting and care.executors.alone()
-        return care.files.sweep(stored, care.known_jobs(), 0.0 if nobody_writes else _FORGOTTEN_AFTER_S)
-
-    if removed := await off_loop(run):
-        log.info("removed %d files and folders of no job", removed)
+    """Look after the files that killed processes left; where others live, only what is too old to become a job's."""
+    await off_loop(care.sweeper.run, nobody_writes=care.executors.alone if starting else lambda: False)
 
 
 async def _give_up(job_id: str, problem: Problem, ledger: Ledger) -> None:
