@@ -97,10 +97,11 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
             watches = [
                 asyncio.create_task(_keep_looking(gateway)),
                 asyncio.create_task(gateway.webhooks.keep_dispatching(gateway.engine.deliver)),
+                asyncio.create_task(Expiry(
+                    ledger=gateway.ledger, files=gateway.files, keep_files_s=settings.keep_files_s,
+                    keep_jobs_s=settings.keep_jobs_s,
+                ).keep_running()),
             ]
-            if settings.keep_files_s is not None:
-                expiry = Expiry(ledger=gateway.ledger, files=gateway.files, keep_s=settings.keep_files_s)
-                watches.append(asyncio.create_task(expiry.keep_running()))
             try:
                 yield gateway
             finally:
@@ -140,7 +141,7 @@ def _assemble(
         engine=engine, queue=queue, dispatcher=Dispatcher(
             queue=queue, live=ledger.live, engine=engine, executor_id=settings.executor_id,
             look_again_s=settings.engine_poll_s,
-        ), executors=_executors(settings, database), ledger=ledger,
+        ), executors=_executors(settings, database), ledger=ledger, unfinished=store.unfinished,
         dead_after_s=settings.dead_after_s,
         sweeper=Sweeper(files, deployment_of(database), Known(
             kept=lambda: store.ids() | pictures.uploads.ids(), let_go=store.let_go,
