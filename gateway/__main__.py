@@ -1,49 +1,73 @@
 """`python -m gateway`: the public HTTP service."""
 
 import logging
+import os
 import sys
+from typing import NoReturn
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.app import create_app
 from gateway.auth.keys import KeyStore
-from gateway.database import Database
+from gateway.database_errors import DatabaseBusy, DatabaseDamaged
 from gateway.settings import GatewaySettings
+from gateway.storage.deployment import open_database
+from gateway.storage.files import make_folder
 from web.logs import configure_logging
 
 _SHUTDOWN_S = 3  # open event streams never end by themselves; their clients reconnect
-_NOT_CONFIGURED = 78  # EX_CONFIG of sysexits.h
+_NOT_CONFIGURED, _TRY_LATER, _CANNOT_WRITE, _DAMAGED = 78, 75, 73, 65  # as sysexits.h names them
 
 log = logging.getLogger("gateway")
 
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
+    os.umask(0o077)  # what is written here is nobody else's to read, whoever writes it for us
     settings = GatewaySettings()
     configure_logging("gateway", settings.log_level)
-    if not _has_a_key_if_needed(settings):
-        log.critical(
-            "This gateway would listen on %s, beyond this machine, where every caller needs a key, and there is none. "
-            "Make one with `stillmotion keys create NAME`, or listen on 127.0.0.1 (GATEWAY_HOST), or set "
-            "GATEWAY_KEYS=off to serve all who can reach it, or GATEWAY_KEYS=required to start and make keys later.",
-            settings.host,
-        )
-        sys.exit(_NOT_CONFIGURED)
+    _check(settings)
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, log_config=None,
         timeout_graceful_shutdown=_SHUTDOWN_S, server_header=False,
     )
 
 
-def _has_a_key_if_needed(settings: GatewaySettings) -> bool:
-    """Said outright, `required` may start without: a container must run before a key can be made inside it."""
-    if settings.keys != "auto" or not settings.keys_required:
-        return True
-    database = Database(settings.jobs_database_url)
+def _check(settings: GatewaySettings) -> None:
+    """End the process, with one sentence, where it could not serve."""
+    folder = settings.data_dir.absolute()
     try:
-        return KeyStore(database).any_usable()
+        make_folder(settings.state_dir)
+        (settings.state_dir / ".probe").touch()
+        (settings.state_dir / ".probe").unlink()
+    except OSError as error:
+        _end(_CANNOT_WRITE, f"The data folder {folder} (STILLMOTION_DATA) cannot be written: {error}.")
+    try:
+        database = open_database(settings)
+    except DatabaseDamaged as error:
+        _end(_DAMAGED, f"A database was cut or damaged, and nothing was touched: restore it ({error}).")
+    except DatabaseBusy as error:
+        _end(_TRY_LATER, f"The database cannot be used now: {error}.")
+    except (SQLAlchemyError, OSError) as error:
+        _end(_NOT_CONFIGURED, f"The database cannot be opened: {getattr(error, 'orig', None) or error}.")
+    try:
+        # Said outright, `required` may start without: a container must run before a key can be made inside it.
+        if settings.keys == "auto" and settings.keys_required and not KeyStore(database).any_usable():
+            _end(
+                _NOT_CONFIGURED,
+                f"This gateway would listen on {settings.host}, beyond this machine, where every caller needs a key, "
+                f"and there is none. Make one with `STILLMOTION_DATA={folder} stillmotion keys create NAME`, or listen "
+                "on 127.0.0.1 (GATEWAY_HOST), or set GATEWAY_KEYS=off to serve all who can reach it, or "
+                "GATEWAY_KEYS=required to start and make keys later.",
+            )
     finally:
         database.close()
+
+
+def _end(status: int, sentence: str) -> NoReturn:
+    log.critical(sentence)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from gateway.api.follow import ClientGone
 from gateway.api.openai_errors import OpenAIErrorMiddleware
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, without_keys
 from gateway.auth.callers import KeyRefused, RateExceeded
+from gateway.database_errors import DatabaseBusy, DatabaseFull
 from gateway.images.refusals import DecodersBusy, ImageRefused
 from gateway.jobs.job import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
 from gateway.metrics import GatewayMetrics
@@ -35,6 +36,7 @@ from web.problems import install_problem_handlers, problem_response
 
 _QUEUE_RETRY_AFTER_S = 10
 _DISK_RETRY_AFTER_S = 60
+_DATABASE_RETRY_AFTER_S = 5
 _STATUS_OF_CODE = {
     "image_too_many_bytes": 413, "image_format_unsupported": 415, "unsupported_media_type": 415,
 }
@@ -205,6 +207,21 @@ def _disk_full(error: DiskFull) -> Problem:
     )
 
 
+def _database_busy(_: DatabaseBusy) -> Problem:
+    return Problem(
+        status=503, code="database_unavailable", title="The database cannot be used now",
+        retry_after_s=_DATABASE_RETRY_AFTER_S,
+        detail=f"Nothing was changed; no job is lost. Send the request again in {_DATABASE_RETRY_AFTER_S} s.",
+    )
+
+
+def _database_full(_: DatabaseFull) -> Problem:
+    return Problem(
+        status=507, code="disk_full", title="No room on disk", retry_after_s=_DISK_RETRY_AFTER_S,
+        detail="The disk of the database is full: delete jobs that are done with, or give the server more space.",
+    )
+
+
 def _client_gone(_: ClientGone) -> Problem:
     return Problem(
         status=499, code="client_closed_request", title="Nobody waits",
@@ -231,6 +248,8 @@ _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     FetchFailed: _picture_not_fetched,
     ServiceError: service_problem,
     DiskFull: _disk_full,
+    DatabaseBusy: _database_busy,
+    DatabaseFull: _database_full,
     ClientGone: _client_gone,
 }
 

@@ -44,8 +44,10 @@ from gateway.services.video import Renderers
 from gateway.services.vl import Describers
 from gateway.settings import GatewaySettings
 from gateway.storage.bucket import open_bucket
+from gateway.storage.deployment import deployment_of, open_database
 from gateway.storage.files import LocalFiles
 from gateway.storage.room import Room
+from gateway.storage.sweep import Known, Sweeper
 from gateway.submit.accept import Submitter
 from gateway.submit.fetch import Fetching
 from gateway.submit.pictures import Pictures
@@ -84,7 +86,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
     Raises:
         gateway.run.executors.StateInUse: another gateway works as this executor.
     """
-    database = await off_loop(Database, settings.jobs_database_url)
+    database = await off_loop(open_database, settings)
     store = JobStore(database)
     gateway = _assemble(settings, metrics, database, store)
     try:
@@ -92,10 +94,11 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
             watches = [
                 asyncio.create_task(_keep_looking(gateway)),
                 asyncio.create_task(gateway.webhooks.keep_dispatching(gateway.engine.deliver)),
+                asyncio.create_task(Expiry(
+                    ledger=gateway.ledger, files=gateway.files, keep_files_s=settings.keep_files_s,
+                    keep_jobs_s=settings.keep_jobs_s,
+                ).keep_running()),
             ]
-            if settings.keep_files_s is not None:
-                expiry = Expiry(ledger=gateway.ledger, files=gateway.files, keep_s=settings.keep_files_s)
-                watches.append(asyncio.create_task(expiry.keep_running()))
             try:
                 yield gateway
             finally:
@@ -136,8 +139,11 @@ def _assemble(
         engine=engine, queue=queue, dispatcher=Dispatcher(
             queue=queue, live=ledger.live, engine=engine, executor_id=settings.executor_id,
             look_again_s=settings.engine_poll_s,
-        ), executors=_executors(settings, database), ledger=ledger, files=files,
-        known_jobs=lambda: store.ids() | pictures.uploads.ids(), dead_after_s=settings.dead_after_s,
+        ), executors=_executors(settings, database), ledger=ledger, unfinished=store.unfinished,
+        dead_after_s=settings.dead_after_s,
+        sweeper=Sweeper(files, deployment_of(database), Known(
+            kept=lambda: store.ids() | pictures.uploads.ids(), let_go=store.let_go,
+        )),
     )
     return Gateway(
         settings=settings, metrics=metrics, database=database,

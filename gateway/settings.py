@@ -71,6 +71,14 @@ class GatewaySettings(BaseSettings):
             description="How long after a job's end its files are kept; unset: until the job is removed.",
         ),
     ] = None
+    keep_jobs_s: Annotated[
+        float | None,
+        Field(
+            validation_alias="GATEWAY_KEEP_JOBS_S", gt=0,
+            description="How long after a job's end its record is kept, and its files at most; unset: 30 days where "
+            "there is no video (any more), else as long as the video.",
+        ),
+    ] = None
     artifacts_url: Annotated[
         str | None,
         Field(
@@ -245,9 +253,14 @@ class GatewaySettings(BaseSettings):
         return self.data_dir / "gateway"
 
     @property
+    def jobs_database_file(self) -> Path:
+        """The file of the gateway's tables, where they lie in one."""
+        return self.state_dir / "jobs.sqlite"
+
+    @property
     def jobs_database_url(self) -> str:
         """Where the gateway's tables lie."""
-        return self._database_url("jobs.sqlite")
+        return self._database_url(self.jobs_database_file.name)
 
     @property
     def engine_database_url(self) -> str:

@@ -26,17 +26,20 @@ async def readiness(gateway: Gateway) -> Health:
     stuck = disk is not None or any(health.stuck for health in (vl, video) if not health.ready)
     details = {f"vl_service.{key}": value for key, value in vl.details.items()}
     details |= {f"video_service.{key}": value for key, value in video.details.items()}
+    if gateway.care.sweeper.refusal is not None:  # every job is served all the same
+        details["gateway.files"] = gateway.care.sweeper.refusal
     return Health(ready=not reasons, stuck=stuck, reasons=reasons, details=details)
 
 
 async def _disk(gateway: Gateway) -> str | None:
     try:
         free = await off_loop(gateway.files.free_bytes)
+        needed = gateway.settings.min_free_bytes
+        if free >= needed:
+            await off_loop(gateway.files.check_disk)
+            return None
     except OSError as error:
-        return f"gateway: the data folder cannot be read ({error})"
-    needed = gateway.settings.min_free_bytes
-    if free >= needed:
-        return None
+        return f"gateway: the data folder cannot be used ({error})"
     return (
         f"gateway: {free // 2**20} MiB free on disk, {needed // 2**20} MiB needed; free some, or "
         "lower GATEWAY_MIN_FREE_BYTES"
@@ -58,5 +61,5 @@ async def _database(gateway: Gateway) -> str | None:
     try:
         await gateway.ledger.check_writable()
     except SQLAlchemyError as error:
-        return f"gateway: the database takes no writes ({type(error).__name__})"
+        return f"gateway: the database takes no writes ({error})"
     return None

@@ -15,12 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.auth.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
 from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, LOWEST_PRIORITY
 from gateway.auth.signing import open_signer
-from gateway.database import Database
+from gateway.database import normal_url
 from gateway.settings import GatewaySettings
+from gateway.storage.deployment import open_database
 
 app = typer.Typer(no_args_is_help=True, help="Who may use this server: make, list and revoke API keys.")
 
 _COLUMNS = ("name", "id", "begins with", "created", "last used", "rate", "jobs", "priority", "state")
+_MOST = 2**31 - 1  # of an integer in Postgres
 _WIDE = 240  # a line a key where the output goes to a program
 
 NameOrId = Annotated[str, typer.Argument(help="Name or id, as `list` shows them.")]
@@ -30,17 +32,20 @@ NameOrId = Annotated[str, typer.Argument(help="Name or id, as `list` shows them.
 def create(
     name: Annotated[str, typer.Argument(help="Who or what will use the key.")],
     rate: Annotated[str | None, typer.Option(help="Requests for work, such as 30/minute.")] = None,
-    max_jobs: Annotated[int | None, typer.Option(min=1, help="Its jobs that wait or run at once.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(min=1, max=_MOST, help="Its jobs that wait or run at once.")] = None,
     best_priority: Annotated[
         int, typer.Option(min=HIGHEST_PRIORITY, max=LOWEST_PRIORITY, help="The smallest, so earliest, of its jobs.")
     ] = DEFAULT_PRIORITY,
+    new: Annotated[bool, typer.Option("--new", help="Also where no server has kept anything yet.")] = False,
 ) -> None:
     """Make a key and show it, once."""
     limits = KeyLimits(rate=rate, max_jobs=max_jobs, best_priority=best_priority)
-    with _keys() as keys:
+    with _keys(new=new) as keys:
         key, secret = keys.create(name, limits)
     notes = Console(stderr=True)
-    notes.print(Text(f"Key {key.id} for {key.name}. It is shown this once; what is kept is its hash."))
+    notes.print(Text(f"Key {key.id} for {key.name}, of the server that keeps its data in {_place(GatewaySettings())}."),
+                soft_wrap=True)
+    notes.print(Text("It is shown this once; what is kept is its hash."))
     typer.echo(secret)  # alone on standard output, so that a script can take it from there
     notes.print(Text("Callers send it as `Authorization: Bearer <key>`."))
 
@@ -87,11 +92,23 @@ def _day(seconds: float | None) -> str:
     return "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
+def _place(settings: GatewaySettings) -> str:
+    if settings.database_url is not None:
+        return normal_url(settings.jobs_database_url).render_as_string(hide_password=True)
+    return str(settings.data_dir.absolute())
+
+
 @contextmanager
-def _keys() -> Iterator[KeyStore]:
+def _keys(*, new: bool = False) -> Iterator[KeyStore]:
     """The keys of the server that this environment describes; ends the command with a sentence where one is due."""
     try:
-        database = Database(GatewaySettings().jobs_database_url)
+        settings = GatewaySettings()
+        if settings.database_url is None and not new and not settings.jobs_database_file.exists():
+            _fail(
+                f"No server keeps its data in {_place(settings)}: set STILLMOTION_DATA to the folder of the one that "
+                "you mean, or start it there once. `keys create --new` makes a key before the first start."
+            )
+        database = open_database(settings)
         try:
             yield KeyStore(database)
         finally:

@@ -99,7 +99,11 @@ def find(connection: sa.Connection, job_id: str) -> Delivery | None:
     )
 
 
-def drop(connection: sa.Connection, job_id: str) -> None:
-    """With a removed job, in its transaction."""
-    connection.execute(_webhooks.delete().where(_webhooks.c.job_id == job_id))
+def drop(connection: sa.Connection, job_ids: Sequence[str]) -> None:
+    """With removed jobs, in their transaction."""
+    connection.execute(_webhooks.delete().where(_webhooks.c.job_id.in_(job_ids)))
 
+
+def on_its_way(job_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether a job has a webhook that somebody still waits for."""
+    return sa.exists().where(_webhooks.c.job_id == job_id, _webhooks.c.state.in_(("waiting", "sending")))

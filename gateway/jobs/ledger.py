@@ -49,12 +49,16 @@ class Ledger:
         """Jobs of `owner`, newest first unless asked otherwise."""
         return await off_loop(self._store.page, limit, beyond, owner=owner, state=state, oldest_first=oldest_first)
 
-    async def expire(self, finished_before: float, limit: int) -> list[str]:
+    async def expire(self, finished_before: float, limit: int, *, completed: bool) -> list[str]:
         """Let go of jobs that ended before; returns the ids of those whose files are to be removed."""
-        job_ids = await off_loop(self._store.expire, finished_before, limit)
+        job_ids = await off_loop(self._store.expire, finished_before, limit, completed=completed)
         for job_id in job_ids:
             self.live.changed(job_id)
         return job_ids
+
+    async def outdated(self, finished_before: float, limit: int) -> list[str]:
+        """Jobs without files that ended before, whose records may go."""
+        return await off_loop(self._store.outdated, finished_before, limit)
 
     async def webhook(self, job: JobRecord) -> Delivery | None:
         """The webhook of the job, if it has one."""
@@ -108,10 +112,11 @@ class Ledger:
         self.live.changed(job_id)
         return job
 
-    async def remove(self, job_id: str) -> None:
-        """Forget the job."""
-        await off_loop(self._store.remove, job_id)
-        self.live.forget(job_id)
+    async def remove(self, *job_ids: str) -> None:
+        """Forget the jobs."""
+        await off_loop(self._store.remove, *job_ids)
+        for job_id in job_ids:
+            self.live.forget(job_id)
         self._outlook.moved()
         self.live.queue_moved()
 

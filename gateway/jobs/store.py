@@ -1,7 +1,7 @@
 """The jobs table: every change of a job is one transaction, guarded by the table of transitions."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ from contracts.errors import Problem
 from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
 from gateway.auth.owners import LOCAL_OWNER
 from gateway.database import Database, metadata, page_of
-from gateway.jobs.deliveries import Delivery, drop, expect, find
+from gateway.jobs.deliveries import Delivery, drop, expect, find, on_its_way
 from gateway.jobs.job import (
     UNFINISHED,
     IllegalTransition,
@@ -63,11 +63,15 @@ _jobs = sa.Table(
     sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
 )
 _QUEUE_LOCK = 2
+_ASKED_AT_ONCE = 500
 # Built once: most of a statement's cost is its making.
 _ADD = _jobs.insert().returning(_jobs)
 _ONE = sa.select(_jobs).where(_jobs.c.id == sa.bindparam("of_job"))
 _ONE_TO_CHANGE = _ONE.with_for_update()
 _CHANGE = _jobs.update().where(_jobs.c.id == sa.bindparam("of_job")).returning(_jobs)
+_EXPIRE = _jobs.update().values(
+    state=sa.case((_jobs.c.state == "completed", "expired"), else_=_jobs.c.state), expired_at=sa.bindparam("now")
+)
 _COUNT_QUEUED = sa.select(sa.func.count()).where(_jobs.c.state == "queued")
 
 
@@ -128,6 +132,14 @@ class JobStore:
         """The id of every job that may have files."""
         with self._database.reading() as connection:
             return set(connection.scalars(sa.select(_jobs.c.id).where(_jobs.c.expired_at.is_(None))))
+
+    def unfinished(self, job_ids: Collection[str]) -> set[str]:
+        """Of these, the jobs that have not ended."""
+        return self._among(job_ids, _jobs.c.state.in_(UNFINISHED))
+
+    def let_go(self, job_ids: Collection[str]) -> set[str]:
+        """Of these, the jobs whose files have expired."""
+        return self._among(job_ids, _jobs.c.expired_at.is_not(None))
 
     def move(
         self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
@@ -196,29 +208,45 @@ class JobStore:
         with self._database.reading() as connection:
             return find(connection, job_id)
 
-    def expire(self, finished_before: float, limit: int) -> list[str]:
-        """Let go of up to `limit` jobs that ended before: completed ones are `expired`, the files of all may go."""
+    def expire(self, finished_before: float, limit: int, *, completed: bool) -> list[str]:
+        """Let go of up to `limit` jobs that ended before: `completed` ones, which are `expired` then, or the others.
+
+        Returns their ids: their files may go.
+        """
         with self._database.writing() as connection:
+            kind = _jobs.c.state == "completed" if completed else _jobs.c.state != "completed"
             due = sa.select(_jobs.c.id).where(
-                _jobs.c.expired_at.is_(None), _jobs.c.finished_at < finished_before
+                _jobs.c.expired_at.is_(None), _jobs.c.finished_at < finished_before, kind
             ).limit(limit).with_for_update(skip_locked=True)
             job_ids = list(connection.scalars(due))
-            state = sa.case((_jobs.c.state == "completed", "expired"), else_=_jobs.c.state)
-            connection.execute(
-                _jobs.update().where(_jobs.c.id.in_(job_ids)).values(state=state, expired_at=time.time())
-            )
+            connection.execute(_EXPIRE.where(_jobs.c.id.in_(job_ids)), {"now": time.time()})
         return job_ids
 
-    def remove(self, job_id: str) -> None:
-        """Forget a job; removing one that is not there changes nothing."""
+    def outdated(self, finished_before: float, limit: int) -> list[str]:
+        """Up to `limit` jobs without files that ended before and have nobody left to tell."""
+        query = sa.select(_jobs.c.id).where(
+            _jobs.c.expired_at.is_not(None), _jobs.c.finished_at < finished_before, ~on_its_way(_jobs.c.id)
+        ).limit(limit)
+        with self._database.reading() as connection:
+            return list(connection.scalars(query))
+
+    def remove(self, *job_ids: str) -> None:
+        """Forget jobs; removing one that is not there changes nothing."""
         with self._database.writing() as connection:
-            connection.execute(_jobs.delete().where(_jobs.c.id == job_id))
-            drop(connection, job_id)
+            connection.execute(_jobs.delete().where(_jobs.c.id.in_(job_ids)))
+            drop(connection, job_ids)
 
     def check_writable(self) -> None:
         """Raise `sqlalchemy.exc.SQLAlchemyError` where a write would fail."""
-        with self._database.writing() as connection:  # changes no row, but takes the write lock and touches the file
-            connection.execute(_jobs.update().where(_jobs.c.sequence == -1).values(priority=0))
+        self._database.check_writable()
+
+    def _among(self, job_ids: Collection[str], those: sa.ColumnElement[bool]) -> set[str]:
+        asked, found = sorted(set(job_ids)), set[str]()
+        with self._database.reading() as connection:
+            for first in range(0, len(asked), _ASKED_AT_ONCE):
+                some = _jobs.c.id.in_(asked[first:first + _ASKED_AT_ONCE])
+                found |= set(connection.scalars(sa.select(_jobs.c.id).where(some, those)))
+        return found
 
     @staticmethod
     def _unfinished_of(connection: sa.Connection, owner: str) -> int:

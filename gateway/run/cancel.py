@@ -47,4 +47,3 @@ class Cancellation:
             raise IllegalTransition(job_id, job.state, "removed")
         await self.ledger.remove(job_id)
         await off_loop(self.files.remove_job, job_id)
-        await self.engine.forget(job_id)

@@ -29,6 +29,7 @@ WEBHOOK_QUEUE = "webhooks"
 APPLICATION_VERSION = "1"
 _WAITS_OR_RUNS = ("ENQUEUED", "PENDING", "DELAYED")
 _CRASHED_TOO_OFTEN = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
+_OVER = ("SUCCESS", "ERROR", "CANCELLED", _CRASHED_TOO_OFTEN)
 
 _DELIVERIES_AT_ONCE = 16  # a receiver that does not answer keeps one of them busy until its deadline
 
@@ -127,9 +128,14 @@ class DbosEngine:
         if task := self._running.get(job_id):
             task.cancel()
 
-    async def forget(self, job_id: str) -> None:
-        """Drop what is remembered of an ended job."""
-        await DBOS.delete_workflow_async(job_id)
+    async def finished(self, limit: int) -> dict[str, str]:
+        """Up to `limit` workflows that have ended, in whatever way: the job of each by its own id."""
+        found = await DBOS.list_workflows_async(status=list(_OVER), limit=limit, load_input=False, load_output=False)
+        return {workflow.workflow_id: workflow.workflow_id.split(".")[0] for workflow in found}
+
+    async def forget(self, workflow_ids: Sequence[str]) -> None:
+        """Drop what is remembered of these, all of which `finished` named."""
+        await DBOS.delete_workflows_async(list(workflow_ids))
 
     async def review(self, job_ids: Sequence[str]) -> Review:
         """Look for jobs among these, none of which has ended, that the engine does not carry on."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database import Database
 
@@ -63,12 +63,12 @@ class SessionIdentity:
         self._session: sa.Connection | None = None
 
     def held(self) -> bool:
-        """See `Identity`; raises `OperationalError` where the server cannot be reached."""
+        """See `Identity`; raises `DatabaseBusy` where the server cannot be reached."""
         if self._session is not None:
             try:
                 self._session.execute(sa.text("SELECT 1"))
                 return True
-            except OperationalError:
+            except SQLAlchemyError:
                 self.let_go()
         session = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self._session = session

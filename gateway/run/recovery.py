@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from gateway.run.dispatch import Dispatcher
 from gateway.run.engine import DbosEngine
 from gateway.run.executors import Executors, StateInUse
 from gateway.run.failures import crashed_too_often_problem, unexpected_problem
-from gateway.storage.files import LocalFiles
+from gateway.storage.sweep import Sweeper
 from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _SIGNS_WHILE_ALIVE = 4  # signatures within the time after which silence is deat
 _REVIEW_EVERY_S = 30.0
 _REVIEWED_AT_ONCE = 500
 _SWEEP_EVERY_S = 600.0
-_FORGOTTEN_AFTER_S = 3600.0  # no upload lasts so long
+_TIDY_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ class Recovery:
     queue: JobQueue
     executors: Executors
     ledger: Ledger
-    files: LocalFiles
-    known_jobs: Callable[[], set[str]]
+    unfinished: Callable[[Collection[str]], set[str]]
+    sweeper: Sweeper
     dead_after_s: float
 
 
@@ -66,6 +66,7 @@ async def recovering(care: Recovery) -> AsyncIterator[None]:
             asyncio.create_task(care.dispatcher.keep_dispatching()),
             asyncio.create_task(_every(_REVIEW_EVERY_S, partial(review, care))),
             asyncio.create_task(_every(_SWEEP_EVERY_S, partial(sweep, care))),
+            asyncio.create_task(_every(_TIDY_EVERY_S, partial(tidy, care))),
         ]
         yield
     finally:
@@ -97,15 +98,18 @@ async def review(care: Recovery) -> None:
 
 
 async def sweep(care: Recovery, *, starting: bool = False) -> None:
-    """Remove the files that killed processes left; where others live, only what is too old to become a job's."""
-    def run() -> int:
-        stored = care.files.stored()
-        # Asked after the look: whoever wrote what was seen, and is not among the living now, will not finish it.
-        nobody_writes = starting and care.executors.alone()
-        return care.files.sweep(stored, care.known_jobs(), 0.0 if nobody_writes else _FORGOTTEN_AFTER_S)
+    """Look after the files that killed processes left; where others live, only what is too old to become a job's."""
+    await off_loop(care.sweeper.run, nobody_writes=care.executors.alone if starting else lambda: False)
 
-    if removed := await off_loop(run):
-        log.info("removed %d files and folders of no job", removed)
+
+async def tidy(care: Recovery) -> None:
+    """Have the engine forget the jobs that have ended, and the attempts at their webhooks: else it grows for ever."""
+    while finished := await care.engine.finished(_REVIEWED_AT_ONCE):
+        at_work = await off_loop(care.unfinished, finished.values())  # `review` is to find these
+        ended = [workflow_id for workflow_id, job_id in finished.items() if job_id not in at_work]
+        await care.engine.forget(ended)
+        if len(ended) < _REVIEWED_AT_ONCE:
+            return
 
 
 async def _give_up(job_id: str, problem: Problem, ledger: Ledger) -> None:

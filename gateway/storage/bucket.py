@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,25 @@ from obstore.store import S3Store
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config  # for type checkers only: it is not there at run time
 
-from gateway.storage.files import LocalFiles, StoredFile, begin, commit, discard
+from gateway.storage.files import (
+    OWNERS,
+    TRASH,
+    LocalFiles,
+    Stored,
+    StoredFile,
+    begin,
+    commit,
+    discard,
+    is_file,
+    is_folder,
+    is_made,
+)
 
 _COPY_KEPT_S = 3600.0
 _ERROR_CHARS = 200
+_BEFORE_OURS, _AFTER_OURS = "file_", "job`"  # in a bucket's order of names; everything else there is not even listed
+_LAST = "\U0010fffd"
+_MARK = b"Stillmotion keeps files here. While several of these lie here, none of them removes unknown files.\n"
 
 
 class BucketFiles(LocalFiles):
@@ -28,15 +44,17 @@ class BucketFiles(LocalFiles):
     `obstore.exceptions.BaseError`; a write that raised one stored nothing.
     """
 
+    shared = True
+
     def __init__(self, root: Path, store: S3Store) -> None:
         super().__init__(root)
         self._store = store
+        self._in_bucket: frozenset[str] = frozenset()  # as of the last look
 
     async def check(self) -> None:
         """Raise `OSError` where the bucket does not answer, or not to us. One small call."""
         try:
-            # All names begin with `job_` or `file_`: nothing comes after this, so the answer is empty.
-            async for _ in obstore.list(self._store, offset="zzzz"):
+            async for _ in obstore.list(self._store, offset=_LAST):  # nothing comes after it, so the answer is empty
                 return
         except (BaseError, FileNotFoundError) as error:
             raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0][:_ERROR_CHARS]}") from error
@@ -77,8 +95,7 @@ class BucketFiles(LocalFiles):
 
     def remove_job(self, job_id: str) -> None:
         """Remove every file of a job, in the bucket and here."""
-        for page in obstore.list(self._store, prefix=job_id):
-            obstore.delete(self._store, [item["path"] for item in page])
+        self._delete(job_id)
         super().remove_job(job_id)
 
     def remove(self, job_id: str, name: str) -> None:
@@ -86,23 +103,74 @@ class BucketFiles(LocalFiles):
         obstore.delete(self._store, f"{job_id}/{name}")
         super().remove(job_id, name)
 
-    def stored(self) -> dict[Path, float]:
-        """What lies on this disk, and the folder of every job in the bucket, with its age in seconds."""
-        now = datetime.now(UTC)
-        found = super().stored()
-        for page in obstore.list(self._store):
+    def claim(self, deployment: str) -> set[str]:
+        """See `LocalFiles`."""
+        owners = {path.split("/")[-1] for path, _ in self._list(OWNERS)}
+        if deployment not in owners:
+            obstore.put(self._store, f"{OWNERS}/{deployment}", _MARK)
+            owners = {path.split("/")[-1] for path, _ in self._list(OWNERS)}  # whoever came at once is seen
+        return owners - {deployment}
+
+    def stored(self) -> dict[str, Stored]:
+        """See `LocalFiles`: what the bucket holds."""
+        found = self._found("")
+        self._in_bucket = frozenset(f"{job_id}/{name}" for job_id, ages in found.items() for name in ages)
+        return _summed_up(found)
+
+    def trashed(self) -> dict[str, Stored]:
+        """See `LocalFiles`."""
+        return _summed_up(self._found(TRASH))
+
+    def trash(self, job_id: str) -> None:
+        """See `LocalFiles`."""
+        self._move(job_id, f"{TRASH}/{job_id}")
+        super().remove_job(job_id)
+
+    def bring_back(self, job_id: str) -> None:
+        """See `LocalFiles`."""
+        self._move(f"{TRASH}/{job_id}", job_id)
+
+    def empty_trash(self, job_id: str) -> None:
+        """See `LocalFiles`."""
+        self._delete(f"{TRASH}/{job_id}")
+
+    def drop_copies(self) -> None:
+        """Remove what the bucket was seen to hold and nobody asked for during an hour."""
+        for copy in self.root.glob("*/*"):
+            if self._key(copy) in self._in_bucket and time.time() - _used_at(copy) > _COPY_KEPT_S:
+                copy.unlink(missing_ok=True)
+                with suppress(OSError):
+                    copy.parent.rmdir()
+
+    def _list(self, folder: str, *, after: str | None = None) -> Iterator[tuple[str, datetime]]:
+        """The path and time of change of every object below `folder`."""
+        for page in obstore.list(self._store, prefix=folder or None, offset=after):
             for item in page:
-                folder = self.root / item["path"].split("/")[0]
-                found[folder] = max(found.get(folder, 0.0), (now - item["last_modified"]).total_seconds())
+                yield item["path"], item["last_modified"]
+
+    def _found(self, below: str) -> dict[str, dict[str, float]]:
+        """Our files below a folder: the age in seconds of each by the id of its job and its name."""
+        found: dict[str, dict[str, float]] = {}
+        now = datetime.now(UTC)
+        for path, changed_at in self._list(below, after=None if below else _BEFORE_OURS):
+            if not below and path > _AFTER_OURS:
+                break
+            parts = path.removeprefix(f"{below}/").split("/")
+            if len(parts) == 2 and is_folder(parts[0]) and is_file(parts[1]):
+                found.setdefault(parts[0], {})[parts[1]] = (now - changed_at).total_seconds()
         return found
 
-    def sweep(self, stored: Mapping[Path, float], known: set[str], older_than_s: float) -> int:
-        """As `LocalFiles.sweep`, and drop the copies that nobody asked for during an hour; those are not counted."""
-        removed = super().sweep(stored, known, older_than_s)
-        for copy in self.root.glob("*/*"):
-            if time.time() - _used_at(copy) > _COPY_KEPT_S:
-                copy.unlink(missing_ok=True)
-        return removed
+    def _own(self, folder: str) -> list[str]:
+        paths = [path for path, _ in self._list(folder)]
+        return [path for path in paths if is_file(path.removeprefix(f"{folder}/"))]
+
+    def _delete(self, folder: str) -> None:
+        if own := self._own(folder):
+            obstore.delete(self._store, own)
+
+    def _move(self, folder: str, to: str) -> None:
+        for path in self._own(folder):
+            obstore.rename(self._store, path, f"{to}/{path.removeprefix(f'{folder}/')}")
 
     def _upload(self, job_id: str, name: str) -> None:
         path = self.path(job_id, name)
@@ -132,6 +200,12 @@ def open_bucket(
     options: ClientConfig = {"allow_http": plain, "timeout": "60s"}
     store = S3Store(bucket, prefix=prefix or None, client_options=options, config=config)
     return BucketFiles(root, store)
+
+
+def _summed_up(found: dict[str, dict[str, float]]) -> dict[str, Stored]:
+    return {
+        job_id: Stored(age_s=min(ages.values()), made=is_made(job_id, ages)) for job_id, ages in found.items()
+    }
 
 
 def _used_at(path: Path) -> float:

@@ -1,11 +1,13 @@
-"""Artifacts on local disk: a file is there completely or not at all."""
+"""Artifacts on local disk: a file is there whole or not at all; only what has a name of our form is touched."""
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +15,10 @@ from typing import BinaryIO
 from anyio import to_thread
 
 VIDEO_FILE = "video.mp4"
-_TEMPORARY = ".part"
+OWNERS, TRASH = ".deployments", ".trash"
+_FOLDER = re.compile(r"(job|file)_[0-9a-f]{24}")
+_FILE = re.compile(r"[a-z_]{1,32}\.(png|jpg|webp|mp4)")
+_PART = re.compile(_FILE.pattern + r"\.[0-9a-f]{8}\.part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +30,30 @@ class StoredFile:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """The files of one job or upload: seconds since they last changed, and whether they are more than a request's."""
+
+    age_s: float
+    made: bool
+
+
 class ChecksumMismatch(ValueError):
     """A stream whose SHA-256 is not the one that was told before."""
 
 
 class LocalFiles:
-    """A folder a job under `root`; every write goes temp → fsync → rename → fsync of the folder."""
+    """A folder a job under `root`; every write goes temp → fsync → rename → fsync of the folder.
+
+    Methods without a thread of their own block.
+    """
+
+    shared = False
+    """Whether processes that know nothing of each other may write at the same place."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
 
     def path(self, job_id: str, name: str) -> Path:
         """Where the file `name` of a job lies, or would lie."""
@@ -79,59 +98,153 @@ class LocalFiles:
 
     def remove_job(self, job_id: str) -> None:
         """Remove every file of a job. Blocking."""
-        shutil.rmtree(self.root / job_id, ignore_errors=True)
+        _remove_own(self.root / job_id)
 
     def remove(self, job_id: str, name: str) -> None:
         """Remove one file if it is there. Blocking."""
         self.path(job_id, name).unlink(missing_ok=True)
 
-    def stored(self) -> dict[Path, float]:
-        """Every job's folder and every unfinished file, with its age in seconds. Blocking."""
-        now = time.time()
-        paths = [path for folder in self.root.iterdir() for path in (folder, *folder.glob(f"*{_TEMPORARY}"))]
-        return {path: now - _changed_at(path) for path in paths}
+    def claim(self, deployment: str) -> set[str]:
+        """Say for good that this deployment keeps files here; returns what others have said so. Blocking."""
+        owners = self.root / OWNERS
+        if not (owners / deployment).exists():
+            owners.mkdir(mode=0o700, exist_ok=True)
+            (owners / deployment).touch(0o600)
+        return {path.name for path in owners.iterdir()} - {deployment}
 
-    def sweep(self, stored: Mapping[Path, float], known: set[str], older_than_s: float) -> int:
-        """Remove, of what was stored, unfinished files and folders of no known job. Returns how many. Blocking.
+    def stored(self) -> dict[str, Stored]:
+        """The folder of every job and upload, by its id. Blocking."""
+        found = {}
+        for folder in self.root.iterdir():
+            if is_folder(folder.name) and (names := [name for name in _names(folder) if is_file(name)]):
+                found[folder.name] = Stored(age_s=_age_s(folder), made=is_made(folder.name, names))
+        return found
 
-        `known` must have been asked after `stored`: a younger job's folder may have been there before the job was.
-        """
+    def drop_parts(self, older_than_s: float) -> int:
+        """Remove the unfinished files that killed processes left, and empty folders. Blocking."""
         removed = 0
-        for path, age_s in stored.items():
-            if age_s < older_than_s:
+        for folder in self.root.iterdir():
+            if not is_folder(folder.name) or _age_s(folder) < older_than_s:
                 continue
-            if path.parent == self.root and path.name not in known:
-                self.remove_job(path.name)
-                removed += 1
-            elif path.name.endswith(_TEMPORARY):
-                path.unlink(missing_ok=True)
-                removed += 1
+            for name in _names(folder):
+                if _PART.fullmatch(name) and _age_s(folder / name) >= older_than_s:
+                    (folder / name).unlink(missing_ok=True)
+                    removed += 1
+            with suppress(OSError):
+                folder.rmdir()
         return removed
+
+    def trashed(self) -> dict[str, Stored]:
+        """What `trash` put aside, and how long ago. Blocking."""
+        return {
+            folder.name: Stored(age_s=_age_s(folder), made=is_made(folder.name, _names(folder)))
+            for folder in _folders(self.root / TRASH)
+        }
+
+    def trash(self, job_id: str) -> None:
+        """Put the files of a job aside. Blocking."""
+        _move_own(self.root / job_id, self.root / TRASH / job_id)
+
+    def bring_back(self, job_id: str) -> None:
+        """Undo `trash`. Blocking."""
+        _move_own(self.root / TRASH / job_id, self.root / job_id)
+
+    def empty_trash(self, job_id: str) -> None:
+        """Remove what `trash` put aside for good. Blocking."""
+        _remove_own(self.root / TRASH / job_id)
+
+    def drop_copies(self) -> None:
+        """Remove what also lies elsewhere and nobody uses. There is none here."""
 
     async def check(self) -> None:
         """Raise `OSError` where a store beyond this disk takes no files. There is none here."""
+
+    def check_disk(self) -> None:
+        """Raise `OSError` where this disk takes no files. Blocking."""
+        path = self.root / f".probe.{secrets.token_hex(4)}"
+        try:
+            path.write_bytes(b"x")
+        finally:
+            path.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
         """Free space of the disk that holds the files."""
         return shutil.disk_usage(self.root).free
 
 
-def _changed_at(path: Path) -> float:
+def is_folder(name: str) -> bool:
+    """Whether a folder of this name is ours: of a job, or of an uploaded file."""
+    return _FOLDER.fullmatch(name) is not None
+
+
+def is_file(name: str) -> bool:
+    """Whether a file of this name, in a folder that is ours, is ours."""
+    return _FILE.fullmatch(name) is not None
+
+
+def is_made(folder: str, names: Iterable[str]) -> bool:
+    """Whether it holds what cannot be had again from its caller's next request: a video, or an upload."""
+    return folder.startswith("file_") or VIDEO_FILE in names
+
+
+def _folders(root: Path) -> list[Path]:
+    return [folder for folder in root.iterdir() if is_folder(folder.name)] if root.is_dir() else []
+
+
+def _names(folder: Path) -> list[str]:
+    if folder.is_symlink():
+        return []
     try:
-        return path.stat().st_mtime
+        return [entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):  # gone meanwhile, or not ours after all
+        return []
+
+
+def _remove_own(folder: Path) -> None:
+    for name in _names(folder):
+        if is_file(name) or _PART.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something of somebody else's
+        folder.rmdir()
+
+
+def _move_own(folder: Path, to: Path) -> None:
+    to.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in _names(folder):
+        if is_file(name):
+            (folder / name).replace(to / name)
+    os.utime(to)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
     except FileNotFoundError:  # gone meanwhile
         return 0.0
 
 
 def _part(path: Path) -> Path:
     # A name of its own: a process that was given up for dead may still write the same file.
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+
+
+def make_folder(path: Path) -> None:
+    """Have a folder that is its owner's alone."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:  # from before
+        path.chmod(0o700)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def begin(path: Path) -> BinaryIO:
     """Open a temporary file beside `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return _part(path).open("wb")
+    make_folder(path.parent)
+    return open(_part(path), "xb", opener=_private)
 
 
 def discard(file: BinaryIO) -> None:

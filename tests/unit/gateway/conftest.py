@@ -17,6 +17,7 @@ from PIL import Image
 from gateway.app import create_app
 from gateway.runtime import Gateway
 from gateway.settings import GatewaySettings
+from gateway.storage.files import OWNERS, TRASH
 from tests.unit.gateway.model_services import Script, Services, running_services
 
 
@@ -133,4 +134,5 @@ async def until(
 def left_behind(data_dir: Path, job_id: str = "") -> list[str]:
     """Files of all jobs, or of one, on disk."""
     files = data_dir / "gateway" / "files" / job_id
-    return sorted(str(path.relative_to(files)) for path in files.rglob("*"))
+    paths = [path.relative_to(files) for path in files.rglob("*")]
+    return sorted(str(path) for path in paths if path.parts[0] not in (OWNERS, TRASH))

@@ -250,7 +250,8 @@ def test_the_command_makes_lists_and_revokes_keys(tmp_path: Path) -> None:
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(commands, ["keys", *arguments], env={"STILLMOTION_DATA": str(tmp_path)})
 
-    made = run("create", "alice", "--rate", "30/minute", "--max-jobs", "4")
+    made = run("create", "alice", "--rate", "30/minute", "--max-jobs", "4", "--new")
+    assert str(tmp_path) in made.stderr
     secret = made.stdout.strip()
     assert secret.startswith("sm_"), made.output
     listed = run("list").stdout
@@ -265,3 +266,13 @@ def test_the_command_makes_lists_and_revokes_keys(tmp_path: Path) -> None:
     assert signed == open_signer(None, tmp_path / "gateway").webhook_secret(listed.split("alice")[1].split()[0])
     assert run("revoke", "alice").exit_code == 0
     assert "revoked" in run("list").stdout
+
+
+@pytest.mark.parametrize("arguments", [("create", "alice"), ("list",), ("revoke", "alice"), ("webhook-secret",)])
+def test_the_command_makes_no_key_where_no_server_would_see_it(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    told = CliRunner().invoke(commands, ["keys", *arguments], env={"STILLMOTION_DATA": str(elsewhere)})
+    assert (told.exit_code, told.stdout) == (1, "")
+    assert str(elsewhere) in told.stderr
+    assert "STILLMOTION_DATA" in told.stderr
+    assert not elsewhere.exists()

@@ -1,75 +1,26 @@
 """Laws of artifacts in a bucket: what is in it is whole, any gateway serves it, nothing of a removed job stays."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
-import boto3
 import httpx
 import obstore
 import pytest
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from obstore.exceptions import BaseError
 
 import gateway.storage.bucket
 from gateway.storage.bucket import BucketFiles, open_bucket
+from gateway.storage.files import LocalFiles
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.model_services import Services, video_bytes
-
-BUCKET = "artifacts"
-
-
-class Bucket:
-    """What lies in the bucket, as another program sees it."""
-
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
-        self._client: Any = boto3.client(
-            "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
-        )
-        self._client.create_bucket(Bucket=BUCKET)
-
-    def keys(self) -> list[str]:
-        return sorted(item["Key"] for item in self._client.list_objects_v2(Bucket=BUCKET).get("Contents", []))
-
-    def data(self, key: str) -> bytes:
-        return self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-
-    def empty(self) -> None:
-        for key in self.keys():
-            self._client.delete_object(Bucket=BUCKET, Key=key)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Bucket]:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    try:
-        yield Bucket(f"http://{host}:{port}")
-    finally:
-        moto.stop()
-
-
-@pytest.fixture
-def bucket(server: Bucket) -> Bucket:
-    server.empty()
-    return server
+from tests.unit.gateway.storage.conftest import BUCKET, Bucket, in_bucket
 
 
 def opened(bucket: Bucket, root: Path) -> BucketFiles:
     return open_bucket(
         f"s3://{BUCKET}/videos", root, endpoint=bucket.endpoint, region="us-east-1", key_id="k", secret="s"
     )
-
-
-def in_bucket(bucket: Bucket, **more: Any) -> dict[str, Any]:
-    """The settings of a gateway with its artifacts in the bucket."""
-    return {
-        "artifacts_url": f"s3://{BUCKET}/videos", "s3_endpoint": bucket.endpoint, "s3_region": "us-east-1",
-        "s3_key_id": "k", "s3_secret": "s", **more,
-    }
 
 
 def on_disk(root: Path) -> list[str]:
@@ -135,21 +86,21 @@ def test_removing_reaches_the_bucket_and_spares_the_neighbours(bucket: Bucket, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job_12"]
 
 
-def test_a_sweep_removes_folders_of_no_job_and_copies_that_nobody_uses(
+def test_a_copy_that_nobody_uses_goes_unless_it_is_no_copy(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = opened(bucket, tmp_path)
-    files.write("known", "video.mp4", b"x")
-    files.write("lost", "video.mp4", b"x")
-    stored = files.stored()
-    assert files.sweep(stored, {"known"}, 3600) == 0, "too young: its job may be about to appear"
-    assert files.sweep(stored, {"known"}, 0) == 1
-    assert bucket.keys() == ["videos/known/video.mp4"]
-    assert files.path("known", "video.mp4").exists()
+    stored, only_here = "job_" + "1" * 24, "job_" + "2" * 24
+    files.write(stored, "video.mp4", b"x")
+    LocalFiles(tmp_path).write(only_here, "video.mp4", b"from before there was a bucket")
+    files.stored()
+    files.drop_copies()
+    assert files.path(stored, "video.mp4").exists(), "too young"
     monkeypatch.setattr(gateway.storage.bucket, "_COPY_KEPT_S", -1.0)
-    files.sweep(files.stored(), {"known"}, 3600)
-    assert not files.path("known", "video.mp4").exists()
-    assert bucket.keys() == ["videos/known/video.mp4"], "the copy went, the file stays"
+    files.drop_copies()
+    assert not files.path(stored, "video.mp4").exists()
+    assert bucket.keys() == [f"videos/{stored}/video.mp4"], "the copy went, the file stays"
+    assert files.path(only_here, "video.mp4").exists()
 
 
 async def test_a_job_is_kept_in_the_bucket_served_without_its_copy_and_removed_from_it(

@@ -54,19 +54,20 @@ async def test_a_start_takes_up_what_a_crash_left_at_the_door_and_sweeps_the_res
 ) -> None:
     # A process that died between storing a job and submitting it, one that died before storing it, one in mid-write.
     database = Database(gateway_settings(tmp_path, services).jobs_database_url)
-    stored = JobStore(database).add(new_job("job_stored"), 10)
+    stored, never_stored = JobStore(database).add(new_job("job_" + "1" * 24), 10), "job_" + "2" * 24
     database.close()
     files = LocalFiles(tmp_path / "gateway" / "files")
-    files.write("job_never_stored", "input.png", b"x")
+    files.write(never_stored, "input.png", b"x")
     files.write(stored.id, "input.png", b"x")
-    (files.root / stored.id / "video.mp4.part").write_bytes(b"half")
+    (files.root / stored.id / "video.mp4.0123abcd.part").write_bytes(b"half")
     async with open_client(gateway_settings(tmp_path, services)) as client:
         done = await until(client, stored.id, lambda job: job["state"] == "completed")
         assert done["actual_prompt"] == "a kite"
     assert left_behind(tmp_path) == [
-        "job_stored", "job_stored/input.png", "job_stored/spritesheet.jpg", "job_stored/thumbnail.jpg",
-        "job_stored/video.mp4",
+        stored.id,
+        *(f"{stored.id}/{name}" for name in ("input.png", "spritesheet.jpg", "thumbnail.jpg", "video.mp4")),
     ]
+    assert files.trashed().keys() == {never_stored}
 
 
 async def test_a_job_that_the_engine_gave_up_ends_truthfully(
