@@ -1,9 +1,23 @@
-"""`python -m video_service`, with workers that run `scripted_video_worker.py`."""
+"""`python -m video_service`, with workers that run `scripted_video_worker.py`.
 
+SCRIPTED_CRASH=1 puts a fault into the queue: the task that carries renders out crashes at the end of the first.
+"""
+
+import os
 import sys
 from pathlib import Path
 
+from contracts.videos import RenderResult
 from video_service.__main__ import main
+from video_service.queue.queue import RenderQueue
+from video_service.queue.render import Render
+
+
+def crash(self: RenderQueue, render: Render, result: RenderResult) -> None:
+    raise ZeroDivisionError("a fault of ours")
+
 
 if __name__ == "__main__":
+    if os.environ.get("SCRIPTED_CRASH"):
+        RenderQueue.complete = crash
     sys.exit(main((sys.executable, str(Path(__file__).with_name("scripted_video_worker.py")))))

@@ -82,7 +82,7 @@ class _ServiceClient:
         try:
             async with asyncio.timeout(_SHORT_TIMEOUT_S):
                 response = await self._http.get("/readyz", timeout=_SHORT_TIMEOUT_S)
-            return Probe(health=Health.model_validate_json(response.content), answered=True)
+            return Probe(health=Health.model_validate_json(response.content, extra="ignore"), answered=True)
         except (httpx.HTTPError, TimeoutError) as error:
             reason, answered = f"cannot be reached at {self._http.base_url} ({_name(error)})", False
         except ValidationError:
@@ -91,6 +91,8 @@ class _ServiceClient:
 
     async def _send(self, method: str, path: str, answer: type[Body], *, timeout_s: float, content: bytes | None = None,
                     ) -> Body:
+        # Either side may be the newer one: a request carries no field at its default (an earlier service would refuse
+        # one that it does not know), and what is unknown in an answer is ignored.
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
             async with asyncio.timeout(timeout_s):
@@ -99,7 +101,7 @@ class _ServiceClient:
             raise self._unreachable(error) from error
         self._check(response)
         try:
-            return answer.model_validate_json(response.content)
+            return answer.model_validate_json(response.content, extra="ignore")
         except ValidationError as error:
             raise ServiceError(self.service, "failed", f"answered {method} {path} unreadably: {error}") from error
 
@@ -133,7 +135,7 @@ class VLClient(_ServiceClient):
 
     async def describe(self, request: DescribeRequest) -> DescribeResponse:
         """Answer the tasks; one attempt."""
-        content = request.model_dump_json().encode()
+        content = request.model_dump_json(exclude_defaults=True).encode()
         return await self._send(
             "POST", "/v1/describe", DescribeResponse, timeout_s=self._describe_timeout_s, content=content
         )
@@ -152,7 +154,7 @@ class VideoClient(_ServiceClient):
 
     async def put(self, render_id: str, request: VideoRequest) -> RenderStatus:
         """Start the render of this id, attach to it, or find it finished; one attempt."""
-        content = request.model_dump_json().encode()
+        content = request.model_dump_json(exclude_defaults=True).encode()
         return await self._send("PUT", f"/v1/videos/{render_id}", RenderStatus, timeout_s=60.0, content=content)
 
     async def status(self, render_id: str) -> RenderStatus:
@@ -192,7 +194,7 @@ class VideoClient(_ServiceClient):
             async def statuses() -> AsyncIterator[RenderStatus]:
                 async for event in source.aiter_sse():
                     try:
-                        yield RenderStatus.model_validate_json(event.data)
+                        yield RenderStatus.model_validate_json(event.data, extra="ignore")
                     except ValidationError:
                         continue  # an event that is not a status
 
@@ -262,7 +264,7 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 def _read_problem(response: httpx.Response) -> Problem | None:
     try:
-        return Problem.model_validate_json(response.content)
+        return Problem.model_validate_json(response.content, extra="ignore")
     except (ValidationError, httpx.ResponseNotRead):
         return None
 

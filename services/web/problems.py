@@ -24,18 +24,21 @@ def code_of(status: int) -> str:
     return _CODES.get(status, "http_error")
 
 
-class ProblemError(Exception):
-    """A refusal or failure that already knows how to explain itself to the caller."""
+class ProblemError(Refusal):
+    """A refusal that has no kind of its own: it is made where it is raised."""
 
     def __init__(
         self, status: int, code: str, title: str, detail: str, *, retry_after_s: int | None = None,
         errors: list[FieldProblem] | None = None, job_id: str | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.problem = Problem(
-            status=status, code=code, title=title, detail=detail, retry_after_s=retry_after_s, errors=errors,
-            job_id=job_id,
-        )
+        super().__init__(detail, retry_after_s=retry_after_s, errors=errors)
+        self._head = {"status": status, "code": code, "title": title, "job_id": job_id}
+
+    @property
+    def problem(self) -> Problem:
+        """What the caller is told."""
+        return Problem.model_validate(
+            self._head | {"detail": str(self), "retry_after_s": self.retry_after_s, "errors": self.errors})
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
@@ -69,8 +72,8 @@ def _message(error: Any) -> str:
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of `app` an `application/problem+json` body."""
 
-    async def on_problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, ProblemError | Refusal)
+    async def on_refusal(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
         return problem_response(error.problem)
 
     async def on_invalid(_: Request, error: Exception) -> Response:
@@ -92,8 +95,7 @@ def install_problem_handlers(app: FastAPI) -> None:
             detail="The server failed to answer; its log has the cause. Trying again is safe.",
         ))
 
-    app.add_exception_handler(ProblemError, on_problem)
-    app.add_exception_handler(Refusal, on_problem)
+    app.add_exception_handler(Refusal, on_refusal)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_crash)

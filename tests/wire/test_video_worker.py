@@ -251,6 +251,16 @@ def test_deaths_in_renders_one_after_another_make_it_not_ready_until_one_is_done
     assert service.wait_ended("not-now")["state"] == "completed"
 
 
+def test_a_fault_in_the_task_that_carries_renders_out_ends_the_service_and_its_worker(model: Path, tmp_path: Path):
+    """Whoever started it starts it again; one that answers and never works would be left alone."""
+    with running(SCRIPTED, tmp_path / "data", model, SCRIPTED_CRASH="1") as service:
+        worker = service.wait_ready().worker()
+        put(service, "a", "go")
+        assert service.process.wait(30) != 0
+        service.until(lambda: not worker.is_running())
+        assert "this process ends" in service.log
+
+
 def test_a_second_service_refuses_the_folder_of_the_first(model: Path, tmp_path: Path):
     with running(SCRIPTED, tmp_path / "data", model) as first:
         first.wait_alive()

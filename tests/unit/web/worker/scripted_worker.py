@@ -2,7 +2,7 @@
 
 To load: `ready`, `refuse`, `later`, `die`, `sleep`, or a path: there is a life less in that file with every start, and
 while lives are left the worker dies loading. To work: `echo`, `count` (reports 1..5), `die`, `poison` (a fatal device
-error), `break`, `slow` (100 steps of 20 ms), `hang`, or bytes, whose length is the answer.
+error), `break`, `slow` (1000 steps of 20 ms), `hang`, or bytes, whose length is the answer.
 """
 
 import os
@@ -46,7 +46,7 @@ def work(payload: Any, report: Report) -> Any:
         raise KeyError("no such thing")
     if payload == "hang":
         time.sleep(600)
-    for step in range({"count": 5, "slow": 100}.get(payload, 0)):
+    for step in range({"count": 5, "slow": 1000}.get(payload, 0)):
         time.sleep(0.02 if payload == "slow" else 0)
         report(step + 1)
     return payload

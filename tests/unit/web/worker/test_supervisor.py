@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import psutil
 import pytest
 
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
+from web.worker.process import STOP_GRACE_S
 from web.worker.supervisor import MAX_FAILURES, Patience, Supervisor
 
 SCRIPTED = (sys.executable, str(Path(__file__).with_name("scripted_worker.py")))
-QUICK = Patience(load_timeout_s=30, cancel_grace_s=0.3, first_backoff_s=0.05, max_backoff_s=0.4)
+QUICK = Patience(load_timeout_s=60, cancel_grace_s=20, first_backoff_s=0.05, max_backoff_s=0.4)
 
 Start = Callable[..., Awaitable[Supervisor[dict[str, str]]]]
 
@@ -48,12 +50,12 @@ async def start() -> AsyncIterator[Start]:
 
 
 async def ready(supervisor: Supervisor[Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await supervisor.ready()
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
 
@@ -119,13 +121,13 @@ async def test_a_caller_that_goes_away_stops_its_work_and_leaves_the_turn_when_t
     await begun.wait()
     doing.cancel()
     waiting.cancel()
-    async with asyncio.timeout(1):  # the whole of `slow` takes two seconds
+    async with asyncio.timeout(15):  # the whole of `slow` takes twenty seconds
         assert await supervisor.do("echo") == "echo"
     assert supervisor.worker_pid == pid
 
 
 async def test_a_worker_that_hangs_is_ended_by_force_which_is_not_held_against_it(start: Start):
-    supervisor = await start()
+    supervisor = await start(patience=replace(QUICK, cancel_grace_s=0.3))
     pid = supervisor.worker_pid
     for _ in range(MAX_FAILURES):
         stop = asyncio.Event()
@@ -227,12 +229,12 @@ async def test_a_worker_that_never_gets_ready_is_given_up(
         assert reason in (supervisor.not_ready or "")
 
 
-async def test_stopping_in_the_middle_of_a_long_step_takes_less_than_a_second(start: Start):
+async def test_stopping_in_the_middle_of_a_long_step_needs_no_force(start: Start):
     supervisor = await start()
     worker = psutil.Process(supervisor.worker_pid)
     doing = asyncio.create_task(supervisor.do("hang"))
     await asyncio.sleep(0.2)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(STOP_GRACE_S):
         await supervisor.stop()
     with pytest.raises(WorkerDied, match="stopping"):
         await doing
@@ -260,12 +262,12 @@ def test_a_worker_whose_parent_is_killed_ends_too(tmp_path: Path):
         assert process.stdout is not None
         worker = psutil.Process(int(process.stdout.readline()))
         process.kill()
-    worker.wait(timeout=10)
+    worker.wait(timeout=30)
 
 
 def test_a_supervisor_that_crashes_ends_its_process(tmp_path: Path):
     with psutil.Popen(parent(tmp_path, "slow", "lambda step: 1 / 0"), stdout=-1, stderr=-3) as process:
         assert process.stdout is not None
         worker = psutil.Process(int(process.stdout.readline()))
-        assert process.wait(timeout=10) == -signal.SIGTERM
-    worker.wait(timeout=10)
+        assert process.wait(timeout=30) == -signal.SIGTERM
+    worker.wait(timeout=30)
