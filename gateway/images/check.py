@@ -30,7 +30,7 @@ MAX_ASPECT: Final = 4.0
 LOW_RESOLUTION_SIDE: Final = 720
 LIGHT_BYTES: Final = 64 * 2**20
 LIGHT_PIXELS: Final = 25_000_000
-HEAVY_BYTES: Final = 288 * 2**20
+HEAVY_BYTES: Final = 208 * 2**20
 HEAVY_PIXELS: Final = 3_000_000_000
 _BAND_PIXELS: Final = 1_000_000
 _NEARLY: Final = 0.02  # 4080 pixels are two times 2048 for our purposes: half the work, and no pixel is missed
@@ -156,6 +156,7 @@ def _rendered(opened: Opened, long_side: int) -> Image.Image:
         if convert is None:
             convert = srgb_converter(colours.mode, opened.notes, profile_first=opened.format != "PNG")
         canvas.paste(_on_white(convert(colours), alpha), (0, top // factor))
+    del pixels  # what was decoded is let go before more is needed
     if max(canvas.size) > long_side:
         canvas.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
     turn = _TURNS.get(opened.notes.orientation)

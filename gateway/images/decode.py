@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, TiffImagePlugin
 from gateway.images.formats import Format
 from gateway.images.isobmff import read_boxes
 from gateway.images.jpeg import read_jpeg
-from gateway.images.png import read_png
+from gateway.images.png import png_rows, read_png
 from gateway.images.refusals import several_frames, truncated, unsupported
 from gateway.images.source import Notes, Source, orientation_of
 from gateway.images.tiff import read_tiff
@@ -25,7 +25,7 @@ _SUBFILE_TYPE, _DNG_VERSION = 254, 50706
 _REDUCED = 1  # bit of a TIFF's subfile type: a smaller copy of another image of the file
 _ONE_BYTE, _TWO_BYTES = ("1", "L", "P"), ("I;16", "I;16L", "I;16B")
 # What a decoder holds at its peak, measured; the rest holds the image once: 1, 2 or 4 bytes.
-_BYTES_PER_PIXEL: Final = {"WEBP": 16.0, "AVIF": 9.5, "HEIF": 4.5, "TIFF": 6.5, "BMP": 6.5}
+_BYTES_PER_PIXEL: Final = {"WEBP": 12.0, "AVIF": 5.5, "HEIF": 4.4, "TIFF": 6.5, "BMP": 6.5}
 _HARD_CODECS: Final = {"AVIF": 4, "HEIF": 4}  # so much longer than others these take for a pixel
 # No JPEG goes on like this: where its pixels change with it, they had not all come.
 _GARBAGE: Final = bytes((at * 37 + 11) % 251 for at in range(256))
@@ -95,7 +95,7 @@ def open_image(source: Source, kind: Format) -> Opened:
     return Opened(
         format=kind, size=image.size, notes=_with_info(source.notes, image.info),
         cost=cost_of(source, kind, image.size, held),
-        load=lambda factor: _pixels(_load(image, source, kind, factor)),
+        load=lambda factor: _load(image, source, kind, factor),
     )
 
 
@@ -104,6 +104,8 @@ def cost_of(source: Source, kind: Format, size: tuple[int, int], held: int = 4) 
     pixels = size[0] * size[1]
     # A JPEG's pixels are decoded smaller at once; what it keeps of a progression it keeps in full.
     each = source.coefficient_bytes if kind == "JPEG" else _BYTES_PER_PIXEL.get(kind, held)
+    if source.packed is not None:
+        each = 0
     return Cost(memory_bytes=each * pixels, work_pixels=pixels * _HARD_CODECS.get(kind, source.scans))
 
 
@@ -123,10 +125,21 @@ def _check_tiff(image: Image.Image) -> None:
     image.seek(0)
 
 
-def _load(image: Image.Image, source: Source, kind: Format, factor: int) -> Image.Image:
-    if kind != "JPEG":
-        image.load()
-        return image
+def _load(image: Any, source: Source, kind: Format, factor: int) -> Pixels:
+    if kind == "JPEG":
+        return _of_image(_whole_jpeg(source, factor))
+    # Loaded as images, these would be held once more: by their decoder, as bytes, and as an image.
+    if kind == "WEBP":
+        return _of_bytes(image.size, image.mode, image.rawmode, image._decoder.get_next()[0])
+    if kind == "AVIF":
+        return _of_bytes(image.size, image.mode, image.mode, image._decoder.get_frame(0)[0])
+    if source.packed is not None:
+        return Pixels(size=image.size, rows=png_rows(source.packed, image.width, image.mode))
+    image.load()
+    return _of_image(image)
+
+
+def _whole_jpeg(source: Source, factor: int) -> Image.Image:
     if source.ends:
         return _load_jpeg(source.data, factor)
     if not source.all_scans:
@@ -138,8 +151,18 @@ def _load(image: Image.Image, source: Source, kind: Format, factor: int) -> Imag
     return whole
 
 
-def _pixels(image: Image.Image) -> Pixels:
+def _of_image(image: Image.Image) -> Pixels:
     return Pixels(size=image.size, rows=lambda top, bottom: image.crop((0, top, image.width, bottom)))
+
+
+def _of_bytes(size: tuple[int, int], mode: str, coding: str, data: bytes) -> Pixels:
+    stride = len(data) // size[1]
+
+    def rows(top: int, bottom: int) -> Image.Image:
+        band = data[top * stride : bottom * stride]
+        return Image.frombytes(mode, (size[0], bottom - top), band, "raw", coding, stride, 1)
+
+    return Pixels(size=size, rows=rows)
 
 
 def _load_jpeg(data: bytes, factor: int) -> Image.Image:
@@ -157,15 +180,11 @@ def _open_heif(source: Source) -> Opened:
     image = file[file.primary_index]
     mode = {"L": "L", "LA": "LA", "RGBA": "RGBA", "RGBa": "RGBa"}.get(image.mode, "RGB")
 
-    def rows(top: int, bottom: int) -> Image.Image:
-        band = bytes(image.data[top * image.stride : bottom * image.stride])
-        return Image.frombytes(mode, (image.size[0], bottom - top), band, "raw", image.mode, image.stride, 1)
-
     profile = {"icc_profile": image.info.get("icc_profile")}  # libheif turns by itself: nothing else of it counts
     return Opened(
         format="HEIF", size=image.size, notes=_with_info(source.notes, profile),
         cost=cost_of(source, "HEIF", image.size),
-        load=lambda _: Pixels(size=image.size, rows=rows),
+        load=lambda _: _of_bytes(image.size, mode, image.mode, image.data),
     )
 
 

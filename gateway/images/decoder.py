@@ -85,7 +85,7 @@ def _confine(settings: DecoderSettings) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not settings.light:
-        os.nice(10)  # light images, and the event loop, go first
+        os.nice(5)  # light images, and the event loop, go first
     Image.init()
 
 

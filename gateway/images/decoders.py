@@ -27,7 +27,9 @@ _WALL_PER_CPU: Final = 8  # what a busy machine may make of it
 # Beside the image as decoded: its file twice, the reduced one, the encoded one, and the libraries' own.
 _ROOM_BYTES: Final = 160 * 2**20
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_", "PYTHON", "LD_", "COV_", "COVERAGE_", "TMPDIR")
-_READ_AHEAD_BYTES: Final = 2**20
+_PIECE_BYTES: Final = 2**20
+# One arena, for threads would each reserve their own out of the memory limit; large blocks go back when they are free.
+_ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
 
 
 class _Died(Exception):
@@ -78,13 +80,12 @@ class _Lane:
             self._present -= 1
 
     async def _start(self) -> asyncio.subprocess.Process:
-        # Nothing of the environment but what Python needs: keys have no business beside a decoder. One arena: threads
-        # would each reserve their own, out of the memory limit.
+        # Nothing of the environment but what Python needs: keys have no business beside a decoder.
         kept = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway.images.decoder", self._settings.to_json(),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**kept, "MALLOC_ARENA_MAX": "1"},
-            limit=_READ_AHEAD_BYTES,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**kept, **_ALLOCATOR},
+            limit=_PIECE_BYTES,
         )
 
 
@@ -137,8 +138,9 @@ async def _exchange(process: asyncio.subprocess.Process, data: bytes) -> tuple[d
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(len(data).to_bytes(LENGTH_BYTES))
-    process.stdin.write(data)
-    await process.stdin.drain()
+    for at in range(0, len(data), _PIECE_BYTES):  # written at once, what the pipe does not take would be copied
+        process.stdin.write(data[at : at + _PIECE_BYTES])
+        await process.stdin.drain()
     parts = []
     for _ in range(2):
         length = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES))

@@ -3,16 +3,20 @@
 Browsers drop an ancillary chunk with a wrong checksum and go on; so do we. Text and profiles of any size reach nobody.
 """
 
+import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from gateway.images.refusals import several_frames
+from PIL import Image
+
+from gateway.images.refusals import several_frames, truncated
 from gateway.images.source import Notes, Source, orientation_of
 
-_SIGNATURE_BYTES: Final = 8
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _MAX_PROFILE_BYTES: Final = 16 * 2**20
+_SAMPLES: Final = {2: "RGB", 4: "LA", 6: "RGBA"}
 _CRITICAL: Final = 0x20  # bit of a chunk type's first letter that is clear in those that a decoder must know
 
 
@@ -22,11 +26,13 @@ def read_png(data: bytes) -> Source:
     Raises:
         ImageRefused: it is animated.
     """
-    kept, found, ends = [data[:_SIGNATURE_BYTES]], {}, False
+    kept, packed, found, ends = [data[:8]], [], {}, False
     for kind, at, length in _chunks(data):
         whole = data[at : at + 12 + length]
         if not kind[0] & _CRITICAL:
             kept.append(whole)
+            if kind == b"IDAT":
+                packed.append(data[at + 8 : at + 8 + length])
             if kind == b"IEND":
                 ends = True
                 break
@@ -36,15 +42,47 @@ def read_png(data: bytes) -> Source:
                 kept.append(whole)
     if int.from_bytes(found.get(b"acTL", b"")[:4]) > 1:
         raise several_frames("PNG")
-    header = data[16:26].ljust(10, b"\0")
-    width, height, depth, colours = struct.unpack(">IIBB", header)
+    width, height, depth, colours, *ways = struct.unpack(">IIBBBBB", data[16:29].ljust(13, b"\0"))
     notes = Notes(key=_key(found.get(b"tRNS", b""), depth, colours), **_notes(found))
-    return Source(data=b"".join(kept), notes=notes, size=(width, height), ends=ends)
+    banded = depth == 8 and colours in _SAMPLES and not any(ways) and width * height > 0
+    return Source(
+        data=b"".join(kept), notes=notes, size=(width, height), ends=ends,
+        packed=b"".join(packed) if banded else None,
+    )
+
+
+def png_rows(packed: bytes, width: int, mode: str) -> Callable[[int, int], Image.Image]:
+    """Bands of a PNG of 8 bits a sample and no interlacing, from the top downwards: a small PNG of each, which begins
+    with the last row of the one before, for rows are coded as differences. The whole would take 4 bytes a pixel.
+    """
+    unpacking, rest, before = zlib.decompressobj(), packed, b""
+    colours = next(number for number, own in _SAMPLES.items() if own == mode)
+
+    def rows(top: int, bottom: int) -> Image.Image:
+        nonlocal rest, before
+        wanted = (bottom - top) * (1 + width * len(mode))
+        band = unpacking.decompress(rest, wanted)
+        rest = unpacking.unconsumed_tail
+        if len(band) < wanted:
+            raise truncated()
+        start = b"\0" + before if before else b""  # 0: not coded
+        header = struct.pack(">IIBBBBB", width, bottom - top + bool(start), 8, colours, 0, 0, 0)
+        parts = ((b"IHDR", header), (b"IDAT", zlib.compress(start + band, 0)), (b"IEND", b""))
+        image = Image.open(io.BytesIO(_SIGNATURE + b"".join(_chunk(*part) for part in parts)), formats=("PNG",))
+        image.load()
+        before = image.crop((0, image.height - 1, width, image.height)).tobytes()
+        return image.crop((0, bool(start), width, image.height))
+
+    return rows
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + zlib.crc32(kind + body).to_bytes(4)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(type, offset, length of the body) of each; the last one may be cut off."""
-    at = _SIGNATURE_BYTES
+    at = len(_SIGNATURE)
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4])
         yield data[at + 4 : at + 8], at, length

@@ -35,6 +35,8 @@ class Source:
     notes: Notes
     size: tuple[int, int] | None = None
     """Width and height in pixels as stored, where the container says them."""
+    packed: bytes | None = None
+    """The packed pixels of a PNG that can be decoded a band of rows at a time."""
     ends: bool = True
     """Whether the file says where it ends."""
     all_scans: bool = True

@@ -164,6 +164,19 @@ def turned(orientation: int) -> tuple[Image.Image, Image.Image]:
     return stored, ImageOps.exif_transpose(told)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "P"])
+def test_a_large_png_is_the_same_pixel_for_pixel_though_it_is_read_in_bands(mode: str) -> None:
+    """Rows are coded as differences from the row above: a band goes on where the one before ended."""
+    streaks = Image.effect_noise((1100, 3), 80).resize((1100, 1300))  # so that rows are coded by the one above
+    image = streaks.convert("RGB").convert(mode)
+    kept = as_image(checked(encoded(image, "PNG")))
+    assert kept.tobytes() == image.convert("RGB").tobytes()
+    cut = encoded(image, "PNG")
+    with pytest.raises(ImageRefused) as refused:
+        checked(cut[: len(cut) * 3 // 4])
+    assert refused.value.code == "image_truncated"
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_turned_upright_and_exif_is_gone(orientation: int, kind: str) -> None:
