@@ -93,9 +93,9 @@ def _render(asked: argparse.Namespace) -> dict[str, float]:
     from contracts.videos import VideoRequest
     from video_service.catalog import find_model
     from video_service.engines.shelf import EngineShelf
-    from video_service.generate import generate
-    from video_service.load import load_model
+    from video_service.render.render import generate
     from video_service.settings import VideoSettings
+    from video_service.weights.load import load_model
 
     settings = VideoSettings()
     shelf = EngineShelf(load_model(find_model(settings), settings), settings)

@@ -18,7 +18,7 @@ from pathlib import Path
 from contracts.models import VideoModelInfo
 from contracts.videos import RenderResult, VideoRequest
 from video_service.catalog import find_model, resolve_sampling
-from video_service.progress import Report
+from video_service.render.progress import Report
 from video_service.settings import VideoSettings
 from video_service.worker.model import Engine, worker_program
 from web.calls import current_call

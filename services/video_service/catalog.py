@@ -9,12 +9,12 @@ from pathlib import Path
 from contracts.models import IntRange, Sampler, VideoModelInfo
 from contracts.videos import VideoRequest
 from engine_store.manifest import EngineRefused
-from video_service.checkpoint_folder import CheckpointFolder, ModelUnavailable, open_checkpoint
-from video_service.clip_engines.choice import EngineChoice, choose_engine, situation_of
-from video_service.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
-from video_service.lora import Lora, find_lora
-from video_service.model_card import ModelCard, read_card
+from video_service.engines.choice import EngineChoice, choose_engine, situation_of
 from video_service.settings import VideoSettings
+from video_service.weights.card import ModelCard, read_card
+from video_service.weights.checkpoint import CheckpointFolder, ModelUnavailable, open_checkpoint
+from video_service.weights.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
+from video_service.weights.lora import Lora, find_lora
 
 RCM_SAMPLERS: frozenset[Sampler] = frozenset({"ode", "sde"})
 MAX_RCM_STEPS = 4
@@ -38,7 +38,7 @@ class ModelSource:
     """Folder with the JSON files; of a hub id, the local snapshot (its weights come with `load_model`)."""
     hub_id: str | None
     revision: str
-    """With `lora` in it: see `video_service.lora`."""
+    """With `lora` in it: see `video_service.weights.lora`."""
     lora: Lora | None
     """To be merged into the transformer's weights."""
     device: Device

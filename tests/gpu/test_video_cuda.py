@@ -13,10 +13,10 @@ from PIL import Image
 from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
 from video_service.catalog import find_model
-from video_service.generate import generate
-from video_service.load import LoadedModel, load_model
-from video_service.progress import RenderCanceled, silent
+from video_service.render.progress import RenderCanceled, silent
+from video_service.render.render import generate
 from video_service.settings import DeviceChoice, DtypeChoice, VideoSettings
+from video_service.weights.load import LoadedModel, load_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

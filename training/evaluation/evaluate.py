@@ -83,9 +83,9 @@ def _arguments() -> argparse.Namespace:
 def _service(options: argparse.Namespace, width: int, height: int) -> Render:
     from contracts.videos import VideoRequest
     from video_service.catalog import find_model
-    from video_service.generate import generate
-    from video_service.load import load_model
+    from video_service.render.render import generate
     from video_service.settings import VideoSettings
+    from video_service.weights.load import load_model
 
     settings = VideoSettings(model=str(Path(options.model).resolve()), device=options.device)
     model = load_model(find_model(settings), settings)
@@ -142,7 +142,7 @@ def _read_mp4(file: Path) -> Frames:
 
 def through_mp4(frames_THWC: Frames) -> Frames:
     """What the service's own MP4 leaves of some frames."""
-    from video_service.mp4 import Mp4Writer
+    from video_service.media.mp4 import Mp4Writer
 
     height, width = frames_THWC.shape[1:3]
     with TemporaryDirectory() as folder:

@@ -10,12 +10,12 @@ from engine_store.store import EngineStore
 from engines.command import Service, run
 from engines.command import command_line as command_line_of
 from video_service.catalog import find_model
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.choice import say_ready, situation_of
-from video_service.clip_engines.shape import ClipShape
-from video_service.device import Device
-from video_service.model_card import TEMPORAL_SCALE
+from video_service.engines.choice import say_ready, situation_of
+from video_service.engines.shape import ClipShape
 from video_service.settings import VideoSettings
+from video_service.weights.card import TEMPORAL_SCALE
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.device import Device
 
 if TYPE_CHECKING:
     from video_service.engines.buildable import Buildable

@@ -7,11 +7,11 @@ from typing import Protocol
 
 from engine_store.revisions import content_hash
 from video_service.catalog import find_model
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.device import Device, Dtype, pick_device, pick_dtype
 from video_service.engines.families import WAN, family_of
-from video_service.lora import Lora
 from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.device import Device, Dtype, pick_device, pick_dtype
+from video_service.weights.lora import Lora
 
 
 class Buildable(Protocol):

@@ -13,13 +13,13 @@ from engine_store.manifest import Precision, Recipe, Target
 from engine_store.revisions import base_of
 from graphs.graph import Graph, dtype_of, run_in_torch
 from graphs.quantize import KINDS, input_ranges, quantized
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.recipes import RENDER_GRAPHS, revision_of
-from video_service.clip_engines.shape import GRAPH_FIELDS, ClipShape
-from video_service.device import Device, Dtype
 from video_service.engines.buildable import Buildable
 from video_service.engines.families import WAN, Family, family_of, read_family
-from video_service.lora_merge import merge_lora
+from video_service.engines.recipes import RENDER_GRAPHS, revision_of
+from video_service.engines.shape import GRAPH_FIELDS, ClipShape
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.device import Device, Dtype
+from video_service.weights.lora_merge import merge_lora
 
 _SEED = 1234
 _SEEN_SIDE, _SEEN_FRAMES = 128, 5

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, UMT5EncoderModel
 
 from graphs.graph import Graph
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.shape import ClipShape
 from video_service.engines.i2vgen import i2vgen_graphs
+from video_service.engines.shape import ClipShape
 from video_service.engines.wan import wan_graphs, wan_ti2v_graphs
-from video_service.load import read_part
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.load import read_part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

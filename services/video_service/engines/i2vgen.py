@@ -11,7 +11,7 @@ from torch import nn
 
 from graphs.copies import with_float32_norms
 from graphs.graph import Graph
-from video_service.clip_engines.shape import ClipShape
+from video_service.engines.shape import ClipShape
 from video_service.engines.wan_vae import twice_as_large
 
 _SCALE = 8  # of its image VAE, which keeps every frame

@@ -13,12 +13,12 @@ from engine_store.store import EngineStore
 from engines.sessions import SessionOptions, open_sessions
 from graphs.graph import dtype_of
 from video_service.catalog import RequestRefused
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.choice import ClipEngines
-from video_service.clip_engines.shape import ClipShape
+from video_service.engines.choice import ClipEngines
+from video_service.engines.shape import ClipShape
 from video_service.engines.slots import EngineCodec, EngineTextEncoder, EngineTransformer
-from video_service.load import LoadedModel
 from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.load import LoadedModel
 
 log = logging.getLogger(__name__)
 

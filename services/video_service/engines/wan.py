@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5EncoderModel
 
 from graphs.graph import Graph
-from video_service.clip_engines.shape import ClipShape
+from video_service.engines.shape import ClipShape
 from video_service.engines.wan_text import TextEncoder
 from video_service.engines.wan_transformer import BakedTransformer
 from video_service.engines.wan_vae import (

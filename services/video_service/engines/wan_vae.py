@@ -6,8 +6,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, W
 from torch import nn
 
 from graphs.copies import with_shared_weights, without_numbers
-from video_service.codec import encode_still
-from video_service.vae_layers import make_lean
+from video_service.layers.lean_vae import make_lean
+from video_service.layers.wan_codec import encode_still
 
 HISTORY_FRAMES = 2  # a causal convolution of 3 frames sees 2 back
 

@@ -10,7 +10,7 @@ from contracts.describe import MAX_IMAGE_BASE64_CHARS
 from video_service.catalog import RequestRefused
 from video_service.http.routes import router
 from video_service.http.service import VideoService
-from video_service.picture import PictureUnreadable
+from video_service.media.image import PictureUnreadable
 from video_service.queue.files import RenderFiles
 from video_service.queue.queue import Limits, RenderQueue
 from video_service.settings import VideoSettings

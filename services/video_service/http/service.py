@@ -6,7 +6,7 @@ from contracts.errors import Refusal
 from contracts.models import Health, VideoModelInfo
 from contracts.videos import VideoRequest
 from video_service.catalog import check_request
-from video_service.picture import read_picture
+from video_service.media.image import read_picture
 from video_service.queue.queue import RenderQueue
 from video_service.queue.render import Render, Submission
 from video_service.worker.runner import run_renders

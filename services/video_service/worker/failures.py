@@ -4,7 +4,7 @@ import errno
 
 from contracts.errors import FieldProblem, Problem
 from video_service.catalog import RequestRefused
-from video_service.picture import PictureUnreadable
+from video_service.media.image import PictureUnreadable
 from web.worker.faults import is_out_of_memory, one_line
 
 

@@ -11,8 +11,8 @@ from engine_store.store import EngineStore
 from engines.build import Order, build, verify
 from tests.tiny_wan import save_tiny_wan
 from video_service.catalog import ModelSource, find_model
-from video_service.clip_engines.shape import ClipShape
 from video_service.engines.clips import ClipGraphs
+from video_service.engines.shape import ClipShape
 from video_service.settings import VideoSettings
 
 SHAPE = ClipShape(width=96, height=64, num_frames=9, text_tokens=16)

@@ -18,13 +18,13 @@ from engine_store.store import EngineStore
 from tests.idle_video_worker import command
 from tests.tiny_wan import TINY_CARD
 from video_service.catalog import RequestRefused, check_request, find_model
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.choice import EngineChoice, Situation, choose_engine
-from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
-from video_service.clip_engines.shape import ClipShape
+from video_service.engines.choice import EngineChoice, Situation, choose_engine
+from video_service.engines.recipes import RENDER_GRAPHS, clip_recipe
+from video_service.engines.shape import ClipShape
 from video_service.http.app import create_app
 from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import ModelUnavailable
 
 H200, RTX4090 = ("SM90", "NVIDIA H200"), ("SM89", "NVIDIA GeForce RTX 4090")
 

@@ -17,16 +17,16 @@ from engine_store.store import EngineStore
 from engines.build import Order, build, verify
 from engines.onnxrt import OnnxSession
 from video_service.catalog import ModelSource, find_model
-from video_service.clip_engines.recipes import RENDER_GRAPHS
-from video_service.clip_engines.shape import ClipShape
-from video_service.codec import TorchCodec
 from video_service.engines.clips import ClipGraphs
+from video_service.engines.recipes import RENDER_GRAPHS
+from video_service.engines.shape import ClipShape
 from video_service.engines.shelf import EngineShelf
 from video_service.engines.slots import EngineCodec
-from video_service.generate import generate
-from video_service.load import load_model, read_parts
+from video_service.layers.lean_vae import make_lean
+from video_service.layers.wan_codec import TorchCodec
+from video_service.render.render import generate
 from video_service.settings import VideoSettings
-from video_service.vae_layers import make_lean
+from video_service.weights.load import load_model, read_parts
 
 WIDTH, HEIGHT, FRAMES = 128, 128, 9
 

@@ -15,14 +15,14 @@ from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from graphs.export import export_graph
 from graphs.graph import DTYPES, Graph, run_in_torch
 from tests.tiny_families import INDEXES, save_tiny_family, tiny_parts
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.shape import GRAPH_FIELDS, ClipShape
 from video_service.engines.__main__ import main
 from video_service.engines.buildable import find_buildable
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.families import I2VGEN, WAN, WAN_EXPERTS, WAN_TI2V, Family, family_of
+from video_service.engines.shape import GRAPH_FIELDS, ClipShape
 from video_service.engines.slots import EngineCodec
 from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import ModelUnavailable
 
 SHAPES = {
     "wan2.2-experts": ClipShape(width=64, height=48, num_frames=9, text_tokens=16),

@@ -14,7 +14,7 @@ from graphs.graph import Graph, run_in_torch
 from video_service.catalog import ModelSource
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.slots import EngineCodec
-from video_service.load import CheckpointParts, read_parts
+from video_service.weights.load import CheckpointParts, read_parts
 
 from .conftest import SHAPE
 

@@ -16,15 +16,15 @@ from graphs.graph import run_in_torch
 from graphs.weights import fingerprint
 from tests.tiny_lora import write_lora
 from video_service.catalog import ModelSource, find_model
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
 from video_service.engines.buildable import find_buildable
 from video_service.engines.clips import ClipGraphs
+from video_service.engines.recipes import RENDER_GRAPHS, clip_recipe
 from video_service.engines.shelf import EngineShelf
-from video_service.generate import generate
-from video_service.load import load_model
-from video_service.progress import silent
+from video_service.render.progress import silent
+from video_service.render.render import generate
 from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.load import load_model
 
 from .conftest import SHAPE
 

@@ -15,10 +15,10 @@ from video_service.catalog import ModelSource, find_model
 from video_service.engines import shelf as module
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shelf import EngineShelf
-from video_service.generate import generate
-from video_service.load import load_model
-from video_service.progress import silent
+from video_service.render.progress import silent
+from video_service.render.render import generate
 from video_service.settings import VideoSettings
+from video_service.weights.load import load_model
 
 from .conftest import SHAPE
 from .test_choice import put

@@ -23,7 +23,7 @@ from tests.trt_surface.surface import read_surface
 from tests.unit.engines.conftest import SHAPE
 from video_service.catalog import ModelSource
 from video_service.engines.clips import ClipGraphs
-from video_service.lora import Lora
+from video_service.weights.lora import Lora
 from web.durable import replace_file
 
 PASSED = Check(

@@ -11,12 +11,12 @@ from contracts.videos import VideoRequest
 from engine_store.store import EngineStore
 from engines.build import Order, build
 from video_service.catalog import ModelSource, RequestRefused, find_model
-from video_service.checkpoint_folder import ModelUnavailable
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shelf import EngineShelf
-from video_service.generate import generate
-from video_service.load import load_model
+from video_service.render.render import generate
 from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.load import load_model
 
 from .conftest import SHAPE
 
@@ -74,7 +74,7 @@ def test_a_whole_video_on_onnx_graphs_equals_torchs(
     """The files' frames agree within 40 dB, and the result names what computed them."""
     torch_model = load_model(find_model(tiny_settings), tiny_settings)
     true = generate(torch_model, request_, tmp_path / "torch.mp4", no_report)
-    monkeypatch.setattr("video_service.load.read_part", None)  # a forced engine reads none of torch's weights
+    monkeypatch.setattr("video_service.weights.load.read_part", None)  # a forced engine reads none of torch's weights
     model = shelf_of(wishing(tiny_settings, "onnx")).model_for(request_)
     found = generate(model, request_, tmp_path / "onnx.mp4", no_report)
     assert (true.engine, found.engine) == ("torch-cpu", "onnx-cpu")

@@ -15,8 +15,8 @@ from engines.trt_protocol import TensorRT
 from engines.trt_session import open_engine
 from graphs.export import export_graph
 from graphs.graph import DTYPES, Graph, run_in_torch
-from video_service.clip_engines.recipes import RENDER_GRAPHS
 from video_service.engines.clips import ClipGraphs
+from video_service.engines.recipes import RENDER_GRAPHS
 
 from .conftest import SHAPE
 

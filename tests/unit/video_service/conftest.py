@@ -12,8 +12,8 @@ from PIL import Image
 from contracts.videos import VideoRequest
 from tests.tiny_wan import save_tiny_wan
 from video_service.catalog import find_model
-from video_service.load import LoadedModel, load_model
 from video_service.settings import VideoSettings
+from video_service.weights.load import LoadedModel, load_model
 
 
 def load_tiny(folder: Path) -> LoadedModel:

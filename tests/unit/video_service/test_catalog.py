@@ -54,7 +54,7 @@ def test_the_catalog_needs_no_model_library(tiny_folder: Path) -> None:
     """The HTTP process answers /v1/models without torch, transformers or diffusers in memory."""
     code = (
         "import sys\nfrom pathlib import Path\nfrom video_service.catalog import find_model\n"
-        "from video_service.settings import VideoSettings\nimport video_service.picture\n"
+        "from video_service.settings import VideoSettings\nimport video_service.media.image\n"
         f"print(find_model(VideoSettings(model={str(tiny_folder)!r})).info.id)\n"
         "print(sorted({'torch', 'transformers', 'diffusers'} & set(sys.modules)))"
     )

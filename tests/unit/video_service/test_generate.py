@@ -13,10 +13,10 @@ from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
 from tests.unit.video_service.conftest import load_tiny
 from video_service.catalog import RequestRefused
-from video_service.generate import generate
-from video_service.load import LoadedModel
-from video_service.picture import PictureUnreadable
-from video_service.progress import RenderCanceled, silent
+from video_service.media.image import PictureUnreadable
+from video_service.render.progress import RenderCanceled, silent
+from video_service.render.render import generate
+from video_service.weights.load import LoadedModel
 
 
 @pytest.mark.parametrize("sampler", ["euler", "unipc", "ode", "sde"])
@@ -119,8 +119,8 @@ def test_a_thumbnail_and_a_sheet_lie_beside_the_video(
 def test_bfloat16_stays_near_float32(tiny_folder: Path, tmp_path: Path, request_64: VideoRequest) -> None:
     """The number format changes the frames by rounding only."""
     from video_service.catalog import find_model
-    from video_service.load import load_model
     from video_service.settings import VideoSettings
+    from video_service.weights.load import load_model
 
     videos = []
     for dtype in ("float32", "bfloat16"):

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.video_service.conftest import load_tiny
-from video_service import device
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.load import LoadedModel
 from video_service.settings import VideoSettings
+from video_service.weights import device
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.load import LoadedModel
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 

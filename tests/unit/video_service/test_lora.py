@@ -14,13 +14,13 @@ from contracts.videos import VideoRequest
 from engine_store.revisions import base_of
 from tests.tiny_lora import LAYOUTS, write_lora
 from video_service.catalog import find_model
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.generate import generate
-from video_service.load import LoadedModel, load_model
-from video_service.lora import Lora, find_lora
-from video_service.lora_merge import merge_lora
-from video_service.progress import silent
+from video_service.render.progress import silent
+from video_service.render.render import generate
 from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.load import LoadedModel, load_model
+from video_service.weights.lora import Lora, find_lora
+from video_service.weights.lora_merge import merge_lora
 
 SCALE = 0.7
 
@@ -207,7 +207,7 @@ def test_weights_of_a_hub_model_are_asked_for_by_the_hubs_own_revision(
         asked.append(revision)
         return str(tiny_model.source.folder)
 
-    monkeypatch.setattr("video_service.load.snapshot_download", snapshot)
+    monkeypatch.setattr("video_service.weights.load.snapshot_download", snapshot)
     load_model(replace(find_model(settings), hub_id="wan/wan"), settings)
     assert asked == [tiny_model.source.revision]
 

@@ -16,12 +16,12 @@ from PIL import Image
 from contracts.models import Sampler
 from tests.unit.video_service.conftest import load_tiny
 from video_service.catalog import Sampling
-from video_service.conditioning import encode_condition, picture_tensor
-from video_service.decode import decode_frames
-from video_service.denoise import denoise, draw_noise, make_solver
-from video_service.load import LoadedModel
-from video_service.progress import silent
-from video_service.text import clean_prompt, encode_text
+from video_service.layers.umt5 import clean_prompt, encode_text
+from video_service.render.conditioning import encode_condition, picture_tensor
+from video_service.render.decode import decode_frames
+from video_service.render.progress import silent
+from video_service.render.solvers import denoise, draw_noise, make_solver
+from video_service.weights.load import LoadedModel
 
 PROMPT, NEGATIVE, SEED, FRAMES, SIDE = "A  cat &amp; a dog,\nslow zoom in", "blurred, static", 11, 9, 64
 CASES = [("euler", 1.0, 4), ("euler", 3.0, 3), ("unipc", 1.0, 4), ("unipc", 3.0, 3)]

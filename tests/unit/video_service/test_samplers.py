@@ -11,11 +11,11 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from contracts.models import Sampler
 from contracts.videos import RenderStage
 from video_service.catalog import Sampling
-from video_service.denoise import Solver, denoise, draw_noise, make_solver
-from video_service.load import LoadedModel
-from video_service.progress import RenderCanceled, silent
-from video_service.schedule import euler_sigmas, rcm_times, shift_sigma
-from video_service.text import encode_text
+from video_service.layers.umt5 import encode_text
+from video_service.render.progress import RenderCanceled, silent
+from video_service.render.schedules import euler_sigmas, rcm_times, shift_sigma
+from video_service.render.solvers import Solver, denoise, draw_noise, make_solver
+from video_service.weights.load import LoadedModel
 
 SHAPE = (1, 16, 2, 16, 16)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from video_service.catalog import RequestRefused
-from video_service.mp4 import VideoWriteFailed
-from video_service.picture import PictureUnreadable
+from video_service.media.image import PictureUnreadable
+from video_service.media.mp4 import VideoWriteFailed
 from video_service.worker.failures import explain
 from web.worker.faults import breaks_the_device
 

@@ -7,16 +7,16 @@ import torch
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from video_service.catalog import Sampling
-from video_service.load import LoadedModel
-from video_service.progress import Report
-from video_service.schedule import (
+from video_service.layers.umt5 import TextCondition
+from video_service.render.progress import Report
+from video_service.render.schedules import (
     NUM_TRAIN_TIMESTEPS,
     RCM_SIGMA_MAX_I2V,
     RCM_SIGMA_MAX_T2V,
     euler_sigmas,
     rcm_times,
 )
-from video_service.text import TextCondition
+from video_service.weights.load import LoadedModel
 
 
 class Solver(Protocol):

@@ -3,7 +3,7 @@
 from engine_store.manifest import Precision, Recipe, Target
 from engine_store.recipes import make_recipe
 from engine_store.revisions import base_of
-from video_service.clip_engines.shape import ClipShape
+from video_service.engines.shape import ClipShape
 
 RENDER_GRAPHS = ("text_encoder", "vae_encoder", "vae_decoder_first", "vae_decoder_later", "transformer")
 """Those that the service renders with; the others are of families that it does not serve."""

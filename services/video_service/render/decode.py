@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from video_service.conditioning import latent_statistics
-from video_service.load import LoadedModel
+from video_service.render.conditioning import latent_statistics
+from video_service.weights.load import LoadedModel
 
 
 def decode_frames(model: LoadedModel, latents_BCTHW: torch.Tensor, chunk: int = 1) -> Iterator[np.ndarray]:

@@ -11,9 +11,9 @@ from engine_store.gpus import check_gpu
 from engine_store.manifest import EngineRefused, Recipe, Target
 from engine_store.revisions import short
 from engine_store.store import EngineStore
-from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
-from video_service.clip_engines.shape import ClipShape
-from video_service.device import Device
+from video_service.engines.recipes import RENDER_GRAPHS, clip_recipe
+from video_service.engines.shape import ClipShape
+from video_service.weights.device import Device
 
 ClipEngines = EngineSet[ClipShape]
 EngineChoice = EngineChoiceOf[ClipShape]

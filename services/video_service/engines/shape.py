@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from video_service.model_card import TEMPORAL_SCALE
+from video_service.weights.card import TEMPORAL_SCALE
 
 GRAPH_FIELDS: Mapping[str, tuple[str, ...]] = {
     "text_encoder": ("text_tokens",),

@@ -15,11 +15,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT
 
 from engine_store.revisions import base_of
 from video_service.catalog import ModelSource
-from video_service.checkpoint_folder import WEIGHT_FOLDERS, ModelNotYetAvailable, ModelUnavailable
-from video_service.codec import Codec, TorchCodec
-from video_service.lora_merge import merge_lora
+from video_service.layers.lean_vae import make_lean
+from video_service.layers.wan_codec import Codec, TorchCodec
 from video_service.settings import VideoSettings
-from video_service.vae_layers import make_lean
+from video_service.weights.checkpoint import WEIGHT_FOLDERS, ModelNotYetAvailable, ModelUnavailable
+from video_service.weights.lora_merge import merge_lora
 
 _TIED_KEYS = {"encoder.embed_tokens.weight", "shared.weight"}  # one tensor, stored under either name
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine_store.revisions import with_lora
-from video_service.checkpoint_folder import ModelUnavailable
 from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import ModelUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from video_service.load import LoadedModel
-from video_service.model_card import TEMPORAL_SCALE
+from video_service.weights.card import TEMPORAL_SCALE
+from video_service.weights.load import LoadedModel
 
 
 def picture_tensor(picture: Image.Image) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import ftfy
 import torch
 
-from video_service.load import LoadedModel
+from video_service.weights.load import LoadedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

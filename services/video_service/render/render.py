@@ -10,16 +10,16 @@ import torch
 
 from contracts.videos import RenderResult, RenderStage, VideoRequest
 from video_service.catalog import check_request, resolve_sampling
-from video_service.conditioning import encode_condition, no_condition, picture_tensor
-from video_service.decode import decode_frames
-from video_service.denoise import denoise, draw_noise, make_solver
-from video_service.load import LoadedModel
-from video_service.model_card import TEMPORAL_SCALE
-from video_service.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo
-from video_service.picture import fit_picture, read_picture
-from video_service.previews import Previews
-from video_service.progress import Report
-from video_service.text import TextCondition, encode_text
+from video_service.layers.umt5 import TextCondition, encode_text
+from video_service.media.image import fit_picture, read_picture
+from video_service.media.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo
+from video_service.media.previews import Previews
+from video_service.render.conditioning import encode_condition, no_condition, picture_tensor
+from video_service.render.decode import decode_frames
+from video_service.render.progress import Report
+from video_service.render.solvers import denoise, draw_noise, make_solver
+from video_service.weights.card import TEMPORAL_SCALE
+from video_service.weights.load import LoadedModel
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from contracts.models import FloatRange, FrozenModel, IntRange, Sampler, VideoTask
-from video_service.checkpoint_folder import CARD_NAME, CheckpointFolder, ModelUnavailable
+from video_service.weights.checkpoint import CARD_NAME, CheckpointFolder, ModelUnavailable
 
 CONDITION_CHANNELS = 20  # 4 of the mask and 16 latents
 TEMPORAL_SCALE = 4

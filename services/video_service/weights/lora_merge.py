@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.lora import Lora
-from video_service.lora_keys import KeyTable, Part
+from video_service.weights.checkpoint import ModelUnavailable
+from video_service.weights.lora import Lora
+from video_service.weights.lora_keys import KeyTable, Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
