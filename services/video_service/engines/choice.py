@@ -1,6 +1,6 @@
 """Which engine renders which clip shape, decided from manifests alone, and why."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from engine_store.gpus import check_gpu
 from engine_store.manifest import EngineRefused, Recipe, Target
 from engine_store.revisions import short
 from engine_store.store import EngineStore
-from video_service.engines.recipes import RENDER_GRAPHS, clip_recipe
+from video_service.engines.recipes import clip_recipe
 from video_service.engines.shape import ClipShape
 from video_service.weights.device import Device
 
@@ -27,14 +27,20 @@ class Situation(Machine):
 
     revision: str
     text_tokens: int
-    steps: int
+    graphs: Sequence[str]
+    """Those that render a clip, the denoiser's last; empty where no engines render."""
+    runs: Callable[[ClipShape], Mapping[str, int]]
+    """How often each graph runs in a render, where that is not once."""
 
 
-def situation_of(revision: str, device: Device, *, text_tokens: int, steps: int) -> Situation:
+def situation_of(
+    revision: str, device: Device, *, text_tokens: int, graphs: Sequence[str],
+    runs: Callable[[ClipShape], Mapping[str, int]],
+) -> Situation:
     """On this machine."""
     on_gpu = device == "cuda"
     return Situation(
-        revision=revision, text_tokens=text_tokens, steps=steps, device=device,
+        revision=revision, text_tokens=text_tokens, graphs=graphs, runs=runs, device=device,
         capability=cuda_capability() if on_gpu else None, gpu=cuda_name() if on_gpu else None,
     )
 
@@ -54,7 +60,7 @@ def _find(target: Target, store: EngineStore, situation: Situation) -> Found[Cli
     refused: list[str] = []
     for manifest in store.manifests()[0]:
         recipe = manifest.recipe
-        if recipe.graph != "transformer" or recipe.target != target:
+        if recipe.graph not in situation.graphs[-1:] or recipe.target != target:
             continue
         shape = ClipShape(**recipe.shape)
         try:
@@ -81,8 +87,6 @@ def _complete(store: EngineStore, shape: ClipShape, like: Recipe, situation: Sit
             graph, shape, revision=like.revision, precision=like.precision, target=like.target,
             capability=like.capability,
         ))
-        for graph in RENDER_GRAPHS
+        for graph in situation.graphs
     }
-    return make_set(
-        shape, like, manifests, {"transformer": situation.steps, "vae_decoder_later": shape.latent_frames - 1}
-    )
+    return make_set(shape, like, manifests, situation.runs(shape))

@@ -1,27 +1,15 @@
-"""Prompt to embeddings, through the checkpoint's own tokenizer and UMT5 encoder."""
+"""Prompts to embeddings, through a checkpoint's own tokenizer and UMT5 encoder."""
 
 import html
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import ftfy
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from video_service.weights.load import LoadedModel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextCondition:
-    """Embeddings [1, max_sequence_length, text_dim] in the model's dtype; rows past the prompt's end are zero."""
-
-    prompt_BLC: torch.Tensor
-    negative_BLC: torch.Tensor | None
-    """Set where guidance needs it."""
-
-
-def encode_text(model: LoadedModel, prompt: str, negative_prompt: str | None) -> TextCondition:
-    """Embed the prompt, and the negative prompt unless it is None."""
-    negative = None if negative_prompt is None else _embed(model, negative_prompt)
-    return TextCondition(prompt_BLC=_embed(model, prompt), negative_BLC=negative)
+TextEncoder = Callable[[torch.Tensor, torch.Tensor], Any]
+"""ids and mask [B, L] to an object with `last_hidden_state` [B, L, C]: transformers' module, or an engine."""
 
 
 def clean_prompt(text: str) -> str:
@@ -29,12 +17,18 @@ def clean_prompt(text: str) -> str:
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
-def _embed(model: LoadedModel, text: str) -> torch.Tensor:
-    length = model.source.max_sequence_length
-    tokens = model.tokenizer(
-        [clean_prompt(text)], padding="max_length", max_length=length, truncation=True, add_special_tokens=True,
-        return_attention_mask=True, return_tensors="pt",
-    ).to(model.device)
-    states_BLC = model.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+def embed(
+    tokenizer: PreTrainedTokenizerBase, encoder: TextEncoder, texts: Sequence[str], length: int, device: torch.device
+) -> torch.Tensor:
+    """Embeddings [B, length, C]; rows past a text's end are zero, and what is longer is cut."""
+    tokens = tokenizer(
+        [clean_prompt(text) for text in texts], padding="max_length", max_length=length, truncation=True,
+        add_special_tokens=True, return_attention_mask=True, return_tensors="pt",
+    ).to(device)
+    # One at a time: an engine takes one, and a text is the same alone and among others.
+    states = [
+        encoder(ids, mask).last_hidden_state
+        for ids, mask in zip(tokens.input_ids.split(1), tokens.attention_mask.split(1), strict=True)
+    ]
     # Wan was trained on zeros after the last token, not on what the encoder makes of padding.
-    return (states_BLC * tokens.attention_mask[..., None]).to(model.dtype)
+    return torch.cat(states) * tokens.attention_mask[..., None]

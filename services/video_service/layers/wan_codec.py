@@ -5,9 +5,33 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d, WanResample
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    AutoencoderKLWan,
+    WanCausalConv3d,
+    WanResample,
+    patchify,
+    unpatchify,
+)
 
+TEMPORAL_SCALE = 4
 _CONV_REACH = 2  # a causal convolution of 3 frames sees 2 back
+
+
+def latent_frames(num_frames: int) -> int:
+    """Of a clip of 4k+1 frames: k+1, the first of which is the still."""
+    return (num_frames - 1) // TEMPORAL_SCALE + 1
+
+
+def latent_statistics(vae: AutoencoderKLWan, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the VAE's latents, float32 [1, z_dim, 1, 1, 1]."""
+    mean, std = (torch.tensor(vae.config[f"latents_{name}"], device=device) for name in ("mean", "std"))
+    return mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1)
+
+
+def normalised(latents_BCTHW: torch.Tensor, vae: AutoencoderKLWan) -> torch.Tensor:
+    """The VAE's latents as the transformer knows them, float32."""
+    mean, std = latent_statistics(vae, latents_BCTHW.device)
+    return (latents_BCTHW.float() - mean) * (1.0 / std)
 
 
 class Codec(Protocol):
@@ -29,6 +53,8 @@ class TorchCodec:
         self._vae = vae
 
     def encode_still(self, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:
+        if num_frames == 1:
+            return encode_picture(self._vae, picture_BCTHW)
         return encode_still(self._vae, picture_BCTHW, num_frames)
 
     def decode(self, latents_BCTHW: torch.Tensor, chunk: int) -> Iterator[torch.Tensor]:
@@ -39,7 +65,14 @@ class TorchCodec:
         history: list[torch.Tensor | str | None] = [None] * vae._cached_conv_counts["decoder"]
         for start in starts:
             end = 1 if start == 0 else start + chunk
-            yield vae.decoder(x_BCTHW[:, :, start:end], feat_cache=history, feat_idx=[0], first_chunk=start == 0)
+            frames = vae.decoder(x_BCTHW[:, :, start:end], feat_cache=history, feat_idx=[0], first_chunk=start == 0)
+            yield unpatchify(frames, vae.config["patch_size"] or 1)  # Wan2.2's small VAE decodes patches of 2x2 pixels
+
+
+def encode_picture(vae: AutoencoderKLWan, picture_BCTHW: torch.Tensor) -> torch.Tensor:
+    """Posterior mode [1, z_dim, 1, h, w] of a picture [1, 3, 1, H, W] alone."""
+    moments = vae.quant_conv(vae.encoder(patchify(picture_BCTHW, vae.config["patch_size"] or 1)))
+    return moments[:, : vae.config["z_dim"]]
 
 
 def encode_still(vae: AutoencoderKLWan, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 RCM_SIGMA_MAX_T2V = 80.0
 RCM_SIGMA_MAX_I2V = 200.0
 _RCM_ANGLES = (1.5, 1.4, 1.0)  # TurboDiffusion's, after atan(sigma_max)
+MAX_RCM_STEPS = 1 + len(_RCM_ANGLES)
 
 
 def shift_sigma(sigma: float, shift: float) -> float:
@@ -29,7 +30,7 @@ def rcm_times(steps: int, sigma_max: float) -> list[float]:
 
     An angle a on the trigonometric path is time sin a / (sin a + cos a) on the straight one.
     """
-    if not 1 <= steps <= 1 + len(_RCM_ANGLES):
-        raise ValueError(f"rCM takes 1 to {1 + len(_RCM_ANGLES)} steps, not {steps}")
+    if not 1 <= steps <= MAX_RCM_STEPS:
+        raise ValueError(f"rCM takes 1 to {MAX_RCM_STEPS} steps, not {steps}")
     angles = [math.atan(sigma_max), *_RCM_ANGLES][:steps]
     return [*(math.sin(a) / (math.sin(a) + math.cos(a)) for a in angles), 0.0]

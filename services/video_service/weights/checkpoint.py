@@ -1,7 +1,8 @@
-"""A checkpoint in the hub layout of Wan: where it is, its JSON files, and a revision that names its content."""
+"""A checkpoint on disk or on the hub: where it is, its JSON files, and a revision that names its content."""
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,37 +16,67 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from engine_store.revisions import content_hash
+from engine_store.revisions import base_of, content_hash
+from video_service.weights.lora import Lora
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
 
 EMBEDDED = "embedded"
 CARD_NAME = "stillmotion.json"
-CONFIG_NAMES = (
-    "model_index.json", "transformer/config.json", "vae/config.json", "text_encoder/config.json",
-    "scheduler/scheduler_config.json",
-)
-WEIGHT_FOLDERS = ("transformer", "vae", "text_encoder")
+_JSON_PATTERNS = ("model_index.json", CARD_NAME, "*/config.json", "*/*_config.json")
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointFolder:
-    """A checkpoint whose JSON files are on disk."""
+class CheckpointFiles:
+    """A checkpoint whose JSON files are on disk; what a family recognises it by, and loads it from."""
 
     name: str
     """Hub id, or the folder's name."""
     path: Path
     hub_id: str | None
     revision: str
+    """With `lora` in it: see `video_service.weights.lora`."""
+    lora: Lora | None = None
+    """To be merged into the denoiser's weights."""
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The JSON object in the file `name`; raises `ModelUnavailable` if there is none."""
         return _read_json(self.path / name)
 
+    def find_json(self, name: str) -> dict[str, Any]:
+        """The same, or an empty object where there is no such file."""
+        return self.read_json(name) if self.has(name) else {}
 
-def open_checkpoint(model: str, models_dir: Path) -> CheckpointFolder:
+    def named(self, pattern: str) -> list[Path]:
+        """The files of that name on disk, in order."""
+        return sorted(self.path.glob(pattern))
+
+    def require(self, configs: Iterable[str], weight_folders: Iterable[str]) -> None:
+        """Raise `ModelUnavailable` unless all are there; the weights of a hub id come when they are loaded."""
+        missing = [name for name in configs if not self.has(name)]
+        if self.hub_id is None:
+            missing += [f"{name}/*.safetensors" for name in weight_folders if not self.named(f"{name}/*.safetensors")]
+        if missing:
+            where = f"The checkpoint at {self.path}" if self.hub_id is None else self.hub_id
+            raise ModelUnavailable(f"{where} lacks {', '.join(missing)}; it needs the hub layout of diffusers.")
+
+    def fetch(self, folders: Iterable[str]) -> Path:
+        """The folder, with the weights in `folders` downloaded; raises `ModelNotYetAvailable` where the hub is away."""
+        if self.hub_id is None:
+            return self.path
+        patterns = ["*.json", "tokenizer/*", *(f"{name}/*.safetensors" for name in folders)]
+        try:
+            return Path(snapshot_download(self.hub_id, revision=base_of(self.revision), allow_patterns=patterns))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise ModelNotYetAvailable(f"the weights of {self.hub_id} cannot be downloaded: {error}") from error
+
+
+def open_checkpoint(model: str, models_dir: Path) -> CheckpointFiles:
     """Find the checkpoint that `model` names: `embedded`, a folder, or a hub id with an optional `@revision`.
 
     Raises `ModelUnavailable`; where the hub cannot be reached, `ModelNotYetAvailable`.
@@ -62,29 +93,22 @@ def open_checkpoint(model: str, models_dir: Path) -> CheckpointFolder:
     return _from_hub(match["id"], match["revision"])
 
 
-def _local(path: Path) -> CheckpointFolder:
-    missing = [name for name in CONFIG_NAMES if not (path / name).is_file()]
-    missing += [f"{name}/*.safetensors" for name in WEIGHT_FOLDERS if not any((path / name).glob("*.safetensors"))]
-    if missing:
-        raise ModelUnavailable(f"The checkpoint at {path} lacks {', '.join(missing)}; it needs the Wan hub layout.")
+def _local(path: Path) -> CheckpointFiles:
     # A folder of the hub's cache is named by its commit.
     revision = path.name if _SNAPSHOT.fullmatch(path.name) else content_hash(path)
-    return CheckpointFolder(name=path.name, path=path, hub_id=None, revision=revision)
+    return CheckpointFiles(name=path.name, path=path, hub_id=None, revision=revision)
 
 
-def _from_hub(hub_id: str, revision: str | None) -> CheckpointFolder:
+def _from_hub(hub_id: str, revision: str | None) -> CheckpointFiles:
     try:
-        path = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*CONFIG_NAMES, CARD_NAME]))
+        path = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_JSON_PATTERNS)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         known_absent = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | HFValidationError)
         raise (ModelUnavailable if known_absent else ModelNotYetAvailable)(
             f"{hub_id} is neither a folder here nor readable from the model hub ({type(error).__name__}); check the "
             "id and the network, or download it and set VIDEO_MODEL to the folder."
         ) from error
-    missing = [name for name in CONFIG_NAMES if not (path / name).is_file()]
-    if missing:
-        raise ModelUnavailable(f"{hub_id} lacks {', '.join(missing)}; it needs the Wan hub layout of diffusers.")
-    return CheckpointFolder(name=hub_id, path=path, hub_id=hub_id, revision=path.name)
+    return CheckpointFiles(name=hub_id, path=path, hub_id=hub_id, revision=path.name)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

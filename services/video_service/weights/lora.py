@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine_store.revisions import with_lora
 from video_service.settings import VideoSettings
-from video_service.weights.checkpoint import ModelUnavailable
+from web.worker.errors import ModelUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

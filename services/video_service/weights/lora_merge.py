@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from video_service.weights.checkpoint import ModelUnavailable
 from video_service.weights.lora import Lora
 from video_service.weights.lora_keys import KeyTable, Part
+from web.worker.errors import ModelUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,11 @@ class _Update:
 
 
 @torch.no_grad()
-def merge_lora(transformer: nn.Module, lora: Lora) -> None:
+def merge_lora(transformer: nn.Module, lora: Lora, own_name: Callable[[str], str]) -> None:
     """Add scale · alpha/rank · B·A to each weight that the file names, in float32, and round once.
 
     A file without an alpha has alpha = rank, unless diffusers' metadata say otherwise. Where anything is wrong, no
-    weight is changed.
+    weight is changed. `own_name`: see `KeyTable`.
 
     Raises:
         ModelUnavailable: the file cannot be read, or one of its keys names no module or does not fit it: the message
@@ -45,7 +45,7 @@ def merge_lora(transformer: nn.Module, lora: Lora) -> None:
     try:
         tensors, config = _read(lora)
         updates = [
-            update for name, parts in _by_module(transformer, tensors).items()
+            update for name, parts in _by_module(transformer, tensors, own_name).items()
             for update in _updates(name, transformer.get_submodule(name), parts, config)
         ]
     except (OSError, ValueError, TypeError, re.error, SafetensorError) as error:
@@ -71,10 +71,11 @@ def _read(lora: Lora) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
 
 
 def _by_module(
-    transformer: nn.Module, tensors: Mapping[str, torch.Tensor]
+    transformer: nn.Module, tensors: Mapping[str, torch.Tensor], own_name: Callable[[str], str]
 ) -> dict[str, dict[Part, _Tensor]]:
     modules = transformer.named_modules()
-    table = KeyTable(name for name, module in modules if module._parameters.get("weight") is not None)
+    names = (name for name, module in modules if module._parameters.get("weight") is not None)
+    table = KeyTable(names, own_name)
     found: dict[str, dict[Part, _Tensor]] = {}
     for key, value in tensors.items():
         place = table.place(key)

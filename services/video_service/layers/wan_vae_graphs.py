@@ -2,12 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanUpsample, patchify, unpatchify
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanUpsample, unpatchify
 from torch import nn
 
 from graphs.copies import with_shared_weights, without_numbers
 from video_service.layers.lean_vae import make_lean
-from video_service.layers.wan_codec import encode_still
+from video_service.layers.wan_codec import encode_picture, encode_still
 
 HISTORY_FRAMES = 2  # a causal convolution of 3 frames sees 2 back
 
@@ -112,9 +112,7 @@ class PictureEncoder(nn.Module):
         self.vae = vae
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        x = patchify(picture, self.vae.config["patch_size"] or 1)
-        moments = self.vae.quant_conv(self.vae.encoder(x))
-        return moments[:, : self.vae.config["z_dim"]]
+        return encode_picture(self.vae, picture)
 
 
 def _pixels(vae: AutoencoderKLWan, frames_BCTHW: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,10 @@ from transformers import UMT5EncoderModel
 
 from graphs.graph import Graph
 from video_service.engines.shape import ClipShape
-from video_service.engines.wan_text import TextEncoder
-from video_service.engines.wan_transformer import BakedTransformer
-from video_service.engines.wan_vae import (
+from video_service.layers.umt5_graph import TextEncoder
+from video_service.layers.wan_codec import latent_frames
+from video_service.layers.wan_transformer import BakedTransformer
+from video_service.layers.wan_vae_graphs import (
     FirstFrame,
     LaterFrame,
     PictureEncoder,
@@ -53,11 +54,12 @@ def transformer_graph(
 ) -> Graph:
     """One denoising step for one clip. An expert of a family with several is a graph of its own, under another name."""
     scale = vae_config["scale_factor_spatial"]
-    latents = (1, transformer.config["in_channels"], shape.latent_frames, shape.height // scale, shape.width // scale)
+    frames = latent_frames(shape.num_frames)
+    latents = (1, transformer.config["in_channels"], frames, shape.height // scale, shape.width // scale)
     dtype = transformer.patch_embedding.weight.dtype
     inputs = {
         "latents": torch.randn(latents).to(dtype),
-        "timestep": torch.full((1, shape.latent_frames), 500.0) if time_by_frame else torch.tensor([500.0]),
+        "timestep": torch.full((1, frames), 500.0) if time_by_frame else torch.tensor([500.0]),
         "text": torch.randn(1, shape.text_tokens, transformer.config["text_dim"]).to(dtype),
     }
     if time_by_frame:

@@ -9,10 +9,11 @@ from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
+from engines.sessions import Session
 from graphs.copies import with_float32_norms
 from graphs.graph import Graph
 from video_service.engines.shape import ClipShape
-from video_service.engines.wan_vae import twice_as_large
+from video_service.layers.wan_vae_graphs import twice_as_large
 
 _SCALE = 8  # of its image VAE, which keeps every frame
 _INPUTS = ("latents", "timestep", "fps", "image_latents", "image_embeddings", "text")
@@ -54,6 +55,24 @@ class Denoiser(nn.Module):
         image_embeddings: torch.Tensor, text: torch.Tensor,
     ) -> torch.Tensor:
         return self.unet(latents, timestep, fps, image_latents, image_embeddings, text, return_dict=False)[0]
+
+
+class EngineUNet:
+    """An engine of this graph, called as diffusers' UNet is."""
+
+    def __init__(self, session: Session, dtype: torch.dtype) -> None:
+        self._session = session
+        self._dtype = dtype
+
+    def __call__(
+        self, latents: torch.Tensor, timestep: torch.Tensor, fps: torch.Tensor, image_latents: torch.Tensor,
+        image_embeddings: torch.Tensor, text: torch.Tensor, *, return_dict: bool,
+    ) -> tuple[torch.Tensor, ...]:
+        assert not return_dict
+        given = (latents, timestep, fps, image_latents, image_embeddings, text)
+        dtypes = {"timestep": torch.float32, "fps": torch.float32}
+        inputs = {name: x.to(dtypes.get(name, self._dtype)) for name, x in zip(_INPUTS, given, strict=True)}
+        return (self._session.run(inputs)["velocity"].to(latents.dtype),)
 
 
 class CopyingUpsample2D(Upsample2D):
