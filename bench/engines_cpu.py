@@ -91,21 +91,21 @@ def _child(asked: argparse.Namespace, engine: str) -> dict[str, float]:
 def _render(asked: argparse.Namespace) -> dict[str, float]:
     """One clip after a short one that pays for what is set up lazily; loading is not in the time."""
     from contracts.videos import VideoRequest
-    from video_service.catalog import find_model
     from video_service.engines.shelf import EngineShelf
-    from video_service.generate import generate
-    from video_service.load import load_model
+    from video_service.model import find_model, load_model
+    from video_service.render.generate import generate
     from video_service.settings import VideoSettings
 
     settings = VideoSettings()
-    shelf = EngineShelf(load_model(find_model(settings), settings), settings)
+    source = find_model(settings)
+    shelf = EngineShelf(load_model(source, settings), source.engine, settings)
     width, height = (int(side) for side in asked.size.split("x"))
     request = VideoRequest(
         prompt="slow zoom in", image=_picture(width, height), width=width, height=height, num_frames=asked.frames,
         fps=16, seed=7, steps=STEPS,
     )
     model = shelf.model_for(request)
-    assert asked.child in model.source.info.engine
+    assert asked.child in model.info.engine
     with tempfile.TemporaryDirectory() as folder:
         generate(model, request.model_copy(update={"steps": 1}), Path(folder) / "first.mp4", lambda *_: None)
         wall, cpu = time.perf_counter(), time.process_time()

@@ -106,8 +106,8 @@ def _export(step: dict[str, str]) -> dict[str, Any]:
 
     from graphs.export import export_graph
     from graphs.graph import DTYPES
-    from video_service.clip_engines.shape import ClipShape
-    from video_service.engines.wan import decoder_graphs, transformer_graph
+    from video_service.engines.shape import ClipShape
+    from video_service.layers.wan_graphs import decoder_graphs, transformer_graph
 
     name, config = GRAPHS[step["name"]]
     shape, dtype = ClipShape(**SIZE), DTYPES[PRECISION]

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from contracts.describe import DescribeRequest
 from contracts.errors import FieldProblem, Problem
+from contracts.resolve import ParameterRefused
 from gateway.addresses import AddressRefused
 from gateway.api import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
 from gateway.api.follow import ClientGone
@@ -26,7 +27,6 @@ from gateway.settings import GatewaySettings
 from gateway.storage.room import DiskFull
 from gateway.submit.bodies import BodyRefused, BodyTooLarge, LingeringResponse
 from gateway.submit.fetch import FetchFailed
-from gateway.submit.parameters import ParameterRefused
 from gateway.submit.remix import NotRemixable
 from gateway.submit.uploaded import TooManyFiles, UploadNotFound
 from web.calls import CallMiddleware

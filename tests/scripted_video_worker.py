@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 from contracts.models import VideoModelInfo
+from contracts.resolve import resolve_request
 from contracts.videos import RenderResult, VideoRequest
-from video_service.catalog import find_model, resolve_sampling
-from video_service.progress import Report
+from tests.tiny_wan_card import TINY_INFO
+from video_service.render.progress import Report
 from video_service.settings import VideoSettings
 from video_service.worker.model import Engine, worker_program
 from web.calls import current_call
@@ -28,10 +29,10 @@ STEP_S = 0.02
 
 
 def open_scripted_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
-    info = find_model(settings).info
+    info = TINY_INFO
 
     def engine(request: VideoRequest, output: Path, report: Report) -> RenderResult:
-        sampling = resolve_sampling(request, info)
+        sampling = resolve_request(request, info).sampling
         report("text", 1, 1)
         report("denoise", 0, sampling.steps)
         for step in range(1, sampling.steps + 1):

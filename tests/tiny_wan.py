@@ -18,21 +18,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-TINY_CARD: dict[str, Any] = {
-    "id": "tiny-wan",
-    "profile": "embedded",
-    "tasks": ["i2v", "t2v"],
-    "sizes": ["64x64", "96x64", "64x96"],
-    "min_side": 64,
-    "max_pixels": 128 * 128,
-    "num_frames": {"minimum": 1, "maximum": 33, "default": 9},
-    "fps": {"minimum": 1, "maximum": 60, "default": 16},
-    "steps": {"minimum": 1, "maximum": 50, "default": 2},
-    "guidance_scale": {"minimum": 1.0, "maximum": 10.0, "default": 1.0},
-    "samplers": ["euler", "unipc", "ode", "sde"],
-    "flow_shift": 3.0,
-    "max_sequence_length": 16,
-}
+from tests.tiny_wan_card import TINY_CARD
 
 
 def save_tiny_wan(
@@ -62,7 +48,7 @@ def save_tiny_wan(
     return folder
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer(**settings: Any) -> PreTrainedTokenizerFast:
     """Bytes as tokens, with `</s>` at the end."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(["<pad>", "</s>", *alphabet])}
@@ -70,7 +56,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", **settings)
 
 
 def _text_encoder() -> UMT5EncoderModel:

@@ -3,9 +3,9 @@
 from pydantic import ValidationError
 
 from contracts.errors import Problem
+from contracts.resolve import advice
 from gateway.runtime import Gateway
 from gateway.services.clients import ServiceError
-from gateway.submit.parameters import advice
 from web.problems import validation_problem
 
 

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from contracts.describe import Language
 from contracts.jobs import Enhance, GenerateOptions
-from contracts.models import Sampler
 from gateway.cli import keys
 from gateway.cli.demo import default_picture, demo
 from gateway.cli.engines import engines
@@ -74,10 +73,10 @@ def generate_command(
     model: Annotated[str | None, typer.Option(help="One of `GET /v1/models`.")] = None,
     size: SizeOption = None,
     seconds: SecondsOption = None,
-    num_frames: Annotated[int | None, typer.Option(help="Instead of --seconds; 4k+1.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Instead of --seconds.")] = None,
     fps: Annotated[int | None, typer.Option(help="Frames per second.")] = None,
     steps: StepsOption = None,
-    sampler: Annotated[Sampler | None, typer.Option(help="How to denoise.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="How to denoise.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="How strictly to follow the prompt.")] = None,
     seed: SeedOption = None,
     language: Annotated[Language | None, typer.Option(help="Of what is written.")] = None,

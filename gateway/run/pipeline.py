@@ -119,6 +119,8 @@ async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
         if await _was_canceled(job.id, parts.ledger):  # else the gateway stops, and the render goes on
             await parts.video.stop(job.id)
         raise
+    for warning in result.warnings:
+        await parts.ledger.note(job.id, warning=warning)
     await parts.ledger.note(
         job.id, stage="saving",
         timings={"rendering": round(time.monotonic() - started, 3)}
@@ -177,7 +179,8 @@ def video_request(job: JobRecord, image: str | None) -> VideoRequest:
     return VideoRequest(
         prompt=job.actual_prompt or "", negative_prompt=job.request.negative_prompt or "", image=image,
         model=wanted.model, width=wanted.width, height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps,
-        steps=wanted.steps, sampler=wanted.sampler, guidance_scale=wanted.guidance_scale, seed=wanted.seed,
+        steps=wanted.steps, sampler=wanted.sampler, guidance_scale=wanted.guidance_scale,
+        guidance_scale_2=wanted.guidance_scale_2, seed=wanted.seed,
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from contracts.resolve import ParameterRefused
 from gateway.addresses import AddressRefused
 from gateway.auth.callers import Caller, priority_for
 from gateway.images.check import CheckedImage
@@ -13,7 +14,7 @@ from gateway.settings import GatewaySettings
 from gateway.storage.files import LocalFiles
 from gateway.storage.room import Room
 from gateway.submit.bodies import BodyRefused, Submission
-from gateway.submit.parameters import ParameterRefused, framing_warnings, resolve
+from gateway.submit.parameters import framing_warnings, resolve
 from gateway.submit.pictures import Pictures
 from gateway.threads import off_loop
 from web.calls import current_call

@@ -30,11 +30,15 @@ class GenerateOptions(FrozenModel):
     width: int | None = Field(default=None, ge=1, le=100_000, description="Pixels; goes with `height`.")
     height: int | None = Field(default=None, ge=1, le=100_000, description="Pixels; goes with `width`.")
     seconds: float | None = Field(default=None, gt=0, le=60, allow_inf_nan=False, description="Instead of num_frames.")
-    num_frames: int | None = Field(default=None, ge=1, le=100_000, description="4k+1 frames.")
+    num_frames: int | None = Field(default=None, ge=1, le=100_000, description="As the model's `num_frames` says.")
     fps: int | None = Field(default=None, ge=1, le=60)
     steps: int | None = Field(default=None, ge=1, le=100, description="Denoising steps.")
     sampler: Sampler | None = None
     guidance_scale: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
+    guidance_scale_2: float | None = Field(
+        default=None, ge=1.0, le=20.0, allow_inf_nan=False,
+        description="Of models with two experts: the guidance of the one for low noise.",
+    )
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="Left out: drawn, and shown on the job.")
     language: Language = "en"
     profile: str | None = Field(default=None, max_length=64, description="Prompt style; default: the model's own.")
@@ -98,6 +102,7 @@ class EffectiveParameters(BaseModel):
     steps: int | None = None
     sampler: Sampler | None = None
     guidance_scale: float | None = None
+    guidance_scale_2: float | None = None
     seed: int
     language: Language
 

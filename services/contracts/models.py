@@ -1,10 +1,11 @@
 """What a deployment can run: `/v1/models` on every service."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Sampler = Literal["euler", "unipc", "ode", "sde"]
+# Open, because a family may bring its own; which ones a model takes is in its spec.
+Sampler = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 VideoTask = Literal["t2v", "i2v"]
 
 
@@ -30,32 +31,70 @@ class FloatRange(FrozenModel):
     default: float
 
 
-class VideoModelInfo(FrozenModel):
-    """One video model and every bound that a request to it must respect."""
+class FrameRange(IntRange):
+    """How many frames a clip may have: the minimum, and from there in equal steps."""
+
+    step: int = Field(default=1, ge=1, description="4 where the temporal VAE takes 4k+1 only, 1 where any number goes.")
+
+    @property
+    def rule(self) -> str:
+        """In words, such as `4k+1 frames`."""
+        return "frames" if self.step == 1 else f"{self.step}k+{self.minimum % self.step} frames"
+
+    def nearest(self, wanted: float) -> int:
+        """The legal number closest to `wanted`, within the bounds or not."""
+        return self.minimum + round((wanted - self.minimum) / self.step) * self.step
+
+    def takes(self, num_frames: int) -> bool:
+        """Whether a clip may have exactly that many."""
+        return self.minimum <= num_frames <= self.maximum and (num_frames - self.minimum) % self.step == 0
+
+
+class ModelSpec(FrozenModel):
+    """What one video model can do: every bound that a request to it must respect, and every default.
+
+    Its family says so. Fields of a newer service are ignored.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: str
     kind: Literal["video"] = "video"
-    revision: str = Field(
-        description="Content hash or hub revision of the weights; with a LoRA in them, `+lora-HASH@SCALE` follows."
-    )
-    engine: str = Field(description="What computes it, such as `torch-cpu`, `torch-cuda` or `onnx-cpu`.")
-    engine_reason: str = Field(default="", description="Why that engine, in words.")
-    dtype: str
+    family: str = Field(default="", description="Kind of model, such as `wan2.1`.")
     profile: str = Field(description="Prompt style that this model was trained on; one of `vl_service.prompts`.")
     tasks: list[VideoTask]
     sizes: list[str] = Field(description="Recommended WIDTHxHEIGHT, the default first.")
     size_multiple: int = Field(description="Width and height must be multiples of this many pixels.")
     min_side: int = Field(description="Smallest side in pixels.")
     max_pixels: int = Field(description="Largest width x height in pixels.")
+    num_frames: FrameRange
+    fps: IntRange
+    steps: IntRange
+    guidance_scale: FloatRange
+    guidance_scale_2: FloatRange | None = Field(
+        default=None, description="Of the expert for low noise, where there is one; `guidance_scale` is the other's."
+    )
+    samplers: list[Sampler] = Field(description="Default first.")
+    sampler_steps: dict[Sampler, IntRange] = Field(
+        default_factory=dict, description="Steps of those samplers that have bounds of their own."
+    )
+    unguided_samplers: list[Sampler] = Field(default_factory=list, description="Those that take no guidance.")
+    text_tokens: int = Field(default=0, description="Prompt tokens that are read; 0 where that is not known.")
+
+
+class VideoModelInfo(ModelSpec):
+    """One video model as it is deployed."""
+
+    revision: str = Field(
+        description="Content hash or hub revision of the weights; with a LoRA in them, `+lora-HASH@SCALE` follows."
+    )
+    engine: str = Field(description="What computes it, such as `torch-cpu`, `torch-cuda` or `onnx-cpu`.")
+    engine_reason: str = Field(default="", description="Why that engine, in words.")
+    dtype: str
     clips: list[str] = Field(
         default_factory=list,
         description="WIDTHxHEIGHTxFRAMES: where an engine is forced, the only ones rendered. Empty: all within bounds.",
     )
-    num_frames: IntRange = Field(description="Frames; the temporal VAE takes 4k+1 only.")
-    fps: IntRange
-    steps: IntRange
-    guidance_scale: FloatRange
-    samplers: list[Sampler] = Field(description="Default first.")
 
 
 class VLModelInfo(FrozenModel):

@@ -1,8 +1,8 @@
 """Internal wire to the video service: `PUT /v1/videos/{id}` and its status, events and content."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field
 
 from contracts.describe import MAX_IMAGE_BASE64_CHARS, MAX_TEXT_CHARS
 from contracts.errors import Problem
@@ -37,18 +37,14 @@ class VideoRequest(FrozenModel):
     steps: int | None = Field(default=None, ge=1, le=100)
     sampler: Sampler | None = None
     guidance_scale: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
+    guidance_scale_2: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
     seed: int = Field(ge=0, lt=2**63)
-
-    @model_validator(mode="after")
-    def _frames_fit_the_causal_vae(self) -> Self:
-        if self.num_frames % 4 != 1:  # causal VAE: 4k+1 frames; the extra one is the still
-            below = max(1, (self.num_frames - 1) // 4 * 4 + 1)
-            raise ValueError(f"num_frames must be 4k+1: use {below} or {below + 4}")
-        return self
 
 
 class RenderResult(FrozenModel):
-    """What a completed render made, and every parameter that was in force."""
+    """What a completed render made, and every parameter that was in force. Fields of a newer service are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     width: int
     height: int
@@ -57,6 +53,7 @@ class RenderResult(FrozenModel):
     steps: int
     sampler: Sampler
     guidance_scale: float
+    guidance_scale_2: float | None = None
     seed: int
     model: str
     revision: str
@@ -66,6 +63,7 @@ class RenderResult(FrozenModel):
     num_bytes: int
     sha256: str
     timings: dict[str, float] = Field(description="Seconds by stage, and `total`.")
+    warnings: list[str] = Field(default_factory=list, description="What was not done as asked, a sentence each.")
 
 
 class RenderStatus(FrozenModel):

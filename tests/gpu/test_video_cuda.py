@@ -12,10 +12,9 @@ from PIL import Image
 
 from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
-from video_service.catalog import find_model
-from video_service.generate import generate
-from video_service.load import LoadedModel, load_model
-from video_service.progress import RenderCanceled, silent
+from video_service.model import find_model, load_model
+from video_service.render.generate import Deployed, generate
+from video_service.render.progress import RenderCanceled, silent
 from video_service.settings import DeviceChoice, DtypeChoice, VideoSettings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -27,7 +26,7 @@ def picture_base64() -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def load(folder: Path, device: DeviceChoice, dtype: DtypeChoice) -> LoadedModel:
+def load(folder: Path, device: DeviceChoice, dtype: DtypeChoice) -> Deployed:
     settings = VideoSettings(model=str(folder), device=device, dtype=dtype)
     return load_model(find_model(settings), settings)
 
@@ -37,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_wan(tmp_path_factory.mktemp("tiny") / "wan")
 
 
-def render(model: LoadedModel, output: Path, *, image: str | None = None, sampler: str = "euler") -> np.ndarray:
+def render(model: Deployed, output: Path, *, image: str | None = None, sampler: str = "euler") -> np.ndarray:
     request = VideoRequest(
         prompt="slow zoom in", image=image, width=96, height=64, num_frames=9, fps=16, seed=3
     ).model_copy(update={"sampler": sampler})
@@ -59,7 +58,7 @@ def test_a_seed_means_the_same_clip_on_cpu_and_cuda(folder: Path, tmp_path: Path
 
 def test_auto_is_cuda_in_bfloat16_and_renders_a_picture(folder: Path, tmp_path: Path) -> None:
     model = load(folder, "auto", "auto")
-    assert (model.source.info.engine, model.dtype) == ("torch-cuda", torch.bfloat16)
+    assert (model.info.engine, model.dtype) == ("torch-cuda", torch.bfloat16)
     assert render(model, tmp_path / "v.mp4", image=picture_base64()).shape == (9, 64, 96, 3)
 
 

@@ -19,7 +19,7 @@ from contracts.models import Health, VideoModelList
 from contracts.videos import RenderStatus
 from tests.idle_video_worker import command
 from tests.tiny_wan import save_tiny_wan
-from video_service.catalog import find_model
+from tests.tiny_wan_card import TINY_INFO
 from video_service.http.app import create_app
 from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
@@ -40,8 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def busy_worker(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
-    info = find_model(VideoSettings(model=str(model), device="cpu", dtype="float32")).info
-    return command(info, tmp_path_factory.mktemp("worker"))
+    return command(TINY_INFO, tmp_path_factory.mktemp("worker"))
 
 
 @asynccontextmanager

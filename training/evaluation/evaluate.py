@@ -82,13 +82,11 @@ def _arguments() -> argparse.Namespace:
 
 def _service(options: argparse.Namespace, width: int, height: int) -> Render:
     from contracts.videos import VideoRequest
-    from video_service.catalog import find_model
-    from video_service.generate import generate
-    from video_service.load import load_model
+    from video_service.model import open_model
     from video_service.settings import VideoSettings
 
     settings = VideoSettings(model=str(Path(options.model).resolve()), device=options.device)
-    model = load_model(find_model(settings), settings)
+    _, render_into = open_model(settings)
 
     def render(case: Case, fitted: Image.Image, output: Path) -> None:
         png = io.BytesIO()
@@ -99,7 +97,7 @@ def _service(options: argparse.Namespace, width: int, height: int) -> Render:
             guidance_scale=options.guidance, seed=case.seed,
         )
         with TemporaryDirectory(dir=output.parent) as own:  # the thumbnail has one name for all clips
-            generate(model, request, Path(own) / "video.mp4", lambda stage, done, total: None)
+            render_into(request, Path(own) / "video.mp4", lambda stage, done, total: None)
             (Path(own) / "video.mp4").replace(output.with_suffix(".mp4"))
 
     return render
@@ -142,7 +140,7 @@ def _read_mp4(file: Path) -> Frames:
 
 def through_mp4(frames_THWC: Frames) -> Frames:
     """What the service's own MP4 leaves of some frames."""
-    from video_service.mp4 import Mp4Writer
+    from video_service.media.mp4 import Mp4Writer
 
     height, width = frames_THWC.shape[1:3]
     with TemporaryDirectory() as folder:

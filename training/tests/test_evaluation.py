@@ -13,7 +13,7 @@ from training.evaluation.measuring import measure
 from training.evaluation.report import SHEET_FRAMES, contact_sheet, markdown, summarise
 from training.evaluation.set import PHOTOGRAPHS, WORDINGS, Case, load_photographs, make_cases
 from training.evaluation.true_clips import true_clip
-from video_service.mp4 import Mp4Writer
+from video_service.media.mp4 import Mp4Writer
 
 CLIP = true_clip(skimage.data.coffee(), "pan_left", "normal", 9, 96, 0.6)
 

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 from engine_store.store import EngineStore
 from engines.command import Service, run
 from engines.command import command_line as command_line_of
-from video_service.catalog import find_model
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.choice import say_ready, situation_of
-from video_service.clip_engines.shape import ClipShape
-from video_service.device import Device
-from video_service.model_card import TEMPORAL_SCALE
+from video_service.engines.choice import say_ready
+from video_service.engines.shape import ClipShape
 from video_service.settings import VideoSettings
+from video_service.weights.device import Device
+from web.worker.errors import ModelUnavailable
 
 if TYPE_CHECKING:
-    from video_service.engines.buildable import Buildable
     from video_service.engines.clips import ClipGraphs
+    from video_service.model import ModelSource
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,18 +31,18 @@ def command_line() -> argparse.ArgumentParser:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoModel:
+class Checkpoint:
     """A checkpoint, and the clips that engines of it are for."""
 
-    source: "Buildable"
+    source: "ModelSource"
 
     @property
     def id(self) -> str:
-        return self.source.id
+        return self.source.info.id
 
     @property
     def revision(self) -> str:
-        return self.source.revision
+        return self.source.info.revision
 
     @property
     def device(self) -> Device:
@@ -58,16 +56,11 @@ class VideoModel:
 
     def shapes(self, options: argparse.Namespace) -> list[ClipShape]:
         """The clips to build for: those named, else the model's own default. Raises `ValueError`."""
-        source = self.source
-        tokens, info = source.max_sequence_length, getattr(source, "info", None)
+        info = self.source.info
+        tokens, rule = info.text_tokens, info.num_frames
         if options.clips:
-            return [ClipShape.parse_clip(clip, tokens) for clip in options.clips.split(",")]
-        if info is not None:
-            return [ClipShape.parse(options.size or info.sizes[0], options.frames or info.num_frames.default, tokens)]
-        if not options.size or not options.frames:
-            raise ValueError(f"{source.id} is not served, so it has no sizes of its own: give --size and --frames")
-        scale = getattr(source, "temporal_scale", TEMPORAL_SCALE)
-        return [ClipShape.parse(options.size, options.frames, tokens, scale)]
+            return [ClipShape.parse_clip(clip, tokens, rule) for clip in options.clips.split(",")]
+        return [ClipShape.parse(options.size or info.sizes[0], options.frames or rule.default, tokens, rule)]
 
 
 def _settings(model: str | None = None) -> VideoSettings:
@@ -79,22 +72,22 @@ def _store() -> EngineStore:
     return EngineStore(_settings().engine_store_dir.resolve())
 
 
-def _find(model: str | None) -> VideoModel:
-    from video_service.engines.buildable import find_buildable
+def _find(model: str | None) -> Checkpoint:
+    from video_service.model import find_model
 
-    return VideoModel(source=find_buildable(_settings(model)))
+    return Checkpoint(source=find_model(_settings(model)))
 
 
 def _ready(model: str | None, store: EngineStore) -> Iterable[str]:
     """Which whole sets this deployment's model could run on."""
-    source = find_model(_settings(model))
-    return say_ready(store, situation_of(
-        source.revision, source.device, text_tokens=source.max_sequence_length, steps=source.info.steps.default))
+    from video_service.model import find_model
+
+    return say_ready(store, find_model(_settings(model)).situation)
 
 
 def _add_shape_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size", help="WIDTHxHEIGHT; default the model's own")
-    command.add_argument("--frames", type=int, help="4k+1; default the model's own")
+    command.add_argument("--frames", type=int, help="as the model takes them; default its own")
     command.add_argument("--clips", help="instead of both: WIDTHxHEIGHTxFRAMES, several with commas")
 
 

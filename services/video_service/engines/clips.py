@@ -1,25 +1,18 @@
 """The graphs of a checkpoint's clips, with seeded inputs, in any precision."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from engine_store.manifest import Precision, Recipe, Target
-from engine_store.revisions import base_of
 from graphs.graph import Graph, dtype_of, run_in_torch
 from graphs.quantize import KINDS, input_ranges, quantized
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.recipes import RENDER_GRAPHS, revision_of
-from video_service.clip_engines.shape import GRAPH_FIELDS, ClipShape
-from video_service.device import Device, Dtype
-from video_service.engines.buildable import Buildable
-from video_service.engines.families import WAN, Family, family_of, read_family
-from video_service.lora_merge import merge_lora
+from video_service.engines.recipes import revision_of
+from video_service.engines.shape import ClipShape
+from video_service.families.base import Placement
+from video_service.model import ModelSource
+from video_service.weights.device import Device, Dtype
 
 _SEED = 1234
 _SEEN_SIDE, _SEEN_FRAMES = 128, 5
@@ -29,16 +22,14 @@ _SEEN_TIMES = (2.0, 1.5, 1.0, 0.5, 0.1)  # of the example's, which is 500
 class ClipGraphs:
     """Reads the weights once for each number format that is asked for."""
 
-    def __init__(self, source: Buildable) -> None:
-        """Raises `ModelUnavailable` for a kind of checkpoint that no family describes."""
-        index = json.loads((source.folder / "model_index.json").read_text(encoding="utf-8"))
-        self.family = family_of(index)
+    def __init__(self, source: ModelSource) -> None:
+        self.family = source.family
         self._source = source
-        self._parts: dict[torch.dtype, dict[str, Any]] = {}
+        self._models: dict[torch.dtype, Any] = {}
 
     @property
     def id(self) -> str:
-        return self._source.id
+        return self._source.info.id
 
     @property
     def device(self) -> Device:
@@ -50,18 +41,17 @@ class ClipGraphs:
 
     def revision_of(self, graph: str) -> str:
         """A LoRA changes the weights of some graphs only."""
-        return revision_of(graph, self._source.revision)
+        return revision_of(graph, self._source.files.revision)
 
     def names(self, shape: ClipShape) -> tuple[str, ...]:
-        """Of a family that is served; the others' are known once they are read."""
-        return RENDER_GRAPHS if self.family is WAN else ()
+        return tuple(self.family.render_graphs)
 
     def shape_of(self, recipe: Recipe) -> ClipShape | None:
         """A clip that has the engine's graph, or None where the engine is of another checkpoint."""
-        if recipe.graph not in GRAPH_FIELDS or recipe.revision != self.revision_of(recipe.graph):
+        if recipe.graph not in self.family.render_graphs or recipe.revision != self.revision_of(recipe.graph):
             return None
         # A graph is fixed to some of these; the others may be anything.
-        clip = {"width": 64, "height": 64, "num_frames": 1, "text_tokens": self._source.max_sequence_length}
+        clip = {"width": 64, "height": 64, "num_frames": 1, "text_tokens": self._source.info.text_tokens}
         return ClipShape(**(clip | recipe.shape))
 
     def graphs(self, shape: ClipShape, dtype: torch.dtype) -> dict[str, Graph]:
@@ -69,14 +59,12 @@ class ClipGraphs:
 
         Raises `ModelUnavailable`.
         """
-        if dtype not in self._parts:
-            parts = read_family(self.family, _weights(self._source, self.family), dtype)
-            if self._source.lora is not None:
-                merge_lora(parts["transformer"], self._source.lora)
-            self._parts[dtype] = parts
+        if dtype not in self._models:
+            placement = Placement(device=torch.device("cpu"), dtype=dtype)
+            self._models[dtype] = self.family.load(self._source.files, placement)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
-            graphs = self.family.graphs(self._parts[dtype], shape)
+            graphs = self.family.graphs(self._models[dtype], shape)
         return {graph.name: graph for graph in graphs}
 
     def engine_graphs(self, shape: ClipShape, precision: Precision, target: Target) -> dict[str, Graph]:
@@ -110,12 +98,3 @@ class ClipGraphs:
                 found[name] = input_ranges(graph, examples)
         return found
 
-
-def _weights(source: Buildable, family: Family) -> Path:
-    if source.hub_id is None:
-        return source.folder
-    patterns = ["*.json", *(f"{name}/*{suffix}" for name in family.parts for suffix in (".json", ".safetensors"))]
-    try:
-        return Path(snapshot_download(source.hub_id, revision=base_of(source.revision), allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelUnavailable(f"the weights of {source.hub_id} cannot be downloaded: {error}") from error

@@ -3,22 +3,20 @@
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 
+from contracts.resolve import ParameterRefused
 from contracts.videos import VideoRequest
 from engine_store.manifest import EngineRefused
 from engine_store.store import EngineStore
 from engines.sessions import SessionOptions, open_sessions
 from graphs.graph import dtype_of
-from video_service.catalog import RequestRefused
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.choice import ClipEngines
-from video_service.clip_engines.shape import ClipShape
-from video_service.engines.slots import EngineCodec, EngineTextEncoder, EngineTransformer
-from video_service.load import LoadedModel
+from video_service.engines.choice import ClipEngines, EngineChoice
+from video_service.engines.shape import ClipShape
+from video_service.render.generate import Deployed
 from video_service.settings import VideoSettings
+from web.worker.errors import ModelUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +26,17 @@ _MAX_OPEN = 2  # shapes with loaded engines; each holds its own copy of the weig
 class EngineShelf:
     """Opens engines when their shape is first asked for, and keeps the last few open."""
 
-    def __init__(self, model: LoadedModel, settings: VideoSettings) -> None:
+    def __init__(self, torch_model: Deployed, choice: EngineChoice, settings: VideoSettings) -> None:
         """Raises `ModelUnavailable` if VIDEO_ENGINE forces an engine and its best set does not open."""
-        self._choice = model.source.engine
+        self._choice = choice
         self._store = EngineStore(settings.engine_store_dir.resolve())
         self._options = SessionOptions(
-            device=model.device, threads=settings.threads, cuda_graphs=settings.cuda_graphs
+            device=torch_model.device, threads=settings.threads, cuda_graphs=settings.cuda_graphs
         )
-        self._torch = model
-        self._open: dict[ClipShape, LoadedModel] = {}
+        self._torch = torch_model
+        self._open: dict[ClipShape, Deployed] = {}
         self._broken: dict[ClipShape, str] = {}
-        self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(torch_model.device) if torch_model.device.type == "cuda" else None
         if self._choice.forced:
             try:
                 self._opened(self._choice.sets[0])
@@ -50,21 +48,21 @@ class EngineShelf:
         """Where renders compute: on CUDA's default stream TensorRT would wait for the GPU at every call."""
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
-    def model_for(self, request: VideoRequest) -> LoadedModel:
+    def model_for(self, request: VideoRequest) -> Deployed:
         """The model that renders this request.
 
         Raises:
-            RequestRefused: the engine is forced and there is none of this shape.
+            ParameterRefused: the engine is forced and there is none of this shape.
             EngineRefused: the engine is forced and does not open.
         """
         shape = ClipShape(
             width=request.width, height=request.height, num_frames=request.num_frames,
-            text_tokens=self._torch.source.max_sequence_length,
+            text_tokens=self._torch.info.text_tokens,
         )
         engines = self._choice.find(shape)
         if engines is None:
             if self._choice.forced:
-                raise RequestRefused("width", self._no_engine(shape))
+                raise ParameterRefused("clip_not_built", "width", self._no_engine(shape))
             return self._torch_for(self._no_engine(shape))
         if shape in self._broken:
             return self._torch_for(self._broken[shape])
@@ -82,38 +80,32 @@ class EngineShelf:
         wish = self._choice.target if self._choice.forced else "auto"
         return f"VIDEO_ENGINE={wish} has no engine for {shape}; it has {built}"
 
-    def _torch_for(self, reason: str) -> LoadedModel:
-        source = self._torch.source
-        return _labelled(self._torch, engine=f"torch-{source.device}", reason=reason, dtype=source.dtype)
+    def _torch_for(self, reason: str) -> Deployed:
+        dtype = _dtype_name(self._torch.dtype)
+        return _labelled(self._torch, engine=f"torch-{self._torch.device.type}", reason=reason, dtype=dtype)
 
-    def _opened(self, engines: ClipEngines) -> LoadedModel:
+    def _opened(self, engines: ClipEngines) -> Deployed:
         model = self._open.pop(engines.shape, None) or self._with_engines(engines)
         while len(self._open) >= _MAX_OPEN:
             self._open.pop(next(iter(self._open)))
         self._open[engines.shape] = model
         return model
 
-    def _with_engines(self, engines: ClipEngines) -> LoadedModel:
+    def _with_engines(self, engines: ClipEngines) -> Deployed:
         base = self._torch
         manifests = [self._store.usable(recipe) for recipe in engines.recipes.values()]
         sessions = open_sessions(self._store, manifests, self._options)
         dtype = dtype_of(engines.precision, engines.target)
-        # Any: the slots are typed by what torch's modules are; these are called the same way.
-        transformer: Any = EngineTransformer(sessions["transformer"], base.transformer.config)
-        text_encoder: Any = EngineTextEncoder(sessions["text_encoder"])
-        codec = EngineCodec(sessions["vae_encoder"], sessions["vae_decoder_first"], sessions["vae_decoder_later"])
-        model = replace(
-            base, transformer=transformer, codec=codec, text_encoder=text_encoder, dtype=dtype, vae_dtype=dtype
-        )
+        model = replace(base, model=base.model.on_engines(sessions, dtype))
         return _labelled(
-            model, engine=f"{engines.target}-{base.source.device}", dtype=_dtype_name(dtype),
+            model, engine=f"{engines.target}-{base.device.type}", dtype=_dtype_name(dtype),
             reason=f"{'forced' if self._choice.forced else 'the fastest here'}: {engines}",
         )
 
 
-def _labelled(model: LoadedModel, *, engine: str, reason: str, dtype: str) -> LoadedModel:
+def _labelled(model: Deployed, *, engine: str, reason: str, dtype: str) -> Deployed:
     update = {"engine": engine, "engine_reason": reason, "dtype": dtype}
-    return replace(model, source=replace(model.source, info=model.source.info.model_copy(update=update)))
+    return replace(model, info=model.info.model_copy(update=update))
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

@@ -7,10 +7,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from contracts.describe import MAX_IMAGE_BASE64_CHARS
-from video_service.catalog import RequestRefused
+from contracts.resolve import ParameterRefused
 from video_service.http.routes import router
 from video_service.http.service import VideoService
-from video_service.picture import PictureUnreadable
+from video_service.media.image import PictureUnreadable
 from video_service.queue.files import RenderFiles
 from video_service.queue.queue import Limits, RenderQueue
 from video_service.settings import VideoSettings
@@ -49,7 +49,7 @@ def create_app(
     app.state.service = service
     app.include_router(router)
     install_problem_handlers(app)
-    app.add_exception_handler(RequestRefused, _answer_refused)
+    app.add_exception_handler(ParameterRefused, _answer_refused)
     app.add_exception_handler(PictureUnreadable, _answer_refused)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
@@ -62,5 +62,5 @@ def create_app(
 
 
 def _answer_refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestRefused | PictureUnreadable)
+    assert isinstance(error, ParameterRefused | PictureUnreadable)
     return problem_response(refusal(error))

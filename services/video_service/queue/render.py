@@ -8,8 +8,8 @@ from typing import Self
 
 from contracts.errors import Refusal
 from contracts.models import VideoModelInfo
+from contracts.resolve import resolve_request
 from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, VideoRequest
-from video_service.catalog import resolve_sampling
 from video_service.queue.estimates import Clock, Work
 from video_service.queue.history import StatusHistory
 from web.calls import Call, current_call
@@ -89,7 +89,7 @@ class Render:
 
     def __init__(self, submission: Submission, info: VideoModelInfo, folder: Path) -> None:
         request = submission.request
-        sampling = resolve_sampling(request, info)
+        sampling = resolve_request(request, info).sampling
         self.id = submission.render_id
         self.digest = submission.digest
         self.folder = folder

@@ -3,15 +3,15 @@
 import errno
 
 from contracts.errors import FieldProblem, Problem
-from video_service.catalog import RequestRefused
-from video_service.picture import PictureUnreadable
+from contracts.resolve import ParameterRefused
+from video_service.media.image import PictureUnreadable
 from web.worker.faults import is_out_of_memory, one_line
 
 
 def explain(error: Exception) -> Problem:
     """Classify `error` for the render that raised it."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # such as VideoWriteFailed's
-    if isinstance(error, RequestRefused | PictureUnreadable):
+    if isinstance(error, ParameterRefused | PictureUnreadable):
         return refusal(error)
     if is_out_of_memory(error) or is_out_of_memory(cause):
         return Problem(
@@ -30,9 +30,9 @@ def explain(error: Exception) -> Problem:
     )
 
 
-def refusal(error: RequestRefused | PictureUnreadable) -> Problem:
+def refusal(error: ParameterRefused | PictureUnreadable) -> Problem:
     """Why the model cannot serve a request: the same answer at the door and in the worker."""
-    if isinstance(error, RequestRefused):
+    if isinstance(error, ParameterRefused):
         code, field, message = "invalid_request", error.field, error.message
     else:
         code, field, message = "unreadable_image", "image", str(error)

@@ -16,7 +16,7 @@ class RenderWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderProgress:
-    """One report of a render; units of `done` and `total` as in `video_service.progress.Report`."""
+    """One report of a render; units of `done` and `total` as in `video_service.render.progress.Report`."""
 
     stage: RenderStage
     done: int

@@ -9,9 +9,8 @@ from typing import Protocol
 
 from contracts.models import VideoModelInfo
 from contracts.videos import RenderResult, RenderStage, VideoRequest
-from video_service.catalog import find_model
-from video_service.progress import RenderCanceled, Report
 from video_service.queue.files import output_path
+from video_service.render.progress import RenderCanceled, Report
 from video_service.settings import VideoSettings
 from video_service.worker.failures import explain
 from video_service.worker.messages import RenderProgress, RenderWork
@@ -33,24 +32,11 @@ OpenModel = Callable[[VideoSettings], tuple[VideoModelInfo, Engine]]
 
 
 def open_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
-    """Find and load the model that `settings` name, with the engines that were chosen. Raises `ModelUnavailable`."""
-    source = find_model(settings)
+    """See `video_service.model.open_model`."""
     # Imported here: torch takes seconds, in which the listening thread must already run.
-    from video_service.generate import generate
-    from video_service.load import load_model
+    from video_service.model import open_model
 
-    model = load_model(source, settings)
-    if source.engine.target is None:
-        return source.info, partial(generate, model)
-    from video_service.engines.shelf import EngineShelf
-
-    shelf = EngineShelf(model, settings)
-
-    def engine(request: VideoRequest, output: Path, report: Report) -> RenderResult:
-        with shelf.stream():
-            return generate(shelf.model_for(request), request, output, report)
-
-    return source.info, engine
+    return open_model(settings)
 
 
 def worker_program(open_engine: OpenModel) -> WorkerProgram:

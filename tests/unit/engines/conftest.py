@@ -10,12 +10,19 @@ from engine_store.manifest import Manifest
 from engine_store.store import EngineStore
 from engines.build import Order, build, verify
 from tests.tiny_wan import save_tiny_wan
-from video_service.catalog import ModelSource, find_model
-from video_service.clip_engines.shape import ClipShape
 from video_service.engines.clips import ClipGraphs
+from video_service.engines.shape import ClipShape
+from video_service.engines.shelf import EngineShelf
+from video_service.model import ModelSource, find_model, load_model
 from video_service.settings import VideoSettings
 
 SHAPE = ClipShape(width=96, height=64, num_frames=9, text_tokens=16)
+
+
+def open_shelf(settings: VideoSettings) -> EngineShelf:
+    """The model with the engines that were chosen for it."""
+    source = find_model(settings)
+    return EngineShelf(load_model(source, settings), source.engine, settings)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from contracts.models import VideoModelInfo
+from contracts.models import FrameRange, VideoModelInfo
+from contracts.resolve import ParameterRefused, resolve_request
 from contracts.videos import VideoRequest
 from engine_store import choice as module
 from engine_store.choice import Wish
@@ -16,26 +17,30 @@ from engine_store.gpus import check_gpu
 from engine_store.manifest import Check, EngineRefused, Manifest, Precision, Target
 from engine_store.store import EngineStore
 from tests.idle_video_worker import command
-from tests.tiny_wan import TINY_CARD
-from video_service.catalog import RequestRefused, check_request, find_model
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.choice import EngineChoice, Situation, choose_engine
-from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
-from video_service.clip_engines.shape import ClipShape
+from tests.tiny_wan_card import TINY_CARD
+from video_service.engines.choice import EngineChoice, Situation, choose_engine
+from video_service.engines.recipes import clip_recipe
+from video_service.engines.shape import ClipShape
+from video_service.families.wan_files import WAN_GRAPHS
 from video_service.http.app import create_app
+from video_service.model import find_model
 from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
+from web.worker.errors import ModelUnavailable
 
 H200, RTX4090 = ("SM90", "NVIDIA H200"), ("SM89", "NVIDIA GeForce RTX 4090")
 
 
 def shape(clip: str = "832x480x81") -> ClipShape:
-    return ClipShape.parse_clip(clip, 16)
+    return ClipShape.parse_clip(clip, 16, FrameRange(minimum=1, maximum=161, default=81, step=4))
 
 
 def situation(machine: tuple[str, str] = RTX4090, **changes: Any) -> Situation:
     capability, name = machine
-    fields = {"revision": "a1", "text_tokens": 16, "steps": 4, "device": "cuda", "capability": capability, "gpu": name}
+    fields = {
+        "revision": "a1", "text_tokens": 16, "graphs": WAN_GRAPHS, "device": "cuda", "capability": capability,
+        "gpu": name, "runs": lambda shape: {"transformer": 4, "vae_decoder_later": (shape.num_frames - 1) // 4},
+    }
     return Situation(**fields | changes)
 
 
@@ -52,7 +57,7 @@ def every_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def put(
     store: EngineStore, target: Target, *, clip: str = "832x480x81", seconds: float = 0.5, torch_s: float = 1.0,
     gpu: tuple[str | None, str | None] = RTX4090, precision: Precision = "bf16", revision: str = "a1",
-    verified: bool = True, graphs: tuple[str, ...] = RENDER_GRAPHS,
+    verified: bool = True, graphs: tuple[str, ...] = WAN_GRAPHS,
 ) -> None:
     """Engines of one clip, each with these times."""
     for graph in graphs:
@@ -182,7 +187,7 @@ def forced(tiny_folder: Path, tmp_path: Path) -> VideoSettings:
     source = find_model(settings)
     for clip in ("96x64x13", "64x96x9"):
         put(
-            EngineStore(settings.engine_store_dir.resolve()), "onnx", clip=clip, revision=source.revision,
+            EngineStore(settings.engine_store_dir.resolve()), "onnx", clip=clip, revision=source.info.revision,
             precision="fp32", gpu=(None, None),
         )
     return settings.model_copy(update={"engine": "onnx"})
@@ -201,16 +206,16 @@ def test_a_forced_engine_offers_only_what_was_built(forced: VideoSettings) -> No
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"num_frames": 9}, "num_frames"), ({"width": 64, "height": 64}, "width"), ({"width": 80}, "width")],
+    [({"num_frames": 9}, "num_frames"), ({"width": 64, "height": 64}, "size"), ({"width": 80}, "size")],
 )
 def test_a_shape_without_a_forced_engine_is_refused_with_those_there_are(
     forced: VideoSettings, change: dict[str, int], field: str
 ) -> None:
     info = find_model(forced).info
     request = VideoRequest(prompt="zoom", width=96, height=64, num_frames=13, fps=16, seed=1)
-    check_request(request, info)
-    with pytest.raises(RequestRefused, match=r"no engine for .* onnx-cpu is forced here; it renders .*96x64x13") as at:
-        check_request(request.model_copy(update=change), info)
+    resolve_request(request, info)
+    with pytest.raises(ParameterRefused, match=r"no engine for .* here; it renders .*96x64x13") as at:
+        resolve_request(request.model_copy(update=change), info)
     assert at.value.field == field
 
 

@@ -23,7 +23,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Pa
     ("arguments", "words"),
     [
         (["build", "--size", "64", "--frames", "9"], "the size '64' is not WIDTHxHEIGHT"),
-        (["build", "--size", "64x64", "--frames", "8"], "8 frames: the VAE takes 4k+1"),
+        (["build", "--size", "64x64", "--frames", "8"], "8 frames: the model takes 4k+1 frames"),
         (["build", "--precision", "bf16"], "no bfloat16 kernels"),
         (["build", "--target", "tensorrt"], "there is none here"),
         (["build", "--model", "/nowhere"], "no checkpoint folder at /nowhere"),
@@ -52,7 +52,7 @@ def test_the_list_shows_every_engine_its_state_and_what_is_ready(
     ("arguments", "words"),
     [
         (["--clips", "64x64"], "the clip '64x64' is not WIDTHxHEIGHTxFRAMES"),
-        (["--clips", "64x64x9,96x64x10"], "10 frames: the VAE takes 4k+1"),
+        (["--clips", "64x64x9,96x64x10"], "10 frames: the model takes 4k+1 frames"),
         (["--target", "tensorrt-rtx", "--sm", "here"], "TensorRT-RTX does not run on no GPU"),
     ],
 )

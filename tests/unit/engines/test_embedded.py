@@ -16,17 +16,18 @@ from engine_store.manifest import Manifest
 from engine_store.store import EngineStore
 from engines.build import Order, build, verify
 from engines.onnxrt import OnnxSession
-from video_service.catalog import ModelSource, find_model
-from video_service.clip_engines.recipes import RENDER_GRAPHS
-from video_service.clip_engines.shape import ClipShape
-from video_service.codec import TorchCodec
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.shelf import EngineShelf
-from video_service.engines.slots import EngineCodec
-from video_service.generate import generate
-from video_service.load import load_model, read_parts
+from video_service.engines.shape import ClipShape
+from video_service.families.wan_files import WAN_GRAPHS, WAN_PARTS
+from video_service.layers.lean_vae import make_lean
+from video_service.layers.wan_codec import TorchCodec
+from video_service.layers.wan_engines import EngineCodec
+from video_service.model import ModelSource, find_model, load_model
+from video_service.render.generate import generate
 from video_service.settings import VideoSettings
-from video_service.vae_layers import make_lean
+from video_service.weights.parts import read_parts
+
+from .conftest import open_shelf
 
 WIDTH, HEIGHT, FRAMES = 128, 128, 9
 
@@ -67,7 +68,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
         data_dir=tmp_path_factory.mktemp("embedded"),
     )
     source = find_model(settings)
-    shape = ClipShape(width=WIDTH, height=HEIGHT, num_frames=FRAMES, text_tokens=source.max_sequence_length)
+    shape = ClipShape(width=WIDTH, height=HEIGHT, num_frames=FRAMES, text_tokens=source.info.text_tokens)
     store = EngineStore(settings.engine_store_dir)
     order = Order(shape=shape, target="onnx", precision="fp32", capabilities=(None,))
     built = build(ClipGraphs(source), store, order, quiet)
@@ -78,7 +79,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
 @pytest.mark.slow
 def test_every_graph_of_the_embedded_checkpoint_computes_what_torch_computes(engines: Engines) -> None:
     found = {manifest.recipe.graph: manifest for manifest in engines.manifests}
-    assert found.keys() == set(RENDER_GRAPHS)
+    assert found.keys() == set(WAN_GRAPHS)
     for name, manifest in found.items():
         assert manifest.check is not None, name
         assert manifest.state == "verified", name
@@ -92,7 +93,7 @@ def test_its_decoder_graphs_carry_history_as_torch_does(engines: Engines) -> Non
         for manifest in engines.manifests if manifest.recipe.graph.startswith("vae")
     }
     found = EngineCodec(sessions["vae_encoder"], sessions["vae_decoder_first"], sessions["vae_decoder_later"])
-    true = TorchCodec(make_lean(read_parts(engines.source, torch.float32).vae))
+    true = TorchCodec(make_lean(read_parts(engines.source.files, WAN_PARTS, torch.float32)["vae"]))
     still = torch.rand(1, 3, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(4)) * 2 - 1
     with torch.inference_mode():
         latents = true.encode_still(still, FRAMES)
@@ -115,7 +116,7 @@ def test_the_embedded_video_on_onnx_graphs_equals_torchs_within_40_db(engines: E
     torch_model = load_model(engines.source, engines.settings)
     true = generate(torch_model, request, tmp_path / "torch.mp4", quiet)
     forced = engines.settings.model_copy(update={"engine": "onnx"})
-    model = EngineShelf(load_model(find_model(forced), forced), forced).model_for(request)
+    model = open_shelf(forced).model_for(request)
     found = generate(model, request, tmp_path / "onnx.mp4", quiet)
     assert (true.engine, found.engine) == ("torch-cpu", "onnx-cpu")
     expected, seen = frames_of(tmp_path / "torch.mp4"), frames_of(tmp_path / "onnx.mp4")

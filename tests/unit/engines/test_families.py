@@ -1,4 +1,4 @@
-"""Families that are exported and not served: their graphs compute what diffusers' own classes compute."""
+"""The other families' graphs compute what diffusers' own classes compute."""
 
 import io
 from collections.abc import Callable
@@ -14,14 +14,12 @@ from engines.tensorrt import RTX_CAPABILITIES, build_engine
 from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from graphs.export import export_graph
 from graphs.graph import DTYPES, Graph, run_in_torch
-from tests.tiny_families import INDEXES, save_tiny_family, tiny_parts
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.shape import GRAPH_FIELDS, ClipShape
+from tests.tiny_families import save_tiny_family, tiny_parts
 from video_service.engines.__main__ import main
-from video_service.engines.buildable import find_buildable
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.families import I2VGEN, WAN, WAN_EXPERTS, WAN_TI2V, Family, family_of
-from video_service.engines.slots import EngineCodec
+from video_service.engines.shape import ClipShape
+from video_service.layers.wan_engines import EngineCodec
+from video_service.model import find_model
 from video_service.settings import VideoSettings
 
 SHAPES = {
@@ -29,7 +27,6 @@ SHAPES = {
     "wan2.2-ti2v": ClipShape(width=96, height=64, num_frames=9, text_tokens=16),
     "i2vgen-xl": ClipShape(width=128, height=64, num_frames=4, text_tokens=8),
 }
-FAMILIES = {"wan2.2-experts": WAN_EXPERTS, "wan2.2-ti2v": WAN_TI2V, "i2vgen-xl": I2VGEN}
 # fp16 is built for each family; bf16, which differs by the type alone, for one, and for the rest in the full form.
 _GRAPHS = [
     *(("wan2.2-ti2v", name) for name in ("transformer", "vae_encoder", "vae_decoder_first", "vae_decoder_later")),
@@ -49,14 +46,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def clips(folders: dict[str, Path]) -> dict[str, ClipGraphs]:
-    return {name: ClipGraphs(find_buildable(settings_for(folder))) for name, folder in folders.items()}
+    return {name: ClipGraphs(find_model(settings_for(folder))) for name, folder in folders.items()}
 
 
 @pytest.fixture(scope="module")
 def shallow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClipGraphs]:
     """Of fewer layers."""
     folders = {name: save_tiny_family(tmp_path_factory.mktemp(name), name, shallow=True) for name in SHAPES}
-    return {name: ClipGraphs(find_buildable(settings_for(folder))) for name, folder in folders.items()}
+    return {name: ClipGraphs(find_model(settings_for(folder))) for name, folder in folders.items()}
 
 
 def settings_for(folder: Path) -> VideoSettings:
@@ -80,24 +77,14 @@ def relative(found: torch.Tensor, true: torch.Tensor) -> float:
     return float((found.double() - true.double()).norm() / true.double().norm())
 
 
-@pytest.mark.parametrize(("index", "family"), [
-    (INDEXES["wan2.2-experts"], WAN_EXPERTS), (INDEXES["wan2.2-ti2v"], WAN_TI2V), (INDEXES["i2vgen-xl"], I2VGEN),
-    ({"_class_name": "WanPipeline"}, WAN), ({"_class_name": "WanPipeline", "transformer_2": [None, None]}, WAN),
-])
-def test_a_checkpoints_index_names_its_family(index: dict[str, Any], family: Family) -> None:
-    assert family_of(index) is family
-
-
-def test_a_kind_without_a_description_is_refused_by_name() -> None:
-    with pytest.raises(ModelUnavailable, match="CogVideoXPipeline"):
-        family_of({"_class_name": "CogVideoXPipeline"})
-
-
 def test_every_graph_of_every_family_has_a_place_in_the_store(clips: dict[str, ClipGraphs]) -> None:
     names = {name: set(found.graphs(SHAPES[name], torch.float32)) for name, found in clips.items()}
     wan = {"text_encoder", "vae_encoder", "vae_decoder_first", "vae_decoder_later", "transformer"}
     assert names == {"wan2.2-experts": wan | {"transformer_2"}, "wan2.2-ti2v": wan, "i2vgen-xl": {"unet"}}
-    assert set().union(*names.values()) == set(GRAPH_FIELDS)
+    for name, found in clips.items():
+        assert names[name] == set(found.family.render_graphs)
+        for graph in names[name]:
+            assert set(SHAPES[name].fields(graph)) <= {"width", "height", "num_frames", "text_tokens"}
 
 
 def test_the_two_experts_are_two_networks(clips: dict[str, ClipGraphs]) -> None:
@@ -118,10 +105,10 @@ def test_the_ti2v_transformer_takes_a_time_for_each_latent_frame(exported: Any, 
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["--size", "96x64"], "is not served, so it has no sizes of its own: give --size and --frames"),
-    (["--size", "96x64", "--frames", "8"], "8 frames: the VAE takes 4k"),
+    (["--size", "96by64"], "the size '96by64' is not WIDTHxHEIGHT"),
+    (["--size", "96x64", "--frames", "8"], "8 frames: the model takes 4k+1 frames"),
 ])
-def test_the_command_wants_a_whole_shape_of_a_family_that_is_not_served(
+def test_the_command_wants_a_shape_that_the_family_has(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     arguments: list[str], words: str,
 ) -> None:
@@ -145,7 +132,7 @@ def built_unet(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.slow
-def test_the_command_builds_and_verifies_a_family_that_is_not_served(built_unet: tuple[Path, str]) -> None:
+def test_the_command_builds_and_verifies_another_family(built_unet: tuple[Path, str]) -> None:
     """I2VGen-XL, whose clips may have any number of frames."""
     assert "unet cpu: verified" in built_unet[1]
 
@@ -184,7 +171,7 @@ def test_the_i2vgen_unet_is_diffusers_unet_at_even_and_odd_sizes(
     clips: dict[str, ClipGraphs], built_unet: tuple[Path, str], size: tuple[int, int]
 ) -> None:
     """The second size leaves a row and a column that halving and doubling do not give back: it is the built one."""
-    shape = ClipShape(width=size[0], height=size[1], num_frames=4, text_tokens=I2VGEN.text_tokens)
+    shape = ClipShape(width=size[0], height=size[1], num_frames=4, text_tokens=77)
     graph = clips["i2vgen-xl"].graphs(shape, torch.float32)["unet"]
     x = graph.inputs
     true = tiny_parts("i2vgen-xl")["unet"](

@@ -1,6 +1,8 @@
 """Exported graphs in ONNX Runtime compute what the service's own torch modules compute."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -11,10 +13,11 @@ from engine_store.store import EngineStore
 from engines.onnxrt import OnnxSession
 from graphs.export import ExportFailed, check_exported, check_weights, export_graph
 from graphs.graph import Graph, run_in_torch
-from video_service.catalog import ModelSource
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.slots import EngineCodec
-from video_service.load import CheckpointParts, read_parts
+from video_service.families.wan_files import WAN_PARTS
+from video_service.layers.wan_engines import EngineCodec
+from video_service.model import ModelSource
+from video_service.weights.parts import read_parts
 
 from .conftest import SHAPE
 
@@ -26,8 +29,8 @@ MOST_NODES = {
 
 
 @pytest.fixture(scope="module")
-def parts(tiny_source: ModelSource) -> CheckpointParts:
-    return read_parts(tiny_source, torch.float32)
+def parts(tiny_source: ModelSource) -> Any:
+    return SimpleNamespace(**read_parts(tiny_source.files, WAN_PARTS, torch.float32))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def relative(found: torch.Tensor, true: torch.Tensor) -> float:
 @torch.inference_mode()
 @pytest.mark.parametrize("timestep", [0.0, 17.5, 1000.0])
 def test_the_transformer_graph_is_diffusers_transformer_at_any_time(
-    parts: CheckpointParts, sessions: dict[str, OnnxSession], clips: ClipGraphs, timestep: float
+    parts: Any, sessions: dict[str, OnnxSession], clips: ClipGraphs, timestep: float
 ) -> None:
     inputs = dict(clips.graphs(SHAPE, torch.float32)["transformer"].inputs) | {"timestep": torch.tensor([timestep])}
     true = parts.transformer(inputs["latents"], inputs["timestep"], inputs["text"], return_dict=False)[0]
@@ -55,7 +58,7 @@ def test_the_transformer_graph_is_diffusers_transformer_at_any_time(
 
 @torch.inference_mode()
 def test_decoder_graphs_carry_history_as_diffusers_cache_does(
-    parts: CheckpointParts, sessions: dict[str, OnnxSession]
+    parts: Any, sessions: dict[str, OnnxSession]
 ) -> None:
     """Four latent frames: the still, the first use of the empty temporal history, and two that see two frames back."""
     latents = torch.randn(1, 16, 4, 16, 24, generator=torch.Generator().manual_seed(3))
@@ -68,7 +71,7 @@ def test_decoder_graphs_carry_history_as_diffusers_cache_does(
 
 @torch.inference_mode()
 def test_the_encoder_graph_is_the_condition_that_the_service_computes(
-    parts: CheckpointParts, sessions: dict[str, OnnxSession]
+    parts: Any, sessions: dict[str, OnnxSession]
 ) -> None:
     picture = torch.rand(1, 3, 1, 64, 96, generator=torch.Generator().manual_seed(4)) * 2 - 1
     clip = torch.cat([picture, torch.zeros(1, 3, 8, 64, 96)], dim=2)
@@ -79,7 +82,7 @@ def test_the_encoder_graph_is_the_condition_that_the_service_computes(
 @torch.inference_mode()
 @pytest.mark.parametrize("length", [1, 9, 16])
 def test_the_text_graph_is_transformers_encoder_for_any_length_of_prompt(
-    parts: CheckpointParts, sessions: dict[str, OnnxSession], length: int
+    parts: Any, sessions: dict[str, OnnxSession], length: int
 ) -> None:
     mask = (torch.arange(16) < length).long()[None]
     ids = torch.randint(2, 258, (1, 16), generator=torch.Generator().manual_seed(5)) * mask
@@ -89,7 +92,7 @@ def test_the_text_graph_is_transformers_encoder_for_any_length_of_prompt(
 
 
 def test_every_graph_of_a_clip_is_exported_with_every_weight_and_no_control_flow(
-    built_store: EngineStore, parts: CheckpointParts
+    built_store: EngineStore, parts: Any
 ) -> None:
     manifests: dict[str, Manifest] = {found.recipe.graph: found for found in built_store.manifests()[0]}
     assert manifests.keys() == {
@@ -153,7 +156,7 @@ class _Double(torch.nn.Module):
 
 
 def test_making_graphs_leaves_the_checkpoints_modules_as_they_were(
-    parts: CheckpointParts, clips: ClipGraphs
+    parts: Any, clips: ClipGraphs
 ) -> None:
     """Export forms share weights with the parts and change none of their layers."""
     graph = clips.graphs(SHAPE, torch.float32)["transformer"]

@@ -15,18 +15,16 @@ from graphs.export import MODEL_NAME, export_graph
 from graphs.graph import run_in_torch
 from graphs.weights import fingerprint
 from tests.tiny_lora import write_lora
-from video_service.catalog import ModelSource, find_model
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.clip_engines.recipes import RENDER_GRAPHS, clip_recipe
-from video_service.engines.buildable import find_buildable
+from tests.unit.video_service.conftest import network
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.shelf import EngineShelf
-from video_service.generate import generate
-from video_service.load import load_model
-from video_service.progress import silent
+from video_service.engines.recipes import clip_recipe
+from video_service.families.wan_files import WAN_GRAPHS
+from video_service.model import ModelSource, find_model, load_model
+from video_service.render.generate import generate
+from video_service.render.progress import silent
 from video_service.settings import VideoSettings
 
-from .conftest import SHAPE
+from .conftest import SHAPE, open_shelf
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def lora_settings(tiny_settings: VideoSettings, tmp_path_factory: pytest.TempPat
 
 
 def with_lora(settings: VideoSettings, folder: Path) -> VideoSettings:
-    transformer = load_model(find_model(settings), settings).transformer
+    transformer = network(load_model(find_model(settings), settings))
     path = write_lora(folder / "lora.safetensors", transformer, "original")
     return settings.model_copy(update={"lora": path, "lora_scale": 0.8})
 
@@ -49,12 +47,12 @@ def test_only_the_transformer_is_another_engine_with_a_lora(tiny_source: ModelSo
     def keys(source: ModelSource) -> dict[str, str]:
         return {
             graph: clip_recipe(
-                graph, SHAPE, revision=source.revision, precision="fp32", target="onnx", capability=None
-            ).key for graph in RENDER_GRAPHS
+                graph, SHAPE, revision=source.info.revision, precision="fp32", target="onnx", capability=None
+            ).key for graph in WAN_GRAPHS
         }
 
     plain, with_lora = keys(tiny_source), keys(lora_source)
-    assert {graph for graph in RENDER_GRAPHS if plain[graph] != with_lora[graph]} == {"transformer"}
+    assert {graph for graph in WAN_GRAPHS if plain[graph] != with_lora[graph]} == {"transformer"}
 
 
 def test_what_is_exported_computes_with_the_merged_weights(
@@ -62,7 +60,7 @@ def test_what_is_exported_computes_with_the_merged_weights(
 ) -> None:
     graphs, plain = ClipGraphs(lora_source).graphs(SHAPE, torch.float32), clips.graphs(SHAPE, torch.float32)
     graph = graphs["transformer"]
-    served = load_model(lora_source, lora_settings).transformer
+    served = network(load_model(lora_source, lora_settings))
     inputs = graph.inputs
     found = run_in_torch(graph, inputs)["velocity"]
     with torch.inference_mode():
@@ -70,15 +68,6 @@ def test_what_is_exported_computes_with_the_merged_weights(
     without = run_in_torch(plain["transformer"], inputs)["velocity"]
     assert float((found - expected).norm() / expected.norm()) < 1e-5
     assert float((found - without).norm() / expected.norm()) > 1e-2
-
-
-def test_a_checkpoint_that_is_not_served_takes_no_lora(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text('{"_class_name": "I2VGenXLPipeline"}')
-    (tmp_path / "style.safetensors").write_bytes(b"lora")
-    settings = VideoSettings(model=str(tmp_path), device="cpu", dtype="float32", lora=tmp_path / "style.safetensors")
-    with pytest.raises(ModelUnavailable, match="VIDEO_LORA is for served models only"):
-        find_buildable(settings)
-    assert find_buildable(settings.model_copy(update={"lora": None})).lora is None
 
 
 @pytest.mark.full
@@ -105,13 +94,13 @@ def test_a_clip_on_engines_with_a_lora_is_torchs_and_only_the_transformer_is_bui
     store = EngineStore(Path(shutil.copytree(built_store.root, tmp_path / "data" / "engines")))
     said: list[str] = []
     manifests = build(ClipGraphs(lora_source), store, order, said.append)
-    assert sum("already built" in line for line in said) == len(RENDER_GRAPHS) - 1
+    assert sum("already built" in line for line in said) == len(WAN_GRAPHS) - 1
     assert {found.state for found in verify(ClipGraphs(lora_source), store, manifests, said.append)} == {"verified"}
     settings = lora_settings.model_copy(update={"engine": "onnx", "data_dir": tmp_path / "data"})
     request = VideoRequest(
         prompt="zoom", width=SHAPE.width, height=SHAPE.height, num_frames=SHAPE.num_frames, fps=16, seed=7, steps=2
     )
-    model = EngineShelf(load_model(find_model(settings), settings), settings).model_for(request)
+    model = open_shelf(settings).model_for(request)
     found = generate(model, request, tmp_path / "onnx.mp4", silent)
     true = generate(load_model(lora_source, lora_settings), request, tmp_path / "torch.mp4", silent)
     assert (found.engine, found.revision) == ("onnx-cpu", true.revision)

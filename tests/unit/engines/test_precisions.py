@@ -11,16 +11,14 @@ from contracts.videos import VideoRequest
 from engine_store.manifest import EngineRefused, Precision
 from engine_store.store import EngineStore
 from graphs.graph import DTYPES, Graph, run_in_torch
-from video_service.catalog import ModelSource, find_model
 from video_service.engines import shelf as module
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.shelf import EngineShelf
-from video_service.generate import generate
-from video_service.load import load_model
-from video_service.progress import silent
+from video_service.model import ModelSource
+from video_service.render.generate import generate
+from video_service.render.progress import silent
 from video_service.settings import VideoSettings
 
-from .conftest import SHAPE
+from .conftest import SHAPE, open_shelf
 from .test_choice import put
 from .test_serving import picture_base64
 
@@ -60,7 +58,7 @@ def test_a_render_feeds_each_engine_exactly_what_it_takes(
 ) -> None:
     settings = tiny_settings.model_copy(update={"data_dir": tmp_path, "engine": "onnx"})
     put(
-        EngineStore(settings.engine_store_dir.resolve()), "onnx", clip=str(SHAPE), revision=tiny_source.revision,
+        EngineStore(settings.engine_store_dir.resolve()), "onnx", clip=str(SHAPE), revision=tiny_source.info.revision,
         precision=precision, gpu=(None, None),
     )
     graphs = clips.graphs(SHAPE, DTYPES[precision])
@@ -70,7 +68,7 @@ def test_a_render_feeds_each_engine_exactly_what_it_takes(
         prompt="zoom", image=picture_base64, width=SHAPE.width, height=SHAPE.height, num_frames=SHAPE.num_frames,
         fps=16, seed=7, steps=2, guidance_scale=guidance_scale,
     )
-    model = EngineShelf(load_model(find_model(settings), settings), settings).model_for(request)
+    model = open_shelf(settings).model_for(request)
     result = generate(model, request, tmp_path / "video.mp4", silent)
     assert result.dtype == {"fp16": "float16", "bf16": "bfloat16"}[precision]
     passes = 2 if guidance_scale > 1 else 1

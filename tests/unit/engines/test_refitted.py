@@ -21,9 +21,9 @@ from graphs.weights import fingerprint, read_weights
 from tests.trt_surface.fake import FakeTensorRT, Script
 from tests.trt_surface.surface import read_surface
 from tests.unit.engines.conftest import SHAPE
-from video_service.catalog import ModelSource
 from video_service.engines.clips import ClipGraphs
-from video_service.lora import Lora
+from video_service.model import ModelSource
+from video_service.weights.lora import Lora
 from web.durable import replace_file
 
 PASSED = Check(
@@ -92,7 +92,7 @@ def installed(
     monkeypatch.setattr("engines.refitted.cuda_capability", lambda: "SM90")
 
     def graphs(clips: Any, *_: object) -> dict[str, Graph]:
-        return {"transformer": small(0.5 if clips._source.lora else 0.0)}
+        return {"transformer": small(0.5 if clips._source.files.lora else 0.0)}
 
     monkeypatch.setattr("engines.build.export_graph", exports.export)
     monkeypatch.setattr(ClipGraphs, "engine_graphs", graphs)
@@ -121,7 +121,8 @@ def store(base_store: EngineStore, tmp_path: Path) -> EngineStore:
 @pytest.fixture
 def lora_source(tiny_source: ModelSource) -> ModelSource:
     lora = Lora(path=Path("style.safetensors"), scale=1.0, digest="0123456789abcdef")
-    return replace(tiny_source, lora=lora, revision=lora.revision(tiny_source.revision))
+    files = tiny_source.files
+    return replace(tiny_source, files=replace(files, lora=lora, revision=lora.revision(files.revision)))
 
 
 def built(source: ModelSource, store: EngineStore, order: Order = ORDER) -> tuple[Manifest, list[str]]:
@@ -151,7 +152,7 @@ def test_a_lora_replaces_the_weights_that_it_changes_and_nothing_is_built(
     assert plan_of(store, manifest) == b"plan, refitted"
     assert plan_of(store, base) == b"plan"
     assert (manifest.refitted_from, manifest.refittable, manifest.state) == (base.recipe.key, False, "built")
-    assert manifest.recipe.revision == lora_source.revision != base.recipe.revision
+    assert manifest.recipe.revision == lora_source.files.revision != base.recipe.revision
     assert any(line.endswith(f"replacing the weights of {base.recipe.key}") for line in said)
     assert "refitted in" in said[-1]
     assert "already built" in built(lora_source, store)[1][-1]
@@ -233,7 +234,7 @@ def test_only_a_verified_and_refittable_engine_of_this_gpu_is_refitted(
         """Whether a base is found in a store whose engine was changed so."""
         store = EngineStore(Path(shutil.copytree(base_store.root, tmp_path / str(len(list(tmp_path.iterdir()))))))
         base = only_base(store)
-        wanted = base.recipe.model_copy(update={"revision": lora_source.revision} | recipe)
+        wanted = base.recipe.model_copy(update={"revision": lora_source.files.revision} | recipe)
         text = base.model_copy(update=change).model_dump_json()
         replace_file(store.folder(base.recipe) / MANIFEST_NAME, text.encode())
         return find_base(store, wanted) is not None
@@ -243,7 +244,7 @@ def test_only_a_verified_and_refittable_engine_of_this_gpu_is_refitted(
     assert not found({"refittable": False})
     assert not found({"streams_weights": True})
     assert not found({}, precision="int8")
-    assert not found({}, revision=tiny_source.revision)  # without a LoRA there is nothing to replace
+    assert not found({}, revision=tiny_source.files.revision)  # without a LoRA there is nothing to replace
     assert not found({}, libraries={"tensorrt": "11.9"})
     monkeypatch.setattr("engines.refitted.cuda_capability", lambda: "SM80")
     assert not found({})

@@ -7,18 +7,17 @@ import av
 import numpy as np
 import pytest
 
+from contracts.resolve import ParameterRefused
 from contracts.videos import VideoRequest
 from engine_store.store import EngineStore
 from engines.build import Order, build
-from video_service.catalog import ModelSource, RequestRefused, find_model
-from video_service.checkpoint_folder import ModelUnavailable
 from video_service.engines.clips import ClipGraphs
-from video_service.engines.shelf import EngineShelf
-from video_service.generate import generate
-from video_service.load import load_model
+from video_service.model import ModelSource, find_model, load_model, open_model
+from video_service.render.generate import generate
 from video_service.settings import VideoSettings
+from web.worker.errors import ModelUnavailable
 
-from .conftest import SHAPE
+from .conftest import SHAPE, open_shelf
 
 
 @pytest.fixture
@@ -54,10 +53,6 @@ def wishing(settings: VideoSettings, engine: str) -> VideoSettings:
     return settings.model_copy(update={"engine": engine})
 
 
-def shelf_of(settings: VideoSettings) -> EngineShelf:
-    return EngineShelf(load_model(find_model(settings), settings), settings)
-
-
 def frames_of(path: Path) -> np.ndarray:
     with av.open(path) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
@@ -74,8 +69,8 @@ def test_a_whole_video_on_onnx_graphs_equals_torchs(
     """The files' frames agree within 40 dB, and the result names what computed them."""
     torch_model = load_model(find_model(tiny_settings), tiny_settings)
     true = generate(torch_model, request_, tmp_path / "torch.mp4", no_report)
-    monkeypatch.setattr("video_service.load.read_part", None)  # a forced engine reads none of torch's weights
-    model = shelf_of(wishing(tiny_settings, "onnx")).model_for(request_)
+    monkeypatch.setattr("video_service.weights.parts.read_part", None)  # a forced engine reads none of torch's weights
+    model = open_shelf(wishing(tiny_settings, "onnx")).model_for(request_)
     found = generate(model, request_, tmp_path / "onnx.mp4", no_report)
     assert (true.engine, found.engine) == ("torch-cpu", "onnx-cpu")
     assert true.engine_reason == "VIDEO_ENGINE=torch"
@@ -87,9 +82,9 @@ def test_a_whole_video_on_onnx_graphs_equals_torchs(
 def test_a_forced_engine_refuses_shapes_that_it_has_not(
     built_store: EngineStore, tiny_settings: VideoSettings, request_: VideoRequest
 ) -> None:
-    shelf = shelf_of(wishing(tiny_settings, "onnx"))
+    shelf = open_shelf(wishing(tiny_settings, "onnx"))
     other = request_.model_copy(update={"num_frames": 13})
-    with pytest.raises(RequestRefused, match=r"no engine for 96x64x13; it has 96x64x9"):
+    with pytest.raises(ParameterRefused, match=r"no engine for 96x64x13; it has 96x64x9"):
         shelf.model_for(other)
 
 
@@ -111,16 +106,15 @@ def test_a_forced_engine_without_a_gpu_or_library_is_an_error_at_start(tiny_sett
 def test_a_corrupt_forced_engine_is_an_error_at_start(own_store: VideoSettings) -> None:
     spoil(own_store, "transformer")
     settings = wishing(own_store, "onnx")
-    model = load_model(find_model(settings), settings)
     with pytest.raises(ModelUnavailable, match=r"transformer: graph\.onnx\.data .* is corrupt"):
-        EngineShelf(model, settings)
+        open_model(settings)
 
 
 def test_auto_renders_with_torch_where_an_engine_is_corrupt(own_store: VideoSettings, request_: VideoRequest) -> None:
     measure(own_store, engine_s=0.001, torch_s=1.0)
     spoil(own_store, "transformer")
-    shelf = shelf_of(wishing(own_store, "auto"))
-    info = shelf.model_for(request_).source.info
+    shelf = open_shelf(wishing(own_store, "auto"))
+    info = shelf.model_for(request_).info
     assert info.engine == "torch-cpu"
     assert "transformer: graph.onnx.data" in info.engine_reason
 
@@ -134,13 +128,13 @@ def test_auto_takes_what_was_measured_faster_and_says_so(
     assert info.engine == label
     assert "96x64x9" in info.engine_reason
     assert f"{1 / engine_s:.2f}x torch" in info.engine_reason
-    assert shelf_of(wishing(own_store, "auto")).model_for(request_).source.info.engine == label
+    assert open_shelf(wishing(own_store, "auto")).model_for(request_).info.engine == label
 
 
 def test_auto_keeps_torch_for_shapes_without_engines(own_store: VideoSettings, request_: VideoRequest) -> None:
     measure(own_store, engine_s=0.1, torch_s=1.0)
     other = request_.model_copy(update={"num_frames": 13})
-    info = shelf_of(wishing(own_store, "auto")).model_for(other).source.info
+    info = open_shelf(wishing(own_store, "auto")).model_for(other).info
     assert info.engine == "torch-cpu"
     assert info.engine_reason == "VIDEO_ENGINE=auto has no engine for 96x64x13; it has 96x64x9"
 

@@ -15,8 +15,8 @@ from engines.trt_protocol import TensorRT
 from engines.trt_session import open_engine
 from graphs.export import export_graph
 from graphs.graph import DTYPES, Graph, run_in_torch
-from video_service.clip_engines.recipes import RENDER_GRAPHS
 from video_service.engines.clips import ClipGraphs
+from video_service.families.wan_files import WAN_GRAPHS
 
 from .conftest import SHAPE
 
@@ -44,7 +44,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RENDER_GRAPHS)
+@pytest.mark.parametrize("name", WAN_GRAPHS)
 def test_fp16_graphs_agree_with_torch_and_build_for_every_rtx_generation(
     rtx: TensorRT, shallow: ClipGraphs, tmp_path: Path, name: str
 ) -> None:
@@ -59,7 +59,7 @@ def test_fp16_graphs_agree_with_torch_and_build_for_every_rtx_generation(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=() if name == "transformer" else pytest.mark.full) for name in RENDER_GRAPHS
+    pytest.param(name, marks=() if name == "transformer" else pytest.mark.full) for name in WAN_GRAPHS
 ])
 def test_bf16_graphs_build_for_every_rtx_generation(
     rtx: TensorRT, shallow: ClipGraphs, tmp_path: Path, name: str

@@ -16,16 +16,26 @@ from PIL import Image
 
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.errors import Problem
-from contracts.models import FloatRange, Health, IntRange, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
+from contracts.models import (
+    FloatRange,
+    FrameRange,
+    Health,
+    IntRange,
+    VideoModelInfo,
+    VideoModelList,
+    VLModelInfo,
+    VLModelList,
+)
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderResult, RenderStatus, VideoRequest
 from web.problems import problem_response
 
 VIDEO_MODEL = VideoModelInfo(
     id="tiny-wan", revision="r1", engine="torch-cpu", dtype="float32", profile="plain", tasks=["t2v", "i2v"],
     sizes=["256x192", "192x256", "192x192"], size_multiple=16, min_side=64, max_pixels=256 * 256,
-    num_frames=IntRange(minimum=5, maximum=81, default=25), fps=IntRange(minimum=8, maximum=30, default=16),
+    num_frames=FrameRange(minimum=5, maximum=81, default=25, step=4), fps=IntRange(minimum=8, maximum=30, default=16),
     steps=IntRange(minimum=1, maximum=50, default=4), guidance_scale=FloatRange(minimum=1.0, maximum=10.0, default=1.0),
-    samplers=["euler", "unipc", "ode", "sde"],
+    samplers=["euler", "unipc", "ode", "sde"], unguided_samplers=["ode", "sde"],
+    sampler_steps={name: IntRange(minimum=1, maximum=4, default=4) for name in ("ode", "sde")},
 )
 VL_MODEL = VLModelInfo(
     id="tiny-vl", revision="v1", engine="embedded-cpu", dtype="float32",
@@ -46,6 +56,7 @@ class Script:
     describe_delay_s: float = 0.0
     describe_status: int = 200
     describe_warnings: list[str] = field(default_factory=list)
+    render_warnings: list[str] = field(default_factory=list)
     describe_calls: list[DescribeRequest] = field(default_factory=list)
     vl_ready: bool = True
     video_ready: bool = True
@@ -205,6 +216,7 @@ async def _render(render_id: str, script: Script) -> None:
         revision="r1", engine="torch-cpu", dtype="float32", num_bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         timings={"text": 0.1, "condition": 0.2, "denoise": 0.3, "decode": 0.4, "write": 0.5, "total": 1.5},
+        warnings=script.render_warnings,
     )
     script.completed.append(render_id)
     script.statuses[render_id] = RenderStatus(

@@ -3,6 +3,7 @@
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +12,21 @@ from PIL import Image
 
 from contracts.videos import VideoRequest
 from tests.tiny_wan import save_tiny_wan
-from video_service.catalog import find_model
-from video_service.load import LoadedModel, load_model
+from video_service.model import find_model, load_model
+from video_service.render.generate import Deployed
 from video_service.settings import VideoSettings
 
 
-def load_tiny(folder: Path) -> LoadedModel:
+def load_tiny(folder: Path) -> Deployed:
     """Load a checkpoint folder in float32 on the CPU."""
     settings = VideoSettings(model=str(folder), device="cpu", dtype="float32")
     return load_model(find_model(settings), settings)
+
+
+def network(deployed: Deployed) -> Any:
+    """The transformer in it."""
+    model: Any = deployed.model
+    return model.transformer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,7 +41,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_folder: Path) -> LoadedModel:
+def tiny_model(tiny_folder: Path) -> Deployed:
     return load_tiny(tiny_folder)
 
 

@@ -9,20 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
+from contracts.resolve import ParameterRefused
 from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
-from tests.unit.video_service.conftest import load_tiny
-from video_service.catalog import RequestRefused
-from video_service.generate import generate
-from video_service.load import LoadedModel
-from video_service.picture import PictureUnreadable
-from video_service.progress import RenderCanceled, silent
+from tests.unit.video_service.conftest import load_tiny, network
+from video_service.media.image import PictureUnreadable
+from video_service.render.generate import Deployed, generate
+from video_service.render.progress import RenderCanceled, silent
 
 
 @pytest.mark.parametrize("sampler", ["euler", "unipc", "ode", "sde"])
 @pytest.mark.parametrize("with_picture", [True, False])
 def test_every_sampler_renders_with_and_without_a_picture(
-    tiny_model: LoadedModel, request_64: VideoRequest, picture_base64: str, tmp_path: Path, sampler: str,
+    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path, sampler: str,
     with_picture: bool,
 ) -> None:
     """The result states every effective parameter, and the file is what the result says."""
@@ -32,7 +31,7 @@ def test_every_sampler_renders_with_and_without_a_picture(
     data = (tmp_path / "video.mp4").read_bytes()
     assert (result.num_bytes, result.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert (result.sampler, result.steps, result.guidance_scale, result.seed) == (sampler, 2, 1.0, 7)
-    assert (result.model, result.revision) == ("tiny-wan", tiny_model.source.revision)
+    assert (result.model, result.revision) == ("tiny-wan", tiny_model.info.revision)
     assert set(result.timings) == {"text", "condition", "denoise", "decode", "write", "total"}
     assert result.timings["total"] >= sum(s for name, s in result.timings.items() if name != "total") * 0.99
     with av.open(str(tmp_path / "video.mp4")) as video:
@@ -40,7 +39,7 @@ def test_every_sampler_renders_with_and_without_a_picture(
 
 
 def test_the_same_request_gives_the_same_file_and_another_seed_another(
-    tiny_model: LoadedModel, request_64: VideoRequest, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, tmp_path: Path
 ) -> None:
     digests = [
         generate(tiny_model, request_64.model_copy(update={"seed": seed}), tmp_path / "v.mp4", silent).sha256
@@ -50,7 +49,7 @@ def test_the_same_request_gives_the_same_file_and_another_seed_another(
 
 
 def test_stages_are_reported_in_order_and_each_to_its_end(
-    tiny_model: LoadedModel, request_64: VideoRequest, picture_base64: str, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path
 ) -> None:
     seen: list[tuple[RenderStage, int, int]] = []
     generate(
@@ -62,9 +61,28 @@ def test_stages_are_reported_in_order_and_each_to_its_end(
     assert last == {"text": (1, 1), "condition": (1, 1), "denoise": (2, 2), "decode": (9, 9), "write": (9, 9)}
 
 
+@pytest.mark.parametrize(("prompt", "negative", "scale", "cuts"), [
+    ("zoom in", "blurred", 1.0, []),
+    ("slow zoom in on the cat", "blurred", 1.0, [("prompt", "slow zoom in on")]),
+    ("slow zoom in on the cat", "static, blurred and dull", 3.0, [("prompt", "slow zoom in on"),
+                                                                ("negative prompt", "static, blurred")]),
+])
+def test_a_prompt_that_is_cut_says_after_which_words(
+    tiny_model: Deployed, request_64: VideoRequest, tmp_path: Path, prompt: str, negative: str, scale: float,
+    cuts: list[tuple[str, str]],
+) -> None:
+    """The tiny model reads 16 tokens, which are 15 letters and the end mark; a prompt that it never sees is not cut."""
+    changes = {"prompt": prompt, "negative_prompt": negative, "guidance_scale": scale, "num_frames": 1, "steps": 1}
+    result = generate(tiny_model, request_64.model_copy(update=changes), tmp_path / "v.mp4", silent)
+    assert len(result.warnings) == len(cuts)
+    for (name, words), warning in zip(cuts, result.warnings, strict=True):
+        assert warning.startswith(f"The {name} is longer than the 16 tokens")
+        assert f"after the words “{words}”" in warning
+
+
 @pytest.mark.parametrize("stage_to_stop", ["text", "condition", "denoise", "decode"])
 def test_a_canceled_render_leaves_no_file(
-    tiny_model: LoadedModel, request_64: VideoRequest, tmp_path: Path, stage_to_stop: str
+    tiny_model: Deployed, request_64: VideoRequest, tmp_path: Path, stage_to_stop: str
 ) -> None:
     def stop(stage: RenderStage, done: int, total: int) -> None:
         if stage == stage_to_stop and done > 0:
@@ -77,18 +95,18 @@ def test_a_canceled_render_leaves_no_file(
 
 
 def test_a_request_out_of_bounds_is_refused_before_any_work(
-    tiny_model: LoadedModel, request_64: VideoRequest, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, tmp_path: Path
 ) -> None:
     def no_work(*_: object) -> None:
         raise AssertionError("work was reported")
 
-    with pytest.raises(RequestRefused) as refusal:
+    with pytest.raises(ParameterRefused) as refusal:
         generate(tiny_model, request_64.model_copy(update={"num_frames": 37}), tmp_path / "v.mp4", no_work)
     assert refusal.value.field == "num_frames"
 
 
 def test_bytes_that_are_no_picture_fail_the_render_by_name(
-    tiny_model: LoadedModel, request_64: VideoRequest, picture_base64: str, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path
 ) -> None:
     for broken in ("!!", "aGVsbG8=", picture_base64[: len(picture_base64) // 8 * 4]):
         with pytest.raises(PictureUnreadable):
@@ -97,7 +115,7 @@ def test_bytes_that_are_no_picture_fail_the_render_by_name(
 
 
 def test_the_picture_reaches_the_frames(
-    tiny_model: LoadedModel, request_64: VideoRequest, picture_base64: str, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path
 ) -> None:
     """With equal noise and words, another condition makes another video."""
     without = generate(tiny_model, request_64, tmp_path / "a.mp4", silent)
@@ -106,7 +124,7 @@ def test_the_picture_reaches_the_frames(
 
 
 def test_a_thumbnail_and_a_sheet_lie_beside_the_video(
-    tiny_model: LoadedModel, tmp_path: Path, request_64: VideoRequest
+    tiny_model: Deployed, tmp_path: Path, request_64: VideoRequest
 ) -> None:
     generate(tiny_model, request_64, tmp_path / "v.mp4", silent)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["spritesheet.jpg", "thumbnail.jpg", "v.mp4"]
@@ -118,15 +136,14 @@ def test_a_thumbnail_and_a_sheet_lie_beside_the_video(
 
 def test_bfloat16_stays_near_float32(tiny_folder: Path, tmp_path: Path, request_64: VideoRequest) -> None:
     """The number format changes the frames by rounding only."""
-    from video_service.catalog import find_model
-    from video_service.load import load_model
+    from video_service.model import find_model, load_model
     from video_service.settings import VideoSettings
 
     videos = []
     for dtype in ("float32", "bfloat16"):
         settings = VideoSettings(model=str(tiny_folder), device="cpu", dtype=dtype)
         model = load_model(find_model(settings), settings)
-        assert model.transformer.patch_embedding.weight.dtype == getattr(torch, dtype)
+        assert network(model).patch_embedding.weight.dtype == getattr(torch, dtype)
         generate(model, request_64, tmp_path / "v.mp4", silent)
         with av.open(str(tmp_path / "v.mp4")) as video:
             videos.append(np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]).astype(float))

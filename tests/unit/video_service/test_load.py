@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.unit.video_service.conftest import load_tiny
-from video_service import device
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.load import LoadedModel
+from tests.unit.video_service.conftest import load_tiny, network
+from video_service.render.generate import Deployed
 from video_service.settings import VideoSettings
+from video_service.weights import device
+from web.worker.errors import ModelUnavailable
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -21,12 +21,12 @@ def copied(tiny_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_folder, tmp_path / "wan"))
 
 
-def test_sharded_weights_load_as_one_file_does(tiny_model: LoadedModel, copied: Path) -> None:
+def test_sharded_weights_load_as_one_file_does(tiny_model: Deployed, copied: Path) -> None:
     shutil.rmtree(copied / "transformer")
-    tiny_model.transformer.save_pretrained(copied / "transformer", max_shard_size="50KB")
+    network(tiny_model).save_pretrained(copied / "transformer", max_shard_size="50KB")
     assert len(list((copied / "transformer").glob("*.safetensors"))) > 1
-    sharded = load_tiny(copied).transformer.state_dict()
-    for name, value in tiny_model.transformer.state_dict().items():
+    sharded = network(load_tiny(copied)).state_dict()
+    for name, value in network(tiny_model).state_dict().items():
         assert torch.equal(value, sharded[name]), name
 
 
@@ -43,7 +43,7 @@ def test_a_missing_weight_is_an_error_and_not_made_up(copied: Path, file: str) -
 
 def test_a_damaged_file_is_an_error_that_names_the_model(copied: Path) -> None:
     (copied / TRANSFORMER).write_bytes(b"\x00" * 64)
-    with pytest.raises(ModelUnavailable, match="tiny-wan"):
+    with pytest.raises(ModelUnavailable, match="weights of wan"):
         load_tiny(copied)
 
 

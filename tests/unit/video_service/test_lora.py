@@ -13,14 +13,15 @@ from safetensors.torch import save_file
 from contracts.videos import VideoRequest
 from engine_store.revisions import base_of
 from tests.tiny_lora import LAYOUTS, write_lora
-from video_service.catalog import find_model
-from video_service.checkpoint_folder import ModelUnavailable
-from video_service.generate import generate
-from video_service.load import LoadedModel, load_model
-from video_service.lora import Lora, find_lora
-from video_service.lora_merge import merge_lora
-from video_service.progress import silent
+from tests.unit.video_service.conftest import network
+from video_service.layers.wan_keys import wan_name
+from video_service.model import find_model, load_model
+from video_service.render.generate import Deployed, generate
+from video_service.render.progress import silent
 from video_service.settings import VideoSettings
+from video_service.weights.lora import Lora, find_lora
+from video_service.weights.lora_merge import merge_lora
+from web.worker.errors import ModelUnavailable
 
 SCALE = 0.7
 
@@ -29,9 +30,10 @@ def lora_at(path: Path, scale: float = SCALE) -> Lora:
     return Lora(path=path, scale=scale, digest="0" * 16)
 
 
-def copy_of(model: LoadedModel, dtype: torch.dtype = torch.float32) -> Any:
-    transformer: Any = type(model.transformer).from_config(model.transformer.config)
-    transformer.load_state_dict(model.transformer.state_dict())
+def copy_of(model: Deployed, dtype: torch.dtype = torch.float32) -> Any:
+    own = network(model)
+    transformer: Any = type(own).from_config(own.config)
+    transformer.load_state_dict(own.state_dict())
     return transformer.to(dtype)
 
 
@@ -41,14 +43,14 @@ def settings_of(folder: Path, lora: Path | None, scale: float = 1.0) -> VideoSet
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_weights_that_diffusers_reading_of_the_file_gives(
-    tiny_model: LoadedModel, tmp_path: Path, layout: str
+    tiny_model: Deployed, tmp_path: Path, layout: str
 ) -> None:
-    path = write_lora(tmp_path / "lora.safetensors", tiny_model.transformer, layout)
+    path = write_lora(tmp_path / "lora.safetensors", network(tiny_model), layout)
     merged = copy_of(tiny_model)
-    merge_lora(merged, lora_at(path))
+    merge_lora(merged, lora_at(path), wan_name)
     read = WanLoraLoaderMixin.lora_state_dict(str(path))  # alpha / rank is in the matrices
     assert isinstance(read, dict)
-    for name, before in tiny_model.transformer.state_dict().items():
+    for name, before in network(tiny_model).state_dict().items():
         layer = f"transformer.{name.removesuffix('.weight')}"
         expected = before.double()
         if f"{layer}.lora_A.weight" in read:
@@ -59,31 +61,31 @@ def test_every_layout_gives_the_weights_that_diffusers_reading_of_the_file_gives
     assert read == {}
 
 
-def test_a_merged_layer_computes_the_layer_and_its_two_matrices(tiny_model: LoadedModel, tmp_path: Path) -> None:
-    path = write_lora(tmp_path / "lora.safetensors", tiny_model.transformer, "diffusers")
+def test_a_merged_layer_computes_the_layer_and_its_two_matrices(tiny_model: Deployed, tmp_path: Path) -> None:
+    path = write_lora(tmp_path / "lora.safetensors", network(tiny_model), "diffusers")
     merged, name = copy_of(tiny_model), "blocks.1.ffn.net.2"
-    merge_lora(merged, lora_at(path))
+    merge_lora(merged, lora_at(path), wan_name)
     read: Any = WanLoraLoaderMixin.lora_state_dict(str(path))
     a, b = (read[f"transformer.{name}.lora_{half}.weight"] for half in "AB")
-    layer, x = tiny_model.transformer.get_submodule(name), torch.linspace(-2, 2, 4 * 64).reshape(4, 64)
+    layer, x = network(tiny_model).get_submodule(name), torch.linspace(-2, 2, 4 * 64).reshape(4, 64)
     torch.testing.assert_close(merged.get_submodule(name)(x), layer(x) + SCALE * ((x @ a.T) @ b.T))
 
 
-def test_weights_are_rounded_once(tiny_model: LoadedModel, tmp_path: Path) -> None:
-    path = write_lora(tmp_path / "lora.safetensors", tiny_model.transformer, "diffusers", size=0.02)
+def test_weights_are_rounded_once(tiny_model: Deployed, tmp_path: Path) -> None:
+    path = write_lora(tmp_path / "lora.safetensors", network(tiny_model), "diffusers", size=0.02)
     before, merged = copy_of(tiny_model, torch.bfloat16), copy_of(tiny_model, torch.bfloat16)
     exact = copy_of(tiny_model)
-    merge_lora(merged, lora_at(path))
+    merge_lora(merged, lora_at(path), wan_name)
     exact.load_state_dict({name: x.float() for name, x in before.state_dict().items()})
-    merge_lora(exact, lora_at(path))
+    merge_lora(exact, lora_at(path), wan_name)
     for name, value in merged.state_dict().items():
         assert torch.equal(value, exact.state_dict()[name].bfloat16()), name
 
 
 def test_biases_whole_differences_and_a_convolutions_matrices_are_added_too(
-    tiny_model: LoadedModel, tmp_path: Path
+    tiny_model: Deployed, tmp_path: Path
 ) -> None:
-    before: Any = tiny_model.transformer
+    before: Any = network(tiny_model)
     random = torch.Generator().manual_seed(1)
     kernel, norm = before.patch_embedding.weight, before.blocks[0].norm2.weight
     tensors = {
@@ -95,7 +97,7 @@ def test_biases_whole_differences_and_a_convolutions_matrices_are_added_too(
     }
     save_file(tensors, tmp_path / "lora.safetensors")
     merged = copy_of(tiny_model)
-    merge_lora(merged, lora_at(tmp_path / "lora.safetensors"))
+    merge_lora(merged, lora_at(tmp_path / "lora.safetensors"), wan_name)
     down, up, bias, scale, head = tensors.values()
     product = torch.einsum("or,rcthw->octhw", up[:, :, 0, 0, 0], down)
     for found, old, delta in (
@@ -107,7 +109,7 @@ def test_biases_whole_differences_and_a_convolutions_matrices_are_added_too(
 
 
 def test_an_alpha_in_diffusers_metadata_counts_and_a_layers_own_goes_first(
-    tiny_model: LoadedModel, tmp_path: Path
+    tiny_model: Deployed, tmp_path: Path
 ) -> None:
     layers = "blocks.0.attn1.to_q", "blocks.1.attn1.to_q"
     tensors = {f"transformer.{name}.lora_{half}.weight": torch.ones(shape) for name in layers
@@ -115,9 +117,9 @@ def test_an_alpha_in_diffusers_metadata_counts_and_a_layers_own_goes_first(
     config = {"transformer.r": 2, "transformer.lora_alpha": 8, "transformer.alpha_pattern": {"blocks.1.attn1.to_q": 6}}
     save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": json.dumps(config)})
     merged = copy_of(tiny_model)
-    merge_lora(merged, lora_at(tmp_path / "lora.safetensors", scale=1.0))
+    merge_lora(merged, lora_at(tmp_path / "lora.safetensors", scale=1.0), wan_name)
     for name, expected in zip(layers, (8.0, 6.0), strict=True):  # alpha / 2 · (1 + 1)
-        delta = merged.state_dict()[f"{name}.weight"] - tiny_model.transformer.state_dict()[f"{name}.weight"]
+        delta = merged.state_dict()[f"{name}.weight"] - network(tiny_model).state_dict()[f"{name}.weight"]
         torch.testing.assert_close(delta, torch.full_like(delta, expected))
 
 
@@ -144,13 +146,13 @@ A, B = torch.ones(2, 32), torch.ones(32, 2)
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_by_its_name_and_first_bad_key_and_changes_nothing(
-    tiny_model: LoadedModel, tmp_path: Path, tensors: dict[str, torch.Tensor], words: str
+    tiny_model: Deployed, tmp_path: Path, tensors: dict[str, torch.Tensor], words: str
 ) -> None:
     save_file({key: value.clone() for key, value in tensors.items()}, tmp_path / "wrong.safetensors")
     transformer = copy_of(tiny_model)
     with pytest.raises(ModelUnavailable, match=rf"wrong\.safetensors cannot be used: .*{words}"):
-        merge_lora(transformer, lora_at(tmp_path / "wrong.safetensors"))
-    for name, value in tiny_model.transformer.state_dict().items():
+        merge_lora(transformer, lora_at(tmp_path / "wrong.safetensors"), wan_name)
+    for name, value in network(tiny_model).state_dict().items():
         assert torch.equal(value, transformer.state_dict()[name]), name
 
 
@@ -163,33 +165,35 @@ def test_a_missing_file_is_told_at_start_and_a_damaged_one_when_loading(tiny_fol
         load_model(find_model(settings), settings)
 
 
-def test_the_revision_tells_every_file_and_scale_from_every_other(tiny_model: LoadedModel, tmp_path: Path) -> None:
-    one = write_lora(tmp_path / "one.safetensors", tiny_model.transformer, "kohya")
-    two = write_lora(tmp_path / "two.safetensors", tiny_model.transformer, "original")
-    folder, plain = tiny_model.source.folder, tiny_model.source.revision
+def test_the_revision_tells_every_file_and_scale_from_every_other(
+    tiny_folder: Path, tiny_model: Deployed, tmp_path: Path
+) -> None:
+    one = write_lora(tmp_path / "one.safetensors", network(tiny_model), "kohya")
+    two = write_lora(tmp_path / "two.safetensors", network(tiny_model), "original")
+    folder, plain = tiny_folder, tiny_model.info.revision
     combinations = [(one, 1.0), (one, 0.5), (one, 0.50000001), (two, 1.0)]
     sources = [find_model(settings_of(folder, path, scale)) for path, scale in combinations]
-    revisions = [source.revision for source in sources]
+    revisions = [source.files.revision for source in sources]
     assert len({plain, *revisions}) == 5
     assert {base_of(revision) for revision in revisions} == {plain} == {base_of(plain)}
     assert [source.info.revision for source in sources] == revisions  # as /v1/models and each job show it
     renamed = one.rename(tmp_path / "renamed.safetensors")
-    assert find_model(settings_of(folder, renamed)).revision == revisions[0]
+    assert find_model(settings_of(folder, renamed)).info.revision == revisions[0]
 
 
 def test_a_clip_changes_with_a_lora_and_is_the_same_as_without_it_at_scale_0(
-    tiny_model: LoadedModel, request_64: VideoRequest, tmp_path: Path
+    tiny_folder: Path, tiny_model: Deployed, request_64: VideoRequest, tmp_path: Path
 ) -> None:
-    path = write_lora(tmp_path / "lora.safetensors", tiny_model.transformer, "kohya")
+    path = write_lora(tmp_path / "lora.safetensors", network(tiny_model), "kohya")
     request = request_64.model_copy(update={"num_frames": 5})
 
-    def render(model: LoadedModel) -> tuple[str, str]:
+    def render(model: Deployed) -> tuple[str, str]:
         result = generate(model, request, tmp_path / "video.mp4", silent)
         return result.sha256, result.revision
 
     clips: dict[float, tuple[str, str]] = {}
     for scale in (0.0, 1.0):
-        settings = settings_of(tiny_model.source.folder, path, scale)
+        settings = settings_of(tiny_folder, path, scale)
         clips[scale] = render(load_model(find_model(settings), settings))
     plain, revision = render(tiny_model)
     assert clips[0.0][0] == plain != clips[1.0][0]
@@ -197,19 +201,20 @@ def test_a_clip_changes_with_a_lora_and_is_the_same_as_without_it_at_scale_0(
 
 
 def test_weights_of_a_hub_model_are_asked_for_by_the_hubs_own_revision(
-    tiny_model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, tiny_model: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_lora(tmp_path / "lora.safetensors", tiny_model.transformer, "kohya")
-    settings = settings_of(tiny_model.source.folder, path)
+    path = write_lora(tmp_path / "lora.safetensors", network(tiny_model), "kohya")
+    settings = settings_of(tiny_folder, path)
     asked: list[str] = []
 
     def snapshot(hub_id: str, *, revision: str, allow_patterns: list[str]) -> str:
         asked.append(revision)
-        return str(tiny_model.source.folder)
+        return str(tiny_folder)
 
-    monkeypatch.setattr("video_service.load.snapshot_download", snapshot)
-    load_model(replace(find_model(settings), hub_id="wan/wan"), settings)
-    assert asked == [tiny_model.source.revision]
+    monkeypatch.setattr("video_service.weights.checkpoint.snapshot_download", snapshot)
+    source = find_model(settings)
+    load_model(replace(source, files=replace(source.files, hub_id="wan/wan")), settings)
+    assert set(asked) == {tiny_model.info.revision}
 
 
 def test_the_environment_names_the_lora(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from video_service.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo
+from video_service.media.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo
 
 
 def moving_square(num_frames: int, height: int = 64, width: int = 96) -> np.ndarray:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from video_service.conditioning import picture_tensor
-from video_service.picture import PictureUnreadable, fit_picture, read_picture
+from video_service.layers.pixels import picture_tensor
+from video_service.media.image import PictureUnreadable, fit_picture, read_picture
 
 
 def as_base64(picture: Image.Image, kind: str = "PNG", **options: object) -> str:

@@ -2,20 +2,21 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from PIL import Image
 
 from contracts.models import Sampler
 from contracts.videos import RenderStage
-from video_service.catalog import Sampling
-from video_service.denoise import Solver, denoise, draw_noise, make_solver
-from video_service.load import LoadedModel
-from video_service.progress import RenderCanceled, silent
-from video_service.schedule import euler_sigmas, rcm_times, shift_sigma
-from video_service.text import encode_text
+from tests.parity import SEED, a_request, ours
+from video_service.families.base import Batch
+from video_service.render.generate import Deployed
+from video_service.render.progress import RenderCanceled, StageClock, silent
+from video_service.render.schedules import euler_sigmas, rcm_times, shift_sigma
 
 SHAPE = (1, 16, 2, 16, 16)
 
@@ -48,17 +49,16 @@ def test_rcm_starts_at_sigma_max_and_ends_clean(sigma_max: float) -> None:
 
 
 def rcm_reference(
-    model: LoadedModel, prompt_BLC: torch.Tensor, condition: torch.Tensor, steps: int, sigma_max: float, seed: int,
-    stochastic: bool,
+    network: Any, text_BLC: torch.Tensor, condition: torch.Tensor, steps: int, sigma_max: float, stochastic: bool
 ) -> torch.Tensor:
     """The formulas of rCM in a few lines, on their own."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(SEED)
     angles = [*[math.atan(sigma_max), 1.5, 1.4, 1.0][:steps], 0.0]
     t = [math.sin(a) / (math.sin(a) + math.cos(a)) for a in angles]
     x = torch.randn(SHAPE, generator=generator).double() * t[0]
     for now, then in itertools.pairwise(t):
         inputs = torch.cat([x.float(), condition], dim=1)
-        v = model.transformer(inputs, torch.tensor([1000 * now]), prompt_BLC, return_dict=False)[0].double()
+        v = network(inputs, torch.tensor([1000 * now]), text_BLC, return_dict=False)[0].double()
         if stochastic:
             x = (1 - then) * (x - now * v) + then * torch.randn(SHAPE, generator=generator).double()
         else:
@@ -71,53 +71,42 @@ def rcm_reference(
 @pytest.mark.parametrize("steps", [1, 4])
 @torch.inference_mode()
 def test_rcm_follows_its_formulas(
-    tiny_model: LoadedModel, sampler: Sampler, has_picture: bool, sigma_max: float, steps: int
+    tiny_model: Deployed, picture: Image.Image, sampler: Sampler, has_picture: bool, sigma_max: float, steps: int
 ) -> None:
-    text = encode_text(tiny_model, "zoom in", None)
-    condition = torch.randn(1, 20, *SHAPE[2:], generator=torch.Generator().manual_seed(3))
-    generator = torch.Generator().manual_seed(5)
-    noise = draw_noise(SHAPE, generator)
-    solver = make_solver(
-        Sampling(sampler=sampler, steps=steps, guidance_scale=1.0), shift=3.0, has_picture=has_picture,
-        generator=generator,
+    model: Any = tiny_model.model
+    request = a_request(
+        image=picture if has_picture else None, num_frames=5, sampling={"sampler": sampler, "steps": steps}
     )
-    mine = denoise(tiny_model, text, condition, solver, noise, 1.0, silent)
-    theirs = rcm_reference(tiny_model, text.prompt_BLC, condition, steps, sigma_max, 5, sampler == "sde")
-    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+    given = model.encode(Batch((request,)), StageClock(silent))
+    expected = rcm_reference(
+        model.transformer, given.text_BLC, given.beside_BCTHW, steps, sigma_max, sampler == "sde"
+    )
+    [(mine, _)] = ours(model, request)
+    torch.testing.assert_close(mine, expected, rtol=1e-6, atol=1e-6)
 
 
-def euler(steps: int) -> Solver:
-    sampling = Sampling(sampler="euler", steps=steps, guidance_scale=1.0)
-    return make_solver(sampling, shift=3.0, has_picture=False, generator=torch.Generator())
-
-
-@torch.inference_mode()
-def test_a_cancel_stops_before_the_next_step(tiny_model: LoadedModel) -> None:
+def test_a_cancel_stops_before_the_next_step(tiny_model: Deployed) -> None:
     """The network runs no more once the report has said stop."""
     runs: list[int] = []
-    hook = tiny_model.transformer.register_forward_pre_hook(lambda *_: runs.append(1))
+    model: Any = tiny_model.model
+    hook = model.transformer.register_forward_pre_hook(lambda *_: runs.append(1))
 
     def stop_after_two(stage: RenderStage, done: int, total: int) -> None:
-        if done == 2:
+        if stage == "denoise" and done == 2:
             raise RenderCanceled
 
-    noise, condition = draw_noise(SHAPE, torch.Generator()), torch.zeros(1, 20, *SHAPE[2:])
-    text = encode_text(tiny_model, "zoom in", None)
     try:
         with pytest.raises(RenderCanceled):
-            denoise(tiny_model, text, condition, euler(8), noise, 1.0, stop_after_two)
+            ours(model, a_request(sampling={"steps": 8}), report=stop_after_two)
     finally:
         hook.remove()
     assert len(runs) == 2
 
 
-@torch.inference_mode()
-def test_each_step_is_reported_once(tiny_model: LoadedModel) -> None:
+def test_each_step_is_reported_once(tiny_model: Deployed) -> None:
     seen: list[tuple[str, int, int]] = []
-    noise, condition = draw_noise(SHAPE, torch.Generator()), torch.zeros(1, 20, *SHAPE[2:])
-    text = encode_text(tiny_model, "zoom in", None)
-    denoise(
-        tiny_model, text, condition, euler(3), noise, 1.0,
-        lambda stage, done, total: seen.append((stage, done, total)),
+    ours(
+        tiny_model.model, a_request(sampling={"steps": 3}),
+        report=lambda stage, done, total: seen.append((stage, done, total)),
     )
-    assert seen == [("denoise", done, 3) for done in range(4)]
+    assert [told for told in seen if told[0] == "denoise"] == [("denoise", done, 3) for done in range(4)]

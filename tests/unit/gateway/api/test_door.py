@@ -102,7 +102,7 @@ async def test_fifty_megabytes_are_refused_before_they_are_read(
         ({"prompt": ""}, "invalid_request", "body.prompt"),
         ({"prompt": " \n\u3000"}, "invalid_request", "body.prompt: There are only blanks: write words"),
         ({"prompt": "x" * 4001}, "invalid_request", "body.prompt"),
-        ({"prompt": "x", "sampler": "magic"}, "invalid_request", "unipc"),
+        ({"prompt": "x", "sampler": "magic"}, "unknown_sampler", "unipc"),
         ({"image": "https://example.com/cat.png"}, "image_url_not_allowed", "web address"),
         ([1, 2], "invalid_request", "body"),
     ],

@@ -67,6 +67,16 @@ async def test_what_the_model_could_not_read_is_a_warning_on_the_job_once_howeve
         assert len(services.script.describe_calls) == 1
 
 
+async def test_what_the_render_did_not_do_as_asked_is_a_warning_on_the_job(
+    tmp_path: Path, services: Services
+) -> None:
+    said = ["The prompt is longer than the 128 tokens that the model reads; it was cut after the words “to the left”."]
+    services.script.render_warnings = said
+    async with open_client(gateway_settings(tmp_path, services)) as client:
+        job = await ended(client, json={"prompt": "a kite"})
+        assert (job["state"], job["warnings"]) == ("completed", said)
+
+
 async def test_an_answer_of_503_is_asked_again_and_one_of_500_is_not(
     tmp_path: Path, services: Services, picture: MakePicture
 ) -> None:

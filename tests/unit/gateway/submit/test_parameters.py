@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.jobs import EffectiveParameters, GenerateOptions
-from gateway.submit.parameters import ParameterRefused, nearest_size, resolve
+from contracts.resolve import ParameterRefused, nearest_size
+from gateway.submit.parameters import resolve
 from tests.unit.gateway.model_services import VIDEO_MODEL, VL_MODEL
 
 PICTURE = (320, 240)
@@ -79,6 +80,30 @@ def test_rcm_samplers_default_to_at_most_four_steps_and_no_guidance() -> None:
     assert (got.steps, got.guidance_scale) == (4, 1.0)
     plain = resolve(GenerateOptions(), [slow], [], PICTURE)
     assert (plain.steps, plain.guidance_scale) == (30, 5.0)
+
+
+def test_the_second_experts_guidance_is_that_asked_for_or_the_firsts_or_the_models_own() -> None:
+    scale = VIDEO_MODEL.guidance_scale
+    both = VIDEO_MODEL.model_copy(update={
+        "guidance_scale": scale.model_copy(update={"default": 4.0}),
+        "guidance_scale_2": scale.model_copy(update={"default": 3.0}),
+    })
+    for asked, expected in (
+        ({}, (4.0, 3.0)), ({"guidance_scale": 2.0}, (2.0, 2.0)), ({"guidance_scale_2": 5.0}, (4.0, 5.0)),
+        ({"sampler": "sde"}, (1.0, 1.0)),
+    ):
+        got = resolve(GenerateOptions.model_validate(asked), [both], [], PICTURE)
+        assert (got.guidance_scale, got.guidance_scale_2) == expected, asked
+    with pytest.raises(ParameterRefused, match="no second expert"):
+        resolved(guidance_scale_2=2.0)
+
+
+def test_any_number_of_frames_is_taken_where_the_model_takes_any() -> None:
+    free = VIDEO_MODEL.model_copy(update={"num_frames": VIDEO_MODEL.num_frames.model_copy(update={"step": 1})})
+    assert resolve(GenerateOptions(num_frames=24), [free], [], PICTURE).num_frames == 24
+    assert resolve(GenerateOptions(seconds=1.26), [free], [], PICTURE).num_frames == 20
+    with pytest.raises(ParameterRefused, match=r"takes frames from 5 to 81, such as 25\. Nearest to 90: 81"):
+        resolve(GenerateOptions(num_frames=90), [free], [], PICTURE)
 
 
 @given(width=st.integers(1, 20_000), height=st.integers(1, 20_000))

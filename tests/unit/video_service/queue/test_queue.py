@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import Problem
-from contracts.models import FloatRange, IntRange, VideoModelInfo
+from contracts.models import FloatRange, FrameRange, IntRange, VideoModelInfo
 from contracts.videos import RenderResult, VideoRequest
 from video_service.queue.files import RenderFiles, output_path
 from video_service.queue.queue import Limits, RenderQueue
@@ -21,7 +21,7 @@ from video_service.queue.render import (
 
 INFO = VideoModelInfo(
     id="m", revision="r", engine="e", dtype="float32", profile="p", tasks=["t2v"], sizes=["64x64"], size_multiple=16,
-    min_side=64, max_pixels=64 * 64, num_frames=IntRange(minimum=1, maximum=9, default=9),
+    min_side=64, max_pixels=64 * 64, num_frames=FrameRange(step=4, minimum=1, maximum=9, default=9),
     fps=IntRange(minimum=1, maximum=60, default=16), steps=IntRange(minimum=1, maximum=50, default=4),
     guidance_scale=FloatRange(minimum=1, maximum=9, default=1), samplers=["euler"],
 )

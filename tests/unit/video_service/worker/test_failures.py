@@ -5,9 +5,9 @@ import errno
 import pytest
 import torch
 
-from video_service.catalog import RequestRefused
-from video_service.mp4 import VideoWriteFailed
-from video_service.picture import PictureUnreadable
+from contracts.resolve import ParameterRefused
+from video_service.media.image import PictureUnreadable
+from video_service.media.mp4 import VideoWriteFailed
 from video_service.worker.failures import explain
 from web.worker.faults import breaks_the_device
 
@@ -52,7 +52,8 @@ def test_a_full_disk_is_named_also_behind_the_encoder():
 
 
 def test_refusals_name_their_field():
-    refused, unreadable = explain(RequestRefused("steps", "use 4")), explain(PictureUnreadable("no PNG"))
+    refused = explain(ParameterRefused("steps_out_of_range", "steps", "use 4"))
+    unreadable = explain(PictureUnreadable("no PNG"))
     assert refused.errors is not None
     assert unreadable.errors is not None
     assert (refused.status, refused.errors[0].field) == (422, "body.steps")

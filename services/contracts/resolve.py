@@ -1,0 +1,259 @@
+"""What was asked and what a model can do → what will be rendered, or a refusal that names what would work.
+
+Pure, and the same for the gateway, which answers callers, and for the video service, which trusts nobody.
+"""
+
+import math
+from dataclasses import dataclass
+
+from contracts.framing import share_cut, whole_size
+from contracts.jobs import GenerateOptions
+from contracts.models import FloatRange, IntRange, ModelSpec, Sampler, VideoModelInfo
+from contracts.videos import VideoRequest
+
+_SHARED_FIELDS = {"width", "height", "num_frames", "fps", "sampler", "steps", "guidance_scale", "guidance_scale_2"}
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+class ParameterRefused(ValueError):
+    """A parameter that the model cannot serve: stable `code`, the `field`, and in words what would work."""
+
+    def __init__(self, code: str, field: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How latents are denoised."""
+
+    sampler: Sampler
+    steps: int
+    guidance_scale: float
+    guidance_scale_2: float | None = None
+    """Of the second expert; None for a model without one."""
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any step looks at the negative prompt too."""
+        return max(self.guidance_scale, self.guidance_scale_2 or 1.0) > 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """Every parameter of a render, but for its words, its image and its seed."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    sampling: Sampling
+
+
+def resolve(options: GenerateOptions, model: VideoModelInfo, image_size: Size | None) -> Resolved:
+    """Every parameter of the render; `image_size` is None for words alone.
+
+    Raises:
+        ParameterRefused: for the first parameter that cannot be served.
+    """
+    task = "t2v" if image_size is None else "i2v"
+    if task not in model.tasks:
+        wanted = "animates a picture: send one" if task == "t2v" else "works from words alone: leave the picture out"
+        raise ParameterRefused("task_not_supported", "image", f"{model.id} {wanted}.")
+    size = _size(options, model, image_size)
+    fps = model.fps.default if options.fps is None else options.fps
+    if not model.fps.minimum <= fps <= model.fps.maximum:
+        raise ParameterRefused("fps_out_of_range", "fps", advice("fps", model))
+    num_frames = _num_frames_of_a_clip(options, model, size, _num_frames(options, model, fps))
+    return Resolved(
+        width=size[0], height=size[1], num_frames=num_frames, fps=fps, sampling=_sampling(options, model)
+    )
+
+
+def resolve_request(request: VideoRequest, model: VideoModelInfo) -> Resolved:
+    """The same for a request of the inner wire. Raises `ParameterRefused`."""
+    if request.model not in (None, model.id):
+        raise ParameterRefused(
+            "unknown_model", "model", f"There is no model {request.model!r} here; use {model.id!r} or leave it out."
+        )
+    fields = request.model_dump(include=_SHARED_FIELDS)
+    size = None if request.image is None else (request.width, request.height)
+    return resolve(GenerateOptions.model_validate(fields), model, size)
+
+
+def _sampling(options: GenerateOptions, model: ModelSpec) -> Sampling:
+    """The sampler and what goes with it. Raises `ParameterRefused`."""
+    sampler = options.sampler or model.samplers[0]
+    if sampler not in model.samplers:
+        raise ParameterRefused("unknown_sampler", "sampler", advice("sampler", model))
+    limits = _steps_of(sampler, model)
+    steps = limits.default if options.steps is None else options.steps
+    if not limits.minimum <= steps <= limits.maximum:
+        raise ParameterRefused(
+            "steps_out_of_range", "steps",
+            f"With the {sampler} sampler {model.id} takes {limits.minimum} to {limits.maximum} steps.",
+        )
+    guidance, guidance_2 = _guidance(options, sampler, model)
+    return Sampling(sampler=sampler, steps=steps, guidance_scale=guidance, guidance_scale_2=guidance_2)
+
+
+def advice(field: str, model: ModelSpec) -> str:
+    """What `model` takes for a field, as a sentence; empty where nothing useful can be said."""
+    frames, steps, guidance = model.num_frames, model.steps, model.guidance_scale
+    scales = f"{model.id} takes a guidance scale from {guidance.minimum:g} to {guidance.maximum:g}."
+    sizes = f"Sizes such as {', '.join(model.sizes)} fit {model.id}."
+    return {
+        "num_frames": f"{model.id} takes {frames.rule} from {frames.minimum} to {frames.maximum}, "
+                      f"such as {frames.default}.",
+        "seconds": f"At {model.fps.default} frames a second {model.id} makes {frames.minimum / model.fps.default:.2f} "
+                   f"to {frames.maximum / model.fps.default:.2f} seconds.",
+        "fps": f"{model.id} takes {model.fps.minimum} to {model.fps.maximum} frames a second.",
+        "steps": f"{model.id} takes {steps.minimum} to {steps.maximum} steps.",
+        "guidance_scale": scales, "guidance_scale_2": scales,
+        "sampler": f"{model.id} takes {', '.join(model.samplers)}.",
+        "size": sizes, "width": sizes, "height": sizes,
+    }.get(field, "")
+
+
+def nearest_size(width: int, height: int, model: ModelSpec) -> Size:
+    """The size closest to width × height that `model` takes."""
+    multiple = model.size_multiple
+    smallest = math.ceil(model.min_side / multiple) * multiple
+    scale = min(1.0, math.sqrt(model.max_pixels / (width * height)))
+    fitted_w, fitted_h = (max(smallest, round(side * scale / multiple) * multiple) for side in (width, height))
+    while fitted_w * fitted_h > model.max_pixels and max(fitted_w, fitted_h) > smallest:
+        if fitted_w >= fitted_h:
+            fitted_w -= multiple
+        else:
+            fitted_h -= multiple
+    return fitted_w, fitted_h
+
+
+def default_size(model: VideoModelInfo, image_size: Size | None) -> Size:
+    """Where none is asked for: the model's first, or the one that shows the whole image."""
+    sizes = [_parse_size(size) for size in model.sizes]
+    if image_size is None:
+        return sizes[0]
+    if model.clips:  # nothing else is built
+        return min(sizes, key=lambda size: share_cut(image_size, size))
+    return whole_size(image_size, sizes, model.size_multiple, model.min_side, model.max_pixels)
+
+
+def _size(options: GenerateOptions, model: VideoModelInfo, image_size: Size | None) -> Size:
+    if (options.width is None) != (options.height is None):
+        missing = "height" if options.height is None else "width"
+        raise ParameterRefused("size_incomplete", missing, "`width` and `height` go together: send both or neither.")
+    if options.size is not None:
+        if options.width is not None:
+            raise ParameterRefused("size_given_twice", "size", "Send either `size` or `width` and `height`.")
+        return _checked(_parse_size(options.size), model, "size", "size")
+    if options.width is not None and options.height is not None:
+        return _checked((options.width, options.height), model, "width", "height")
+    return default_size(model, image_size)
+
+
+def _checked(size: Size, model: ModelSpec, width_field: str, height_field: str) -> Size:
+    """The size where the model takes it; a refusal names the field that was sent."""
+    width, height = size
+    multiple, near = model.size_multiple, "{}x{}".format(*nearest_size(width, height, model))
+    if width % multiple or height % multiple:
+        raise ParameterRefused(
+            "size_not_multiple", width_field if width % multiple else height_field,
+            f"{width}x{height}: {model.id} takes multiples of {multiple}; the nearest size is {near}.",
+        )
+    if min(width, height) < model.min_side:
+        raise ParameterRefused(
+            "size_too_small", width_field if width < model.min_side else height_field,
+            f"{width}x{height}: {model.id} needs at least {model.min_side} pixels a side; the nearest size is {near}.",
+        )
+    if width * height > model.max_pixels:
+        raise ParameterRefused(
+            "size_too_large", width_field,
+            f"{width}x{height}: {model.id} renders at most {model.max_pixels} pixels; the nearest size is {near}.",
+        )
+    return size
+
+
+def _parse_size(size: str) -> Size:
+    width, _, height = size.partition("x")
+    return int(width), int(height)
+
+
+def _num_frames(options: GenerateOptions, model: ModelSpec, fps: int) -> int:
+    limits = model.num_frames
+    if options.seconds is not None:
+        if options.num_frames is not None:
+            raise ParameterRefused("duration_given_twice", "seconds", "Send either `seconds` or `num_frames`.")
+        frames = limits.nearest(options.seconds * fps)
+        if not limits.takes(frames):
+            raise ParameterRefused(
+                "seconds_out_of_range", "seconds",
+                f"At {fps} frames a second {model.id} makes {limits.minimum / fps:.2f} to "
+                f"{limits.maximum / fps:.2f} seconds.",
+            )
+        return frames
+    wanted = limits.default if options.num_frames is None else options.num_frames
+    if not limits.takes(wanted):
+        below = limits.minimum + (wanted - limits.minimum) // limits.step * limits.step
+        near = sorted({min(max(frames, limits.minimum), limits.maximum) for frames in (below, below + limits.step)})
+        raise ParameterRefused(
+            "num_frames_not_usable", "num_frames",
+            f"{advice('num_frames', model)} Nearest to {wanted}: {' or '.join(map(str, near))}.",
+        )
+    return wanted
+
+
+def _num_frames_of_a_clip(options: GenerateOptions, model: VideoModelInfo, size: Size, num_frames: int) -> int:
+    """`num_frames`, or where none were asked for those that this size was built with."""
+    if not model.clips:
+        return num_frames
+    name = f"{size[0]}x{size[1]}"
+    built = [int(clip.rpartition("x")[2]) for clip in model.clips if clip.startswith(f"{name}x")]
+    if num_frames in built:
+        return num_frames
+    if built and options.num_frames is None and options.seconds is None:
+        return built[0]
+    field = "num_frames" if built else "size"
+    raise ParameterRefused(
+        "clip_not_built", field,
+        f"{model.id} has no engine for {name}x{num_frames} here; it renders {', '.join(model.clips)} "
+        "(width x height x frames).",
+    )
+
+
+def _steps_of(sampler: Sampler, model: ModelSpec) -> IntRange:
+    own = model.sampler_steps.get(sampler, model.steps)
+    maximum = min(own.maximum, model.steps.maximum)
+    return IntRange(
+        minimum=max(own.minimum, model.steps.minimum), maximum=maximum, default=min(model.steps.default, maximum)
+    )
+
+
+def _guidance(options: GenerateOptions, sampler: Sampler, model: ModelSpec) -> tuple[float, float | None]:
+    """The first expert's, which may be the only one, and the second's: by default the same if that was asked for."""
+    first, second = options.guidance_scale, options.guidance_scale_2
+    if second is not None and model.guidance_scale_2 is None:
+        raise ParameterRefused("guidance_not_supported", "guidance_scale_2", f"{model.id} has no second expert.")
+    if sampler in model.unguided_samplers:
+        for field, wanted in (("guidance_scale", first), ("guidance_scale_2", second)):
+            if wanted not in (None, 1.0):
+                raise ParameterRefused(
+                    "guidance_not_supported", field,
+                    f"The {sampler} sampler takes no guidance: use 1 or leave it out.",
+                )
+        return 1.0, None if model.guidance_scale_2 is None else 1.0
+    one = _guidance_of("guidance_scale", first, model.guidance_scale, model)
+    if model.guidance_scale_2 is None:
+        return one, None
+    return one, _guidance_of("guidance_scale_2", first if second is None else second, model.guidance_scale_2, model)
+
+
+def _guidance_of(field: str, wanted: float | None, limits: FloatRange, model: ModelSpec) -> float:
+    guidance = limits.default if wanted is None else wanted
+    if not limits.minimum <= guidance <= limits.maximum:
+        raise ParameterRefused("guidance_out_of_range", field, advice(field, model))
+    return guidance

@@ -1,1 +1,0 @@
-"""The engines that a clip needs, and which of those in the store render it. Imports no model library."""

@@ -1,0 +1,1 @@
+"""The kinds of video model that the service renders with, one file each."""

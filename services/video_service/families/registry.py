@@ -1,0 +1,23 @@
+"""Every family; a new one is a line here."""
+
+from video_service.families.base import Family
+from video_service.families.i2vgen_xl import I2VGenXL
+from video_service.families.wan21 import Wan21
+from video_service.families.wan22_a14b import Wan22A14B
+from video_service.families.wan22_ti2v import Wan22TI2V
+from video_service.weights.checkpoint import CheckpointFiles
+from web.worker.errors import ModelUnavailable
+
+FAMILIES: list[Family] = [Wan21(), Wan22A14B(), Wan22TI2V(), I2VGenXL()]
+
+
+def family_of(files: CheckpointFiles) -> Family:
+    """The family that the checkpoint is of; raises `ModelUnavailable` where none claims it."""
+    for family in FAMILIES:
+        if family.claims(files):
+            return family
+    kind = files.find_json("model_index.json").get("_class_name", "model of unknown kind")
+    raise ModelUnavailable(
+        f"{files.name} is a {kind}; this service renders checkpoints of {', '.join(f.name for f in FAMILIES)}. "
+        "Set VIDEO_MODEL to one of those, in the layout in which it is published."
+    )

@@ -1,0 +1,211 @@
+"""What every Wan model does: conditioning, solvers, guidance and decoding, as Wan2.1 has them.
+
+Source: https://github.com/Wan-Video/Wan2.1; numbers agree with `WanPipeline` and `WanImageToVideoPipeline`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from transformers import CLIPVisionModel, PreTrainedTokenizerBase
+
+from contracts.models import ModelSpec
+from contracts.resolve import Sampling
+from engines.sessions import Session
+from video_service.families.base import Batch, Placement, Solver, Stages
+from video_service.layers.pixels import picture_tensor, to_levels
+from video_service.layers.tokens import cut_warning
+from video_service.layers.umt5 import TextEncoder, clean_prompt, embed
+from video_service.layers.wan_codec import (
+    TEMPORAL_SCALE,
+    Codec,
+    latent_frames,
+    latent_statistics,
+    normalised,
+)
+from video_service.layers.wan_engines import EngineCodec, EngineTextEncoder, EngineTransformer
+from video_service.media.image import fit_picture
+from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, RCM_SIGMA_MAX_I2V, RCM_SIGMA_MAX_T2V
+from video_service.render.solvers import EulerSolver, Noise, RcmSolver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WanConditioning:
+    """What steers a batch; embeddings in the model's dtype."""
+
+    text_BLC: torch.Tensor
+    negative_BLC: torch.Tensor | None
+    """Set where guidance needs it."""
+    beside_BCTHW: torch.Tensor | None
+    """Float32 channels beside the noise: a mask and the latents of [image, zeros...]; None without such channels."""
+    seen_BLC: torch.Tensor | None
+    """CLIP's view of the image; None for a network that takes none."""
+    sampling: Sampling
+    warnings: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WanModel:
+    """A loaded model of any Wan family with one transformer and Wan2.1's conditioning."""
+
+    spec: ModelSpec
+    placement: Placement
+    flow_shift: float
+    tokenizer: PreTrainedTokenizerBase
+    text_encoder: TextEncoder
+    vae: AutoencoderKLWan
+    """Asked for its config only; `codec` runs it."""
+    codec: Codec
+    transformer: Any
+    """diffusers' module, or an engine that is called the same way."""
+    image_encoder: CLIPVisionModel | None = None
+    image_processor: Any = None
+
+    def encode(self, batch: Batch, stages: Stages) -> WanConditioning:
+        sampling = batch.first.sampling
+        with stages("text"):
+            text = self._embed([request.prompt for request in batch.requests])
+            negative = None
+            if sampling.is_guided:
+                negative = self._embed([request.negative_prompt for request in batch.requests])
+        with stages("condition"):
+            beside, seen = self.condition(batch), self._see(batch)
+        return WanConditioning(
+            text_BLC=text, negative_BLC=negative, beside_BCTHW=beside, seen_BLC=seen,
+            sampling=sampling, warnings=self._warnings(batch),
+        )
+
+    def solver(self, batch: Batch, given: WanConditioning) -> Solver:
+        sampling, noise = batch.first.sampling, Noise(batch.seeds, self._latent_shape(batch), self.placement.device)
+        match sampling.sampler:
+            case "euler":
+                return EulerSolver(noise, sampling.steps, self.flow_shift)
+            case "unipc":
+                return UniPCSolver(noise, sampling.steps, self.flow_shift)
+            case "ode" | "sde":
+                sigma_max = RCM_SIGMA_MAX_T2V if batch.first.image is None else RCM_SIGMA_MAX_I2V
+                return RcmSolver(noise, sampling.steps, sigma_max, sde=sampling.sampler == "sde")
+        raise ValueError(f"{self.spec.id} has no sampler {sampling.sampler!r}")
+
+    def predict(self, state: torch.Tensor, timestep: float, given: WanConditioning) -> torch.Tensor:
+        return self.velocity(self.transformer, state, timestep, given, given.sampling.guidance_scale)
+
+    def velocity(
+        self, network: Any, state: torch.Tensor, timestep: float, given: WanConditioning, guidance_scale: float
+    ) -> torch.Tensor:
+        """Noise minus data [B, z, t, h, w], as `network` sees it."""
+        parts = [state.float()] if given.beside_BCTHW is None else [state.float(), given.beside_BCTHW]
+        x = torch.cat(parts, dim=1).to(self.placement.dtype)
+        time_B = torch.full((len(x),), timestep, dtype=torch.float32, device=x.device)
+        return guided(network, x, time_B, given, guidance_scale)
+
+    def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        for frames_BCTHW in self.decode_floats(latents):
+            yield to_levels(frames_BCTHW)
+
+    def decode_floats(self, latents_BCTHW: torch.Tensor, chunk: int = 1) -> Iterator[torch.Tensor]:
+        """As `decode`, but unclamped floats [B, 3, T, H, W], about -1 to 1, in the VAE's dtype.
+
+        First the still, then 4 frames for each of up to `chunk` latent frames. The decoder is causal and carries its
+        history on, so the chunk length changes speed and memory, not the frames.
+        """
+        mean, std = latent_statistics(self.vae, latents_BCTHW.device)
+        yield from self.codec.decode((latents_BCTHW.float() * std + mean).to(self.placement.dtype), chunk)
+
+    def on_engines(self, sessions: Mapping[str, Session], dtype: torch.dtype) -> Self:
+        return replace(
+            self, placement=replace(self.placement, dtype=dtype),
+            text_encoder=EngineTextEncoder(sessions["text_encoder"]),
+            codec=EngineCodec(sessions["vae_encoder"], sessions["vae_decoder_first"], sessions["vae_decoder_later"]),
+            transformer=EngineTransformer(sessions["transformer"], self.transformer.config),
+        )
+
+    def modules(self) -> dict[str, Any]:
+        """What graphs are made of, by folder."""
+        return {"text_encoder": self.text_encoder, "vae": self.vae, "transformer": self.transformer}
+
+    def _embed(self, texts: Sequence[str]) -> torch.Tensor:
+        embedded = embed(self.tokenizer, self.text_encoder, texts, self.spec.text_tokens, self.placement.device)
+        return embedded.to(self.placement.dtype)
+
+    def _warnings(self, batch: Batch) -> tuple[tuple[str, ...], ...]:
+        guided = batch.first.sampling.is_guided
+        said = []
+        for request in batch.requests:
+            words = {"prompt": request.prompt} | ({"negative prompt": request.negative_prompt} if guided else {})
+            cut = [
+                cut_warning(self.tokenizer, clean_prompt(text), self.spec.text_tokens, name)
+                for name, text in words.items()
+            ]
+            said.append(tuple(warning for warning in cut if warning is not None))
+        return tuple(said)
+
+    def condition(self, batch: Batch) -> torch.Tensor | None:
+        """Mask and latents of a clip that is the image and then zeros; all zeros without one."""
+        shape = self._latent_shape(batch)
+        channels = self.transformer.config["in_channels"] - shape[0]
+        if channels == 0:
+            return None
+        if batch.first.image is None:
+            return torch.zeros(len(batch.requests), channels, *shape[1:], device=self.placement.device)
+        stills = [self.codec.encode_still(image, batch.first.num_frames) for image in self.images(batch)]
+        latents_BCTHW = normalised(torch.cat(stills), self.vae)
+        mask_BCTHW = torch.zeros_like(latents_BCTHW[:, :1]).repeat(1, TEMPORAL_SCALE, 1, 1, 1)
+        mask_BCTHW[:, :, 0] = 1.0
+        return torch.cat([mask_BCTHW, latents_BCTHW], dim=1)
+
+    def _see(self, batch: Batch) -> torch.Tensor | None:
+        if self.image_encoder is None:
+            return None
+        seen = self.image_processor(images=[request.image for request in batch.requests], return_tensors="pt")
+        pixels = seen.pixel_values.to(self.placement.device, self.image_encoder.dtype)
+        states = self.image_encoder(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return states[-2].to(self.placement.dtype)
+
+    def images(self, batch: Batch) -> Iterator[torch.Tensor]:
+        """Each first frame [1, 3, 1, H, W] in [-1, 1], scaled to cover the clip and cropped to its centre."""
+        for request in batch.requests:
+            assert request.image is not None
+            fitted = fit_picture(request.image, request.width, request.height)
+            yield picture_tensor(fitted)[None, :, None].to(self.placement.device, self.placement.dtype)
+
+    def _latent_shape(self, batch: Batch) -> tuple[int, int, int, int]:
+        config, first = self.vae.config, batch.first
+        scale = config["scale_factor_spatial"]
+        return config["z_dim"], latent_frames(first.num_frames), first.height // scale, first.width // scale
+
+
+class UniPCSolver:
+    """diffusers' UniPC on flow sigmas, with the settings that Wan ships."""
+
+    def __init__(self, noise: Noise, steps: int, shift: float) -> None:
+        self._noise = noise
+        self._scheduler = UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift,
+            num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+        )
+        self._scheduler.set_timesteps(steps)
+        self._scheduler.set_begin_index(0)  # without it the step is looked up by timestep, a sync on a GPU
+        self.timesteps = [float(t) for t in self._scheduler.timesteps]
+
+    def start(self) -> torch.Tensor:
+        return self._noise.draw()
+
+    def step(self, index: int, prediction: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        timestep = self._scheduler.timesteps[index]
+        return self._scheduler.step(prediction, timestep, state, return_dict=False)[0]
+
+
+def guided(
+    network: Any, x_BCTHW: torch.Tensor, times: torch.Tensor, given: WanConditioning, guidance_scale: float
+) -> torch.Tensor:
+    """The network's float32 velocity; with a negative prompt it runs twice and the difference is stretched."""
+    seen = () if given.seen_BLC is None else (given.seen_BLC,)
+    velocity = network(x_BCTHW, times, given.text_BLC, *seen, return_dict=False)[0]
+    if given.negative_BLC is not None and guidance_scale > 1:
+        without = network(x_BCTHW, times, given.negative_BLC, *seen, return_dict=False)[0]
+        velocity = without + guidance_scale * (velocity - without)
+    return velocity.float()

@@ -1,0 +1,109 @@
+"""Wan checkpoints in diffusers' layout: which kind one is, what it can do, and its parts into memory."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from transformers import AutoImageProcessor, CLIPVisionModel, UMT5EncoderModel
+
+from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoTask
+from video_service.families.base import Placement
+from video_service.layers.lean_vae import make_lean
+from video_service.layers.wan_codec import (
+    TEMPORAL_SCALE,
+    TorchCodec,
+)
+from video_service.layers.wan_keys import wan_name
+from video_service.render.solvers import RCM_STEPS
+from video_service.weights.card import read_card, spec_of
+from video_service.weights.checkpoint import CheckpointFiles
+from video_service.weights.lora_merge import merge_lora
+from video_service.weights.parts import read_parts, read_processor, read_tokenizer
+from web.worker.errors import ModelUnavailable
+
+WAN_CONFIGS = (
+    "model_index.json", "transformer/config.json", "vae/config.json", "text_encoder/config.json",
+    "scheduler/scheduler_config.json",
+)
+WAN_PARTS = {"text_encoder": UMT5EncoderModel, "vae": AutoencoderKLWan, "transformer": WanTransformer3DModel}
+WAN_GRAPHS = ("text_encoder", "vae_encoder", "vae_decoder_first", "vae_decoder_later", "transformer")
+WAN_SAMPLERS = ("unipc", "euler", "ode", "sde")
+DEFAULT_SHIFT = 3.0
+
+
+def is_wan(files: CheckpointFiles) -> bool:
+    """Whether transformer and VAE are Wan's, in diffusers' layout."""
+    known = {"transformer": "WanTransformer3DModel", "vae": "AutoencoderKLWan"}
+    kinds = {part: files.find_json(f"{part}/config.json").get("_class_name", known[part]) for part in known}
+    return str(files.find_json("model_index.json").get("_class_name")).startswith("Wan") and kinds == known
+
+
+def has_experts(files: CheckpointFiles) -> bool:
+    """Two transformers, as Wan2.2 A14B has them."""
+    return (files.find_json("model_index.json").get("transformer_2") or [None])[0] is not None
+
+
+def has_frame_times(files: CheckpointFiles) -> bool:
+    """A time for each latent frame, as Wan2.2 TI2V has them, or its VAE."""
+    vae = files.find_json("vae/config.json")
+    return bool(
+        files.find_json("model_index.json").get("expand_timesteps") or vae.get("is_residual")
+        or vae.get("patch_size") not in (None, 1)
+    )
+
+
+def wan_spec(files: CheckpointFiles, family: str, **own: Any) -> ModelSpec:
+    """Wan2.1's bounds and defaults with the family's `own` in their place, and over both the checkpoint's card.
+
+    Raises `ModelUnavailable`.
+    """
+    transformer, vae = files.read_json("transformer/config.json"), files.read_json("vae/config.json")
+    patch, latents = transformer.get("patch_size", [1, 2, 2]), vae.get("z_dim", 16)
+    if patch[1] != patch[2]:
+        raise ModelUnavailable(f"{files.name}: patches of {patch[1]}x{patch[2]} are not supported, only squares.")
+    if vae.get("scale_factor_temporal", TEMPORAL_SCALE) != TEMPORAL_SCALE:
+        raise ModelUnavailable(f"{files.name}: a temporal scale other than {TEMPORAL_SCALE} is not supported.")
+    if transformer.get("in_channels", 16) not in (latents, latents + TEMPORAL_SCALE + latents):
+        raise ModelUnavailable(f"{files.name}: in_channels fit neither text- nor image-to-video of {latents} latents.")
+    # A 36-channel checkpoint was trained with an image in every clip unless its card says otherwise.
+    tasks: list[VideoTask] = ["t2v"] if transformer.get("in_channels", 16) == latents else ["i2v"]
+    bounds = {
+        "family": family, "profile": "wan2.1", "tasks": tasks, "sizes": ["832x480", "480x832", "1280x720", "720x1280"],
+        "size_multiple": vae.get("scale_factor_spatial", 8) * patch[1], "min_side": 64, "max_pixels": 1280 * 720,
+        "num_frames": FrameRange(minimum=1, maximum=161, default=81, step=TEMPORAL_SCALE),
+        "fps": IntRange(minimum=1, maximum=60, default=16), "steps": IntRange(minimum=1, maximum=100, default=50),
+        "guidance_scale": FloatRange(minimum=1.0, maximum=20.0, default=5.0), "samplers": list(WAN_SAMPLERS),
+        "sampler_steps": RCM_STEPS, "unguided_samplers": list(RCM_STEPS), "text_tokens": 512,
+    }
+    return spec_of(files, read_card(files), **bounds | own)
+
+
+def load_wan(
+    spec: ModelSpec, files: CheckpointFiles, placement: Placement, kinds: Mapping[str, Any],
+    shift: float | None = None,
+) -> dict[str, Any]:
+    """The fields of a `WanModel`, and any further part by its folder.
+
+    `shift` is what the authors use, where the published scheduler's config says something else; a card goes before it.
+
+    Raises `ModelUnavailable`.
+    """
+    sees = files.read_json("transformer/config.json").get("image_dim") is not None
+    if sees:
+        files.require(["image_encoder/config.json"], ["image_encoder"])
+        kinds = {**kinds, "image_encoder": CLIPVisionModel}
+    parts = read_parts(files, kinds, placement.dtype, weights=placement.weights)
+    if placement.weights:
+        if files.lora is not None:
+            for name in [name for name in parts if name.startswith("transformer")]:
+                merge_lora(parts[name], files.lora, wan_name)
+        parts = {name: part.to(placement.device) for name, part in parts.items()}
+        make_lean(parts["vae"])
+    scheduler = files.find_json("scheduler/scheduler_config.json")
+    given = read_card(files).flow_shift or shift or scheduler.get("flow_shift") or scheduler.get("shift")
+    return parts | {
+        "spec": spec, "placement": placement, "flow_shift": float(given or DEFAULT_SHIFT),
+        "tokenizer": read_tokenizer(files), "codec": TorchCodec(parts["vae"]),
+        "image_processor": read_processor(files, AutoImageProcessor) if sees else None,
+    }

@@ -1,0 +1,1 @@
+"""Modules in the form that we compute, compile and export."""

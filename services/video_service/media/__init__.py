@@ -1,0 +1,1 @@
+"""Images in, video files and previews out."""

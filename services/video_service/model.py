@@ -1,0 +1,144 @@
+"""The model of this deployment: found, loaded, and opened as the function that renders with it."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from contracts.models import FrameRange, ModelSpec, VideoModelInfo
+from contracts.videos import RenderResult, VideoRequest
+from engine_store.manifest import EngineRefused
+from video_service.engines.choice import EngineChoice, Situation, choose_engine, situation_of
+from video_service.families.base import Family, Placement
+from video_service.families.registry import family_of
+from video_service.render.generate import Deployed, generate
+from video_service.render.progress import Report
+from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import CheckpointFiles, open_checkpoint
+from video_service.weights.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
+from video_service.weights.lora import find_lora
+from web.worker.errors import ModelUnavailable
+
+
+class Engine(Protocol):
+    """What renders with the loaded model."""
+
+    def __call__(self, request: VideoRequest, output: Path, report: Report) -> RenderResult:
+        """Render into `output`; blocking. For what it raises see `render.generate.generate`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """Where a model's weights are, and all that is known of it before they are read."""
+
+    family: Family
+    files: CheckpointFiles
+    device: Device
+    dtype: Dtype
+    situation: Situation
+    engine: EngineChoice
+    info: VideoModelInfo
+
+
+def open_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
+    """Load what `settings.model` names, and the engines that were chosen for it: what it can do, and the doing.
+
+    Raises:
+        ModelUnavailable: see `find_model`; or weights are missing, damaged or do not fit the configs, or the LoRA does
+            not fit the weights. `ModelNotYetAvailable` where it may pass by itself.
+    """
+    source = find_model(settings)
+    model = load_model(source, settings)
+    if source.engine.target is None:
+        return source.info, partial(generate, model)
+    from video_service.engines.shelf import EngineShelf
+
+    shelf = EngineShelf(model, source.engine, settings)
+
+    def engine(request: VideoRequest, output: Path, report: Report) -> RenderResult:
+        with shelf.stream():
+            return generate(shelf.model_for(request), request, output, report)
+
+    return source.info, engine
+
+
+def find_model(settings: VideoSettings) -> ModelSource:
+    """The one model that `settings.model` names; reads no weights.
+
+    Raises:
+        ModelUnavailable: no such checkpoint, an incomplete one, one of a kind that is not supported here, no such
+            device, no file at VIDEO_LORA, or VIDEO_ENGINE names an engine that cannot run. The message says what to do.
+    """
+    try:
+        device = pick_device(settings.device)
+    except DeviceUnavailable as error:
+        raise ModelUnavailable(str(error)) from error
+    dtype = pick_dtype(settings.dtype, device)
+    files = open_checkpoint(settings.model, settings.models_dir)
+    family = family_of(files)
+    spec = family.spec(files)
+    lora = find_lora(settings)
+    if lora is not None:
+        files = replace(files, lora=lora, revision=lora.revision(files.revision))
+    situation = situation_of(
+        files.revision, device, text_tokens=spec.text_tokens, graphs=family.render_graphs,
+        runs=partial(family.runs, spec),
+    )
+    try:
+        engine = choose_engine(settings.engine, settings.engine_store_dir.resolve(), situation)
+    except EngineRefused as error:
+        raise ModelUnavailable(f"VIDEO_ENGINE={settings.engine}: {error}") from error
+    return ModelSource(
+        family=family, files=files, device=device, dtype=dtype, situation=situation, engine=engine,
+        info=_info(spec, files.revision, device, dtype, engine),
+    )
+
+
+def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
+    """Read the weights onto `source.device`; of a hub id, download them first.
+
+    Where an engine is forced no weights are read, for none would be computed with, and they may not even fit.
+    Raises `ModelUnavailable`.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    placement = Placement(
+        device=torch.device(source.device), dtype=getattr(torch, source.dtype), weights=not source.engine.forced
+    )
+    model = source.family.load(source.files, placement)
+    return Deployed(info=source.info, model=model, device=placement.device, dtype=placement.dtype)
+
+
+def _info(
+    spec: ModelSpec, revision: str, device: Device, dtype: Dtype, engine: EngineChoice
+) -> VideoModelInfo:
+    own = {"clips": []} if not engine.forced else _what_was_built(spec, engine)
+    precision = _DTYPE_NAMES[engine.sets[0].precision] if engine.sets else dtype
+    return VideoModelInfo.model_validate(spec.model_dump() | own | {
+        "revision": revision, "engine": engine.label(device), "engine_reason": engine.reason, "dtype": precision,
+    })
+
+
+def _what_was_built(spec: ModelSpec, engine: EngineChoice) -> dict[str, object]:
+    """Sizes, frames and clips where an engine is forced: only what that was built for."""
+    def rank(size: str) -> int:
+        return spec.sizes.index(size) if size in spec.sizes else len(spec.sizes)
+
+    shapes = sorted(
+        (found.shape for found in engine.sets),
+        key=lambda shape: (shape.num_frames != spec.num_frames.default, rank(f"{shape.width}x{shape.height}")),
+    )
+    frames = [shape.num_frames for shape in shapes]
+    return {
+        "sizes": list(dict.fromkeys(f"{shape.width}x{shape.height}" for shape in shapes)),
+        "num_frames": FrameRange(
+            minimum=min(frames), maximum=max(frames), default=frames[0], step=spec.num_frames.step
+        ),
+        "clips": list(map(str, shapes)),
+    }
+
+
+_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp8": "float8", "int8": "int8"}

@@ -1,0 +1,1 @@
+"""The loop of a render, its solvers and noise levels, and how it reports."""

@@ -1,0 +1,86 @@
+"""One request to one file: what is asked is resolved and rendered, and what was done is told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from contracts.models import VideoModelInfo
+from contracts.resolve import Resolved, resolve_request
+from contracts.videos import RenderResult, VideoRequest
+from video_service.families.base import Batch, RenderRequest, VideoModel
+from video_service.media.image import fit_picture, read_picture
+from video_service.media.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo
+from video_service.media.previews import Previews
+from video_service.render.progress import Report, StageClock
+from video_service.render.render import render
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """A model in memory, and what is said of it outside."""
+
+    info: VideoModelInfo
+    model: VideoModel
+    device: torch.device
+    dtype: torch.dtype
+    """Of torch's modules."""
+
+
+def generate(deployed: Deployed, request: VideoRequest, output: Path, report: Report) -> RenderResult:
+    """Render `request` into the MP4 file `output` (its folder must exist); blocking, one at a time per model.
+
+    Raises:
+        ParameterRefused: a field that the model cannot serve; nothing was computed.
+        PictureUnreadable: the picture's bytes are not a PNG, JPEG or WebP.
+        VideoWriteFailed: the encoder or the disk failed.
+        RenderCanceled: `report` raised it; no file is left.
+    """
+    wanted = resolve_request(request, deployed.info)
+    batch = Batch((render_request(request, wanted),))
+    stages = StageClock(report, deployed.device)
+    with Mp4Writer(output, width=wanted.width, height=wanted.height, fps=wanted.fps) as writer:
+        sink = _VideoAndPreviews(writer, Previews(wanted.num_frames))
+        (warnings,) = render(deployed.model, batch, [sink], stages)
+        with stages("write", wanted.num_frames):
+            written = sink.finish(output.parent)
+    info, sampling = deployed.info, wanted.sampling
+    return RenderResult(
+        width=wanted.width, height=wanted.height, num_frames=written.num_frames, fps=wanted.fps,
+        steps=sampling.steps, sampler=sampling.sampler, guidance_scale=sampling.guidance_scale,
+        guidance_scale_2=sampling.guidance_scale_2, seed=request.seed,
+        model=info.id, revision=info.revision, engine=info.engine, engine_reason=info.engine_reason, dtype=info.dtype,
+        num_bytes=written.num_bytes, sha256=written.sha256, timings=stages.timings(), warnings=list(warnings),
+    )
+
+
+def render_request(request: VideoRequest, wanted: Resolved) -> RenderRequest:
+    """The request as a model takes it. Raises `PictureUnreadable`."""
+    image = None
+    if request.image is not None:
+        image = fit_picture(read_picture(request.image), wanted.width, wanted.height)
+    return RenderRequest(
+        prompt=request.prompt, negative_prompt=request.negative_prompt, image=image, width=wanted.width,
+        height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps, seed=request.seed,
+        sampling=wanted.sampling,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _VideoAndPreviews:
+    """A `Sink`: the MP4, and the pictures that go with it."""
+
+    writer: Mp4Writer
+    previews: Previews
+
+    def put(self, frames_THWC: torch.Tensor) -> None:
+        frames = frames_THWC.cpu().numpy()
+        self.writer.put(frames)
+        self.previews.put(frames)
+
+    def finish(self, folder: Path) -> WrittenVideo:
+        try:
+            self.previews.write(folder)  # before the video: once that is there, all of them are
+        except OSError as error:
+            raise VideoWriteFailed(f"the video's thumbnail could not be stored: {error}") from error
+        return self.writer.finish()

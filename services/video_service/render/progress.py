@@ -1,0 +1,52 @@
+"""Progress, cancellation and the timings of a render."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from contracts.videos import RenderStage
+
+Report = Callable[[RenderStage, int, int], None]
+"""Called as `report(stage, done, total)`; `done` counts finished units of that stage: prompts in `text`, pictures in
+`condition`, steps in `denoise`, frames in `decode` and `write`. It may raise `RenderCanceled`."""
+
+
+class RenderCanceled(Exception):
+    """Raised by a `Report` to stop the render; nothing of it is left on disk."""
+
+
+def silent(stage: RenderStage, done: int, total: int) -> None:
+    """A `Report` for callers that want neither progress nor cancellation."""
+
+
+class StageClock:
+    """Runs the stages of one render: `with stages("text"): ...` reports its begin and end, and measures it.
+
+    On a GPU, work counts as done when the device has done it, not when it was queued.
+    """
+
+    def __init__(self, report: Report, device: torch.device | None = None) -> None:
+        self._report = report
+        self._device = device if device is not None and device.type == "cuda" else None
+        self._started_s = time.perf_counter()
+        self._seconds: dict[RenderStage, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: RenderStage, total: int = 1) -> Iterator[None]:
+        start_s = time.perf_counter()
+        self.done(stage, 0, total)
+        yield
+        self.done(stage, total, total)
+        self._seconds[stage] = time.perf_counter() - start_s
+
+    def done(self, stage: RenderStage, done: int, total: int) -> None:
+        """Report units within a stage. Raises what `report` raises."""
+        if self._device is not None:
+            torch.cuda.synchronize(self._device)
+        self._report(stage, done, total)
+
+    def timings(self) -> dict[str, float]:
+        """Seconds by stage, and `total` since the clock was made."""
+        return {**self._seconds, "total": time.perf_counter() - self._started_s}

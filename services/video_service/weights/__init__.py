@@ -1,0 +1,1 @@
+"""Checkpoint files, where they are put, and what is merged into them."""
