@@ -1,19 +1,31 @@
-"""What every vision-language engine is: it looks at a picture once and answers a list of tasks."""
+"""What every vision-language backend is: it looks at an image once and answers a list of tasks."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from threading import Event
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from contracts.describe import Language, TaskKind
+from contracts.describe import DescribeResponse, Language, TaskKind
+from contracts.errors import Refusal
 from contracts.models import VLModelInfo
 from vl_service.images import DecodedImage
 from vl_service.prompts.profiles import Profile
 
+LATE = "The model did not answer in time; ask for fewer tasks or tokens, or raise VL_DEADLINE_S."
 
-class DeadlineExceededError(Exception):
+
+class DeadlineExceededError(Refusal):
     """The answer was not ready in time, or nobody waits for it any more."""
+
+    status, code, title = 504, "deadline_exceeded", "No answer in time"
+
+
+class CheckpointError(Exception):
+    """The checkpoint cannot be used, and trying again changes nothing; the message says why."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +33,16 @@ class Deadline:
     """When to stop (`time.monotonic` seconds), and the caller's way to stop sooner."""
 
     at: float
-    canceled: Event = field(default_factory=Event)
+    is_canceled: Callable[[], bool] = _never
 
     def passed(self) -> bool:
         """Whether work on the answer should stop now."""
-        return self.canceled.is_set() or time.monotonic() >= self.at
+        return time.monotonic() >= self.at or self.is_canceled()
 
     def check(self) -> None:
         """Raise `DeadlineExceededError` once the deadline has passed."""
         if self.passed():
-            raise DeadlineExceededError("the answer was not ready in time")
+            raise DeadlineExceededError(LATE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +91,22 @@ class Backend(Protocol):
         Equal arguments give equal answers. Raises `DeadlineExceededError` soon after the deadline passes.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One call as it goes to the worker process; times are of `time.monotonic`, one clock for all of a machine."""
+
+    image: DecodedImage | None
+    tasks: tuple[Task, ...]
+    started: float
+    due: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What comes back: the answer, what the model is now, and the seconds that it worked."""
+
+    response: DescribeResponse
+    info: VLModelInfo
+    seconds: float

@@ -1,11 +1,13 @@
-"""The story of one request: resolve the tasks, look at the picture, let the engine speak, polish what it says."""
+"""The story of one request: resolve the tasks, look at the image, let the model speak, polish what it says."""
 
 import time
+from collections.abc import Sequence
 
 from contracts.describe import DescribeRequest, DescribeResponse, DescribeTask, TaskResult
+from contracts.errors import Refusal
 from vl_service.backend import Answer, Backend, Deadline, Task
-from vl_service.engine_thread import EngineThread
 from vl_service.images import DecodedImage, decode_image
+from vl_service.model import Model
 from vl_service.prompts.polish import clean, lines, polish_prompt, polish_text
 from vl_service.prompts.profiles import Profile, profile_named
 
@@ -14,23 +16,22 @@ MAX_ANSWER = {"en": 160, "zh": 320}
 SUGGESTIONS = 3
 
 
-class NothingToDescribeError(Exception):
-    """The tasks need a picture or words that the request does not have; the message says which."""
+class NothingToDescribeError(Refusal):
+    """The tasks need an image or words that the request does not have; the message says which."""
+
+    status, code, title = 422, "nothing_to_describe", "Nothing to describe"
 
 
-async def describe(engine: EngineThread, request: DescribeRequest, *, max_image_pixels: int) -> DescribeResponse:
+async def describe(model: Model, request: DescribeRequest, *, max_image_pixels: int) -> DescribeResponse:
     """Answer every task of a request, in order.
 
     Raises:
         UnknownProfileError, NothingToDescribeError, ImageRefusedError: the request cannot be answered.
-        ModelNotReadyError, ModelFailedError, QueueFullError, DeadlineExceededError: not now.
+        Refusal, ProblemError: not now, as `Model.answer`.
     """
     started = time.monotonic()
     tasks = resolve_tasks(request)
-    return await engine.call(
-        prepare=lambda: look_at(request, max_image_pixels),
-        work=lambda loaded, picture, deadline: answer(loaded, picture, tasks, deadline, started),
-    )
+    return await model.answer(lambda: look_at(request, max_image_pixels), tasks, started)
 
 
 def resolve_tasks(request: DescribeRequest) -> list[Task]:
@@ -38,9 +39,9 @@ def resolve_tasks(request: DescribeRequest) -> list[Task]:
     profile = profile_named(request.profile)
     for task in request.tasks:
         if request.image is None and task.kind != "prompt":
-            raise NothingToDescribeError(f"the task `{task.kind}` needs `image`; only `prompt` works from words alone")
+            raise NothingToDescribeError(f"The task `{task.kind}` needs `image`; only `prompt` works from words alone.")
         if request.image is None and task.user_prompt is None:
-            raise NothingToDescribeError("a `prompt` task needs `image`, `user_prompt` or both")
+            raise NothingToDescribeError("A `prompt` task needs `image`, `user_prompt` or both.")
     return [_resolve(task, request, profile) for task in request.tasks]
 
 
@@ -58,13 +59,13 @@ def look_at(request: DescribeRequest, max_image_pixels: int) -> DecodedImage | N
 
 
 def answer(
-    engine: Backend, picture: DecodedImage | None, tasks: list[Task], deadline: Deadline, started: float
+    backend: Backend, image: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline, started: float
 ) -> DescribeResponse:
-    """Let the engine speak and polish what it says; runs on the engine's thread. `started` is of `time.monotonic`."""
-    description = engine.describe(picture, tasks, deadline)
+    """Let the model speak and polish what it says; runs in the worker. `started` is of `time.monotonic`."""
+    description = backend.describe(image, tasks, deadline)
     return DescribeResponse(
         results=[_polished(task, said) for task, said in zip(tasks, description.answers, strict=True)],
-        model=engine.info.id, revision=engine.info.revision, engine=engine.info.engine,
+        model=backend.info.id, revision=backend.info.revision, engine=backend.info.engine,
         seconds=time.monotonic() - started,
         facts=dict(description.facts),
     )

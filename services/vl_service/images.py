@@ -7,18 +7,23 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from contracts.errors import Refusal
+
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE = 16
 MAX_ASPECT = 20.0
 KEPT_PIXELS = 2_400_000  # more detail than any of the engines looks at; bounds the memory of queued pictures
 
 
-class ImageRefusedError(Exception):
-    """The bytes are not a picture that this service reads; `code` is stable, the message says what to do."""
+class ImageRefusedError(Refusal):
+    """The bytes are not an image that this service reads; `code` is stable, the message says what to do."""
+
+    title = "The picture was refused"
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code = code  # pyright: ignore[reportAttributeAccessIssue] - a case's, where others have a kind's
+        self.status = 413 if code == "image_too_large" else 422  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

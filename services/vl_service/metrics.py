@@ -1,6 +1,7 @@
 """The Prometheus series of this service."""
 
-from web.gpu_memory import cuda_memory
+from collections.abc import Mapping
+
 from web.metrics import SECONDS_BUCKETS, Gauge, GpuMemory, Histogram, new_registry
 
 
@@ -23,4 +24,7 @@ class VLMetrics:
     def measure(self, in_flight: int) -> None:
         """Show what only changes by itself."""
         self._in_flight.set(in_flight)
-        self._gpu.report(cuda_memory())
+
+    def gpu_memory(self, bytes_by_kind: Mapping[str, Mapping[str, int]]) -> None:
+        """What the worker holds, by device, after a call."""
+        self._gpu.report(bytes_by_kind)

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vl_service.backend import CheckpointError
 from vl_service.embedded.model.decoder import Decoder, DecoderConfig
 from vl_service.embedded.model.eight_bits import unpacked
 from vl_service.embedded.model.generator import PART_MARKERS, Generator
@@ -28,7 +29,7 @@ UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5, drawn_kind=0.5, drawn=0.5, gu
 """Until training/vl/thresholds.py has chosen them."""
 
 
-class EmbeddedCheckpointError(Exception):
+class EmbeddedCheckpointError(CheckpointError):
     """The embedded checkpoint cannot be used; the message names the file and what to do."""
 
 

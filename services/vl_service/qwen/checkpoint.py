@@ -10,12 +10,13 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from engine_store.revisions import content_hash
+from vl_service.backend import CheckpointError
 from vl_service.settings import Settings
 
 FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen3_vl_moe": "Qwen3-VL MoE"}
 
 
-class UnsupportedCheckpointError(Exception):
+class UnsupportedCheckpointError(CheckpointError):
     """The checkpoint is not one that this service can run; the message says why."""
 
 

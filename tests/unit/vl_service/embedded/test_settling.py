@@ -1,7 +1,9 @@
 """What becomes of a record that the decoder is not sure enough of, or of which the branch knows better."""
 
+import copy
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from tests.unit.vl_service.embedded.tiny_decoder import save_tiny_decoder
 from tests.unit.vl_service.scenes import landscape
 from vl_service.embedded.checkpoint import load_generator
 from vl_service.embedded.model.decoder import Cache
-from vl_service.embedded.model.observation import Observation, Thresholds
+from vl_service.embedded.model.generator import Generator
+from vl_service.embedded.model.observation import Look, Observation, Thresholds
 from vl_service.embedded.model.record import Record
 from vl_service.embedded.vision.detections import Detections
 from vl_service.images import DecodedImage
@@ -31,6 +34,18 @@ RECORD = ["<sure>", "tabby", "cat", "<kind>", "cat", "<count>", "2", "<colour>",
           "<size>", "half", "<setting>", "in", "<end>"]
 
 
+@cache
+def looking(folder: Path) -> tuple[Generator, Look]:
+    generator = load_generator(folder)[0]
+    return generator, generator.look(picture(), lambda: None)
+
+
+def looked(folder: Path) -> tuple[Generator, Look]:
+    """A generator to change, and what it sees."""
+    generator, look = looking(folder)
+    return copy.copy(generator), look
+
+
 def settled(folder: Path, sure: float, likely: float, kind: float, clarity: float = 1.0,
             detections: Detections | None = None) -> Record:
     """The record alone of what is settled."""
@@ -46,8 +61,9 @@ def settled_and_said(
 
     From a clarity of 0.5 on what is drawn may be named, from 0.4 on guessed, from a probability of 0.5 on its kind.
     """
-    generator = load_generator(folder)[0]
-    numbers, decoder = generator.tokenizer.numbers, generator.decoder
+    generator, seen = looked(folder)
+    generator.decoder = decoder = copy.copy(generator.decoder)
+    numbers = generator.tokenizer.numbers
     other = math.log(0.1 / 0.9 / (decoder.config.vocabulary - 1))
     calls = 0
 
@@ -67,7 +83,7 @@ def settled_and_said(
 
     generator._feed = feeding
     decoder.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
-    look = replace(generator.look(picture(), lambda: None), clarity=clarity, detections=detections)
+    look = replace(seen, clarity=clarity, detections=detections)
     least = Thresholds(sure=sure, likely=likely, kind=kind, drawn_kind=0.5, drawn=0.5, guess=0.4)
     observation = generator.settle(look, least, lambda: None)
     return observation, [generator.tokenizer.pieces[token] for token in fed]

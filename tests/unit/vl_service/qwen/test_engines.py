@@ -32,6 +32,9 @@ from vl_service.settings import Settings
 WORST_NODES = {"qwen2_vl": 100, "qwen2_5_vl": 105, "qwen3_vl": 105}
 """Two blocks each; a table that is no longer baked or a loop that was unrolled shows here."""
 BAR_FP16 = 5e-3
+FIRST = "qwen2_5_vl"
+FIRST_AND_REST = [
+    FIRST, *(pytest.param(family, marks=pytest.mark.full) for family in FAMILIES if family != FIRST)]
 
 
 @pytest.fixture(params=FAMILIES)
@@ -40,15 +43,20 @@ def built(request: pytest.FixtureRequest, build_tower: Build) -> Built:
 
 
 @pytest.fixture
-def tower(built: Built) -> Any:
+def one(build_tower: Build) -> Built:
+    """Of the family with most to go wrong, for what is the same for all."""
+    return build_tower(FIRST)
+
+
+def tower_of(built: Built) -> Any:
     """As transformers reads it."""
     return AutoModelForImageTextToText.from_pretrained(built.folder).eval().requires_grad_(False).model.visual
 
 
 @pytest.fixture
-def own(built: Built, tmp_path: Path) -> Path:
+def own(one: Built, tmp_path: Path) -> Path:
     """A copy of the store's folder, for tests that change it."""
-    return Path(shutil.copytree(built.data, tmp_path / "data"))
+    return Path(shutil.copytree(one.data, tmp_path / "data"))
 
 
 def test_the_command_builds_the_tower_and_compares_it_with_torch(built: Built) -> None:
@@ -62,7 +70,8 @@ def test_the_command_builds_the_tower_and_compares_it_with_torch(built: Built) -
 
 
 @torch.inference_mode()
-def test_the_engine_of_one_size_sees_smaller_pictures_as_transformers_does(built: Built, tower: Any) -> None:
+def test_the_engine_of_one_size_sees_smaller_pictures_as_transformers_does(built: Built) -> None:
+    tower = tower_of(built)
     path = built.store.check_files(built.manifest) / "graph.onnx"
     assert sum(node.op_type == "Attention" for node in onnx.load(path, load_external_data=False).graph.node) == 2
     session = OnnxSession(path, threads=1)
@@ -71,61 +80,61 @@ def test_the_engine_of_one_size_sees_smaller_pictures_as_transformers_does(built
         check(tower, shape, list(session.run(inputs).values()))
 
 
-def test_a_second_order_finds_it_and_the_list_says_that_it_is_ready(built: Built) -> None:
-    model = ("--model", str(built.folder))
-    status, said, _ = command(built.data, "build", *model, "--patches", str(SLOTS))
+def test_a_second_order_finds_it_and_the_list_says_that_it_is_ready(one: Built) -> None:
+    model = ("--model", str(one.folder))
+    status, said, _ = command(one.data, "build", *model, "--patches", str(SLOTS))
     assert (status, said.splitlines()[1:]) == (0, ["all 1 engines were already built"])
-    status, said, _ = command(built.data, "list", *model)
+    status, said, _ = command(one.data, "list", *model)
     assert status == 0
     assert f"vision_{SLOTS}  patches={SLOTS}  onnx fp32 cpu" in said
     assert f"onnx: {SLOTS} patches fp32 ready" in said
 
 
-def test_an_engine_of_other_weights_is_refused_with_the_reason(built: Built, tmp_path: Path) -> None:
+def test_an_engine_of_other_weights_is_refused_with_the_reason(one: Built, tmp_path: Path) -> None:
     """They differ in one number, at the end of the file."""
-    other = Path(shutil.copytree(built.folder, tmp_path / "other"))
+    other = Path(shutil.copytree(one.folder, tmp_path / "other"))
     weights = other / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert "patches fp32: built from other weights (folder-" in command(built.data, "list", "--model", str(other))[1]
-    status, _, told = command(built.data, "verify", "--model", str(other))
+    assert "patches fp32: built from other weights (folder-" in command(one.data, "list", "--model", str(other))[1]
+    status, _, told = command(one.data, "verify", "--model", str(other))
     assert status == 1
     assert "no engines of other in" in told
 
 
-def test_an_engine_of_another_library_is_refused_as_stale(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_of_another_library_is_refused_as_stale(one: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine_store.recipes.library_version", lambda target: "99.0")
-    said = command(built.data, "list", "--model", str(built.folder))[1]
+    said = command(one.data, "list", "--model", str(one.folder))[1]
     assert f"onnx: {SLOTS} patches fp32: vision_{SLOTS} has a stale engine only: libraries" in said
     assert "ready" not in said
 
 
-def test_a_foreign_folder_and_a_damaged_engine_are_refused_with_the_reason(built: Built, own: Path) -> None:
-    key = built.manifest.recipe.key
+def test_a_foreign_folder_and_a_damaged_engine_are_refused_with_the_reason(one: Built, own: Path) -> None:
+    key = one.manifest.recipe.key
     (own / "engines" / key).rename(own / "engines" / "0123")
     assert f"0123  refused: 0123 is foreign: its manifest belongs to {key}" in command(
-        own, "list", "--model", str(built.folder))[1]
+        own, "list", "--model", str(one.folder))[1]
     (own / "engines" / "0123").rename(own / "engines" / key)
     (own / "engines" / key / "graph.onnx.data").write_bytes(b"damaged")
-    status, said, told = command(own, "verify", "--model", str(built.folder))
+    status, said, told = command(own, "verify", "--model", str(one.folder))
     assert status == 1
     assert "graph.onnx.data in" in said
     assert f"vision_{SLOTS} quarantined" in told
 
 
 def test_an_engine_that_computes_something_else_is_quarantined(
-    built: Built, own: Path, monkeypatch: pytest.MonkeyPatch
+    one: Built, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No engine passes bars of nothing."""
-    assert command(own, "verify", "--model", str(built.folder))[0] == 0
+    assert command(own, "verify", "--model", str(one.folder))[0] == 0
     monkeypatch.setattr("engines.verify.BARS", {"fp32": (0.0, 0.0)})
-    status, said, told = command(own, "verify", "--model", str(built.folder))
+    status, said, told = command(own, "verify", "--model", str(one.folder))
     assert status == 1
     assert f"vision_{SLOTS} cpu: quarantined relative L2" in said
     assert f"vision_{SLOTS} quarantined" in told
     assert f"onnx: {SLOTS} patches fp32: vision_{SLOTS} is quarantined: relative L2" in command(
-        own, "list", "--model", str(built.folder))[1]
+        own, "list", "--model", str(one.folder))[1]
 
 
 @pytest.fixture
@@ -197,8 +206,10 @@ def rtx() -> Any:
 
 
 @pytest.mark.slow
-def test_the_command_builds_for_every_rtx_generation_without_one(built: Built, rtx: Any) -> None:
+@pytest.mark.parametrize("family", FIRST_AND_REST)
+def test_the_command_builds_for_every_rtx_generation_without_one(build_tower: Build, family: str, rtx: Any) -> None:
     """In bfloat16; none is verified, for there is no such GPU here."""
+    built = build_tower(family)
     generations = ",".join(name.removeprefix("SM") for name in RTX_CAPABILITIES)
     status, said, told = command(
         built.data, "build", "--model", str(built.folder), "--patches", str(SLOTS), "--target", "tensorrt-rtx",
@@ -214,9 +225,11 @@ def test_the_command_builds_for_every_rtx_generation_without_one(built: Built, r
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", FIRST_AND_REST)
 def test_half_precision_agrees_with_torch_and_builds_for_every_rtx_generation(
-    tower: Any, rtx: Any, tmp_path: Path
+    build_tower: Build, family: str, rtx: Any, tmp_path: Path
 ) -> None:
+    tower = tower_of(build_tower(family))
     graph = tower_graph(copy.deepcopy(tower).to(torch.float16), SLOTS)
     export_graph(graph, tmp_path, attention="fused-half")
     _norms_are_float32(tmp_path / "graph.onnx")

@@ -1,6 +1,5 @@
 """The service on engines of its vision tower: the same words, the choice told, and nothing hidden that cannot run."""
 
-import asyncio
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,17 +12,16 @@ import torch
 from PIL import Image
 from skimage.data import chelsea
 
-from contracts.models import Health, VLModelInfo
+from contracts.models import VLModelInfo
 from engine_store.manifest import EngineRefused
 from engine_store.store import EngineStore
 from engines.onnxrt import OnnxSession
 from tests.unit.vl_service.qwen.built_tower import SLOTS, Build, Built
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES
 from tests.unit.vl_service.scenes import prompt_task
-from tests.unit.vl_service.test_app import CAPTION, problem, serving, until_ready
+from tests.unit.vl_service.test_app import serving
 from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
-from vl_service.load import load_backend
 from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.qwen.checkpoint import load_checkpoint
 from vl_service.qwen.engine_choice import choose_tower, situation_of
@@ -31,6 +29,7 @@ from vl_service.qwen.vision import Seen, TorchVision
 from vl_service.qwen.vision_engines import EngineVision
 from vl_service.qwen.vision_graph import on_host, slots_needed
 from vl_service.settings import Settings
+from vl_service.worker import explain, load_backend
 
 
 @pytest.fixture(params=FAMILIES)
@@ -174,7 +173,7 @@ def test_where_none_is_forced_a_damaged_engine_leaves_torch_and_the_reason(own: 
 
 
 async def test_the_pages_say_what_was_picked_and_why(windowed: Built) -> None:
-    async with serving(load_backend, **settings(windowed, "onnx").model_dump()) as client:
+    async with serving(**settings(windowed, "onnx").model_dump()) as client:
         details = (await client.get("/readyz")).json()["details"]
         [told] = (await client.get("/v1/models")).json()["data"]
         info = VLModelInfo.model_validate(told)
@@ -183,15 +182,9 @@ async def test_the_pages_say_what_was_picked_and_why(windowed: Built) -> None:
         assert info.vision_engine_reason.startswith("VL_ENGINE=onnx: ")
 
 
-async def test_the_service_does_not_become_ready_without_the_engine_that_is_forced(windowed: Built) -> None:
-    given = settings(windowed, "onnx", data_dir=windowed.folder).model_dump()
-    async with serving(load_backend, wait=False, **given) as client:
-        health = Health(ready=False)
-        async with asyncio.timeout(60):
-            while not health.stuck:
-                await asyncio.sleep(0.05)
-                health = Health.model_validate_json((await client.get("/readyz")).content)
-        assert "VL_ENGINE=onnx: no complete verified set of onnx engines" in health.reasons[0]
+def test_without_the_engine_that_is_forced_nothing_is_loaded(windowed: Built) -> None:
+    with pytest.raises(EngineRefused, match="VL_ENGINE=onnx: no complete verified set of onnx engines"):
+        load_backend(settings(windowed, "onnx", data_dir=windowed.folder))
 
 
 @dataclass
@@ -208,18 +201,15 @@ class BrokenSession:
         raise NotImplementedError
 
 
-async def test_a_forced_engine_that_stops_running_fails_the_call_with_the_reason(windowed: Built) -> None:
-    def load(given: Settings) -> QwenBackend:
-        engine, checkpoint = load_qwen(given), load_checkpoint(given)
-        choice = choose_tower("onnx", windowed.store, situation_of(checkpoint.revision, "cpu"))
-        in_torch = TorchVision(checkpoint, image_tokens=64)
-        engine._vision = EngineVision(checkpoint, in_torch, choice, lambda _: BrokenSession())
-        return engine
-
-    async with serving(load, **settings(windowed, "torch").model_dump()) as client:
-        await until_ready(client)
-        refused = problem(await client.post("/v1/describe", json=CAPTION), 503, "engine_refused")
-        assert "the GPU is full. Build it again, or set VL_ENGINE=auto" in refused.detail
+def test_a_forced_engine_that_stops_running_fails_the_call_with_the_reason(windowed: Built) -> None:
+    checkpoint = load_checkpoint(settings(windowed, "torch"))
+    choice = choose_tower("onnx", windowed.store, situation_of(checkpoint.revision, "cpu"))
+    forced = EngineVision(checkpoint, TorchVision(checkpoint, image_tokens=64), choice, lambda _: BrokenSession())
+    with pytest.raises(EngineRefused, match="the GPU is full") as refused:
+        forced.see(CAT)
+    told = explain(refused.value)
+    assert (told.status, told.code) == (503, "engine_refused")
+    assert "the GPU is full. Build it again, or set VL_ENGINE=auto" in told.detail
 
 
 def test_laying_out_needs_nothing_of_the_tower_but_its_tables(windowed: Built) -> None:

@@ -1,0 +1,161 @@
+"""The model as the HTTP process knows it: a supervised worker, a bounded queue before it, a deadline for every call."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from contracts.describe import DescribeResponse
+from contracts.errors import Refusal
+from contracts.models import VLModelInfo
+from vl_service.backend import LATE, DeadlineExceededError, Described, Task, Work
+from vl_service.images import DecodedImage
+from vl_service.settings import Settings
+from web.problems import ProblemError
+from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
+from web.worker.supervisor import Patience, Supervisor
+
+WORKER_COMMAND = (sys.executable, "-m", "vl_service.worker")
+_AFTER_A_DEATH_S = 2  # until the next worker may have loaded a model
+_LEAST_GRACE_S = 60.0  # a long prompt's first step cannot be stopped in its middle
+
+
+class ModelLoading(Refusal):
+    """The first worker is not ready yet."""
+
+    status, code, title = 503, "model_loading", "The model is still loading"
+
+
+class ModelFailed(Refusal):
+    """It could not be loaded, or its workers die one after another. Starting goes on."""
+
+    status, code, title = 503, "model_failed", "The model does not run"
+
+
+class ModelUnavailable(Refusal):
+    """The worker died and is being replaced; asking again changes nothing and is safe."""
+
+    status, code, title = 503, "unavailable", "The model is being replaced"
+
+
+class QueueFull(Refusal):
+    """As many calls wait as may."""
+
+    status, code, title = 429, "queue_full", "Too many requests at once"
+
+
+class Model:
+    """Owns the worker process from `start` to `stop`. Its methods are called on the event loop and never block it."""
+
+    def __init__(
+        self, settings: Settings, command: Sequence[str] = WORKER_COMMAND, *,
+        on_gpu_memory: Callable[[Mapping[str, Mapping[str, int]]], None] = lambda _: None,
+    ) -> None:
+        """`command` gets the descriptor of a socket appended."""
+        self._queue_limit, self._deadline_s = settings.queue_limit, settings.deadline_s
+        self._supervisor: Supervisor[VLModelInfo] = Supervisor(
+            command, settings.model_copy(update={"internal_token": None}), name=f"The model {settings.model}",
+            patience=Patience(cancel_grace_s=max(_LEAST_GRACE_S, settings.deadline_s)), on_gpu_memory=on_gpu_memory,
+        )
+        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vl-decode")
+        self._info: VLModelInfo | None = None
+        self._recent_work_s = 1.0
+        self.in_flight = 0
+        """Calls that wait or run."""
+
+    def start(self) -> None:
+        """Begin to load; `not_ready` is None once that is done."""
+        self._supervisor.start()
+
+    async def stop(self) -> None:
+        """End the worker; what waits for it fails."""
+        self._decoder.shutdown(wait=False, cancel_futures=True)
+        await self._supervisor.stop()
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why no call would succeed now; None when one would."""
+        return self._supervisor.not_ready
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether waiting is in vain, as far as anybody can tell."""
+        return self._supervisor.is_stuck
+
+    @property
+    def worker_pid(self) -> int | None:
+        return self._supervisor.worker_pid
+
+    @property
+    def info(self) -> VLModelInfo:
+        """Which model this is, or was while its worker is being replaced. Raises `ModelLoading`, `ModelFailed`."""
+        known = self._info or self._supervisor.info
+        if known is None:
+            raise self._not_now()
+        return known
+
+    def _not_now(self) -> Refusal:
+        retry_after_s = max(_AFTER_A_DEATH_S, round(self._supervisor.backoff_s))
+        reason = self._supervisor.not_ready or "The worker was lost."
+        if self.is_stuck:
+            return ModelFailed(f"{reason} Check VL_MODEL; it is tried again.", retry_after_s=retry_after_s)
+        if self._supervisor.info is None:
+            return ModelLoading(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
+        return ModelUnavailable(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
+
+    async def answer(
+        self, look: Callable[[], DecodedImage | None], tasks: Sequence[Task], started: float
+    ) -> DescribeResponse:
+        """Decode the image by `look`, on a thread of its own, and answer the tasks about it, in turn.
+
+        So a bad image is refused at once while the model is busy. `started` is of `time.monotonic`.
+
+        Raises:
+            ModelLoading, ModelFailed, ModelUnavailable: there is no worker, or it died in this call.
+            QueueFull: `queue_limit` calls are in flight; nothing has changed.
+            DeadlineExceededError: no result within the deadline, waiting included.
+            ProblemError: the work failed; a `Refusal` of `look` as it is.
+        """
+        if self._supervisor.not_ready is not None:
+            raise self._not_now()
+        if self.in_flight >= self._queue_limit:
+            wait_s = max(1, round(self._recent_work_s * self.in_flight))
+            raise QueueFull(
+                f"The vision-language service is busy; retry in {wait_s} s.", retry_after_s=wait_s)
+        self.in_flight += 1
+        stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
+        job = asyncio.create_task(self._look_and_answer(look, tasks, started, due, stop))
+        # the seat is free when the call has left the worker, not when the caller stops waiting for it
+        job.add_done_callback(self._release)
+        try:
+            return await asyncio.wait_for(asyncio.shield(job), self._deadline_s)
+        except TimeoutError as error:
+            raise DeadlineExceededError(LATE) from error
+        finally:
+            stop.set()
+
+    async def _look_and_answer(
+        self, look: Callable[[], DecodedImage | None], tasks: Sequence[Task], started: float, due: float,
+        stop: asyncio.Event,
+    ) -> DescribeResponse:
+        image = await asyncio.get_running_loop().run_in_executor(self._decoder, look)
+        try:
+            described: Described = await self._supervisor.do(
+                Work(image=image, tasks=tuple(tasks), started=started, due=due), stop=stop)
+        except (NotReady, WorkerDied) as error:
+            raise self._not_now() from error
+        except WorkStopped as error:
+            raise DeadlineExceededError(LATE) from error
+        except WorkFailed as error:
+            told = error.problem
+            raise ProblemError(
+                told.status, told.code, told.title, told.detail, retry_after_s=told.retry_after_s) from error
+        self._info = described.info
+        self._recent_work_s = 0.7 * self._recent_work_s + 0.3 * described.seconds
+        return described.response
+
+    def _release(self, job: "asyncio.Task[DescribeResponse]") -> None:
+        self.in_flight -= 1
+        if not job.cancelled():
+            job.exception()  # mark it as seen: the caller may have gone

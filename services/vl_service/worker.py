@@ -1,0 +1,101 @@
+"""`python -m vl_service.worker <fd>`: the process that owns the model, supervised by the HTTP process.
+
+torch takes seconds to import, in which the thread that listens to the HTTP process must already run: whatever needs it
+is imported when the model is loaded.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import Problem, Refusal
+from contracts.models import VLModelInfo
+from engine_store.manifest import EngineRefused
+from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, Described, Work
+from vl_service.describe import answer
+from vl_service.settings import Settings
+from web.logs import configure_logging
+from web.worker.child import Handler, Report, WorkerProgram, run
+from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
+from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+
+Load = Callable[[Settings], Backend]
+
+
+def load_backend(settings: Settings) -> Backend:
+    """Load the backend that the settings name; takes seconds to minutes. Raises whatever loading a checkpoint may."""
+    from vl_service.embedded import is_embedded, load_embedded
+
+    folder = settings.models_dir / "vl" if settings.model == "embedded" else Path(settings.model).expanduser()
+    if settings.model == "embedded" or is_embedded(folder):
+        if settings.engine not in ("auto", "torch"):
+            raise EngineRefused(
+                f"VL_ENGINE={settings.engine}: there are no engines of the embedded checkpoint; set auto or torch")
+        return load_embedded(folder, settings.threads)
+    from vl_service.qwen.backend import load_qwen  # transformers takes seconds more
+
+    return load_qwen(settings)
+
+
+def worker_program(load: Load = load_backend) -> WorkerProgram:
+    """What the worker process runs."""
+
+    def opened(settings: Settings) -> tuple[VLModelInfo, Handler]:
+        configure_logging("vl_service.worker", settings.log_level)
+        try:
+            backend = load(settings)
+        except Exception as error:  # any reason ends up in /readyz; what is not the checkpoint's own may pass
+            words = f"the model {settings.model} could not be loaded: {one_line(error)}"
+            if isinstance(error, CheckpointError | EngineRefused):
+                raise ModelUnavailable(words) from error
+            raise ModelNotYetAvailable(words) from error
+        return backend.info, partial(_describe, backend)
+
+    return WorkerProgram(open_model=opened, explain=explain)
+
+
+def _describe(backend: Backend, work: Work, report: Report) -> Described:
+    def is_canceled() -> bool:
+        try:
+            report.check()
+        except WorkCanceled:
+            return True
+        return False
+
+    began = time.monotonic()
+    try:
+        response = answer(
+            backend, work.image, work.tasks, Deadline(at=work.due, is_canceled=is_canceled), work.started)
+    except DeadlineExceededError:
+        report.check()
+        raise
+    return Described(response=response, info=backend.info, seconds=time.monotonic() - began)
+
+
+def explain(error: Exception) -> Problem:
+    """What an exception in a call means to the caller."""
+    if isinstance(error, Refusal):
+        return error.problem
+    if isinstance(error, EngineRefused):
+        return _problem(503, "engine_refused", "The engine does not run",
+                        f"{str(error)[:1500]}. Build it again, or set VL_ENGINE=auto, and restart the service.")
+    if breaks_the_device(error):
+        return _problem(503, "unavailable", "The model is being replaced",
+                        "The device failed in this call; retry in a moment.", retry_after_s=2)
+    if is_out_of_memory(error):
+        return _problem(503, "out_of_memory", "Out of memory",
+                        "There was too little memory for this call; retry, or set a smaller VL_IMAGE_TOKENS.",
+                        retry_after_s=5)
+    return _problem(500, "internal_error", "Internal error",
+                    "The model failed to answer; the service's log has the cause. Trying again is safe.")
+
+
+def _problem(status: int, code: str, title: str, detail: str, **more: Any) -> Problem:
+    return Problem(status=status, code=code, title=title, detail=detail, **more)
+
+
+if __name__ == "__main__":
+    sys.exit(run(worker_program()))
