@@ -39,6 +39,7 @@ def settings(
 ) -> GatewaySettings:
     monkeypatch.setattr(gateway.runtime, "Patience", lambda: IMPATIENT)
     monkeypatch.setattr(gateway.run.recovery, "_TIDY_EVERY_S", 0.05)
+    monkeypatch.setattr(gateway.run.recovery, "_REVIEWED_AT_ONCE", 2)  # so that there is more than one page
     return gateway_settings(
         tmp_path, services, webhook_http=True, open_networks="127.0.0.0/8", keep_jobs_s=3600.0, **where
     )
