@@ -27,18 +27,18 @@ def main() -> None:
     os.umask(0o077)  # what is written here is nobody else's to read, whoever writes it for us
     settings = GatewaySettings()
     configure_logging("gateway", settings.log_level)
-    _check(settings)
+    check_start(settings)
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, log_config=None,
         timeout_graceful_shutdown=_SHUTDOWN_S, server_header=False,
     )
 
 
-def _check(settings: GatewaySettings) -> None:
+def check_start(settings: GatewaySettings) -> None:
     """End the process, with one sentence, where it could not serve."""
     folder = settings.data_dir.absolute()
     try:
-        make_folder(settings.state_dir)
+        make_folder(settings.state_dir)  # as root, only a write tells
         (settings.state_dir / ".probe").touch()
         (settings.state_dir / ".probe").unlink()
     except OSError as error:

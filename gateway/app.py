@@ -24,6 +24,7 @@ from gateway.run.failures import service_problem
 from gateway.runtime import open_gateway
 from gateway.services.clients import ServiceError
 from gateway.settings import GatewaySettings
+from gateway.storage.files import StoreBusy, StoreFull
 from gateway.storage.room import DiskFull
 from gateway.submit.bodies import BodyRefused, BodyTooLarge, LingeringResponse
 from gateway.submit.fetch import FetchFailed
@@ -36,7 +37,7 @@ from web.problems import install_problem_handlers, problem_response
 
 _QUEUE_RETRY_AFTER_S = 10
 _DISK_RETRY_AFTER_S = 60
-_DATABASE_RETRY_AFTER_S = 5
+_STORAGE_RETRY_AFTER_S = 5
 _STATUS_OF_CODE = {
     "image_too_many_bytes": 413, "image_format_unsupported": 415, "unsupported_media_type": 415,
 }
@@ -207,18 +208,19 @@ def _disk_full(error: DiskFull) -> Problem:
     )
 
 
-def _database_busy(_: DatabaseBusy) -> Problem:
+def _storage_busy(error: DatabaseBusy | StoreBusy) -> Problem:
+    which, what = ("database", "database") if isinstance(error, DatabaseBusy) else ("storage", "place for files")
     return Problem(
-        status=503, code="database_unavailable", title="The database cannot be used now",
-        retry_after_s=_DATABASE_RETRY_AFTER_S,
-        detail=f"Nothing was changed; no job is lost. Send the request again in {_DATABASE_RETRY_AFTER_S} s.",
+        status=503, code=f"{which}_unavailable", title=f"The {what} cannot be used now",
+        retry_after_s=_STORAGE_RETRY_AFTER_S,
+        detail=f"No job is lost. Send the request again in {_STORAGE_RETRY_AFTER_S} s.",
     )
 
 
-def _database_full(_: DatabaseFull) -> Problem:
+def _storage_full(_: DatabaseFull | StoreFull) -> Problem:
     return Problem(
         status=507, code="disk_full", title="No room on disk", retry_after_s=_DISK_RETRY_AFTER_S,
-        detail="The disk of the database is full: delete jobs that are done with, or give the server more space.",
+        detail="The disk is full: delete jobs that are done with, or give the server more space.",
     )
 
 
@@ -248,8 +250,10 @@ _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     FetchFailed: _picture_not_fetched,
     ServiceError: service_problem,
     DiskFull: _disk_full,
-    DatabaseBusy: _database_busy,
-    DatabaseFull: _database_full,
+    DatabaseBusy: _storage_busy,
+    DatabaseFull: _storage_full,
+    StoreBusy: _storage_busy,
+    StoreFull: _storage_full,
     ClientGone: _client_gone,
 }
 

@@ -46,7 +46,7 @@ from gateway.settings import GatewaySettings
 from gateway.storage.bucket import open_bucket
 from gateway.storage.deployment import deployment_of, open_database
 from gateway.storage.files import LocalFiles
-from gateway.storage.room import Room
+from gateway.storage.room import Reserve, Room
 from gateway.storage.sweep import Known, Sweeper
 from gateway.submit.accept import Submitter
 from gateway.submit.fetch import Fetching
@@ -133,7 +133,10 @@ def _assemble(
         ledger.live.turn_due.set, executor_id=settings.executor_id, concurrency=settings.concurrency,
         poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
-    pictures, room = _pictures(settings, database, files, tls), Room(settings.data_dir, settings.min_free_bytes)
+    pictures = _pictures(settings, database, files, tls)
+    reserve = Reserve(settings.state_dir / "reserve", settings.reserve_bytes)
+    reserve.fill()
+    room = Room(settings.data_dir, settings.min_free_bytes, reserve)
     queue = JobQueue(database)
     care = Recovery(
         engine=engine, queue=queue, dispatcher=Dispatcher(
@@ -152,7 +155,7 @@ def _assemble(
         submitter=Submitter(
             settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog
         ),
-        cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video),
+        cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video, reserve=reserve),
     )
 
 

@@ -203,6 +203,14 @@ class GatewaySettings(BaseSettings):
         int, Field(validation_alias="GATEWAY_MIN_FREE_BYTES", ge=0, description="Not ready below this free disk space.")
     ] = 256 * MIB
 
+    reserve_bytes: Annotated[
+        int,
+        Field(
+            validation_alias="GATEWAY_RESERVE_BYTES", ge=0,
+            description="Held on disk, so that jobs can be canceled and removed where it is full.",
+        ),
+    ] = 8 * MIB
+
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, url: SecretStr | None) -> SecretStr | None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from gateway.storage.files import OWNERS, TRASH
 from tests.processes import KeptProcess, gateway_process, scripted_video_process, until
 
 ENDED = ("completed", "failed", "canceled")
@@ -216,8 +217,9 @@ def _left_renders(deployment: Deployment) -> list[str]:
 def _orphans(deployment: Deployment, jobs: Sequence[dict[str, Any]]) -> list[str]:
     state = {job["id"]: job["state"] for job in jobs}
     root = deployment.folder / "data" / "gateway" / "files"
+    paths = [path for path in root.rglob("*") if path.relative_to(root).parts[0] not in (OWNERS, TRASH)]
     return [
-        str(path.relative_to(root)) for path in root.rglob("*")
+        str(path.relative_to(root)) for path in paths
         if path.relative_to(root).parts[0] not in state or path.name.endswith(".part")
         or (path.name == "video.mp4" and state[path.parent.name] != "completed")
     ]

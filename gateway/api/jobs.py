@@ -4,12 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from pydantic import AfterValidator
 
 from contracts.jobs import Job, JobPage, JobState
 from gateway.api.access import OpenGateway, OwnJob, TheCaller
 from gateway.api.content import FILE_RESPONSES, Variant, serve
 from gateway.api.follow import encode, event_stream, wait_until_ended, while_connected
 from gateway.api.openapi import problems
+from gateway.jobs.store import MAX_SEQUENCE
 from gateway.jobs.views import view, view_page
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -24,12 +26,19 @@ _EVENT = {
 }
 
 
+def _known_number(cursor: str | None) -> str | None:
+    if cursor is not None and int(cursor) > MAX_SEQUENCE:
+        raise ValueError("No page ends there")
+    return cursor
+
+
 @router.get("", responses=problems(422), summary="Jobs, newest first")
 async def list_jobs(
     caller: TheCaller, gateway: OpenGateway,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
     cursor: Annotated[
-        str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before.")
+        str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before."),
+        AfterValidator(_known_number),
     ] = None,
     state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
 ) -> JobPage:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from limits.aio.storage import MemoryStorage
@@ -9,6 +10,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from gateway.auth.keys import KeyRecord, KeyStore, parse_rate
 from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER
+from gateway.database_errors import DatabaseBusy
 from gateway.threads import off_loop
 
 
@@ -81,7 +83,8 @@ class Door:
             raise KeyRefused("This key is not known here, or was revoked: ask whoever runs this server for a new one.")
         if asks_for_work:
             await self._count(key)
-        await off_loop(self._keys.note_use, key)
+        with suppress(DatabaseBusy):  # a note for the operator: a full disk must not keep its owner from removing jobs
+            await off_loop(self._keys.note_use, key)
         return _caller(key)
 
     async def _count(self, key: KeyRecord) -> None:

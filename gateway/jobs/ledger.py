@@ -60,6 +60,11 @@ class Ledger:
         """Jobs without files that ended before, whose records may go."""
         return await off_loop(self._store.outdated, finished_before, limit)
 
+    async def let_go(self, job_id: str) -> None:
+        """Let go of the files of an ended job: a completed one is `expired`."""
+        await off_loop(self._store.expire_one, job_id)
+        self.live.changed(job_id)
+
     async def webhook(self, job: JobRecord) -> Delivery | None:
         """The webhook of the job, if it has one."""
         return None if job.request.webhook_url is None else await off_loop(self._store.webhook, job.id)

@@ -62,6 +62,7 @@ _jobs = sa.Table(
     sa.Index("jobs_of_idempotency_key", "owner", "idempotency_key", unique=True),
     sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
 )
+MAX_SEQUENCE = 2**31 - 1  # of an integer in Postgres
 _QUEUE_LOCK = 2
 _ASKED_AT_ONCE = 500
 # Built once: most of a statement's cost is its making.
@@ -159,7 +160,7 @@ class JobStore:
             changes: dict[str, Any] = {"state": to, "stage": stage, "timings": {**job.timings, **(timings or {})}}
             if to == "running":
                 changes["started_at"] = time.time()
-                changes["timings"]["queued"] = round(changes["started_at"] - job.created_at, 3)
+                changes["timings"]["queued"] = _since(job.created_at, changes["started_at"])
             if to not in UNFINISHED:
                 changes["finished_at"] = time.time()
                 changes["timings"] |= _closing_timings(job, changes["finished_at"])
@@ -230,6 +231,13 @@ class JobStore:
         with self._database.reading() as connection:
             return list(connection.scalars(query))
 
+    def expire_one(self, job_id: str) -> None:
+        """Let go of a job that has ended, however young; one that is not there or has not ended stays as it is."""
+        ended = _jobs.c.state.not_in(UNFINISHED), _jobs.c.expired_at.is_(None)
+        self._database.write(
+            lambda connection: connection.execute(_EXPIRE.where(_jobs.c.id == job_id, *ended), {"now": time.time()})
+        )
+
     def remove(self, *job_ids: str) -> None:
         """Forget jobs; removing one that is not there changes nothing."""
         with self._database.writing() as connection:
@@ -273,10 +281,14 @@ def _new_row(job: NewJob, turn: int) -> dict[str, Any]:
 
 
 def _closing_timings(job: JobRecord, finished_at: float) -> dict[str, float]:
-    closing = {"total": round(finished_at - job.created_at, 3)}
+    closing = {"total": _since(job.created_at, finished_at)}
     if job.started_at is None:
         closing["queued"] = closing["total"]
     return closing
+
+
+def _since(begun_at: float, now: float) -> float:
+    return max(0.0, round(now - begun_at, 3))  # the machine's clock may have been set back meanwhile
 
 
 def _made_before(

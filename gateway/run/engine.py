@@ -128,9 +128,11 @@ class DbosEngine:
         if task := self._running.get(job_id):
             task.cancel()
 
-    async def finished(self, limit: int) -> dict[str, str]:
-        """Up to `limit` workflows that have ended, in whatever way: the job of each by its own id."""
-        found = await DBOS.list_workflows_async(status=list(_OVER), limit=limit, load_input=False, load_output=False)
+    async def finished(self, limit: int, skipped: int) -> dict[str, str]:
+        """Up to `limit` workflows that have ended, however, after the `skipped` oldest: the job of each by its id."""
+        found = await DBOS.list_workflows_async(
+            status=list(_OVER), limit=limit, offset=skipped, load_input=False, load_output=False
+        )
         return {workflow.workflow_id: workflow.workflow_id.split(".")[0] for workflow in found}
 
     async def forget(self, workflow_ids: Sequence[str]) -> None:

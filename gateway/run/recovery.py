@@ -104,12 +104,12 @@ async def sweep(care: Recovery, *, starting: bool = False) -> None:
 
 async def tidy(care: Recovery) -> None:
     """Have the engine forget the jobs that have ended, and the attempts at their webhooks: else it grows for ever."""
-    while finished := await care.engine.finished(_REVIEWED_AT_ONCE):
+    skipped = 0
+    while finished := await care.engine.finished(_REVIEWED_AT_ONCE, skipped):
         at_work = await off_loop(care.unfinished, finished.values())  # `review` is to find these
         ended = [workflow_id for workflow_id, job_id in finished.items() if job_id not in at_work]
         await care.engine.forget(ended)
-        if len(ended) < _REVIEWED_AT_ONCE:
-            return
+        skipped += len(finished) - len(ended)
 
 
 async def _give_up(job_id: str, problem: Problem, ledger: Ledger) -> None:

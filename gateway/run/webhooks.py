@@ -82,11 +82,11 @@ class WebhookSender:
             job = await self.ledger.get(job_id)
         except JobNotFound:
             return None
-        began = time.time()
+        began, clock = time.time(), time.monotonic()
         receipt = await self._call(job, delivery)
         state, wait_s = self._judge(job, number, receipt)
         attempt = Attempt(
-            at=began, seconds=round(time.time() - began, 3), status=receipt.status,
+            at=began, seconds=round(time.monotonic() - clock, 3), status=receipt.status,
             error=receipt.error and receipt.error[:MAX_ERROR_CHARS],
         )
         next_try_at = None if wait_s is None else time.time() + wait_s

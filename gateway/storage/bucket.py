@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from gateway.storage.files import (
     OWNERS,
     TRASH,
     LocalFiles,
+    StoreBusy,
     Stored,
     StoredFile,
     begin,
@@ -28,6 +29,7 @@ from gateway.storage.files import (
     is_file,
     is_folder,
     is_made,
+    put_in,
 )
 
 _COPY_KEPT_S = 3600.0
@@ -40,8 +42,8 @@ _MARK = b"Stillmotion keeps files here. While several of these lie here, none of
 class BucketFiles(LocalFiles):
     """Like `LocalFiles`, with the bucket as the place where a file is or is not; `root` is where the copies lie.
 
-    Every method that names no thread of its own blocks for as long as the bucket takes. Errors of the bucket are
-    `obstore.exceptions.BaseError`; a write that raised one stored nothing.
+    Every method that names no thread of its own blocks for as long as the bucket takes; one that stores, brings or
+    removes files of a job raises `StoreBusy` where the bucket does not do it, and a write then stored nothing.
     """
 
     shared = True
@@ -81,13 +83,15 @@ class BucketFiles(LocalFiles):
         except FileNotFoundError:
             pass
         try:
-            found = obstore.get(self._store, self._key(path))
+            with _asking():
+                found = obstore.get(self._store, self._key(path))
         except FileNotFoundError:
             return
         file = begin(path)
         try:
-            for chunk in found:
-                file.write(chunk)
+            with _asking():
+                for chunk in found:
+                    put_in(file, chunk)
         except BaseException:
             discard(file)
             raise
@@ -100,7 +104,8 @@ class BucketFiles(LocalFiles):
 
     def remove(self, job_id: str, name: str) -> None:
         """Remove one file if it is there, in the bucket and here."""
-        obstore.delete(self._store, f"{job_id}/{name}")
+        with _asking():
+            obstore.delete(self._store, f"{job_id}/{name}")
         super().remove(job_id, name)
 
     def claim(self, deployment: str) -> set[str]:
@@ -165,8 +170,9 @@ class BucketFiles(LocalFiles):
         return [path for path in paths if is_file(path.removeprefix(f"{folder}/"))]
 
     def _delete(self, folder: str) -> None:
-        if own := self._own(folder):
-            obstore.delete(self._store, own)
+        with _asking():
+            if own := self._own(folder):
+                obstore.delete(self._store, own)
 
     def _move(self, folder: str, to: str) -> None:
         for path in self._own(folder):
@@ -175,9 +181,12 @@ class BucketFiles(LocalFiles):
     def _upload(self, job_id: str, name: str) -> None:
         path = self.path(job_id, name)
         try:
-            obstore.put(self._store, self._key(path), path)
-        except BaseException:
+            with _asking():
+                obstore.put(self._store, self._key(path), path)
+        except BaseException as error:
             path.unlink(missing_ok=True)
+            if isinstance(error, FileNotFoundError):  # the bucket itself: it may be made yet
+                raise StoreBusy(str(error)) from error
             raise
 
     def _key(self, path: Path) -> str:
@@ -200,6 +209,16 @@ def open_bucket(
     options: ClientConfig = {"allow_http": plain, "timeout": "60s"}
     store = S3Store(bucket, prefix=prefix or None, client_options=options, config=config)
     return BucketFiles(root, store)
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except BaseError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise StoreBusy(f"{type(error).__name__}: {str(error).splitlines()[0][:_ERROR_CHARS]}") from error
 
 
 def _summed_up(found: dict[str, dict[str, float]]) -> dict[str, Stored]:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from gateway.database import Database, DatabaseDamaged, make_private, metadata, normal_url, put, refuse_damaged
 from gateway.settings import GatewaySettings
-from gateway.storage.files import OWNERS
+from gateway.storage.files import OWNERS, make_folder
 
 _deployment = sa.Table(
     "deployment", metadata, sa.Column("id", sa.Integer, primary_key=True),
@@ -33,6 +33,7 @@ def open_database(settings: GatewaySettings) -> Database:
         DatabaseDamaged: the file of one was cut, or is none.
         DatabaseBusy, OSError: it cannot be opened or written to now.
     """
+    make_folder(settings.state_dir)
     if settings.database_url is None:
         _refuse_emptied(settings.jobs_database_file, settings.state_dir / "files")
         engine = normal_url(settings.engine_database_url)

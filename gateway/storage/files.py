@@ -1,13 +1,14 @@
 """Artifacts on local disk: a file is there whole or not at all; only what has a name of our form is touched."""
 
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +39,14 @@ class Stored:
     made: bool
 
 
+class StoreBusy(OSError):
+    """The disk or the bucket cannot be used now; nothing was stored. The same call may succeed later."""
+
+
+class StoreFull(StoreBusy):
+    """There is no room."""
+
+
 class ChecksumMismatch(ValueError):
     """A stream whose SHA-256 is not the one that was told before."""
 
@@ -64,7 +73,7 @@ class LocalFiles:
         path = self.path(job_id, name)
         file = begin(path)
         try:
-            file.write(data)
+            put_in(file, data)
         except BaseException:
             discard(file)
             raise
@@ -82,7 +91,7 @@ class LocalFiles:
         file = await to_thread.run_sync(begin, path)
         try:
             async for chunk in chunks:
-                await to_thread.run_sync(file.write, chunk)
+                await to_thread.run_sync(put_in, file, chunk)
                 digest.update(chunk)
                 num_bytes += len(chunk)
             if sha256 not in (None, digest.hexdigest()):
@@ -102,7 +111,8 @@ class LocalFiles:
 
     def remove(self, job_id: str, name: str) -> None:
         """Remove one file if it is there. Blocking."""
-        self.path(job_id, name).unlink(missing_ok=True)
+        with storing():
+            self.path(job_id, name).unlink(missing_ok=True)
 
     def claim(self, deployment: str) -> set[str]:
         """Say for good that this deployment keeps files here; returns what others have said so. Blocking."""
@@ -203,7 +213,8 @@ def _names(folder: Path) -> list[str]:
 def _remove_own(folder: Path) -> None:
     for name in _names(folder):
         if is_file(name) or _PART.fullmatch(name):
-            (folder / name).unlink(missing_ok=True)
+            with storing():
+                (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # it holds something of somebody else's
         folder.rmdir()
 
@@ -230,6 +241,16 @@ def _part(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
 
 
+@contextmanager
+def storing() -> Iterator[None]:
+    """Say `StoreBusy` or `StoreFull` for what the disk says."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreBusy
+        raise kind(error.errno, str(error)) from error
+
+
 def make_folder(path: Path) -> None:
     """Have a folder that is its owner's alone."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -243,24 +264,34 @@ def _private(path: str, flags: int) -> int:
 
 def begin(path: Path) -> BinaryIO:
     """Open a temporary file beside `path`."""
-    make_folder(path.parent)
-    return open(_part(path), "xb", opener=_private)
+    with storing():
+        make_folder(path.parent)
+        return open(_part(path), "xb", opener=_private)
+
+
+def put_in(file: BinaryIO, data: bytes) -> None:
+    """Write to what `begin` opened."""
+    with storing():
+        file.write(data)
 
 
 def discard(file: BinaryIO) -> None:
-    """Leave nothing of what `begin` opened."""
-    file.close()
-    Path(file.name).unlink(missing_ok=True)
+    """Leave nothing of what `begin` opened; on a disk that takes nothing, whatever must be left is swept."""
+    with suppress(OSError):
+        file.close()
+    with suppress(OSError):
+        Path(file.name).unlink(missing_ok=True)
 
 
 def commit(file: BinaryIO, path: Path) -> None:
     """Give what `begin` opened its name, on disk for good."""
-    with file:
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself must survive a power cut
-    finally:
-        os.close(folder)
+    with storing():
+        with file:
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself must survive a power cut
+        finally:
+            os.close(folder)

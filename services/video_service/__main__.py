@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from web.logs import configure_logging
 log = logging.getLogger(__name__)
 
 _DRAIN_S = 5
+_CANNOT_WRITE = 73  # as sysexits.h names it
 
 
 class Server(uvicorn.Server):
@@ -33,15 +35,21 @@ class Server(uvicorn.Server):
 
 def main(worker_command: Sequence[str] = WORKER_COMMAND) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status."""
+    os.umask(0o077)  # videos are nobody else's to see
     settings = VideoSettings()
     configure_logging("video_service", settings.log_level)
     files = RenderFiles(settings.data_dir.resolve() / "video")
-    try:
-        with files.held():
-            return _serve(settings, files, worker_command)
-    except FolderInUse as error:
-        log.error(str(error))
-        return 1
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(files.held())
+        except FolderInUse as error:
+            log.error(str(error))
+            return 1
+        except OSError as error:
+            folder = settings.data_dir.absolute()
+            log.error("The data folder %s (STILLMOTION_DATA) cannot be written: %s.", folder, error)
+            return _CANNOT_WRITE
+        return _serve(settings, files, worker_command)
 
 
 def _serve(settings: VideoSettings, files: RenderFiles, worker_command: Sequence[str]) -> int:

@@ -1,6 +1,7 @@
 """A file is replaced whole or not at all."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ def test_a_replaced_file_holds_the_new_content_and_leaves_nothing_beside_it(tmp_
     replace_file(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_file_that_cannot_reach_the_disk_keeps_its_old_content(
@@ -29,3 +31,4 @@ def test_a_file_that_cannot_reach_the_disk_keeps_its_old_content(
     with pytest.raises(OSError, match="No space left"):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,6 +1,7 @@
 """The jobs table and its law of transitions."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -139,3 +140,14 @@ def test_many_at_once_never_exceed_the_queue(store: JobStore) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["added"] * 5 + ["full"] * 7
+
+
+def test_no_timing_is_negative_after_the_clock_was_set_back(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, canceled = store.add(new_job(), 10), store.add(new_job(), 10)
+    monkeypatch.setattr(time, "time", lambda: job.created_at - 3600)
+    store.move(job.id, "running", stage="describing")
+    for ended in (store.move(job.id, "failed"), store.move(canceled.id, "canceled")):
+        assert {"queued", "total"} <= ended.timings.keys()
+        assert min(ended.timings.values()) >= 0

@@ -7,11 +7,11 @@ from pathlib import Path
 import httpx
 import obstore
 import pytest
-from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 import gateway.storage.bucket
 from gateway.storage.bucket import BucketFiles, open_bucket
-from gateway.storage.files import LocalFiles
+from gateway.storage.files import LocalFiles, StoreBusy
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.model_services import Services, video_bytes
 from tests.unit.gateway.storage.conftest import BUCKET, Bucket, in_bucket
@@ -58,9 +58,24 @@ def test_a_bucket_that_refuses_leaves_no_copy_that_seems_stored(bucket: Bucket, 
     files = open_bucket(
         "s3://nowhere", tmp_path, endpoint=bucket.endpoint, region="us-east-1", key_id="k", secret="s"
     )
-    with pytest.raises((BaseError, FileNotFoundError)):
+    with pytest.raises(StoreBusy):
         files.write("job_1", "input.png", b"picture")
     assert not files.path("job_1", "input.png").exists()
+
+
+def test_a_bucket_that_does_not_answer_is_busy_whatever_is_asked_of_it(tmp_path: Path) -> None:
+    files = open_bucket("s3://b", tmp_path, endpoint="http://127.0.0.1:9", region="us-east-1", key_id="k", secret="s")
+    files._store = S3Store(  # without the client's patience of minutes
+        "b", config={"endpoint": "http://127.0.0.1:9", "region": "us-east-1", "access_key_id": "k",
+                     "secret_access_key": "s"},
+        client_options={"allow_http": True}, retry_config={"max_retries": 0},
+    )
+    for call in (
+        lambda: files.write("job_1", "input.png", b"x"), lambda: files.bring(files.path("job_1", "video.mp4")),
+        lambda: files.remove("job_1", "video.mp4"), lambda: files.remove_job("job_1"),
+    ):
+        with pytest.raises(StoreBusy):
+            call()
 
 
 def test_another_gateway_brings_a_file_to_its_own_disk(bucket: Bucket, tmp_path: Path) -> None:

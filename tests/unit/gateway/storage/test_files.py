@@ -1,5 +1,7 @@
 """Files on disk: whole or not there."""
 
+import os
+import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -84,3 +86,30 @@ async def test_a_job_that_the_engine_gave_up_ends_truthfully(
     async with open_client(settings) as client:
         ended = await until(client, job["id"], lambda job: job["state"] != "running")
         assert (ended["state"], ended["error"]["code"]) == ("failed", "internal_error")
+
+
+async def test_what_is_stored_is_its_owners_alone_whatever_the_process_and_an_older_one_left_open(
+    tmp_path: Path, services: Services, picture: Callable[..., bytes]
+) -> None:
+    settings = gateway_settings(tmp_path, services, reserve_bytes=4096)
+    before = os.umask(0o022)
+    try:
+        (settings.state_dir / "files").mkdir(parents=True)
+        for name in ("jobs", "dbos"):
+            (settings.state_dir / f"{name}.sqlite").touch()
+        async with open_client(settings) as client:
+            answer = await client.post("/generate", files={"image": ("a.png", picture())})
+            await until(client, answer.json()["id"], lambda job: job["state"] == "completed")
+            await client.post("/v1/files", files={"file": ("a.png", picture())})
+            paths = [settings.state_dir, *settings.state_dir.rglob("*")]
+            modes = {path.relative_to(tmp_path).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in paths}
+            folders = {path.relative_to(tmp_path).as_posix() for path in paths if path.is_dir()}
+    finally:
+        os.umask(before)
+    assert {name for name in modes if "sqlite" in name} == {
+        f"gateway/{name}.sqlite{part}" for name in ("jobs", "dbos") for part in ("", "-wal", "-shm")
+    }
+    assert any(name.endswith("video.mp4") for name in modes)
+    assert any(name.endswith("picture.png") for name in modes)
+    open_to_others = {name for name, mode in modes.items() if mode != (0o700 if name in folders else 0o600)}
+    assert open_to_others <= {"gateway/gateway-1.lock"}, "which holds nothing"

@@ -3,8 +3,6 @@
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -194,21 +192,13 @@ def test_unfinished_files_go_when_nobody_writes_them_any_more(tmp_path: Path) ->
 # --- the whole gateway ----------------------------------------------------------------------------------------------
 
 
-async def made(settings: GatewaySettings, count: int) -> list[str]:
+async def completed(settings: GatewaySettings, count: int) -> list[str]:
     """The ids of completed jobs."""
     async with open_client(settings) as client:
         answers = [await client.post("/generate", json={"prompt": "a kite"}) for _ in range(count)]
         for answer in answers:
             await until(client, answer.json()["id"], lambda job: job["state"] == "completed")
         return [answer.json()["id"] for answer in answers]
-
-
-def started_gateway(**environment: str) -> subprocess.CompletedProcess[str]:
-    """What a gateway said that should not have started."""
-    return subprocess.run(
-        [sys.executable, "-m", "gateway"], env={**os.environ, **environment}, capture_output=True, text=True,
-        check=False, timeout=60,
-    )
 
 
 @pytest.mark.parametrize("lost", ["restored", "removed", "rows"])
@@ -220,9 +210,9 @@ async def test_an_older_an_empty_and_a_new_database_remove_no_video_and_say_so(
     more: dict[str, Any] = in_bucket(bucket) if where == "bucket" else {}
     settings = gateway_settings(tmp_path / "data", services, **more)
     database = settings.jobs_database_file
-    jobs = await made(settings, 1)
+    jobs = await completed(settings, 1)
     shutil.copy(database, tmp_path / "backup")
-    jobs += await made(settings, 4)
+    jobs += await completed(settings, 4)
     if lost == "restored":
         shutil.copy(tmp_path / "backup", database)
     elif lost == "removed":
@@ -242,25 +232,3 @@ async def test_an_older_an_empty_and_a_new_database_remove_no_video_and_say_so(
     else:
         held = {path.parent.name for path in (settings.state_dir / "files").glob("*/video.mp4")}
     assert held == set(jobs)
-
-
-@pytest.mark.parametrize(
-    ("name", "left"),
-    [("jobs", 0.0), ("jobs", 0.1), ("jobs", 0.5), ("dbos", 0.5), ("jobs", b"not a database")],
-)
-async def test_a_database_that_was_cut_is_not_taken_for_another_one(
-    tmp_path: Path, services: Services, name: str, left: float | bytes
-) -> None:
-    settings = gateway_settings(tmp_path, services)
-    [job_id] = await made(settings, 1)
-    database = settings.state_dir / f"{name}.sqlite"
-    whole = database.read_bytes()
-    cut = left if isinstance(left, bytes) else whole[:int(left * len(whole))]
-    database.write_bytes(cut)
-    started = started_gateway(STILLMOTION_DATA=str(tmp_path))
-    assert started.returncode == 65
-    assert "was cut or damaged" in started.stderr
-    assert str(database) in started.stderr
-    assert "Traceback" not in started.stderr
-    assert database.read_bytes() == cut
-    assert (settings.state_dir / "files" / job_id / "video.mp4").exists()
