@@ -48,9 +48,9 @@ def main() -> int:
 
 
 def stages() -> dict[str, Callable[[str, bool], dict[str, Any]]]:
-    from bench import gpu_video
+    from bench import gpu_video, gpu_vl
 
-    return {"vae": gpu_video.vae_stage, "dit": gpu_video.dit_stage}
+    return {"vae": gpu_video.vae_stage, "dit": gpu_video.dit_stage, "vl": gpu_vl.vl_stage}
 
 
 def table(found: dict[str, Any]) -> str:
