@@ -1,6 +1,6 @@
 """Every stage at full size with random weights: plain diffusers and transformers beside ours, in one process.
 
-    python -m bench.gpu [--only vae,dit,vl] [--tiny] [--output bench/results/gpu.json]
+    python -m bench.gpu [--only vae,still,dit,dit14b,vl] [--tiny] [--output bench/results/gpu.json]
 
 Seconds are medians of three after a warm-up; accuracy stands beside each. `--tiny` runs the same code on any machine.
 """
@@ -24,7 +24,7 @@ RESULT = Path(__file__).parent / "results" / "gpu.json"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="vae,dit,vl")
+    parser.add_argument("--only", default="vae,still,dit,vl")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULT)
     asked = parser.parse_args()
@@ -50,7 +50,8 @@ def main() -> int:
 def stages() -> dict[str, Callable[[str, bool], dict[str, Any]]]:
     from bench import gpu_video, gpu_vl
 
-    return {"vae": gpu_video.vae_stage, "dit": gpu_video.dit_stage, "vl": gpu_vl.vl_stage}
+    return {"vae": gpu_video.vae_stage, "still": gpu_video.still_stage, "dit": gpu_video.dit_stage,
+            "dit14b": gpu_video.dit_14b_stage, "vl": gpu_vl.vl_stage}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -11,8 +11,11 @@ from torch.profiler import ProfilerActivity, profile
 REPEATS = 3
 
 
-def measure(run: Callable[[], Any], *, warm: int = 1, kernels: int = 0) -> dict[str, Any]:
-    """Median seconds of three runs after `warm` others; on CUDA peak GiB, launches and the slowest kernels too."""
+def measure(run: Callable[[], Any], *, warm: int = 1, kernels: int = 0, count: bool = True) -> dict[str, Any]:
+    """Median seconds of three runs after `warm` others; on CUDA peak GiB, launches and the slowest kernels too.
+
+    Without `count` no launches: to trace some 200,000 takes minutes.
+    """
     start = time.perf_counter()
     for _ in range(warm):
         run()
@@ -29,7 +32,7 @@ def measure(run: Callable[[], Any], *, warm: int = 1, kernels: int = 0) -> dict[
     found["seconds"] = round(statistics.median(seconds), 4)
     if torch.cuda.is_available():
         found["peak_GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        found |= _kernels(run, kernels)
+        found |= _kernels(run, kernels) if count else {}
     return found
 
 

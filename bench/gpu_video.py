@@ -52,6 +52,28 @@ def _fast_vae(vae: AutoencoderKLWan, latents: torch.Tensor, plain: torch.Tensor 
     return found
 
 
+def still_stage(device: str, tiny: bool) -> dict[str, Any]:
+    """A picture to the condition of an image-to-video clip of 81 frames."""
+    vae: Any = random_vae(device, tiny)
+    height, width, frames = (32, 48, 9) if tiny else (480, 832, 81)
+    picture = torch.randn(1, 3, 1, height, width, device=device, dtype=vae.dtype)
+    clip = torch.cat([picture, picture.new_zeros(1, 3, frames - 1, height, width)], dim=2)
+    with torch.no_grad():
+        rows: dict[str, Any] = {"plain": measure(lambda: vae.encode(clip).latent_dist.mode())}
+        plain = vae.encode(clip).latent_dist.mode()
+        exact = vae.float().encode(clip.float()).latent_dist.mode()
+        vae.to(picture.dtype)
+    rows["plain"]["relative_L2_float32"] = relative(plain, exact)
+    if device == "cuda":
+        from video_service.layers.wan_still_cuda import FastStillEncoder
+
+        fast = FastStillEncoder(vae, height, width, frames)
+        rows["fast"] = measure(lambda: fast(picture), kernels=10)
+        rows["fast"] |= {"relative_L2_plain": relative(fast(picture), plain),
+                         "relative_L2_float32": relative(fast(picture), exact)}
+    return rows
+
+
 def dit_stage(device: str, tiny: bool, size: dict[str, int] | None = None, steps: int = 4) -> dict[str, Any]:
     """Four steps of the transformer, without the solver."""
     config = DIT_TINY if tiny else (size or DIT_1_3B)
@@ -81,6 +103,11 @@ def dit_stage(device: str, tiny: bool, size: dict[str, int] | None = None, steps
         rows[name]["relative_L2_dense"] = relative(output, reference)
         print(name, rows[name], flush=True)
     return rows
+
+
+def dit_14b_stage(device: str, tiny: bool) -> dict[str, Any]:
+    """One step of the 14B."""
+    return dit_stage(device, tiny, DIT_14B, 1)
 
 
 def _fast_dit(transformer: Any, latents: Any, text: Any, times: Any, options: dict[str, Any]) -> dict[str, Any]:

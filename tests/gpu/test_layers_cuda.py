@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
@@ -101,6 +102,22 @@ def test_a_step_is_its_reference(way: dict[str, Any]) -> None:
     steps.restart(second)
     assert away(steps(latents.cuda(), 1), expected[1]) < 3e-2
     assert away(expected[0], expected[1]) > 3e-2
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 33])
+def test_an_encoded_still_is_the_encoder_s(num_frames: int) -> None:
+    """As near to float32 as torch's own bfloat16 is, for each picture."""
+    from video_service.layers.wan_still_cuda import FastStillEncoder
+
+    torch.manual_seed(0)
+    vae: Any = AutoencoderKLWan(base_dim=32, num_res_blocks=1).cuda().eval().requires_grad_(False)
+    clips = [F.pad(torch.randn(1, 3, 1, 48, 64, device="cuda"), (0, 0, 0, 0, 0, num_frames - 1)) for _ in range(2)]
+    exact = [vae.encode(clip).latent_dist.mode() for clip in clips]
+    vae = vae.bfloat16()
+    plain = [vae.encode(clip.bfloat16()).latent_dist.mode() for clip in clips]
+    fast = FastStillEncoder(vae, 48, 64, num_frames)
+    for clip, own, reference in zip(clips, plain, exact, strict=True):
+        assert away(fast(clip[:, :, :1]), reference) < 1.2 * away(own, reference)
 
 
 @pytest.mark.parametrize("residual", [False, True])

@@ -42,33 +42,36 @@ def model_of(family: str) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def halved(module: Any) -> Any:
-    """On CUDA in bfloat16, but for the rotary frequencies, as a checkpoint is loaded."""
+def halved(module: Any, device: str = "cuda") -> Any:
+    """In bfloat16, but for the rotary frequencies, as a checkpoint is loaded."""
     for parameter in module.parameters():
         parameter.data = parameter.data.bfloat16()
-    return module.cuda()
+    return module.to(device)
 
 
 @pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_step_is_its_reference(family: str, rows: int) -> None:
-    """In bfloat16 by the kernels, against float32 in torch: the logits, and what joined the cache."""
+    """As near to float32 as torch in bfloat16: the logits; and what joined the cache."""
     exact = Network(model_of(family), 300)
-    quick = Network(halved(model_of(family)), 300)
-    plain_cache, quick_cache = exact.new_cache(rows), quick.new_cache(rows)
+    rounded, quick = Network(halved(model_of(family), "cpu"), 300), Network(halved(model_of(family)), 300)
+    plain_cache, rounded_cache, quick_cache = (network.new_cache(rows) for network in (exact, rounded, quick))
     for name in ("keys", "values"):
-        getattr(quick_cache, name).copy_(getattr(plain_cache, name).normal_())
+        numbers = getattr(plain_cache, name).normal_()
+        for cache in (rounded_cache, quick_cache):
+            getattr(cache, name).copy_(numbers)
     tokens, position = torch.tensor([7, 300, 41])[:rows], torch.tensor([130, 63, 299], dtype=torch.int32)[:rows]
     turn = position - 20
     expected = exact.step(tokens, position, turn, plain_cache)
     found = quick.step(tokens.cuda(), position.cuda(), turn.cuda(), quick_cache)
     assert found.dtype == torch.float32
-    assert away(found, expected) < 2e-2
-    assert away(quick_cache.keys, plain_cache.keys) < 5e-3
-    assert away(quick_cache.values, plain_cache.values) < 5e-3
+    in_torch = rounded.step(tokens, position, turn, rounded_cache)
+    assert away(found, expected) < 1.2 * away(in_torch, expected)
+    assert away(quick_cache.keys, plain_cache.keys) < 6e-3
+    assert away(quick_cache.values, plain_cache.values) < 6e-3
     row = rows - 1
     where = int(position[row])
-    assert away(quick_cache.keys[1, row, :, where], plain_cache.keys[1, row, :, where]) < 3e-2
+    assert away(quick_cache.keys[1, row, :, where], plain_cache.keys[1, row, :, where]) < 5e-2
 
 
 def prompt_of(model: Any, ids: torch.Tensor) -> Prompt:
@@ -88,7 +91,7 @@ def test_graphs_write_what_steps_without_them_do() -> None:
             written = [
                 list(decoder.write(
                     [prompt_of(model, part.to(model.device)) for part in ids[:rows]], sampling, max_new_tokens=20,
-                    stop_ids=[], seeds=[1, 2]))
+                    stop_ids=[], seeds=[1, 2][:rows]))
                 for decoder, model in ((plain, on_cpu), (quick, on_cuda))
             ]
             assert written[0] == written[1]

@@ -57,7 +57,7 @@ def residual_norm(x_NC, update_NC, gate_C, factor_C, shift_C, eps, quantise):
     _residual_norm[(rows,)](
         x_NC, x_NC if update_NC is None else update_NC, factor_C if gate_C is None else gate_C, factor_C, shift_C,
         kept, out, scales, width, eps, RESIDUAL=update_NC is not None, GATED=gate_C is not None, QUANTISE=quantise,
-        BLOCK=block, num_warps=_warps(block),
+        BLOCK=block, num_warps=8 if quantise else _warps(block),
     )
     return kept, out, scales if quantise else None
 
@@ -139,7 +139,8 @@ def quantise_rows(x_NC, gelu):
     rest = triton.next_power_of_2(width - main) if width > main else 1
     out, scales = _outputs(x_NC, True)
     _gelu_quantise[(rows,)](
-        x_NC, out, scales, width, GELU=gelu, TWO=width > main, MAIN=main, REST=rest, num_warps=_warps(main),
+        x_NC, out, scales, width, GELU=gelu, TWO=width > main, MAIN=main, REST=rest,
+        num_warps=2 if main <= 1024 else 4,
     )
     return out, scales
 

@@ -1,4 +1,4 @@
-"""SLA in Triton: three kernels and a small top-k. Their reference is `attention.SparseLinearAttention` in torch.
+"""SLA in Triton: four kernels. Their reference is `attention.SparseLinearAttention` in torch.
 
 One pass over the keys and values gives each key block's mean and the linear branch's keysᵀ·values. `proj_l` is linear
 and the linear branch divides whole rows, so it is folded into that D x D product, and the branch costs the attention
@@ -8,7 +8,6 @@ kernel one more small product a query block.
 # pyright: reportMissingImports=false, reportIndexIssue=false
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -16,6 +15,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from video_service.layers.attention import KEY_BLOCK, QUERY_BLOCK, kept_blocks
 
 CHUNK_BLOCKS = 16  # key blocks that one program sums up
+KEY_STAGES, KEY_WARPS = 3, 4
 
 
 @triton.jit
@@ -33,14 +33,14 @@ def _query_means(x, means, row_stride, length, heads, blocks, BLOCK: tl.constexp
 @triton.jit
 def _key_pass(
     k, v, means, products, sums, row_stride, length, heads, blocks, chunks,
-    LINEAR: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
+    LINEAR: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr, STAGES: tl.constexpr,
 ):
     chunk = tl.program_id(0)
     batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     channels = tl.arange(0, DIM)
     product = tl.zeros((DIM, DIM), tl.float32)
     total = tl.zeros((DIM,), tl.float32)
-    for step in range(0, CHUNK):
+    for step in tl.range(0, CHUNK, num_stages=STAGES):
         block = chunk * CHUNK + step
         rows = block * BLOCK + tl.arange(0, BLOCK)
         mask = (rows < length)[:, None]
@@ -62,51 +62,68 @@ def _key_pass(
 
 
 @triton.jit
+def _select(scores, chosen, blocks, KEEP: tl.constexpr, BLOCK: tl.constexpr):
+    """The KEEP best of a row, in order of place; among equals the first. One bit of the least kept score a round."""
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, BLOCK)
+    there = place < blocks
+    bits = tl.load(scores + row * blocks + place, mask=there, other=0.0).to(tl.int32, bitcast=True)
+    ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+    ordered = tl.where(there, ordered, -(1 << 40))
+    least = tl.full((), -(1 << 31), tl.int64)
+    for power in tl.static_range(31, -1, -1):
+        candidate = least + (1 << power)
+        least = tl.where(tl.sum((ordered >= candidate).to(tl.int32), axis=0) >= KEEP, candidate, least)
+    above = ordered > least
+    equal = (ordered == least).to(tl.int32)
+    wanted = KEEP - tl.sum(above.to(tl.int32), axis=0)
+    kept = above | ((equal == 1) & (tl.cumsum(equal, axis=0) <= wanted))
+    tl.store(chosen + row * KEEP + tl.cumsum(kept.to(tl.int32), axis=0) - 1, place.to(tl.int32), mask=kept)
+
+
+@triton.jit
 def _attend(
     q, k, v, chosen, products, sums, bias, out, length, heads, blocks, scale,
     KEPT: tl.constexpr, LINEAR: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     block = tl.program_id(0)
     batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     first, column = batch * length, head * DIM
-    query = q.load([first + block * QUERIES, column])
-    listed = chosen + (tl.program_id(1) * blocks + block) * KEPT
-    within = tl.arange(0, KEYS)
-    largest = tl.full((QUERIES,), -1e30, tl.float32)
-    weight = tl.zeros((QUERIES,), tl.float32)
-    total = tl.zeros((QUERIES, DIM), tl.float32)
-    # Two key blocks a round halve the rescaling; an odd last one is paired with an empty block past the end.
-    for index in range(0, KEPT, 2):
-        one = tl.load(listed + index) * KEYS
-        two = tl.load(listed + index + 1) * KEYS
-        scores_one = tl.dot(query, k.load([first + one, column]).T) * scale
-        scores_two = tl.dot(query, k.load([first + two, column]).T) * scale
-        scores_one = tl.where((one + within < length)[None, :], scores_one, -1e30)
-        scores_two = tl.where((two + within < length)[None, :], scores_two, -1e30)
-        top = tl.maximum(tl.max(scores_one, axis=1), tl.max(scores_two, axis=1))
-        top = tl.maximum(largest, top)
-        fade = tl.exp2(largest - top)
-        p_one = tl.exp2(scores_one - top[:, None])
-        p_two = tl.exp2(scores_two - top[:, None])
-        weight = weight * fade + tl.sum(p_one, axis=1) + tl.sum(p_two, axis=1)
-        total = total * fade[:, None]
-        total = tl.dot(p_one.to(query.dtype), v.load([first + one, column]), total)
-        total = tl.dot(p_two.to(query.dtype), v.load([first + two, column]), total)
-        largest = top
-    total = total / weight[:, None]
     channels = tl.arange(0, DIM)
+    rows = block * QUERIES + tl.arange(0, QUERIES)
+    at = out + (first + rows).to(tl.int64)[:, None] * (heads * DIM) + column + channels[None, :]
+    there = (rows < length)[:, None]
+    query = q.load([first + block * QUERIES, column])
     if LINEAR:
+        # First, and set down: the loop needs the registers.
         wide = query.to(tl.float32)
         feature = tl.exp(wide - tl.max(wide, axis=1)[:, None])
         feature = feature / tl.sum(feature, axis=1)[:, None]
         below = tl.sum(feature * tl.load(sums + tl.program_id(1) * DIM + channels)[None, :], axis=1) + 1e-5
         square = channels[:, None] * DIM + channels[None, :]
         product = tl.load(products + tl.program_id(1) * DIM * DIM + square)
-        linear = tl.dot(feature.to(query.dtype), product) / below[:, None]
-        total = total + linear + tl.load(bias + channels)[None, :]
-    rows = block * QUERIES + tl.arange(0, QUERIES)
-    at = (first + rows).to(tl.int64)[:, None] * (heads * DIM) + column + channels[None, :]
-    tl.store(out + at, total.to(out.dtype.element_ty), mask=(rows < length)[:, None])
+        linear = tl.dot(feature.to(query.dtype), product) / below[:, None] + tl.load(bias + channels)[None, :]
+        tl.store(at, linear.to(out.dtype.element_ty), mask=there)
+    listed = chosen + (tl.program_id(1) * blocks + block) * KEPT
+    within = tl.arange(0, KEYS)
+    largest = tl.full((QUERIES,), -1e30, tl.float32)
+    weight = tl.zeros((QUERIES,), tl.float32)
+    total = tl.zeros((QUERIES, DIM), tl.float32)
+    for index in tl.range(0, KEPT, num_stages=STAGES):
+        start = tl.load(listed + index) * KEYS
+        scores = tl.dot(query, k.load([first + start, column]).T)
+        scores = tl.where((start + within < length)[None, :], scores, -1e30)
+        top = tl.maximum(largest, tl.max(scores, axis=1) * scale)
+        p = tl.exp2(scores * scale - top[:, None])
+        fade = tl.exp2(largest - top)
+        weight = weight * fade + tl.sum(p, axis=1)
+        total = tl.dot(p.to(query.dtype), v.load([first + start, column]), total * fade[:, None])
+        largest = top
+    total = total / weight[:, None]
+    if LINEAR:
+        total += tl.load(at, mask=there, other=0.0).to(tl.float32)
+    tl.store(at, total.to(out.dtype.element_ty), mask=there)
 
 
 def sparse_linear_attention(
@@ -124,7 +141,7 @@ def sparse_linear_attention(
     _query_means[(query_blocks, batch * heads)](
         q, query_means, q.stride(1), length, heads, query_blocks, BLOCK=QUERY_BLOCK, DIM=dim)
     key_means, products, sums = _over_keys(k, v, linear)
-    chosen = _choose(query_means, key_means, length, kept_blocks(length, topk))
+    chosen = _choose(query_means, key_means, kept_blocks(length, topk))
     bias = query_means
     if proj_weight is not None:
         products, bias = products @ proj_weight.T, proj_bias
@@ -132,7 +149,7 @@ def sparse_linear_attention(
     _attend[(query_blocks, batch * heads)](
         *(_described(x, rows) for x, rows in ((q, QUERY_BLOCK), (k, KEY_BLOCK), (v, KEY_BLOCK))),
         chosen, products.to(q.dtype), sums, bias, out, length, heads, query_blocks, dim**-0.5 * 1.4426950408889634,
-        KEPT=chosen.shape[-1], LINEAR=linear, QUERIES=QUERY_BLOCK, KEYS=KEY_BLOCK, DIM=dim, num_warps=8, num_stages=2,
+        KEPT=chosen.shape[-1], LINEAR=linear, QUERIES=QUERY_BLOCK, KEYS=KEY_BLOCK, DIM=dim, STAGES=2, num_warps=4,
     )
     return out
 
@@ -146,19 +163,20 @@ def _over_keys(k: torch.Tensor, v: torch.Tensor, linear: bool) -> tuple[torch.Te
     sums = k.new_empty(batch * heads, chunks if linear else 1, dim, dtype=torch.float32)
     _key_pass[(chunks, batch * heads)](
         k, v, means, products, sums, k.stride(1), length, heads, blocks, chunks,
-        LINEAR=linear, CHUNK=CHUNK_BLOCKS, BLOCK=KEY_BLOCK, DIM=dim, num_warps=8,
+        LINEAR=linear, CHUNK=CHUNK_BLOCKS, BLOCK=KEY_BLOCK, DIM=dim, STAGES=KEY_STAGES, num_warps=KEY_WARPS,
     )
     return means, products.sum(1), sums.sum(1)
 
 
-def _choose(query_means: torch.Tensor, key_means: torch.Tensor, length: int, kept: int) -> torch.Tensor:
-    """int32 [B * H, query blocks, kept], made even with the number of a block past the end."""
-    blocks = key_means.shape[1]
-    short = blocks * KEY_BLOCK - length
-    total = key_means.sum(1) * KEY_BLOCK - key_means[:, -1] * short
-    scores = query_means @ (key_means - (total / length)[:, None]).transpose(1, 2)
-    chosen = scores.topk(kept, dim=-1, sorted=False).indices.int()
-    return F.pad(chosen, (0, kept % 2), value=blocks).contiguous()
+def _choose(query_means: torch.Tensor, key_means: torch.Tensor, kept: int) -> torch.Tensor:
+    """int32 [B * H, query blocks, kept]: each query block's best key blocks."""
+    # The keys' mean, which SLA takes off, moves all scores of a query block alike: the order stays.
+    scores = query_means @ key_means.transpose(1, 2)
+    heads, query_blocks, key_blocks = scores.shape
+    chosen = torch.empty(heads, query_blocks, kept, dtype=torch.int32, device=scores.device)
+    block = triton.next_power_of_2(key_blocks)
+    _select[(heads * query_blocks,)](scores, chosen, key_blocks, KEEP=kept, BLOCK=block, num_warps=1)
+    return chosen
 
 
 def _described(x_BLHD: torch.Tensor, rows: int) -> TensorDescriptor:

@@ -6,7 +6,6 @@ writes to. Whatever feeds it (sum, norm, SiLU) writes there at once, and moves t
 # Triton comes with the CUDA builds of torch alone, and its decorator hides what a kernel is.
 # pyright: reportMissingImports=false, reportIndexIssue=false
 
-import torch
 import triton
 import triton.language as tl
 
@@ -37,7 +36,8 @@ def _sum(
 
 @triton.jit
 def _feed(
-    a, a_bias, b, b_bias, kept, gamma, buffer, height, width, span, scale, FRAMES: tl.constexpr, CHANNELS: tl.constexpr,
+    a, a_bias, b, b_bias, kept, gamma, buffer, height, width, span, scale,
+    FRAMES: tl.constexpr, LAST: tl.constexpr, CHANNELS: tl.constexpr,
     A_BIAS: tl.constexpr, B: tl.constexpr, B_BIAS: tl.constexpr, KEEP: tl.constexpr, NORM: tl.constexpr,
     SILU: tl.constexpr, STATE: tl.constexpr, BORDER: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr,
 ):
@@ -67,7 +67,8 @@ def _feed(
         tl.store(buffer + span * frame_out + to_pixel, nothing, mask=mask)
     factor = tl.load(gamma + channels, mask=inside, other=0.0).to(tl.float32) * scale
     for frame in range(0, FRAMES):
-        value = _sum(a, a_bias, b, b_bias, frame * frame_in + from_pixel, channels, mask, inside, A_BIAS, B, B_BIAS)
+        at = min(frame, LAST) * frame_in + from_pixel
+        value = _sum(a, a_bias, b, b_bias, at, channels, mask, inside, A_BIAS, B, B_BIAS)
         if KEEP:
             tl.store(kept + frame * frame_in + from_pixel, value.to(tl.bfloat16), mask=mask)
         if NORM:
@@ -78,15 +79,19 @@ def _feed(
         tl.store(buffer + (start + frame) * frame_out + to_pixel, value.to(tl.bfloat16), mask=mask)
 
 
-def feed(a, a_bias, b, b_bias, gamma, buffer, *, keep, silu, state, border, span):
-    """Sum, norm by `gamma` (or not), SiLU (or not), into `buffer`; the sum itself where `keep`, else None."""
-    frames, height, width, channels = a.shape
-    kept = torch.empty_like(a) if keep else None
+def feed(a, a_bias, b, b_bias, gamma, buffer, *, keep, silu, state, border, span, frames=None):
+    """Sum, norm by `gamma` (or not), SiLU (or not), into `buffer`; the sum itself where `keep`, else None.
+
+    Past its end, up to `frames`, the last frame repeats.
+    """
+    given, height, width, channels = a.shape
+    frames = frames or given
+    kept = a.new_empty(frames, height, width, channels) if keep else None
     block = triton.next_power_of_2(channels)
     pixels = max(1, 2048 // block)
     _feed[(triton.cdiv(height * width, pixels),)](
         a, *(a if x is None else x for x in (a_bias, b, b_bias, kept, gamma)), buffer, height, width, span,
-        channels**0.5, FRAMES=frames, CHANNELS=channels, A_BIAS=a_bias is not None, B=b is not None,
+        channels**0.5, FRAMES=frames, LAST=given - 1, CHANNELS=channels, A_BIAS=a_bias is not None, B=b is not None,
         B_BIAS=b_bias is not None, KEEP=keep, NORM=gamma is not None, SILU=silu, STATE=state, BORDER=border,
         PIXELS=pixels, BLOCK=block, num_warps=4,
     )

@@ -175,8 +175,8 @@ def decode_frames(ops: BufferOps, vae: AutoencoderKLWan, latent_THWC: torch.Tens
 
 
 def lay_out(vae: AutoencoderKLWan) -> None:
-    """Order the decoder's convolution weights with channels last, in place: their numbers stay."""
-    for module in vae.decoder.modules():
+    """Order the convolutions' weights with channels last, in place: their numbers stay."""
+    for module in vae.modules():
         if isinstance(module, nn.Conv3d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
         elif isinstance(module, nn.Conv2d):

@@ -58,11 +58,29 @@ def prompt_of(
         positions = torch.arange(len(ids), device=ids.device).expand(3, 1, -1)
         return Prompt(ids=ids, embeds=embeds, positions=positions, pictured=pictured)
     embeds = embeds.masked_scatter(pictured[:, None], torch.cat(tuple(encoded.pooler_output)).to(embeds.dtype))
-    positions, _ = model.model.get_rope_index(
-        input_ids_BL, mm_token_type_ids=pictured[None].int(), image_grid_thw=grid_thw,
-        attention_mask=torch.ones_like(input_ids_BL))
+    positions = positions_of(pictured.cpu(), grid_thw.tolist(), model.config.vision_config.spatial_merge_size)
+    positions = positions.to(ids.device)
     deepstack = tuple(torch.cat(tuple(part)) for part in getattr(encoded, "deepstack_features", None) or ())
     return Prompt(ids=ids, embeds=embeds, positions=positions, pictured=pictured, deepstack=deepstack)
+
+
+def positions_of(pictured_L: torch.Tensor, grids: Sequence[Sequence[int]], merge: int) -> torch.Tensor:
+    """Positions [3, 1, L] (time, row, column) of words and still pictures, as `get_rope_index` has them.
+
+    That one walks over the tokens in Python: 35 ms and more for 1,280 of them, longer than reading them takes.
+    """
+    parts: list[torch.Tensor] = []
+    at, begin = 0, 0  # the next position, and the next token
+    for _, rows, columns in grids:
+        rows, columns = rows // merge, columns // merge
+        start = begin + int(pictured_L[begin:].int().argmax())
+        parts.append((torch.arange(start - begin) + at).expand(3, -1))
+        at += start - begin
+        row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        parts.append(torch.stack([torch.zeros_like(row), row, column]).flatten(1) + at)
+        at, begin = at + max(rows, columns), start + rows * columns
+    parts.append((torch.arange(len(pictured_L) - begin) + at).expand(3, -1))
+    return torch.cat(parts, dim=1)[:, None]
 
 
 class FastDecoder:

@@ -64,10 +64,12 @@ def product(x, weight, *, bias=None, norm=None, eps=0.0, residual=None, gated=Fa
 
 
 def _shape(outputs: int, width: int, gated: bool) -> tuple[int, int, int]:
-    """Rows and columns of a tile, and warps: enough programs for 132 processors, 16 bytes a load."""
+    """Rows and columns of a tile, and warps: the fastest of 15 for Qwen2.5-VL-3B's products on an H200."""
     if outputs > 50_000:
-        return 8, 1024, 4
-    return (4 if gated else 2) if outputs > 4096 else 2, 1024, 4
+        return 8, 2048, 8
+    if gated:
+        return 4, 2048, 4
+    return (1, 1024, 4) if width > 4096 or outputs <= width else (2, 2048, 4)
 
 
 @triton.jit

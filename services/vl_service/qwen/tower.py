@@ -46,7 +46,7 @@ class FastTower:
     def __init__(self, tower: Any) -> None:
         self._tower = tower
         self._unit: int = tower.spatial_merge_size**2
-        self._gate_up = [_joined(block.mlp.gate_proj, block.mlp.up_proj) for block in tower.blocks]
+        self._feed_forward = [_joined(block.mlp) for block in tower.blocks]
         self._windows: dict[tuple[int, int], Windows] = {}
 
     @torch.no_grad()
@@ -62,8 +62,8 @@ class FastTower:
         for index, block in enumerate(tower.blocks):
             sizes = whole if index in tower.fullatt_block_indexes else windows.sizes
             x = x + self._attend(block.attn, _normed(x, block.norm1), windows, sizes)
-            hidden = F.linear(_normed(x, block.norm2), *self._gate_up[index])
-            x = x + F.linear(_gated(hidden), block.mlp.down_proj.weight, block.mlp.down_proj.bias)
+            weight, bias, down = self._feed_forward[index]
+            x = x + F.linear(_gated(F.linear(_normed(x, block.norm2), weight, bias)), down, block.mlp.down_proj.bias)
         merged = tower.merger.mlp(_normed(x, tower.merger.ln_q).view(len(windows.order), -1))
         out = torch.empty_like(merged)
         out[windows.order] = merged
@@ -135,7 +135,16 @@ def _gated(x_NC: torch.Tensor) -> torch.Tensor:
     return F.silu(gate) * up
 
 
-def _joined(gate: Any, up: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    weight, bias = torch.cat([gate.weight.data, up.weight.data]), torch.cat([gate.bias.data, up.bias.data])
-    gate.weight.data, up.weight.data = weight.chunk(2)
-    return weight, bias
+def _joined(mlp: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weight and bias of gate and up as one, and the weight of down; all made wider by zeros to a multiple of 64.
+
+    A width such as 3,420 keeps a product off the fast kernels: 0.21 instead of 0.05 ms each.
+    """
+    width = mlp.down_proj.in_features
+    more = -width % 64
+    gate, up = (F.pad(part.weight.data, (0, 0, 0, more)) for part in (mlp.gate_proj, mlp.up_proj))
+    weight, down = torch.cat([gate, up]), F.pad(mlp.down_proj.weight.data, (0, more))
+    bias = torch.cat([F.pad(part.bias.data, (0, more)) for part in (mlp.gate_proj, mlp.up_proj)])
+    mlp.gate_proj.weight.data, mlp.up_proj.weight.data = weight[:width], weight[width + more : 2 * width + more]
+    mlp.down_proj.weight.data = down[:, :width]
+    return weight, bias, down
