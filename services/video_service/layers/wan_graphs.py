@@ -15,8 +15,8 @@ from transformers import UMT5EncoderModel
 from graphs.graph import Graph
 from video_service.engines.shape import ClipShape
 from video_service.layers.umt5_graph import TextEncoder
+from video_service.layers.wan_baked import BakedTransformer
 from video_service.layers.wan_codec import latent_frames
-from video_service.layers.wan_transformer import BakedTransformer
 from video_service.layers.wan_vae_graphs import (
     FirstFrame,
     LaterFrame,

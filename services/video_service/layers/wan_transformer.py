@@ -1,74 +1,258 @@
-"""The Wan transformer with its rotary tables baked for one shape."""
+"""The Wan transformer for speed: what does not change within a clip is computed once, each row is read once an op.
 
-from typing import Any
+    fast = FastWanTransformer(transformer, fp8=True, sla=Sla(topk=0.1, projections=proj_l))
+    clip = fast.begin(latents.shape, text, timesteps)          # timesteps: what the network is told, all steps
+    step = fast.graphed(clip)                                  # on CUDA: one graph launch a step
+    for index, _ in enumerate(timesteps):
+        velocity = step(latents, index)                        # valid until the next call
+
+Takes diffusers' `WanTransformer3DModel` (LoRA merged before) and computes its numbers up to rounding; `fp8` and `sla`
+are approximations, and off by default. `why_not` names what it does not cover, for which diffusers' own module stays.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
-from graphs.copies import with_shared_weights
+from video_service.layers.attention import SparseLinearAttention, dense_attention
+from video_service.layers.graphs import Graphed
+from video_service.layers.linear import Fp8Linear, PlainLinear, fits_fp8, joined
+from video_service.layers.rows import quantise_rows, residual_norm, rms_rotate_
 
 
-class BakedTransformer(nn.Module):
-    """latents [1, C, t, h, w], timestep [1] float32, text [1, L, text_dim] to the velocity [1, out, t, h, w].
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sla:
+    """Sparse-linear attention in every block."""
 
-    With a timestep [1, t] each latent frame has its own time (Wan2.2 TI2V). Shares the weights of `transformer`, which
-    stays as it is. Float32 whatever the weights: norms, modulation, gates, the timestep's embedding, the rotation.
-    """
+    topk: float
+    projections: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None
+    """Each block's `proj_l` weight and bias; None leaves the linear branch out."""
 
-    def __init__(self, transformer: WanTransformer3DModel, latents_BCTHW: torch.Tensor) -> None:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """What stays the same over the steps of a clip."""
+
+    shape: torch.Size
+    rotary: tuple[torch.Tensor, torch.Tensor]
+    """cos, sin float32 [tokens, head_dim / 2]."""
+    crossed: tuple[tuple[tuple[torch.Tensor, torch.Tensor], ...], ...]
+    """For each block: keys and values [B, L, heads, head_dim] of the text, and of the picture where there is one."""
+    modulation: torch.Tensor
+    """float32 [steps, blocks, 6, C]: shift, 1 + scale and gate of attention, then of the feed-forward."""
+    head: torch.Tensor
+    """float32 [steps, 2, C]: shift and 1 + scale before the output."""
+
+
+def why_not(transformer: WanTransformer3DModel) -> str | None:
+    """Why this form cannot run the transformer, or None."""
+    config: Any = transformer.config
+    if not config.cross_attn_norm or config.qk_norm != "rms_norm_across_heads":
+        return "its norms differ from Wan2.1's"
+    return None
+
+
+class FastWanTransformer(nn.Module):
+    """See the module's text."""
+
+    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, sla: Sla | None = None) -> None:
+        """Raises `NotImplementedError` for what `why_not` names, `ValueError` for `fp8` with other than bfloat16."""
         super().__init__()
-        cos, sin = transformer.rope(latents_BCTHW)
-        self.body: Any = with_shared_weights(transformer)
-        # The tables hold every angle twice; half of each is enough.
-        self.body.rope = RotaryTable(cos[..., 0::2].contiguous(), sin[..., 1::2].contiguous())
-        attentions: list[Any] = [module for module in self.body.modules() if isinstance(module, WanAttention)]
-        for attention in attentions:
-            attention.processor = attend
+        if fp8 and transformer.proj_out.weight.dtype != torch.bfloat16:
+            raise ValueError("float8 products give bfloat16: load the transformer in it")
+        if reason := why_not(transformer):
+            raise NotImplementedError(reason)
+        config: Any = transformer.config
+        self.patch_size: tuple[int, int, int] = tuple(config.patch_size)
+        self.heads: int = config.num_attention_heads
+        self.eps: float = config.eps
+        self._plain = (transformer,)  # in a tuple, so that its weights are not ours too
+        projections: Sequence[Any] = [None] * len(transformer.blocks)
+        if sla is not None and sla.projections is not None:
+            projections = sla.projections
+        self.blocks = nn.ModuleList(
+            FastBlock(block, self.heads, fp8, None if sla is None else SparseLinearAttention(
+                sla.topk, *(projection or (None, None))))
+            for block, projection in zip(transformer.blocks, projections, strict=True)
+        )
 
-    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        if timestep.ndim == 2:
-            tokens = self.body.rope.cos.shape[1] // timestep.shape[1]
-            timestep = timestep[:, :, None].expand(-1, -1, tokens).flatten(1)
-        return self.body(latents, timestep, text, return_dict=False)[0]
+    @torch.no_grad()
+    def begin(
+        self, shape: torch.Size, text_BLC: torch.Tensor, timesteps: Sequence[float],
+        picture_BLC: torch.Tensor | None = None,
+    ) -> Clip:
+        """Everything about a clip that its latents do not change.
+
+        Args:
+            shape: of the network's input [B, C, T, H, W].
+            text_BLC: the text encoder's output.
+            picture_BLC: CLIP's, of a Wan2.1 I2V model.
+        """
+        plain = self._plain[0]
+        embed: Any = plain.condition_embedder
+        device = text_BLC.device
+        waves = embed.timesteps_proj(torch.tensor(list(timesteps), dtype=torch.float32, device=device))
+        times = embed.time_embedder(waves.to(next(embed.time_embedder.parameters()).dtype)).type_as(text_BLC)
+        rows = embed.time_proj(embed.act_fn(times)).unflatten(1, (6, -1)).float()
+        tables = torch.cat([cast(torch.Tensor, block.scale_shift_table).float() for block in plain.blocks])
+        modulation = rows[:, None] + tables
+        modulation[:, :, 1::3] += 1.0  # the scales
+        head = plain.scale_shift_table.float() + times.float()[:, None]
+        head[:, 1] += 1.0
+        text = embed.text_embedder(text_BLC)
+        picture = None if picture_BLC is None else embed.image_embedder(picture_BLC)
+        cos, sin = plain.rope(torch.empty(shape, device="meta"))
+        return Clip(
+            shape=shape, modulation=modulation, head=head,
+            rotary=(cos[0, :, 0, 0::2].float().contiguous(), sin[0, :, 0, 1::2].float().contiguous()),
+            crossed=tuple(cast(FastBlock, block).crossed(text, picture) for block in self.blocks),
+        )
+
+    def forward(self, latents_BCTHW: torch.Tensor, clip: Clip, modulation: torch.Tensor, head: torch.Tensor
+                ) -> torch.Tensor:
+        """The velocity [B, out, T, H, W], for one step's rows of `clip.modulation` and `clip.head`."""
+        x = self._patches(latents_BCTHW)
+        update: torch.Tensor | None = None
+        gate: torch.Tensor | None = None
+        for index, block in enumerate(self.blocks):
+            x, update = block(x, update, gate, modulation[index], clip.crossed[index], clip.rotary)
+            gate = modulation[index, 5]
+        _, normed, _ = residual_norm(x, update, gate, head[1], head[0], eps=self.eps)
+        return self._unpatched(self._plain[0].proj_out(normed), latents_BCTHW.shape)
+
+    def step(self, latents_BCTHW: torch.Tensor, clip: Clip, index: int) -> torch.Tensor:
+        """The velocity at step `index`."""
+        return self(latents_BCTHW, clip, clip.modulation[index], clip.head[index])
+
+    def graphed(self, clip: Clip) -> "ClipSteps":
+        """The steps of `clip` as a CUDA graph; reuse it for later clips of the same shape by `restart`."""
+        return ClipSteps(self, clip)
+
+    def _patches(self, x_BCTHW: torch.Tensor) -> torch.Tensor:
+        convolution = self._plain[0].patch_embedding
+        t, h, w = self.patch_size
+        x = x_BCTHW.unflatten(4, (-1, w)).unflatten(3, (-1, h)).unflatten(2, (-1, t))
+        x = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(0, 3)
+        return F.linear(x.to(convolution.weight.dtype), convolution.weight.flatten(1), convolution.bias)
+
+    def _unpatched(self, x_NC: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        (batch, _, frames, height, width), (t, h, w) = shape, self.patch_size
+        x = x_NC.reshape(batch, frames // t, height // h, width // w, t, h, w, -1)
+        return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
-class RotaryTable(nn.Module):
-    """cos and sin [1, tokens, 1, head_dim / 2] of one shape, as float32 constants."""
+class FastBlock(nn.Module):
+    """One block: stream [N, C] and the update still owed to it in, the same out."""
 
-    def __init__(self, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    def __init__(self, block: Any, heads: int, fp8: bool, sparse: SparseLinearAttention | None) -> None:
         super().__init__()
-        self.cos = nn.Buffer(cos.float())
-        self.sin = nn.Buffer(sin.float())
+        own, cross, (up, down) = block.attn1, block.attn2, (block.ffn.net[0].proj, block.ffn.net[2])
+        fp8 = fp8 and all(fits_fp8(layer) for layer in (own.to_q, up, down))
+        self.heads, self.eps, self.norm_eps, self.sparse = heads, block.norm1.eps, own.norm_q.eps, sparse
+        self.qkv, self.out = joined([own.to_q, own.to_k, own.to_v], fp8=fp8), joined([own.to_out[0]], fp8=fp8)
+        self.cross_q, self.cross_out = joined([cross.to_q], fp8=fp8), joined([cross.to_out[0]], fp8=fp8)
+        self.cross_kv = joined([cross.to_k, cross.to_v], fp8=False)
+        self.picture_kv = None
+        if cross.add_k_proj is not None:
+            self.picture_kv = joined([cross.add_k_proj, cross.add_v_proj], fp8=False)
+            self.picture_norm = cross.norm_added_k
+        self.up, self.down = joined([up], fp8=fp8), joined([down], fp8=fp8)
+        self.norm_qk = nn.Buffer(torch.stack([own.norm_q.weight.data, own.norm_k.weight.data]))
+        self.cross_norm_q = nn.Buffer(cross.norm_q.weight.data[None])
+        self.cross_norm_k = cross.norm_k
+        self.norm2 = nn.Buffer(torch.stack([block.norm2.weight.data, block.norm2.bias.data]).float())
 
-    def forward(self, latents_BCTHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.cos, self.sin
+    def crossed(
+        self, text_BLC: torch.Tensor, picture_BLC: torch.Tensor | None
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        """Cross-attention's keys and values."""
+        found = [self._keys_values(self.cross_kv, self.cross_norm_k, text_BLC)]
+        if picture_BLC is not None:
+            assert self.picture_kv is not None
+            found.append(self._keys_values(self.picture_kv, self.picture_norm, picture_BLC))
+        return tuple(found)
+
+    def _keys_values(
+        self, layer: PlainLinear | Fp8Linear, norm: nn.Module, source_BLC: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = layer(source_BLC).chunk(2, dim=-1)
+        heads = (self.heads, -1)
+        return norm(keys).unflatten(2, heads).contiguous(), values.unflatten(2, heads).contiguous()
+
+    def forward(
+        self, x_NC: torch.Tensor, update_NC: torch.Tensor | None, gate_C: torch.Tensor | None, rows_6C: torch.Tensor,
+        crossed: Sequence[tuple[torch.Tensor, torch.Tensor]], rotary: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        shift, scale, gate, ff_shift, ff_scale, _ = rows_6C
+        x, *normed = residual_norm(
+            x_NC, update_NC, gate_C, scale, shift, eps=self.eps, quantise=self.qkv.quantises)
+        attended = self._self_attention(normed, rotary)
+        x, *normed = residual_norm(
+            x, attended, gate, self.norm2[0], self.norm2[1], eps=self.eps, quantise=self.cross_q.quantises)
+        attended = self._cross_attention(normed, crossed)
+        x, rows, scale = residual_norm(
+            x, attended, None, ff_scale, ff_shift, eps=self.eps, quantise=self.up.quantises)
+        if isinstance(self.up, PlainLinear):
+            return x, self.down(self.up.gelu(rows))
+        return x, self.down(*quantise_rows(self.up(rows, scale), gelu=True))
+
+    def _self_attention(self, normed: list[Any], rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        qkv = rms_rotate_(self.qkv(*normed), self.norm_qk, rotary, eps=self.norm_eps)
+        q, k, v = qkv.view(-1, len(rotary[0]), 3, self.heads, 2 * rotary[0].shape[1]).unbind(2)
+        out = dense_attention(q, k, v) if self.sparse is None else self.sparse(q, k, v)
+        return _project(self.out, out.flatten(2).flatten(0, 1))
+
+    def _cross_attention(
+        self, normed: list[Any], crossed: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    ) -> torch.Tensor:
+        q = rms_rotate_(self.cross_q(*normed), self.cross_norm_q, None, eps=self.norm_eps)
+        q = q.view(len(crossed[0][0]), -1, self.heads, crossed[0][0].shape[-1])
+        out = dense_attention(q, *crossed[0]).flatten(2)
+        for keys, values in crossed[1:]:
+            out = out + dense_attention(q, keys, values).flatten(2)
+        return _project(self.cross_out, out.flatten(0, 1))
 
 
-def attend(
-    attn: WanAttention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None,
-    attention_mask: torch.Tensor | None = None, rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> torch.Tensor:
-    """diffusers' WanAttnProcessor, without its writes into slices; its image branch (CLIP) is not covered.
-
-    Raises `NotImplementedError` for a checkpoint with that branch.
-    """
-    if attn.add_k_proj is not None:
-        raise NotImplementedError("a Wan transformer with a CLIP branch cannot be exported yet")
-    source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-    query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
-    key = attn.norm_k(attn.to_k(source)).unflatten(2, (attn.heads, -1))
-    value = attn.to_v(source).unflatten(2, (attn.heads, -1))
-    if rotary_emb is not None:
-        query, key = rotate(query, *rotary_emb), rotate(key, *rotary_emb)
-    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    out = F.scaled_dot_product_attention(query, key, value, attention_mask)
-    return attn.to_out[0](out.transpose(1, 2).flatten(2))
+def _project(layer: PlainLinear | Fp8Linear, x_NC: torch.Tensor) -> torch.Tensor:
+    return layer(*quantise_rows(x_NC)) if layer.quantises else layer(x_NC)
 
 
-def rotate(x_BNHD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate neighbouring channels as pairs, in float32."""
-    even, odd = x_BNHD.float().unflatten(-1, (-1, 2)).unbind(-1)
-    pairs = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return pairs.flatten(-2).to(x_BNHD.dtype)
+class ClipSteps:
+    """The network at each step of a clip. On CUDA one graph launch a step; elsewhere plain calls."""
+
+    def __init__(self, network: FastWanTransformer, clip: Clip) -> None:
+        self._network, self._clip = network, clip
+        self._modulation, self._head = clip.modulation, clip.head
+        self._graph: Graphed | None = None
+
+    def restart(self, clip: Clip) -> None:
+        """Take another clip of the same shape; the graph stays. Raises `ValueError` for another shape."""
+        if clip.shape != self._clip.shape:
+            raise ValueError(f"a graph for {tuple(self._clip.shape)} does not take {tuple(clip.shape)}")
+        self._modulation, self._head = clip.modulation, clip.head
+        if self._graph is None:
+            self._clip = clip
+        else:  # the graph reads the first clip's keys and values where they lie
+            for old, new in zip(_flat(self._clip), _flat(clip), strict=True):
+                old.copy_(new)
+
+    @torch.no_grad()
+    def __call__(self, latents_BCTHW: torch.Tensor, index: int) -> torch.Tensor:
+        """The velocity at step `index`; on CUDA its memory is written again by the next call."""
+        modulation, head = self._modulation, self._head
+        if not latents_BCTHW.is_cuda:
+            return self._network(latents_BCTHW, self._clip, modulation[index], head[index])
+        if self._graph is None:
+            self._graph = Graphed(
+                lambda *given: self._network(given[0], self._clip, *given[1:]),
+                (latents_BCTHW, modulation[index], head[index]))
+        return self._graph(latents_BCTHW, modulation[index], head[index])
+
+
+def _flat(clip: Clip) -> list[torch.Tensor]:
+    return [tensor for pairs in clip.crossed for pair in pairs for tensor in pair]

@@ -1,0 +1,1 @@
+"""Qwen-VL: the product's main path."""

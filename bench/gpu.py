@@ -1,0 +1,76 @@
+"""Every stage at full size with random weights: plain diffusers and transformers beside ours, in one process.
+
+    python -m bench.gpu [--only vae,still,dit,dit14b,vl] [--tiny] [--output bench/results/gpu.json]
+
+Seconds are medians of three after a warm-up; accuracy stands beside each. `--tiny` runs the same code on any machine.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "services"))  # where nothing is installed
+
+RESULT = Path(__file__).parent / "results" / "gpu.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="vae,still,dit,vl")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--output", type=Path, default=RESULT)
+    asked = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    results: dict[str, Any] = {
+        "commit": commit(), "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "torch": torch.__version__, "stages": {},
+    }
+    for name in asked.only.split(","):
+        start = time.perf_counter()
+        try:
+            results["stages"][name] = stages()[name](device, asked.tiny)
+        except Exception:  # the other stages still count
+            results["stages"][name] = {"failed": traceback.format_exc()[-2000:]}
+            print(results["stages"][name]["failed"], flush=True)
+        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+        asked.output.parent.mkdir(parents=True, exist_ok=True)
+        asked.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results["stages"]))
+    return int(any("failed" in rows for rows in results["stages"].values()))
+
+
+def stages() -> dict[str, Callable[[str, bool], dict[str, Any]]]:
+    from bench import gpu_video, gpu_vl
+
+    return {"vae": gpu_video.vae_stage, "still": gpu_video.still_stage, "dit": gpu_video.dit_stage,
+            "dit14b": gpu_video.dit_14b_stage, "vl": gpu_vl.vl_stage}
+
+
+def table(found: dict[str, Any]) -> str:
+    lines = []
+    for stage, rows in found.items():
+        if "failed" in rows:
+            lines.append(f"{stage:8} failed")
+            continue
+        plain = rows["plain"]["seconds"]
+        for way, row in rows.items():
+            more = {key: value for key, value in row.items() if key not in ("seconds", "slowest", "warm_up_s")}
+            lines.append(f"{stage:8} {way:12} {row['seconds']:8.4f} s  {plain / row['seconds']:5.2f}x  {more}")
+    return "\n".join(lines)
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""SLA in Triton: four kernels. Their reference is `attention.SparseLinearAttention` in torch.
+
+One pass over the keys and values gives each key block's mean and the linear branch's keysᵀ·values. `proj_l` is linear
+and the linear branch divides whole rows, so it is folded into that D x D product, and the branch costs the attention
+kernel one more small product a query block.
+"""
+# Triton comes with the CUDA builds of torch alone, and its decorator hides what a kernel is.
+# pyright: reportMissingImports=false, reportIndexIssue=false
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from video_service.layers.attention import KEY_BLOCK, QUERY_BLOCK, kept_blocks
+
+CHUNK_BLOCKS = 16  # key blocks that one program sums up
+KEY_STAGES, KEY_WARPS = 3, 4
+
+
+@triton.jit
+def _query_means(x, means, row_stride, length, heads, blocks, BLOCK: tl.constexpr, DIM: tl.constexpr):
+    block = tl.program_id(0)
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    rows = block * BLOCK + tl.arange(0, BLOCK)
+    channels = tl.arange(0, DIM)
+    at = (batch * length + rows).to(tl.int64)[:, None] * row_stride + head * DIM + channels[None, :]
+    value = tl.load(x + at, mask=(rows < length)[:, None], other=0.0).to(tl.float32)
+    count = tl.minimum(length - block * BLOCK, BLOCK)
+    tl.store(means + (tl.program_id(1) * blocks + block) * DIM + channels, tl.sum(value, axis=0) / count)
+
+
+@triton.jit
+def _key_pass(
+    k, v, means, products, sums, row_stride, length, heads, blocks, chunks,
+    LINEAR: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr, STAGES: tl.constexpr,
+):
+    chunk = tl.program_id(0)
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    channels = tl.arange(0, DIM)
+    product = tl.zeros((DIM, DIM), tl.float32)
+    total = tl.zeros((DIM,), tl.float32)
+    for step in tl.range(0, CHUNK, num_stages=STAGES):
+        block = chunk * CHUNK + step
+        rows = block * BLOCK + tl.arange(0, BLOCK)
+        mask = (rows < length)[:, None]
+        at = (batch * length + rows).to(tl.int64)[:, None] * row_stride + head * DIM + channels[None, :]
+        key = tl.load(k + at, mask=mask, other=0.0).to(tl.float32)
+        mean = tl.sum(key, axis=0) / tl.minimum(length - block * BLOCK, BLOCK)
+        tl.store(means + (tl.program_id(1) * blocks + block) * DIM + channels, mean, mask=block < blocks)
+        if LINEAR:
+            feature = tl.exp(key - tl.max(key, axis=1)[:, None])
+            feature = tl.where(mask, feature / tl.sum(feature, axis=1)[:, None], 0.0)
+            total += tl.sum(feature, axis=0)
+            value = tl.load(v + at, mask=mask, other=0.0)
+            product = tl.dot(tl.trans(feature.to(value.dtype)), value, product)
+    if LINEAR:
+        place = tl.program_id(1) * chunks + chunk
+        tl.store(sums + place * DIM + channels, total)
+        square = channels[:, None] * DIM + channels[None, :]
+        tl.store(products + place.to(tl.int64) * DIM * DIM + square, product)
+
+
+@triton.jit
+def _select(scores, chosen, blocks, KEEP: tl.constexpr, BLOCK: tl.constexpr):
+    """The KEEP best of a row, in order of place; among equals the first. One bit of the least kept score a round."""
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, BLOCK)
+    there = place < blocks
+    bits = tl.load(scores + row * blocks + place, mask=there, other=0.0).to(tl.int32, bitcast=True)
+    ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+    ordered = tl.where(there, ordered, -(1 << 40))
+    least = tl.full((), -(1 << 31), tl.int64)
+    for power in tl.static_range(31, -1, -1):
+        candidate = least + (1 << power)
+        least = tl.where(tl.sum((ordered >= candidate).to(tl.int32), axis=0) >= KEEP, candidate, least)
+    above = ordered > least
+    equal = (ordered == least).to(tl.int32)
+    wanted = KEEP - tl.sum(above.to(tl.int32), axis=0)
+    kept = above | ((equal == 1) & (tl.cumsum(equal, axis=0) <= wanted))
+    tl.store(chosen + row * KEEP + tl.cumsum(kept.to(tl.int32), axis=0) - 1, place.to(tl.int32), mask=kept)
+
+
+@triton.jit
+def _attend(
+    q, k, v, chosen, products, sums, bias, out, length, heads, blocks, scale,
+    KEPT: tl.constexpr, LINEAR: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    block = tl.program_id(0)
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    first, column = batch * length, head * DIM
+    channels = tl.arange(0, DIM)
+    rows = block * QUERIES + tl.arange(0, QUERIES)
+    at = out + (first + rows).to(tl.int64)[:, None] * (heads * DIM) + column + channels[None, :]
+    there = (rows < length)[:, None]
+    query = q.load([first + block * QUERIES, column])
+    if LINEAR:
+        # First, and set down: the loop needs the registers.
+        wide = query.to(tl.float32)
+        feature = tl.exp(wide - tl.max(wide, axis=1)[:, None])
+        feature = feature / tl.sum(feature, axis=1)[:, None]
+        below = tl.sum(feature * tl.load(sums + tl.program_id(1) * DIM + channels)[None, :], axis=1) + 1e-5
+        square = channels[:, None] * DIM + channels[None, :]
+        product = tl.load(products + tl.program_id(1) * DIM * DIM + square)
+        linear = tl.dot(feature.to(query.dtype), product) / below[:, None] + tl.load(bias + channels)[None, :]
+        tl.store(at, linear.to(out.dtype.element_ty), mask=there)
+    listed = chosen + (tl.program_id(1) * blocks + block) * KEPT
+    within = tl.arange(0, KEYS)
+    largest = tl.full((QUERIES,), -1e30, tl.float32)
+    weight = tl.zeros((QUERIES,), tl.float32)
+    total = tl.zeros((QUERIES, DIM), tl.float32)
+    for index in tl.range(0, KEPT, num_stages=STAGES):
+        start = tl.load(listed + index) * KEYS
+        scores = tl.dot(query, k.load([first + start, column]).T)
+        scores = tl.where((start + within < length)[None, :], scores, -1e30)
+        top = tl.maximum(largest, tl.max(scores, axis=1) * scale)
+        p = tl.exp2(scores * scale - top[:, None])
+        fade = tl.exp2(largest - top)
+        weight = weight * fade + tl.sum(p, axis=1)
+        total = tl.dot(p.to(query.dtype), v.load([first + start, column]), total * fade[:, None])
+        largest = top
+    total = total / weight[:, None]
+    if LINEAR:
+        total += tl.load(at, mask=there, other=0.0).to(tl.float32)
+    tl.store(at, total.to(out.dtype.element_ty), mask=there)
+
+
+def sparse_linear_attention(
+    q_BLHD: torch.Tensor, k_BLHD: torch.Tensor, v_BLHD: torch.Tensor, topk: float,
+    proj_weight: torch.Tensor | None, proj_bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """[B, L, H, D] bfloat16, D 64 or 128; heads lie side by side in memory, rows at an equal distance."""
+    q, k, v = (_by_rows(x) for x in (q_BLHD, k_BLHD, v_BLHD))
+    batch, length, heads, dim = q.shape
+    if k.stride(1) != v.stride(1):
+        k, v = k.contiguous(), v.contiguous()
+    query_blocks = -(-length // QUERY_BLOCK)
+    linear = proj_weight is not None
+    query_means = q.new_empty(batch * heads, query_blocks, dim, dtype=torch.float32)
+    _query_means[(query_blocks, batch * heads)](
+        q, query_means, q.stride(1), length, heads, query_blocks, BLOCK=QUERY_BLOCK, DIM=dim)
+    key_means, products, sums = _over_keys(k, v, linear)
+    chosen = _choose(query_means, key_means, kept_blocks(length, topk))
+    bias = query_means
+    if proj_weight is not None:
+        products, bias = products @ proj_weight.T, proj_bias
+    out = torch.empty(batch, length, heads, dim, dtype=q.dtype, device=q.device)
+    _attend[(query_blocks, batch * heads)](
+        *(_described(x, rows) for x, rows in ((q, QUERY_BLOCK), (k, KEY_BLOCK), (v, KEY_BLOCK))),
+        chosen, products.to(q.dtype), sums, bias, out, length, heads, query_blocks, dim**-0.5 * 1.4426950408889634,
+        KEPT=chosen.shape[-1], LINEAR=linear, QUERIES=QUERY_BLOCK, KEYS=KEY_BLOCK, DIM=dim, STAGES=2, num_warps=4,
+    )
+    return out
+
+
+def _over_keys(k: torch.Tensor, v: torch.Tensor, linear: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    batch, length, heads, dim = k.shape
+    blocks = -(-length // KEY_BLOCK)
+    chunks = -(-blocks // CHUNK_BLOCKS)
+    means = k.new_empty(batch * heads, blocks, dim, dtype=torch.float32)
+    products = k.new_empty(batch * heads, chunks if linear else 1, dim, dim, dtype=torch.float32)
+    sums = k.new_empty(batch * heads, chunks if linear else 1, dim, dtype=torch.float32)
+    _key_pass[(chunks, batch * heads)](
+        k, v, means, products, sums, k.stride(1), length, heads, blocks, chunks,
+        LINEAR=linear, CHUNK=CHUNK_BLOCKS, BLOCK=KEY_BLOCK, DIM=dim, STAGES=KEY_STAGES, num_warps=KEY_WARPS,
+    )
+    return means, products.sum(1), sums.sum(1)
+
+
+def _choose(query_means: torch.Tensor, key_means: torch.Tensor, kept: int) -> torch.Tensor:
+    """int32 [B * H, query blocks, kept]: each query block's best key blocks."""
+    # The keys' mean, which SLA takes off, moves all scores of a query block alike: the order stays.
+    scores = query_means @ key_means.transpose(1, 2)
+    heads, query_blocks, key_blocks = scores.shape
+    chosen = torch.empty(heads, query_blocks, kept, dtype=torch.int32, device=scores.device)
+    block = triton.next_power_of_2(key_blocks)
+    _select[(heads * query_blocks,)](scores, chosen, key_blocks, KEEP=kept, BLOCK=block, num_warps=1)
+    return chosen
+
+
+def _described(x_BLHD: torch.Tensor, rows: int) -> TensorDescriptor:
+    batch, length, heads, dim = x_BLHD.shape
+    flat = x_BLHD.as_strided((batch * length, heads * dim), (x_BLHD.stride(1), 1))
+    return TensorDescriptor.from_tensor(flat, [rows, dim])
+
+
+def _by_rows(x_BLHD: torch.Tensor) -> torch.Tensor:
+    _, length, _, dim = x_BLHD.shape
+    batch_stride, row_stride, head_stride, channel_stride = x_BLHD.stride()
+    side_by_side = head_stride == dim and channel_stride == 1 and row_stride % 8 == 0
+    even = x_BLHD.shape[0] == 1 or batch_stride == length * row_stride
+    return x_BLHD if side_by_side and even else x_BLHD.contiguous()

@@ -1,0 +1,226 @@
+"""Triton kernels of one decoding step. A step reads each weight once: what counts is that it does so at full speed.
+
+Their references are the torch lines beside each call in `network`.
+"""
+# Triton comes with the CUDA builds of torch alone, and its decorator hides what a kernel is.
+# pyright: reportMissingImports=false, reportIndexIssue=false
+
+import torch
+import triton
+import triton.language as tl
+
+SPLIT = 64  # cached positions that one program attends to
+
+
+@triton.jit
+def _product(
+    x, weight, bias, norm, residual, out, outputs, eps, WIDTH: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr, GATED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    there = rows < outputs
+    at = rows.to(tl.int64)[:, None] * WIDTH
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    more = tl.zeros((ROWS, COLUMNS), tl.float32)
+    squares = tl.zeros((COLUMNS,), tl.float32)
+    for start in range(0, WIDTH, COLUMNS):
+        columns = start + tl.arange(0, COLUMNS)
+        inside = columns < WIDTH
+        value = tl.load(x + columns, mask=inside, other=0.0).to(tl.float32)
+        if NORM:
+            squares += value * value
+            value = value * tl.load(norm + columns, mask=inside, other=0.0).to(tl.float32)
+        mask = there[:, None] & inside[None, :]
+        sums += tl.load(weight + at + columns[None, :], mask=mask, other=0.0).to(tl.float32) * value[None, :]
+        if GATED:
+            other = weight + at + outputs.to(tl.int64) * WIDTH + columns[None, :]
+            more += tl.load(other, mask=mask, other=0.0).to(tl.float32) * value[None, :]
+    total = tl.sum(sums, axis=1)
+    inverse = 1.0
+    if NORM:
+        inverse = 1.0 / tl.sqrt(tl.sum(squares, axis=0) / WIDTH + eps)
+        total = total * inverse
+    if GATED:
+        total = total / (1.0 + tl.exp(-total)) * (tl.sum(more, axis=1) * inverse)
+    if BIAS:
+        total += tl.load(bias + rows, mask=there, other=0.0).to(tl.float32)
+    if RESIDUAL:
+        total += tl.load(residual + rows, mask=there, other=0.0).to(tl.float32)
+    tl.store(out + rows, total.to(out.dtype.element_ty), mask=there)
+
+
+def product(x, weight, *, bias=None, norm=None, eps=0.0, residual=None, gated=False, dtype=None):
+    """`weight` [out, in] times x [1, in]; of its RMS norm by `norm`; silu(first half) * second half where `gated`."""
+    outputs, width = weight.shape
+    outputs = outputs // 2 if gated else outputs
+    out = torch.empty(1, outputs, dtype=dtype or x.dtype, device=x.device)
+    rows, columns, warps = _shape(outputs, width, gated)
+    _product[(triton.cdiv(outputs, rows),)](
+        x, weight, *(x if part is None else part for part in (bias, norm, residual)), out, outputs, eps, WIDTH=width,
+        NORM=norm is not None, BIAS=bias is not None, RESIDUAL=residual is not None, GATED=gated, ROWS=rows,
+        COLUMNS=columns, num_warps=warps,
+    )
+    return out
+
+
+def _shape(outputs: int, width: int, gated: bool) -> tuple[int, int, int]:
+    """Rows and columns of a tile, and warps: the fastest of 15 for Qwen2.5-VL-3B's products on an H200."""
+    if outputs > 50_000:
+        return 8, 2048, 8
+    if gated:
+        return 4, 2048, 4
+    return (1, 1024, 4) if width > 4096 or outputs <= width else (2, 2048, 4)
+
+
+@triton.jit
+def _attend_part(
+    qkv, cos, sin, position, turn, q_norm, k_norm, keys, values, tops, weights, totals, length, scale, eps,
+    HEADS: tl.constexpr, KV: tl.constexpr, GROUP: tl.constexpr, PADDED: tl.constexpr, HALF: tl.constexpr,
+    SPAN: tl.constexpr, NORMED: tl.constexpr,
+):
+    """One group of query heads over SPAN cached positions; the new key and value join the cache on the way."""
+    DIM: tl.constexpr = 2 * HALF
+    pair, part = tl.program_id(0), tl.program_id(1)
+    batch, group = pair // KV, pair % KV
+    at = tl.load(position + batch)
+    heads = tl.arange(0, PADDED)
+    place = (pair * tl.num_programs(1) + part) * PADDED + heads
+    channels = tl.arange(0, DIM)
+    if part * SPAN > at:
+        tl.store(tops + place, tl.full((PADDED,), -1e30, tl.float32))
+        tl.store(weights + place, tl.zeros((PADDED,), tl.float32))
+        tl.store(totals + place[:, None] * DIM + channels[None, :], tl.zeros((PADDED, DIM), tl.float32))
+    else:
+        half = tl.arange(0, HALF)
+        base = qkv + batch * (HEADS + 2 * KV) * DIM
+        there = (heads < GROUP)[:, None]
+        from_q = base + (group * GROUP + heads)[:, None] * DIM + half[None, :]
+        q1 = tl.load(from_q, mask=there, other=0.0).to(tl.float32)
+        q2 = tl.load(from_q + HALF, mask=there, other=0.0).to(tl.float32)
+        from_k = base + (HEADS + group) * DIM + half
+        k1 = tl.load(from_k).to(tl.float32)
+        k2 = tl.load(from_k + HALF).to(tl.float32)
+        if NORMED:
+            inverse = 1.0 / tl.sqrt((tl.sum(q1 * q1, axis=1) + tl.sum(q2 * q2, axis=1)) / DIM + eps)
+            q1 = q1 * inverse[:, None] * tl.load(q_norm + half).to(tl.float32)[None, :]
+            q2 = q2 * inverse[:, None] * tl.load(q_norm + HALF + half).to(tl.float32)[None, :]
+            inverse_k = 1.0 / tl.sqrt((tl.sum(k1 * k1, axis=0) + tl.sum(k2 * k2, axis=0)) / DIM + eps)
+            k1 = k1 * inverse_k * tl.load(k_norm + half).to(tl.float32)
+            k2 = k2 * inverse_k * tl.load(k_norm + HALF + half).to(tl.float32)
+        angle = tl.load(turn + batch) * HALF + half
+        c = tl.load(cos + angle)
+        s = tl.load(sin + angle)
+        kind = keys.dtype.element_ty
+        query1 = (q1 * c[None, :] - q2 * s[None, :]).to(kind)
+        query2 = (q2 * c[None, :] + q1 * s[None, :]).to(kind)
+        key1 = (k1 * c - k2 * s).to(kind)
+        key2 = (k2 * c + k1 * s).to(kind)
+        value = tl.load(base + (HEADS + KV + group) * DIM + channels)
+        rows = part * SPAN + tl.arange(0, SPAN)
+        cached = (pair * length + rows) * DIM
+        older = (rows < at)[:, None]
+        now = (rows == at)[:, None]
+        past1 = tl.load(keys + cached[:, None] + half[None, :], mask=older, other=0.0)
+        past2 = tl.load(keys + cached[:, None] + HALF + half[None, :], mask=older, other=0.0)
+        past = tl.load(values + cached[:, None] + channels[None, :], mask=older, other=0.0)
+        past1 = tl.where(now, key1[None, :], past1)
+        past2 = tl.where(now, key2[None, :], past2)
+        past = tl.where(now, value[None, :], past)
+        scores = (tl.dot(query1, tl.trans(past1)) + tl.dot(query2, tl.trans(past2))) * scale
+        scores = tl.where((rows <= at)[None, :], scores, -1e30)
+        top = tl.max(scores, axis=1)
+        p = tl.exp2(scores - top[:, None])
+        tl.store(tops + place, top)
+        tl.store(weights + place, tl.sum(p, axis=1))
+        tl.store(totals + place[:, None] * DIM + channels[None, :], tl.dot(p.to(kind), past))
+        if at < (part + 1) * SPAN:
+            new = (pair * length + at) * DIM
+            tl.store(keys + new + half, key1)
+            tl.store(keys + new + HALF + half, key2)
+            tl.store(values + new + channels, value)
+
+
+@triton.jit
+def _combine(
+    tops, weights, totals, out, parts, GROUP: tl.constexpr, PADDED: tl.constexpr, DIM: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    head = tl.program_id(0)
+    pair, within = head // GROUP, head % GROUP
+    part = tl.arange(0, PARTS)
+    there = part < parts
+    place = (pair * parts + part) * PADDED + within
+    top = tl.load(tops + place, mask=there, other=-1e30)
+    fade = tl.exp2(top - tl.max(top, axis=0))
+    weight = tl.sum(fade * tl.load(weights + place, mask=there, other=0.0), axis=0)
+    channels = tl.arange(0, DIM)
+    total = tl.load(totals + place[:, None] * DIM + channels[None, :], mask=there[:, None], other=0.0)
+    result = tl.sum(total * fade[:, None], axis=0) / weight
+    tl.store(out + head * DIM + channels, result.to(out.dtype.element_ty))
+
+
+def attend(qkv, cos, sin, position, turn, norms, eps, keys, values):
+    """One new token a row over its cache [B, KV, length, D], which takes the new key and value. -> [B, heads * D]."""
+    batch, kv, length, dim = keys.shape
+    heads = qkv.shape[1] // dim - 2 * kv
+    group = heads // kv
+    padded = max(16, triton.next_power_of_2(group))
+    parts = triton.cdiv(length, SPLIT)
+    tops, weights = torch.empty(2, batch * kv * parts * padded, dtype=torch.float32, device=qkv.device)
+    totals = torch.empty(batch * kv * parts * padded, dim, dtype=torch.float32, device=qkv.device)
+    out = torch.empty(batch, heads * dim, dtype=qkv.dtype, device=qkv.device)
+    q_norm, k_norm = (qkv, qkv) if norms is None else norms
+    _attend_part[(batch * kv, parts)](
+        qkv, cos, sin, position, turn, q_norm, k_norm, keys, values, tops, weights, totals, length,
+        dim**-0.5 * 1.4426950408889634, eps, HEADS=heads, KV=kv, GROUP=group, PADDED=padded, HALF=dim // 2, SPAN=SPLIT,
+        NORMED=norms is not None, num_warps=4,
+    )
+    _combine[(batch * heads,)](
+        tops, weights, totals, out, parts, GROUP=group, PADDED=padded, DIM=dim, PARTS=triton.next_power_of_2(parts),
+        num_warps=4,
+    )
+    return out
+
+
+@triton.jit
+def _rotate_halves(x, cos, sin, row_stride, HEADS: tl.constexpr, HALF: tl.constexpr, H: tl.constexpr, D: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    heads, half = tl.arange(0, H), tl.arange(0, D)
+    inside = half < HALF
+    mask = (heads < HEADS)[:, None] & inside[None, :]
+    at = x + row * row_stride + heads[:, None] * (2 * HALF) + half[None, :]
+    first = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(at + HALF, mask=mask, other=0.0).to(tl.float32)
+    c = tl.load(cos + row * HALF + half, mask=inside, other=0.0)[None, :]
+    s = tl.load(sin + row * HALF + half, mask=inside, other=0.0)[None, :]
+    tl.store(at, (first * c - second * s).to(x.dtype.element_ty), mask=mask)
+    tl.store(at + HALF, (second * c + first * s).to(x.dtype.element_ty), mask=mask)
+
+
+def rotate_halves_(x_LC, cos_LD, sin_LD, heads):
+    """Rotate the first `heads` heads of each row, in place: channel i with channel i + D / 2."""
+    half = cos_LD.shape[1]
+    _rotate_halves[(len(x_LC),)](
+        x_LC, cos_LD, sin_LD, x_LC.stride(0), HEADS=heads, HALF=half, H=triton.next_power_of_2(heads),
+        D=triton.next_power_of_2(half), num_warps=4,
+    )
+    return x_LC
+
+
+@triton.jit
+def _gated(x, out, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = columns < width
+    gate = tl.load(x + row * 2 * width + columns, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(x + row * 2 * width + width + columns, mask=mask, other=0.0).to(tl.float32)
+    gate = (gate / (1.0 + tl.exp(-gate))).to(tl.bfloat16).to(tl.float32)
+    tl.store(out + row * width + columns, (gate * up).to(out.dtype.element_ty), mask=mask)
+
+
+def gated(x_LC):
+    """silu(first half) * second half of each row."""
+    rows, width = len(x_LC), x_LC.shape[1] // 2
+    out = x_LC.new_empty(rows, width)
+    _gated[(rows, triton.cdiv(width, 2048))](x_LC, out, width, BLOCK=2048, num_warps=4)
+    return out

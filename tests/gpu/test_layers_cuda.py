@@ -1,0 +1,146 @@
+"""Our layers' kernels on a CUDA device, against their references in torch."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+from video_service.layers import rows
+from video_service.layers.attention import SparseLinearAttention, choose_blocks
+from video_service.layers.frames import to_bytes, to_yuv420
+from video_service.layers.linear import Fp8Linear
+from video_service.layers.wan_transformer import FastWanTransformer, Sla
+from video_service.layers.wan_vae import WanVaeDecoder
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def away(found: torch.Tensor, reference: torch.Tensor) -> float:
+    reference = reference.float().cpu()
+    return float((found.float().cpu() - reference).norm() / reference.norm())
+
+
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, device="cuda").bfloat16()
+
+
+@pytest.mark.parametrize("width", [1536, 5120, 160])
+@pytest.mark.parametrize("quantise", [False, True])
+@pytest.mark.parametrize("way", ["gated", "added", "alone"])
+def test_residual_norm_is_its_reference(width: int, quantise: bool, way: str) -> None:
+    x, update = normal(300, width), None if way == "alone" else normal(300, width)
+    gate = torch.randn(width, device="cuda") if way == "gated" else None
+    factor, shift = torch.randn(width, device="cuda"), torch.randn(width, device="cuda")
+    given = (x, update, gate, factor, shift)
+    kept, normed, scale = rows.residual_norm(*given, eps=1e-6, quantise=quantise)
+    on_cpu = [None if part is None else part.cpu() for part in given]
+    kept_, normed_, scale_ = rows.residual_norm(*on_cpu, eps=1e-6, quantise=quantise)  # type: ignore[arg-type]
+    assert away(kept, kept_) < 1e-4
+    if scale is None or scale_ is None:
+        assert away(normed, normed_) < 1e-3
+    else:
+        # a number in many rounds to the other side
+        assert away(normed.float() * scale, normed_.float() * scale_) < 6e-3
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_rms_rotate_is_its_reference(rotated: bool) -> None:
+    parts = 2 if rotated else 1
+    x, weight = normal(2 * 50, 3 * 384), normal(parts, 384)
+    rotary = (torch.randn(50, 64, device="cuda"), torch.randn(50, 64, device="cuda")) if rotated else None
+    reference = rows.rms_rotate_(x.cpu(), weight.cpu(), rotary and (rotary[0].cpu(), rotary[1].cpu()), eps=1e-6)
+    assert away(rows.rms_rotate_(x, weight, rotary, eps=1e-6), reference) < 2e-3
+
+
+@pytest.mark.parametrize("width", [8960, 13824, 1536, 512])
+@pytest.mark.parametrize("gelu", [False, True])
+def test_quantised_rows_are_their_reference(width: int, gelu: bool) -> None:
+    x = normal(70, width)
+    (data, scale), (data_, scale_) = rows.quantise_rows(x, gelu=gelu), rows.quantise_rows(x.cpu(), gelu=gelu)
+    assert away(data.float() * scale, data_.float() * scale_) < 6e-3
+
+
+def test_float8_products_are_their_reference() -> None:
+    weight, bias = normal(256, 384), normal(256)
+    data, scale = rows.quantise_rows(normal(100, 384))
+    found = Fp8Linear(weight, bias)(data, scale)
+    assert away(found, Fp8Linear(weight.cpu(), bias.cpu())(data.cpu(), scale.cpu())) < 6e-3
+
+
+@pytest.mark.parametrize(
+    ("head", "length", "topk", "batch"), [(64, 1000, 0.3, 1), (128, 1000, 0.1, 2), (128, 4100, 0.2, 1)])
+@pytest.mark.parametrize("projected", [False, True])
+def test_sparse_attention_is_its_reference(head: int, length: int, topk: float, batch: int, projected: bool) -> None:
+    """The reference computes in float32 on the blocks that bfloat16 numbers choose."""
+    q, k, v = (torch.randn(batch, length, 3, 2, head, device="cuda").bfloat16()).unbind(2)
+    projection = torch.randn(head + 1, head, device="cuda") / 8
+    layer = SparseLinearAttention(topk, *((projection[:head], projection[head]) if projected else (None, None)))
+    found = layer(q, k, v)
+    assert (choose_blocks(q, k, topk) == choose_blocks(q.cpu(), k.cpu(), topk).cuda()).float().mean() > 0.99
+    assert away(found, layer(q.float(), k.float(), v.float())) < 1e-2
+
+
+@pytest.mark.parametrize("way", [{}, {"fp8": True}, {"fp8": True, "sla": Sla(topk=0.3)}])
+def test_a_step_is_its_reference(way: dict[str, Any]) -> None:
+    """On the CPU the same transformer in bfloat16; the graph's second clip differs from its first."""
+    torch.manual_seed(0)
+    transformer: Any = WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=128, text_dim=64, freq_dim=32, ffn_dim=512, num_layers=2).bfloat16()
+    for key, parameter in transformer.named_parameters():
+        if any(word in key for word in transformer._keep_in_fp32_modules or ()):
+            parameter.data = parameter.data.float()
+    latents, texts = torch.randn(1, 16, 3, 16, 24).bfloat16(), torch.randn(2, 1, 16, 64).bfloat16()
+    reference = FastWanTransformer(transformer, **way)
+    expected = [reference.step(latents, reference.begin(latents.shape, text, [900.0, 300.0]), 1) for text in texts]
+    fast = FastWanTransformer(transformer.cuda(), **way)
+    first, second = (fast.begin(latents.shape, text.cuda(), [900.0, 300.0]) for text in texts)
+    steps = fast.graphed(first)
+    assert away(steps(latents.cuda(), 1), expected[0]) < 3e-2
+    steps.restart(second)
+    assert away(steps(latents.cuda(), 1), expected[1]) < 3e-2
+    assert away(expected[0], expected[1]) > 3e-2
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 33])
+def test_an_encoded_still_is_the_encoder_s(num_frames: int) -> None:
+    """As near to float32 as torch's own bfloat16 is, for each picture."""
+    from video_service.layers.wan_still_cuda import FastStillEncoder
+
+    torch.manual_seed(0)
+    vae: Any = AutoencoderKLWan(base_dim=32, num_res_blocks=1).cuda().eval().requires_grad_(False)
+    clips = [F.pad(torch.randn(1, 3, 1, 48, 64, device="cuda"), (0, 0, 0, 0, 0, num_frames - 1)) for _ in range(2)]
+    exact = [vae.encode(clip).latent_dist.mode() for clip in clips]
+    vae = vae.bfloat16()
+    plain = [vae.encode(clip.bfloat16()).latent_dist.mode() for clip in clips]
+    fast = FastStillEncoder(vae, 48, 64, num_frames)
+    for clip, own, reference in zip(clips, plain, exact, strict=True):
+        assert away(fast(clip[:, :, :1]), reference) < 1.2 * away(own, reference)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_decoded_frames_are_the_decoder_s(residual: bool) -> None:
+    """As near to float32 as torch's own bfloat16 is; and a second clip begins anew."""
+    from video_service.layers.wan_vae_cuda import FastVaeDecoder
+
+    torch.manual_seed(0)
+    more: dict[str, Any] = {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}
+    vae: Any = AutoencoderKLWan(base_dim=32, num_res_blocks=1, **(more if residual else {}))
+    vae = vae.cuda().eval().requires_grad_(False)
+    for key, parameter in vae.named_parameters():
+        if key.endswith("bias"):
+            parameter.normal_(0, 0.05)
+    latents = torch.randn(1, 16, 4, 8, 12, device="cuda")
+    exact = torch.cat(list(WanVaeDecoder(vae).decode(latents)), dim=2)[0].permute(1, 2, 3, 0)
+    vae = vae.bfloat16()
+    plain = torch.cat(list(WanVaeDecoder(vae).decode(latents.bfloat16())), dim=2)[0].permute(1, 2, 3, 0)
+    fast = FastVaeDecoder(vae, 8, 12)
+    frames = torch.empty(0)
+    for _ in range(2):
+        frames = torch.cat(list(fast.decode(latents)))
+        assert frames.shape == exact.shape
+        assert away(frames, to_bytes(exact)) < 1.1 * away(to_bytes(plain), to_bytes(exact)) + 1e-3
+    planes = torch.cat(list(FastVaeDecoder(vae, 8, 12, yuv420=True).decode(latents)))
+    assert (planes.int() - to_yuv420(frames).int()).abs().max() <= 1

@@ -1,0 +1,117 @@
+"""Qwen's decoder and tower on a CUDA device, against their references in torch."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3VLConfig
+from transformers import Qwen3VLForConditionalGeneration as Qwen3VL
+
+from vl_service.qwen.decode import FastDecoder, Prompt, Sampling
+from vl_service.qwen.network import Network
+from vl_service.qwen.tower import FastTower
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def away(found: torch.Tensor, reference: torch.Tensor) -> float:
+    reference = reference.float().cpu()
+    return float((found.float().cpu() - reference).norm() / reference.norm())
+
+
+def model_of(family: str) -> Any:
+    torch.manual_seed(3)
+    text: dict[str, Any] = {
+        "vocab_size": 500, "hidden_size": 256, "intermediate_size": 352, "num_hidden_layers": 2,
+        "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]}}
+    vision: dict[str, Any] = {"depth": 2, "hidden_size": 160, "intermediate_size": 96, "num_heads": 2,
+                              "out_hidden_size": 256}
+    if family == "qwen3":
+        text["rope_parameters"]["mrope_interleaved"] = True
+        vision |= {"deepstack_visual_indexes": [0]}
+        model: Any = Qwen3VL(Qwen3VLConfig(text_config=text, vision_config=vision))  # type: ignore[arg-type]
+    else:
+        text |= {"num_attention_heads": 4}
+        vision |= {"fullatt_block_indexes": [1], "window_size": 112}
+        model = Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(text_config=text, vision_config=vision))  # type: ignore[arg-type]
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    return model.eval().requires_grad_(False)
+
+
+def halved(module: Any, device: str = "cuda") -> Any:
+    """In bfloat16, but for the rotary frequencies, as a checkpoint is loaded."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.bfloat16()
+    return module.to(device)
+
+
+@pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_step_is_its_reference(family: str, rows: int) -> None:
+    """As near to float32 as torch in bfloat16: the logits; and what joined the cache."""
+    exact = Network(model_of(family), 300)
+    rounded, quick = Network(halved(model_of(family), "cpu"), 300), Network(halved(model_of(family)), 300)
+    plain_cache, rounded_cache, quick_cache = (network.new_cache(rows) for network in (exact, rounded, quick))
+    for name in ("keys", "values"):
+        numbers = getattr(plain_cache, name).normal_()
+        for cache in (rounded_cache, quick_cache):
+            getattr(cache, name).copy_(numbers)
+    tokens, position = torch.tensor([7, 300, 41])[:rows], torch.tensor([130, 63, 299], dtype=torch.int32)[:rows]
+    turn = position - 20
+    expected = exact.step(tokens, position, turn, plain_cache)
+    found = quick.step(tokens.cuda(), position.cuda(), turn.cuda(), quick_cache)
+    assert found.dtype == torch.float32
+    in_torch = rounded.step(tokens, position, turn, rounded_cache)
+    assert away(found, expected) < 1.2 * away(in_torch, expected)
+    assert away(quick_cache.keys, plain_cache.keys) < 6e-3
+    assert away(quick_cache.values, plain_cache.values) < 6e-3
+    row = rows - 1
+    where = int(position[row])
+    assert away(quick_cache.keys[1, row, :, where], plain_cache.keys[1, row, :, where]) < 5e-2
+
+
+def prompt_of(model: Any, ids: torch.Tensor) -> Prompt:
+    return Prompt(
+        ids=ids, embeds=F.embedding(ids, model.model.language_model.embed_tokens.weight),
+        positions=torch.arange(len(ids), device=ids.device).expand(3, 1, -1), pictured=torch.zeros_like(ids).bool())
+
+
+def test_graphs_write_what_steps_without_them_do() -> None:
+    """In float32, so on torch's own operators: token for token as on the CPU, one row and two, the second time too."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    on_cpu, on_cuda = model_of("qwen2.5"), model_of("qwen2.5").cuda()
+    ids = [torch.arange(40) % 11, torch.arange(25) % 11]
+    plain, quick = (FastDecoder(model, max_length=96, max_rows=2) for model in (on_cpu, on_cuda))
+    for sampling in (Sampling(greedy=True), Sampling(temperature=0.8, top_k=20, repetition_penalty=1.1)):
+        for rows in (1, 2, 1):
+            written = [
+                list(decoder.write(
+                    [prompt_of(model, part.to(model.device)) for part in ids[:rows]], sampling, max_new_tokens=20,
+                    stop_ids=[], seeds=[1, 2][:rows]))
+                for decoder, model in ((plain, on_cpu), (quick, on_cuda))
+            ]
+            assert written[0] == written[1]
+
+
+def test_the_kernels_write_in_bfloat16() -> None:
+    model = halved(model_of("qwen2.5"))
+    decoder = FastDecoder(model, max_length=200)
+    prompt = prompt_of(model, torch.arange(100, device="cuda") % 17)
+    first, second = (
+        list(decoder.write([prompt], Sampling(temperature=0.9), max_new_tokens=60, stop_ids=[], seeds=[5]))
+        for _ in range(2))
+    assert first == second
+    assert len({token for chunk in first for token in chunk[0]}) > 10
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (10, 14), (52, 92)])
+def test_the_tower_is_its_reference(grid: tuple[int, int]) -> None:
+    exact = model_of("qwen2.5").model.visual
+    sides, pixels = torch.tensor([[1, *grid]]), torch.randn(grid[0] * grid[1], 3 * 2 * 14 * 14)
+    expected = exact(pixels, grid_thw=sides).pooler_output
+    found = FastTower(halved(exact))(pixels.cuda(), sides.cuda())
+    assert away(found, expected) < 3e-2
