@@ -8,7 +8,7 @@ import io
 import itertools
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image, ImageChops, ImageCms
 
@@ -81,8 +81,7 @@ def _through(mode: str, embedded: bytes) -> Convert | None:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
         return None
-    core: Any = profile.profile
-    space = str(core.xcolor_space).strip()
+    space = embedded[16:20].decode("latin-1").strip()  # littleCMS's own name of it may be no text at all
     if space == "RGB" and mode in ("L", "I;16"):  # scanners write such greys; browsers take them as colours
         convert = _converter("RGB", profile)
         return None if convert is None else lambda image: convert(plain(image))

@@ -119,6 +119,7 @@ LINEAR_GREY = shown((128,) * 3, "sRGB", 1.0)
     "cICP that says nothing": (with_chunks(PNG, coding_chunk(2, 2), profile_chunk(P3)), COLOUR_P3),
     "cHRM that spans nothing": (with_chunks(PNG, chunk(b"cHRM", bytes(32))), COLOUR),
     "a damaged profile": (encoded(FLAT, "PNG", icc_profile=b"no profile at all"), COLOUR),
+    "a profile of no space": (encoded(FLAT, "PNG", icc_profile=P3[:16] + b"R\xfcB " + P3[20:]), COLOUR),
     "a profile of 1.5 MB": (encoded(FLAT, "PNG", icc_profile=icc("sRGB", "srgb") + bytes(1_500_000)), COLOUR),
 }.values(), ids=lambda value: None)
 def test_a_colour_is_shown_as_a_browser_shows_it(data: bytes, right: tuple[float, ...]) -> None:
