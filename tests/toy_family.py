@@ -83,6 +83,7 @@ class ToyModel:
 
     spec: ModelSpec
     gain: torch.Tensor
+    form: str | None = None
 
     def encode(self, batch: Batch, stages: Stages) -> Given:
         with stages("text"):

@@ -11,7 +11,7 @@ from contracts.models import FrameRange, ModelSpec, VideoModelInfo
 from contracts.videos import RenderResult, VideoRequest
 from engine_store.manifest import EngineRefused
 from video_service.engines.choice import EngineChoice, Situation, choose_engine, situation_of
-from video_service.families.base import Family, Placement
+from video_service.families.base import Family, Layers, Placement
 from video_service.families.registry import family_of
 from video_service.render.generate import Deployed, generate
 from video_service.render.progress import Report
@@ -53,7 +53,7 @@ def open_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
     source = find_model(settings)
     model = load_model(source, settings)
     if source.engine.target is None:
-        return source.info, partial(generate, model)
+        return model.info, partial(generate, model)
     from video_service.engines.shelf import EngineShelf
 
     shelf = EngineShelf(model, source.engine, settings)
@@ -106,10 +106,16 @@ def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     placement = Placement(
-        device=torch.device(source.device), dtype=getattr(torch, source.dtype), weights=not source.engine.forced
+        device=torch.device(source.device), dtype=getattr(torch, source.dtype), weights=not source.engine.forced,
+        layers=Layers(
+            fast=settings.fast_layers, fp8=settings.quant_linear == "fp8", topk=settings.attention_topk
+        ),
     )
     model = source.family.load(source.files, placement)
-    return Deployed(info=source.info, model=model, device=placement.device, dtype=placement.dtype)
+    info = source.info
+    if model.form is not None and source.engine.target is None:
+        info = info.model_copy(update={"engine_reason": "; ".join(filter(None, [info.engine_reason, model.form]))})
+    return Deployed(info=info, model=model, device=placement.device, dtype=placement.dtype)
 
 
 def _info(

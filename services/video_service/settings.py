@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 DtypeChoice = Literal["auto", "float32", "bfloat16"]
+QuantLinear = Literal["none", "fp8"]
 EngineSetting = Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"]
 
 
@@ -53,6 +54,27 @@ class VideoSettings(BaseSettings):
             description="auto: per clip shape, the fastest of what is built, verified and measured here, else torch.",
         ),
     ] = "auto"
+    fast_layers: Annotated[
+        bool,
+        Field(
+            validation_alias="VIDEO_FAST_LAYERS",
+            description="In bfloat16 on a CUDA device, our own layers: torch's numbers up to rounding.",
+        ),
+    ] = True
+    quant_linear: Annotated[
+        QuantLinear,
+        Field(
+            validation_alias="VIDEO_QUANT_LINEAR",
+            description="fp8: the transformer's linear layers in float8 by rows, an approximation, in our own layers.",
+        ),
+    ] = "none"
+    attention_topk: Annotated[
+        float | None,
+        Field(
+            validation_alias="VIDEO_ATTENTION_TOPK", gt=0, le=1,
+            description="Attend to this share of the key blocks alone: an approximation, 0.1 for models taught so.",
+        ),
+    ] = None
     engines_dir: Annotated[
         Path | None, Field(validation_alias="VIDEO_ENGINES", description="Engine store; unset: in STILLMOTION_DATA.")
     ] = None

@@ -110,7 +110,8 @@ def test_an_encoded_still_is_the_encoder_s(num_frames: int) -> None:
     from video_service.layers.wan_still_cuda import FastStillEncoder
 
     torch.manual_seed(0)
-    vae: Any = AutoencoderKLWan(base_dim=32, num_res_blocks=1).cuda().eval().requires_grad_(False)
+    vae: Any = AutoencoderKLWan(base_dim=32, num_res_blocks=1)
+    vae = vae.cuda().eval().requires_grad_(False)
     clips = [F.pad(torch.randn(1, 3, 1, 48, 64, device="cuda"), (0, 0, 0, 0, 0, num_frames - 1)) for _ in range(2)]
     exact = [vae.encode(clip).latent_dist.mode() for clip in clips]
     vae = vae.bfloat16()

@@ -6,7 +6,7 @@ both, and one line in `registry.py`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 import torch
@@ -28,8 +28,21 @@ class Placement:
     device: torch.device
     dtype: torch.dtype
     """Of the big matrices and of what goes into them."""
+    layers: "Layers" = field(default_factory=lambda: Layers())
     weights: bool = True
     """False where engines hold all weights: the modules then say what their configs say and nothing else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """Which of its own forms a family may give the modules where they fit; approximations only where asked for."""
+
+    fast: bool = True
+    """Forms with the plain ones' numbers up to rounding, on a CUDA device in bfloat16."""
+    fp8: bool = False
+    """Linear layers in float8 by rows."""
+    topk: float | None = None
+    """Sparse attention to this share of the key blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +122,11 @@ class VideoModel(Protocol):
 
     @property
     def spec(self) -> ModelSpec: ...
+
+    @property
+    def form(self) -> str | None:
+        """How the modules compute, for people, where that is not the plain way."""
+        ...
 
     def encode(self, batch: Batch, stages: Stages) -> Conditioning:
         """Words and images to what the network takes, in the stages `text` and `condition`."""

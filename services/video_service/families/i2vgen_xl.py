@@ -114,6 +114,7 @@ class I2VGenModel:
     unet: Any
     """diffusers' module, or an engine that is called the same way."""
     scheduler_config: Mapping[str, Any]
+    form: str | None = None
 
     def encode(self, batch: Batch, stages: Stages) -> I2VGenConditioning:
         sampling = batch.first.sampling

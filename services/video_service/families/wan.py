@@ -16,7 +16,7 @@ from contracts.models import ModelSpec
 from contracts.resolve import Sampling
 from engines.sessions import Session
 from video_service.families.base import Batch, Placement, Solver, Stages
-from video_service.layers.pixels import picture_tensor, to_levels
+from video_service.layers.pixels import picture_tensor
 from video_service.layers.tokens import cut_warning
 from video_service.layers.umt5 import TextEncoder, clean_prompt, embed
 from video_service.layers.wan_codec import (
@@ -27,6 +27,7 @@ from video_service.layers.wan_codec import (
     normalised,
 )
 from video_service.layers.wan_engines import EngineCodec, EngineTextEncoder, EngineTransformer
+from video_service.layers.wan_fast import FastTransformer
 from video_service.media.image import fit_picture
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, RCM_SIGMA_MAX_I2V, RCM_SIGMA_MAX_T2V
 from video_service.render.solvers import EulerSolver, Noise, RcmSolver
@@ -60,7 +61,9 @@ class WanModel:
     """Asked for its config only; `codec` runs it."""
     codec: Codec
     transformer: Any
-    """diffusers' module, or an engine that is called the same way."""
+    """diffusers' module, or its fast form or an engine, which are called the same way."""
+    form: str | None = None
+    """How the modules compute, where that is not the plain way."""
     image_encoder: CLIPVisionModel | None = None
     image_processor: Any = None
 
@@ -99,12 +102,13 @@ class WanModel:
         """Noise minus data [B, z, t, h, w], as `network` sees it."""
         parts = [state.float()] if given.beside_BCTHW is None else [state.float(), given.beside_BCTHW]
         x = torch.cat(parts, dim=1).to(self.placement.dtype)
-        time_B = torch.full((len(x),), timestep, dtype=torch.float32, device=x.device)
+        # The fast form looks its rows up: a time on the device would have to be waited for.
+        where = "cpu" if isinstance(network, FastTransformer) else x.device
+        time_B = torch.full((len(x),), timestep, dtype=torch.float32, device=where)
         return guided(network, x, time_B, given, guidance_scale)
 
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        for frames_BCTHW in self.decode_floats(latents):
-            yield to_levels(frames_BCTHW)
+        yield from self.codec.decode_levels(self._unnormalised(latents))
 
     def decode_floats(self, latents_BCTHW: torch.Tensor, chunk: int = 1) -> Iterator[torch.Tensor]:
         """As `decode`, but unclamped floats [B, 3, T, H, W], about -1 to 1, in the VAE's dtype.
@@ -112,8 +116,11 @@ class WanModel:
         First the still, then 4 frames for each of up to `chunk` latent frames. The decoder is causal and carries its
         history on, so the chunk length changes speed and memory, not the frames.
         """
+        yield from self.codec.decode(self._unnormalised(latents_BCTHW), chunk)
+
+    def _unnormalised(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
         mean, std = latent_statistics(self.vae, latents_BCTHW.device)
-        yield from self.codec.decode((latents_BCTHW.float() * std + mean).to(self.placement.dtype), chunk)
+        return (latents_BCTHW.float() * std + mean).to(self.placement.dtype)
 
     def on_engines(self, sessions: Mapping[str, Session], dtype: torch.dtype) -> Self:
         return replace(
@@ -125,7 +132,7 @@ class WanModel:
 
     def modules(self) -> dict[str, Any]:
         """What graphs are made of, by folder."""
-        return {"text_encoder": self.text_encoder, "vae": self.vae, "transformer": self.transformer}
+        return {"text_encoder": self.text_encoder, "vae": self.vae, "transformer": plain(self.transformer)}
 
     def _embed(self, texts: Sequence[str]) -> torch.Tensor:
         embedded = embed(self.tokenizer, self.text_encoder, texts, self.spec.text_tokens, self.placement.device)
@@ -176,6 +183,11 @@ class WanModel:
         config, first = self.vae.config, batch.first
         scale = config["scale_factor_spatial"]
         return config["z_dim"], latent_frames(first.num_frames), first.height // scale, first.width // scale
+
+
+def plain(transformer: Any) -> Any:
+    """diffusers' own module, whatever computes with its weights."""
+    return transformer.module if isinstance(transformer, FastTransformer) else transformer
 
 
 class UniPCSolver:

@@ -15,7 +15,7 @@ from engines.sessions import Session
 from graphs.graph import Graph
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Placement
-from video_service.families.wan import WanConditioning, WanModel
+from video_service.families.wan import WanConditioning, WanModel, plain
 from video_service.families.wan_files import (
     WAN_CONFIGS,
     WAN_GRAPHS,
@@ -91,7 +91,7 @@ class ExpertsModel(WanModel):
         return replace(super(ExpertsModel, self).on_engines(sessions, dtype), transformer_2=second)
 
     def modules(self) -> dict[str, Any]:
-        return WanModel.modules(self) | {"transformer_2": self.transformer_2}
+        return WanModel.modules(self) | {"transformer_2": plain(self.transformer_2)}
 
 
 def _task(files: CheckpointFiles) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import AutoImageProcessor, CLIPVisionModel, UMT5EncoderModel
@@ -14,7 +15,9 @@ from video_service.layers.wan_codec import (
     TEMPORAL_SCALE,
     TorchCodec,
 )
+from video_service.layers.wan_fast import FastCodec, FastTransformer
 from video_service.layers.wan_keys import wan_name
+from video_service.layers.wan_transformer import why_not
 from video_service.render.solvers import RCM_STEPS
 from video_service.weights.card import read_card, spec_of
 from video_service.weights.checkpoint import CheckpointFiles
@@ -100,10 +103,30 @@ def load_wan(
                 merge_lora(parts[name], files.lora, wan_name)
         parts = {name: part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
+        parts |= fast_parts(files, parts, placement)
     scheduler = files.find_json("scheduler/scheduler_config.json")
     given = read_card(files).flow_shift or shift or scheduler.get("flow_shift") or scheduler.get("shift")
     return parts | {
         "spec": spec, "placement": placement, "flow_shift": float(given or DEFAULT_SHIFT),
-        "tokenizer": read_tokenizer(files), "codec": TorchCodec(parts["vae"]),
+        "tokenizer": read_tokenizer(files), "codec": parts.get("codec", TorchCodec(parts["vae"])),
         "image_processor": read_processor(files, AutoImageProcessor) if sees else None,
     }
+
+
+def fast_parts(files: CheckpointFiles, parts: Mapping[str, Any], placement: Placement) -> dict[str, Any]:
+    """The transformers and the codec in their fast forms where device and format fit, and what was done, as `form`."""
+    layers = placement.layers
+    if not layers.fast or placement.device.type != "cuda" or placement.dtype != torch.bfloat16:
+        return {}
+    fast: dict[str, Any] = {"codec": FastCodec(parts["vae"])}
+    done = ["VAE as CUDA graphs"]
+    transformers = [name for name in parts if name.startswith("transformer")]
+    if has_frame_times(files):
+        done.append("transformer plain: it has a time for each latent frame")
+    elif reasons := [reason for name in transformers if (reason := why_not(parts[name]))]:
+        done.append(f"transformer plain: {reasons[0]}")
+    else:
+        fast |= {name: FastTransformer(parts[name], fp8=layers.fp8, topk=layers.topk) for name in transformers}
+        done += ["a step as a CUDA graph"] + ["float8 products"] * layers.fp8
+        done += [f"sparse attention to {layers.topk:.0%} of the keys"] * (layers.topk is not None)
+    return fast | {"form": ", ".join(done)}

@@ -13,6 +13,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     unpatchify,
 )
 
+from video_service.layers.pixels import to_levels
+
 TEMPORAL_SCALE = 4
 _CONV_REACH = 2  # a causal convolution of 3 frames sees 2 back
 
@@ -45,8 +47,13 @@ class Codec(Protocol):
         """Frames [1, 3, T, H, W]: first the still, then 4 for each of up to `chunk` latent frames."""
         ...
 
+    def decode_levels(self, latents_BCTHW: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The same as uint8 [B, T, H, W, 3], a latent frame at a time."""
+        for frames_BCTHW in self.decode(latents_BCTHW, 1):
+            yield to_levels(frames_BCTHW)
 
-class TorchCodec:
+
+class TorchCodec(Codec):
     """diffusers' VAE."""
 
     def __init__(self, vae: AutoencoderKLWan) -> None:

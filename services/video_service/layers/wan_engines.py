@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from engines.sessions import Session
+from video_service.layers.wan_codec import Codec
 
 
 class EngineTransformer:
@@ -41,7 +42,7 @@ class EngineTextEncoder:
         return TextStates(self._session.run({"ids": ids_BL, "mask": mask_BL})["states"])
 
 
-class EngineCodec:
+class EngineCodec(Codec):
     """A `Codec` of three graphs. Two sets of memory hold the decoder's history in turn: one is read while the other is
     written, so nothing is copied and nothing is allocated from frame to frame."""
 

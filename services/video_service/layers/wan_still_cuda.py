@@ -8,7 +8,7 @@ still puts out a still soon after, so each tensor ends with the frame that repea
 later frame is computed: 12 of 81 where frames are largest. One CUDA graph, with the decoder's kernels.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -121,7 +121,7 @@ class StillOps(BufferOps):
         feed(*x.parts(), None, wide, keep=False, silu=False, state=0, border=0, span=len(wide), frames=len(wide))
         if frames == 1:
             return Value(raw=wide)
-        later = _thwc(F.conv3d(_ncthw(wide), conv.weight, stride=conv.stride)) + conv.bias
+        later = _thwc(F.conv3d(_ncthw(wide), conv.weight, stride=conv.stride)) + cast(torch.Tensor, conv.bias)
         return Value(raw=torch.cat([wide[:1], later]))
 
 

@@ -11,7 +11,7 @@ are approximations, and off by default. `why_not` names what it does not cover, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -95,15 +95,7 @@ class FastWanTransformer(nn.Module):
         """
         plain = self._plain[0]
         embed: Any = plain.condition_embedder
-        device = text_BLC.device
-        waves = embed.timesteps_proj(torch.tensor(list(timesteps), dtype=torch.float32, device=device))
-        times = embed.time_embedder(waves.to(next(embed.time_embedder.parameters()).dtype)).type_as(text_BLC)
-        rows = embed.time_proj(embed.act_fn(times)).unflatten(1, (6, -1)).float()
-        tables = torch.cat([cast(torch.Tensor, block.scale_shift_table).float() for block in plain.blocks])
-        modulation = rows[:, None] + tables
-        modulation[:, :, 1::3] += 1.0  # the scales
-        head = plain.scale_shift_table.float() + times.float()[:, None]
-        head[:, 1] += 1.0
+        modulation, head = self.modulate(timesteps, text_BLC)
         text = embed.text_embedder(text_BLC)
         picture = None if picture_BLC is None else embed.image_embedder(picture_BLC)
         cos, sin = plain.rope(torch.empty(shape, device="meta"))
@@ -112,6 +104,21 @@ class FastWanTransformer(nn.Module):
             rotary=(cos[0, :, 0, 0::2].float().contiguous(), sin[0, :, 0, 1::2].float().contiguous()),
             crossed=tuple(cast(FastBlock, block).crossed(text, picture) for block in self.blocks),
         )
+
+    @torch.no_grad()
+    def modulate(self, timesteps: Sequence[float], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`Clip.modulation` and `Clip.head` of these steps, on the device and in the rounding of `like`."""
+        plain = self._plain[0]
+        embed: Any = plain.condition_embedder
+        waves = embed.timesteps_proj(torch.tensor(list(timesteps), dtype=torch.float32, device=like.device))
+        times = embed.time_embedder(waves.to(next(embed.time_embedder.parameters()).dtype)).type_as(like)
+        rows = embed.time_proj(embed.act_fn(times)).unflatten(1, (6, -1)).float()
+        tables = torch.cat([cast(torch.Tensor, block.scale_shift_table).float() for block in plain.blocks])
+        modulation = rows[:, None] + tables
+        modulation[:, :, 1::3] += 1.0  # the scales
+        head = plain.scale_shift_table.float() + times.float()[:, None]
+        head[:, 1] += 1.0
+        return modulation, head
 
     def forward(self, latents_BCTHW: torch.Tensor, clip: Clip, modulation: torch.Tensor, head: torch.Tensor
                 ) -> torch.Tensor:
@@ -226,32 +233,39 @@ class ClipSteps:
     """The network at each step of a clip. On CUDA one graph launch a step; elsewhere plain calls."""
 
     def __init__(self, network: FastWanTransformer, clip: Clip) -> None:
-        self._network, self._clip = network, clip
+        self._network = network
+        # Of its own: a graph reads it where it lies, and `restart` writes it.
+        self._clip = replace(clip, crossed=tuple(
+            tuple((keys.clone(), values.clone()) for keys, values in pairs) for pairs in clip.crossed))
         self._modulation, self._head = clip.modulation, clip.head
         self._graph: Graphed | None = None
+        self._now = clip
 
     def restart(self, clip: Clip) -> None:
         """Take another clip of the same shape; the graph stays. Raises `ValueError` for another shape."""
         if clip.shape != self._clip.shape:
             raise ValueError(f"a graph for {tuple(self._clip.shape)} does not take {tuple(clip.shape)}")
+        if clip is self._now:
+            return
+        self._now = clip
         self._modulation, self._head = clip.modulation, clip.head
-        if self._graph is None:
-            self._clip = clip
-        else:  # the graph reads the first clip's keys and values where they lie
-            for old, new in zip(_flat(self._clip), _flat(clip), strict=True):
-                old.copy_(new)
+        for old, new in zip(_flat(self._clip), _flat(clip), strict=True):
+            old.copy_(new)
 
     @torch.no_grad()
     def __call__(self, latents_BCTHW: torch.Tensor, index: int) -> torch.Tensor:
         """The velocity at step `index`; on CUDA its memory is written again by the next call."""
-        modulation, head = self._modulation, self._head
+        return self.at(latents_BCTHW, self._modulation[index], self._head[index])
+
+    @torch.no_grad()
+    def at(self, latents_BCTHW: torch.Tensor, modulation: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+        """The velocity at a step with these rows, as `FastWanTransformer.modulate` makes them."""
         if not latents_BCTHW.is_cuda:
-            return self._network(latents_BCTHW, self._clip, modulation[index], head[index])
+            return self._network(latents_BCTHW, self._clip, modulation, head)
         if self._graph is None:
             self._graph = Graphed(
-                lambda *given: self._network(given[0], self._clip, *given[1:]),
-                (latents_BCTHW, modulation[index], head[index]))
-        return self._graph(latents_BCTHW, modulation[index], head[index])
+                lambda *given: self._network(given[0], self._clip, *given[1:]), (latents_BCTHW, modulation, head))
+        return self._graph(latents_BCTHW, modulation, head)
 
 
 def _flat(clip: Clip) -> list[torch.Tensor]:
