@@ -180,7 +180,7 @@ class I2VGenModel:
         """[B, C, T, h, w]: the posterior is sampled, with each clip's seed, and not its mode taken."""
         first = batch.first
         pixels = torch.stack([picture_tensor(cover_crop(i, first.width, first.height)) for i in _images(batch)])
-        posterior: Any = self.vae.encode(pixels.to(self.placement.device, self.placement.dtype)).latent_dist
+        posterior = self.vae.encode(pixels.to(self.placement.device, self.placement.dtype), return_dict=False)[0]
         noise = Noise(batch.seeds, posterior.mean.shape[1:], self.placement.device).draw().to(posterior.mean)
         still_BCTHW = ((posterior.mean + posterior.std * noise) * self.vae.config["scaling_factor"])[:, :, None]
         places = torch.arange(1, first.num_frames, device=still_BCTHW.device) / max(1, first.num_frames - 1)

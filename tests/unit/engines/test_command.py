@@ -99,7 +99,8 @@ def test_the_model_says_whose_command_it_is(
         (tmp_path / folder / name).write_text("{}")
     monkeypatch.chdir(tmp_path)
     named = ["build", "--size", "64x64", f"--model={model}"] if model else ["build", "--size", "64x64"]
-    assert module_for(named) == f"{module}_service.engines"
+    where = {"video": "video_service.engines", "vl": "vl_service.qwen.engines"}
+    assert module_for(named) == where[module]
 
 
 @pytest.mark.slow
