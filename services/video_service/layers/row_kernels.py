@@ -18,7 +18,7 @@ def _store_row(out, scales, row, columns, mask, value, width, QUANTISE: tl.const
     if QUANTISE:
         scale = tl.maximum(tl.max(tl.abs(value), axis=0), 1e-12) / 448.0
         tl.store(scales + row, scale)
-        value = tl.minimum(tl.maximum(value / scale, -448.0), 448.0)
+        value = value * (1.0 / scale)  # the conversion saturates
     tl.store(out + row * width + columns, value.to(out.dtype.element_ty), mask=mask)
 
 
@@ -99,8 +99,12 @@ def rms_rotate_(x_NC, weight_PC, rotary, eps):
 
 @triton.jit
 def _gelu(x):
-    # tanh's form, as x * sigmoid(2u)
-    return x / (1.0 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
+    # The device's own tanh: off by 5e-4 at most, a hundredth of what float8 rounds away.
+    inner = x * (0.7978845608028654 + 0.035677408136300125 * x * x)
+    tanh = tl.inline_asm_elementwise(
+        "tanh.approx.f32 $0, $1;", "=f,f", [inner], dtype=tl.float32, is_pure=True, pack=1)
+    half = 0.5 * x
+    return half * tanh + half
 
 
 @triton.jit
@@ -113,22 +117,23 @@ def _gelu_quantise(
     a = tl.load(x + row * width + first).to(tl.float32)
     b = tl.zeros((REST,), tl.float32)
     if GELU:
-        a = _gelu(a).to(tl.bfloat16).to(tl.float32)
+        a = _gelu(a)
     largest = tl.max(tl.abs(a), axis=0)
     second = MAIN + tl.arange(0, REST)
     mask = second < width
     if TWO:
         b = tl.load(x + row * width + second, mask=mask, other=0.0).to(tl.float32)
         if GELU:
-            b = _gelu(b).to(tl.bfloat16).to(tl.float32)
+            b = _gelu(b)
         largest = tl.maximum(largest, tl.max(tl.abs(b), axis=0))
     scale = tl.maximum(largest, 1e-12) / 448.0
     inverse = 1.0 / scale
     tl.store(scales + row, scale)
-    a = tl.minimum(tl.maximum(a * inverse, -448.0), 448.0)
+    # The conversion saturates.
+    a = a * inverse
     tl.store(out + row * width + first, a.to(out.dtype.element_ty))
     if TWO:
-        b = tl.minimum(tl.maximum(b * inverse, -448.0), 448.0)
+        b = b * inverse
         tl.store(out + row * width + second, b.to(out.dtype.element_ty), mask=mask)
 
 

@@ -1,8 +1,8 @@
 """SLA in Triton: four kernels. Their reference is `attention.SparseLinearAttention` in torch.
 
 One pass over the keys and values gives each key block's mean and the linear branch's keysᵀ·values. `proj_l` is linear
-and the linear branch divides whole rows, so it is folded into that D x D product, and the branch costs the attention
-kernel one more small product a query block.
+and the linear branch divides whole rows, so it is folded into that D x D product. One pass over the queries gives their
+blocks' means and the linear branch; then the best key blocks are chosen, and attended to.
 """
 # Triton comes with the CUDA builds of torch alone, and its decorator hides what a kernel is.
 # pyright: reportMissingImports=false, reportIndexIssue=false
@@ -14,20 +14,34 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from video_service.layers.attention import KEY_BLOCK, QUERY_BLOCK, kept_blocks
 
-CHUNK_BLOCKS = 16  # key blocks that one program sums up
+CHUNK_BLOCKS = 8  # key blocks that one program sums up
 KEY_STAGES, KEY_WARPS = 3, 4
 
 
 @triton.jit
-def _query_means(x, means, row_stride, length, heads, blocks, BLOCK: tl.constexpr, DIM: tl.constexpr):
+def _query_pass(
+    q, means, products, sums, bias, out, row_stride, length, heads, blocks,
+    LINEAR: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
+):
+    """A query block's mean, and its linear branch into `out`, to which the attention adds."""
     block = tl.program_id(0)
     batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     rows = block * BLOCK + tl.arange(0, BLOCK)
     channels = tl.arange(0, DIM)
-    at = (batch * length + rows).to(tl.int64)[:, None] * row_stride + head * DIM + channels[None, :]
-    value = tl.load(x + at, mask=(rows < length)[:, None], other=0.0).to(tl.float32)
-    count = tl.minimum(length - block * BLOCK, BLOCK)
-    tl.store(means + (tl.program_id(1) * blocks + block) * DIM + channels, tl.sum(value, axis=0) / count)
+    there = (rows < length)[:, None]
+    row = (batch * length + rows).to(tl.int64)[:, None]
+    value = tl.load(q + row * row_stride + head * DIM + channels[None, :], mask=there, other=0.0).to(tl.float32)
+    mean = tl.sum(value, axis=0) / tl.minimum(length - block * BLOCK, BLOCK)
+    tl.store(means + (tl.program_id(1) * blocks + block) * DIM + channels, mean)
+    if LINEAR:
+        feature = tl.exp(value - tl.max(value, axis=1)[:, None])
+        feature = feature / tl.sum(feature, axis=1)[:, None]
+        below = tl.sum(feature * tl.load(sums + tl.program_id(1) * DIM + channels)[None, :], axis=1) + 1e-5
+        square = channels[:, None] * DIM + channels[None, :]
+        product = tl.load(products + tl.program_id(1) * DIM * DIM + square)
+        linear = tl.dot(feature.to(product.dtype), product) / below[:, None] + tl.load(bias + channels)[None, :]
+        at = out + row * (heads * DIM) + head * DIM + channels[None, :]
+        tl.store(at, linear.to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit
@@ -83,7 +97,7 @@ def _select(scores, chosen, blocks, KEEP: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _attend(
-    q, k, v, chosen, products, sums, bias, out, length, heads, blocks, scale,
+    q, k, v, chosen, out, length, heads, blocks, scale,
     KEPT: tl.constexpr, LINEAR: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr,
     STAGES: tl.constexpr,
 ):
@@ -95,16 +109,6 @@ def _attend(
     at = out + (first + rows).to(tl.int64)[:, None] * (heads * DIM) + column + channels[None, :]
     there = (rows < length)[:, None]
     query = q.load([first + block * QUERIES, column])
-    if LINEAR:
-        # First, and set down: the loop needs the registers.
-        wide = query.to(tl.float32)
-        feature = tl.exp(wide - tl.max(wide, axis=1)[:, None])
-        feature = feature / tl.sum(feature, axis=1)[:, None]
-        below = tl.sum(feature * tl.load(sums + tl.program_id(1) * DIM + channels)[None, :], axis=1) + 1e-5
-        square = channels[:, None] * DIM + channels[None, :]
-        product = tl.load(products + tl.program_id(1) * DIM * DIM + square)
-        linear = tl.dot(feature.to(query.dtype), product) / below[:, None] + tl.load(bias + channels)[None, :]
-        tl.store(at, linear.to(out.dtype.element_ty), mask=there)
     listed = chosen + (tl.program_id(1) * blocks + block) * KEPT
     within = tl.arange(0, KEYS)
     largest = tl.full((QUERIES,), -1e30, tl.float32)
@@ -138,18 +142,20 @@ def sparse_linear_attention(
     query_blocks = -(-length // QUERY_BLOCK)
     linear = proj_weight is not None
     query_means = q.new_empty(batch * heads, query_blocks, dim, dtype=torch.float32)
-    _query_means[(query_blocks, batch * heads)](
-        q, query_means, q.stride(1), length, heads, query_blocks, BLOCK=QUERY_BLOCK, DIM=dim)
-    key_means, products, sums = _over_keys(k, v, linear)
-    chosen = _choose(query_means, key_means, kept_blocks(length, topk))
-    bias = query_means
-    if proj_weight is not None:
-        products, bias = products @ proj_weight.T, proj_bias
     out = torch.empty(batch, length, heads, dim, dtype=q.dtype, device=q.device)
-    _attend[(query_blocks, batch * heads)](
-        *(_described(x, rows) for x, rows in ((q, QUERY_BLOCK), (k, KEY_BLOCK), (v, KEY_BLOCK))),
-        chosen, products.to(q.dtype), sums, bias, out, length, heads, query_blocks, dim**-0.5 * 1.4426950408889634,
-        KEPT=chosen.shape[-1], LINEAR=linear, QUERIES=QUERY_BLOCK, KEYS=KEY_BLOCK, DIM=dim, STAGES=2, num_warps=4,
+    key_means, products, sums = _over_keys(k, v, linear)
+    if proj_weight is not None:
+        products = products @ proj_weight.T
+    grid = (query_blocks, batch * heads)
+    _query_pass[grid](
+        q, query_means, products.to(q.dtype), sums, sums if proj_bias is None else proj_bias, out, q.stride(1), length,
+        heads, query_blocks, LINEAR=linear, BLOCK=QUERY_BLOCK, DIM=dim, num_warps=8,
+    )
+    chosen = _choose(query_means, key_means, kept_blocks(length, topk))
+    _attend[grid](
+        *(_described(x, rows) for x, rows in ((q, QUERY_BLOCK), (k, KEY_BLOCK), (v, KEY_BLOCK))), chosen, out, length,
+        heads, query_blocks, dim**-0.5 * 1.4426950408889634, KEPT=chosen.shape[-1], LINEAR=linear,
+        QUERIES=QUERY_BLOCK, KEYS=KEY_BLOCK, DIM=dim, STAGES=2, num_warps=4,
     )
     return out
 

@@ -101,8 +101,7 @@ class BufferOps:
         x.whole = feed(
             *x.parts(), attention.norm.gamma, normed, keep=True, silu=False, state=0, border=0, span=frames)
         qkv = F.linear(normed.view(frames, 1, -1, channels), attention.to_qkv.weight.flatten(1), attention.to_qkv.bias)
-        q, k, v = qkv.chunk(3, dim=-1)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = _wide_attention(*qkv[:, 0].chunk(3, dim=-1))
         out = F.linear(out.reshape(frames, height, width, channels), attention.proj.weight.flatten(1))
         return Value(raw=out, bias=attention.proj.bias, other=x)
 
@@ -121,6 +120,14 @@ class BufferOps:
         conv = layer.resample[1]
         out = F.conv2d(large.permute(0, 3, 1, 2), conv.weight, padding=conv.padding)
         return Value(raw=out.permute(0, 2, 3, 1), bias=conv.bias)
+
+
+def _wide_attention(q_BLC: torch.Tensor, k_BLC: torch.Tensor, v_BLC: torch.Tensor) -> torch.Tensor:
+    """One head of 384 channels, too wide for the flash kernels: as two products, with the scores in float32."""
+    if not q_BLC.is_cuda:
+        return F.scaled_dot_product_attention(q_BLC, k_BLC, v_BLC)
+    scores = torch.bmm(q_BLC, k_BLC.transpose(1, 2), out_dtype=torch.float32)
+    return (scores * q_BLC.shape[2] ** -0.5).softmax(2).to(v_BLC.dtype) @ v_BLC
 
 
 class FastVaeDecoder:

@@ -146,6 +146,24 @@ def common_start(prompts: Sequence[Prompt]) -> int:
     return same if whole else 0
 
 
+def candidates(
+    logits_BV: torch.Tensor, seen_BV: torch.Tensor, how: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log weights and ids of the tokens that may come next, the likeliest first; -inf where one may not.
+
+    Args:
+        seen_BV: bool, what the prompt and the answer hold already.
+        how: temperature, top_p, top_k, repetition and presence penalty, on the device, so that one graph serves all.
+    """
+    temperature, top_p, top_k, repetition, presence = how
+    penalised = torch.where(logits_BV < 0, logits_BV * repetition, logits_BV / repetition) - presence
+    best, ids = torch.where(seen_BV, penalised, logits_BV).topk(min(CANDIDATES, logits_BV.shape[1]), dim=1)
+    rank = torch.arange(best.shape[1], device=best.device)
+    best = torch.where(rank < top_k, best / temperature, -torch.inf).log_softmax(1)
+    before = best.exp().cumsum(1) - best.exp()
+    return torch.where(before < top_p, best, -torch.inf), ids
+
+
 def _until(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
     return tokens[: next((index for index, token in enumerate(tokens) if token in stop_ids), len(tokens))]
 
@@ -186,13 +204,7 @@ class _Rows:
 
     def take(self, logits_BV: torch.Tensor) -> None:
         """Choose the next token of each row, and note it."""
-        temperature, top_p, top_k, repetition, presence = self._how
-        penalised = torch.where(logits_BV < 0, logits_BV * repetition, logits_BV / repetition) - presence
-        best, ids = torch.where(self._seen, penalised, logits_BV).topk(min(CANDIDATES, logits_BV.shape[1]), dim=1)
-        rank = torch.arange(best.shape[1], device=best.device)
-        best = torch.where(rank < top_k, best / temperature, -torch.inf).log_softmax(1)
-        before = best.exp().cumsum(1) - best.exp()
-        best = torch.where(before < top_p, best, -torch.inf)
+        best, ids = candidates(logits_BV, self._seen, self._how)
         noise = self._noise[self._index[:1].long()][0, :, : best.shape[1]]
         token = ids.gather(1, (best + noise).argmax(1, keepdim=True))
         self._token.copy_(token[:, 0])

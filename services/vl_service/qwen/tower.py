@@ -18,11 +18,11 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 _EPS = 1e-6
 
 
-def why_not(tower: Any, grid_thw: torch.Tensor) -> str | None:
-    """Why this form cannot run the tower on these pictures, or None."""
+def why_not(tower: Any, grid_thw: torch.Tensor | None = None) -> str | None:
+    """Why this form cannot run the tower (on these pictures), or None."""
     if not hasattr(tower, "fullatt_block_indexes"):
         return "the tower has no windows"
-    if len(grid_thw) != 1 or int(grid_thw[0, 0]) != 1:
+    if grid_thw is not None and (len(grid_thw) != 1 or int(grid_thw[0, 0]) != 1):
         return "one still picture a run"
     return None
 
@@ -44,6 +44,9 @@ class FastTower:
     """See the module's text. Joins the weights of gate and up; the tower's own layers become views of them."""
 
     def __init__(self, tower: Any) -> None:
+        """Raises `NotImplementedError` for what `why_not` names."""
+        if reason := why_not(tower):
+            raise NotImplementedError(reason)
         self._tower = tower
         self._unit: int = tower.spatial_merge_size**2
         self._feed_forward = [_joined(block.mlp) for block in tower.blocks]
