@@ -104,8 +104,8 @@ def _step(step: dict[str, str]) -> dict[str, Any]:
 def _export(step: dict[str, str]) -> dict[str, Any]:
     import torch
 
-    from graphs.export import export_graph
-    from graphs.graph import DTYPES
+    from engines.export.graph import DTYPES
+    from engines.export.onnx import export_graph
     from video_service.engines.shape import ClipShape
     from video_service.layers.wan_graphs import decoder_graphs, transformer_graph
 
@@ -141,9 +141,9 @@ def _vae(dtype: Any) -> Any:
 
 
 def _build(step: dict[str, str]) -> dict[str, Any]:
-    from engines.tensorrt import build_engine
-    from engines.trt_api import load_tensorrt_rtx
-    from graphs.export import MODEL_NAME
+    from engines.build.tensorrt import build_engine
+    from engines.export.onnx import MODEL_NAME
+    from engines.run.trt_api import load_tensorrt_rtx
 
     plan = build_engine(load_tensorrt_rtx(), Path(step["folder"]) / MODEL_NAME, capability=step["capability"])
     return {"bytes": len(plan)}

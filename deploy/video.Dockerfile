@@ -22,8 +22,8 @@ FROM ${BASE_IMAGE} AS code
 COPY deploy/healthcheck.py /app/
 COPY services/contracts /app/contracts
 COPY services/web /app/web
-COPY services/graphs /app/graphs
-COPY services/engine_store /app/engine_store
+COPY services/engines/export /app/graphs
+COPY services/engines/store /app/engine_store
 COPY services/engines /app/engines
 COPY services/video_service /app/video_service
 # Readable to the user of the image whatever the checkout's umask was; compiled here, for at run time nothing is writable.

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec
-from engines.sessions import Session
-from graphs.graph import Graph
+from engines.export.graph import Graph
+from engines.run.sessions import Session
 from video_service.engines.shape import ClipShape
 from video_service.families import registry
 from video_service.families.base import Batch, Placement, Solver, Stages

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-from engine_store.manifest import Check, EngineRefused
-from engines.sessions import Session
-from graphs.graph import Graph, run_in_torch
+from engines.export.graph import Graph, run_in_torch
+from engines.run.sessions import Session
+from engines.store.manifest import Check, EngineRefused
 
 BARS: Mapping[str, tuple[float, float]] = {
     "fp32": (1e-4, 1e-3), "fp16": (5e-3, 5e-2), "bf16": (4e-2, 4e-1), "fp8": (8e-2, 8e-1), "int8": (8e-2, 8e-1),

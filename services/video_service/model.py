@@ -9,7 +9,7 @@ import torch
 
 from contracts.models import FrameRange, ModelSpec, VideoModelInfo
 from contracts.videos import RenderResult, VideoRequest
-from engine_store.manifest import EngineRefused
+from engines.store.manifest import EngineRefused
 from video_service.engines.choice import EngineChoice, Situation, choose_engine, situation_of
 from video_service.families.base import Family, Layers, Placement
 from video_service.families.registry import family_of

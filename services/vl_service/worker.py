@@ -13,7 +13,7 @@ from typing import Any
 
 from contracts.errors import Problem, Refusal
 from contracts.models import VLModelInfo
-from engine_store.manifest import EngineRefused
+from engines.store.manifest import EngineRefused
 from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, Described, Work
 from vl_service.describe import answer
 from vl_service.settings import Settings

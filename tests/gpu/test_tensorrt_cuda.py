@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine_store.cuda import cuda_capability
-from engine_store.gpus import RTX_RUNS_ON, name_gpu
-from engine_store.kept_bytes import KeptBytes
-from engine_store.manifest import EngineRefused
-from engines.gpu import CudaGpu
-from engines.tensorrt import PlanOptions, build_plan
-from engines.trt_api import TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
-from engines.trt_memory import share_memory
-from engines.trt_protocol import TensorRT, view
-from engines.trt_refit import refit
-from engines.trt_session import RunOptions, TrtSession, open_engine
-from graphs.export import export_graph
-from graphs.graph import Graph
+from engines.build.tensorrt import PlanOptions, build_plan
+from engines.export.graph import Graph
+from engines.export.onnx import export_graph
+from engines.run.gpu import CudaGpu
+from engines.run.trt_api import TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
+from engines.run.trt_memory import share_memory
+from engines.run.trt_protocol import TensorRT, view
+from engines.run.trt_refit import refit
+from engines.run.trt_session import RunOptions, TrtSession, open_engine
+from engines.store.cuda import cuda_capability
+from engines.store.gpus import RTX_RUNS_ON, name_gpu
+from engines.store.kept_bytes import KeptBytes
+from engines.store.manifest import EngineRefused
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine_store.store import EngineStore
-from engines.command import Service, run
-from engines.command import command_line as command_line_of
+from engines.build.command import Service, run
+from engines.build.command import command_line as command_line_of
+from engines.store.store import EngineStore
 from video_service.engines.choice import say_ready
 from video_service.engines.shape import ClipShape
 from video_service.settings import VideoSettings

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine_store.choice import EngineChoice as EngineChoiceOf
-from engine_store.choice import EngineSet, Found, Machine, Wish, Wording, choose, make_set, ready_lines
-from engine_store.cuda import cuda_capability, cuda_name
-from engine_store.gpus import check_gpu
-from engine_store.manifest import EngineRefused, Recipe, Target
-from engine_store.revisions import short
-from engine_store.store import EngineStore
+from engines.store.choice import EngineChoice as EngineChoiceOf
+from engines.store.choice import EngineSet, Found, Machine, Wish, Wording, choose, make_set, ready_lines
+from engines.store.cuda import cuda_capability, cuda_name
+from engines.store.gpus import check_gpu
+from engines.store.manifest import EngineRefused, Recipe, Target
+from engines.store.revisions import short
+from engines.store.store import EngineStore
 from video_service.engines.recipes import clip_recipe
 from video_service.engines.shape import ClipShape
 from video_service.weights.device import Device
@@ -46,7 +46,7 @@ def situation_of(
 
 
 def choose_engine(wish: Wish, store_dir: Path, situation: Situation) -> EngineChoice:
-    """Pick by wish: see `engine_store.choice.choose`. Raises `EngineRefused`."""
+    """Pick by wish: see `engines.store.choice.choose`. Raises `EngineRefused`."""
     return choose(wish, situation, lambda target: _find(target, EngineStore(store_dir), situation), _WORDING)
 
 

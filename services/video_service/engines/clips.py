@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from engine_store.manifest import Precision, Recipe, Target
-from graphs.graph import Graph, dtype_of, run_in_torch
-from graphs.quantize import KINDS, input_ranges, quantized
+from engines.export.graph import Graph, dtype_of, run_in_torch
+from engines.export.quantize import KINDS, input_ranges, quantized
+from engines.store.manifest import Precision, Recipe, Target
 from video_service.engines.recipes import revision_of
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Placement

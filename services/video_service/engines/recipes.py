@@ -1,8 +1,8 @@
 """Which engine a graph of a clip needs, by recipe, from the checkpoint's facts alone. Imports no model library."""
 
-from engine_store.manifest import Precision, Recipe, Target
-from engine_store.recipes import make_recipe
-from engine_store.revisions import base_of
+from engines.store.manifest import Precision, Recipe, Target
+from engines.store.recipes import make_recipe
+from engines.store.revisions import base_of
 from video_service.engines.shape import GRAPH_FIELDS, ClipShape
 
 

@@ -8,10 +8,10 @@ import torch
 
 from contracts.resolve import ParameterRefused
 from contracts.videos import VideoRequest
-from engine_store.manifest import EngineRefused
-from engine_store.store import EngineStore
-from engines.sessions import SessionOptions, open_sessions
-from graphs.graph import dtype_of
+from engines.export.graph import dtype_of
+from engines.run.sessions import SessionOptions, open_sessions
+from engines.store.manifest import EngineRefused
+from engines.store.store import EngineStore
 from video_service.engines.choice import ClipEngines, EngineChoice
 from video_service.engines.shape import ClipShape
 from video_service.render.generate import Deployed

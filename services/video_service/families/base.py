@@ -15,8 +15,8 @@ from PIL import Image
 from contracts.models import ModelSpec
 from contracts.resolve import Sampling
 from contracts.videos import RenderStage
-from engines.sessions import Session
-from graphs.graph import Graph
+from engines.export.graph import Graph
+from engines.run.sessions import Session
 from video_service.engines.shape import ClipShape
 from video_service.weights.checkpoint import CheckpointFiles
 

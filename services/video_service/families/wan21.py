@@ -6,7 +6,7 @@ Source: https://github.com/Wan-Video/Wan2.1; numbers agree with `WanPipeline` an
 from collections.abc import Mapping
 
 from contracts.models import ModelSpec
-from graphs.graph import Graph
+from engines.export.graph import Graph
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Placement
 from video_service.families.wan import WanModel

@@ -11,8 +11,8 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from contracts.models import FloatRange, IntRange, ModelSpec
-from engines.sessions import Session
-from graphs.graph import Graph
+from engines.export.graph import Graph
+from engines.run.sessions import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Placement
 from video_service.families.wan import WanConditioning, WanModel, plain

@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 
 from contracts.models import FrameRange, IntRange, ModelSpec
-from engines.sessions import Session
-from graphs.graph import Graph
+from engines.export.graph import Graph
+from engines.run.sessions import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver
 from video_service.families.wan import WanConditioning, WanModel, guided

@@ -9,9 +9,9 @@ from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from engines.sessions import Session
-from graphs.copies import with_float32_norms
-from graphs.graph import Graph
+from engines.export.copies import with_float32_norms
+from engines.export.graph import Graph
+from engines.run.sessions import Session
 from video_service.engines.shape import ClipShape
 from video_service.layers.wan_vae_graphs import twice_as_large
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import UMT5EncoderModel
 
-from graphs.copies import rms_norm
+from engines.export.copies import rms_norm
 
 _MASKED = -1e4  # far below any score, and within float16
 

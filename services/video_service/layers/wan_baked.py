@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel
 from torch import nn
 
-from graphs.copies import with_shared_weights
+from engines.export.copies import with_shared_weights
 
 
 class BakedTransformer(nn.Module):

@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5EncoderModel
 
-from graphs.graph import Graph
+from engines.export.graph import Graph
 from video_service.engines.shape import ClipShape
 from video_service.layers.umt5_graph import TextEncoder
 from video_service.layers.wan_baked import BakedTransformer

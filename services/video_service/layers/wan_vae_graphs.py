@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanUpsample, unpatchify
 from torch import nn
 
-from graphs.copies import with_shared_weights, without_numbers
+from engines.export.copies import with_shared_weights, without_numbers
 from video_service.layers.lean_vae import make_lean
 from video_service.layers.wan_codec import encode_picture, encode_still
 

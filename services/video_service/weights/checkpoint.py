@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from engine_store.revisions import base_of, content_hash
+from engines.store.revisions import base_of, content_hash
 from video_service.weights.lora import Lora
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
 

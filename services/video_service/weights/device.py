@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from engine_store.cuda import cuda_version
+from engines.store.cuda import cuda_version
 from video_service.settings import DeviceChoice, DtypeChoice
 
 Device = Literal["cpu", "cuda"]

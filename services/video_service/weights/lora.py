@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine_store.revisions import with_lora
+from engines.store.revisions import with_lora
 from video_service.settings import VideoSettings
 from web.worker.errors import ModelUnavailable
 

@@ -8,7 +8,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from contracts.models import VLModelInfo
-from engine_store.store import EngineStore
+from engines.store.store import EngineStore
 from vl_service.backend import Answer, Deadline, Description, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import messages

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-from engine_store.revisions import content_hash
+from engines.store.revisions import content_hash
 from vl_service.backend import CheckpointError
 from vl_service.settings import Settings
 

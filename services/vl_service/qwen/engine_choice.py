@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from engine_store.choice import EngineChoice, Found, Machine, Wish, Wording, choose, make_set, ready_lines
-from engine_store.cuda import cuda_capability, cuda_name
-from engine_store.gpus import check_gpu
-from engine_store.manifest import EngineRefused, Recipe, Target
-from engine_store.recipes import make_recipe
-from engine_store.revisions import short
-from engine_store.store import EngineStore
+from engines.store.choice import EngineChoice, Found, Machine, Wish, Wording, choose, make_set, ready_lines
+from engines.store.cuda import cuda_capability, cuda_name
+from engines.store.gpus import check_gpu
+from engines.store.manifest import EngineRefused, Recipe, Target
+from engines.store.recipes import make_recipe
+from engines.store.revisions import short
+from engines.store.store import EngineStore
 
 _GRAPH = "vision_"
 _WORDING = Wording(
@@ -57,7 +57,7 @@ def situation_of(revision: str, device: str) -> Situation:
 
 
 def choose_tower(wish: Wish, store: EngineStore, situation: Situation) -> EngineChoice[TowerShape]:
-    """See `engine_store.choice.choose`. Raises `EngineRefused`."""
+    """See `engines.store.choice.choose`. Raises `EngineRefused`."""
     try:
         return choose(wish, situation, lambda target: _find(target, store, situation), _WORDING)
     except EngineRefused as error:

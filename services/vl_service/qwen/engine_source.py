@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText
 from transformers.initialization import no_init_weights
 
-from engine_store.manifest import Precision, Recipe, Target
-from graphs.graph import DTYPES, Graph, dtype_of
+from engines.export.graph import DTYPES, Graph, dtype_of
+from engines.store.manifest import Precision, Recipe, Target
 from vl_service.qwen.checkpoint import (
     FAMILIES,
     UnsupportedCheckpointError,
@@ -30,7 +30,7 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class TowerSource:
-    """A checkpoint's tower as graphs; see `engines.source.GraphSource`."""
+    """A checkpoint's tower as graphs; see `engines.build.source.GraphSource`."""
 
     def __init__(self, settings: Settings) -> None:
         """Reads no weights. Raises `UnsupportedCheckpointError`, and transformers' `OSError`."""

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from engine_store.store import EngineStore
-from engines.command import Service, run
+from engines.build.command import Service, run
+from engines.store.store import EngineStore
 from vl_service.embedded import is_embedded
 from vl_service.qwen.checkpoint import (
     UnsupportedCheckpointError,

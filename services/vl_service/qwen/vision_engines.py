@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from engine_store.choice import WORTH_IT, EngineChoice, EngineSet
-from engine_store.manifest import EngineRefused
-from engine_store.store import EngineStore
-from engines.sessions import Session, SessionOptions, open_sessions
-from graphs.graph import dtype_of
+from engines.export.graph import dtype_of
+from engines.run.sessions import Session, SessionOptions, open_sessions
+from engines.store.choice import WORTH_IT, EngineChoice, EngineSet
+from engines.store.manifest import EngineRefused
+from engines.store.store import EngineStore
 from vl_service.images import DecodedImage
 from vl_service.qwen.checkpoint import Checkpoint
 from vl_service.qwen.engine_choice import TowerShape

@@ -22,8 +22,8 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from graphs.copies import with_float32_norms
-from graphs.graph import Graph
+from engines.export.copies import with_float32_norms
+from engines.export.graph import Graph
 
 _OF_THE_LAYOUT = (
     "spatial_merge_size", "patch_size", "window_size", "fullatt_block_indexes", "num_grid_per_side",

@@ -16,8 +16,8 @@ import yaml
 from pydantic import AliasChoices, AliasPath
 from pydantic_settings import BaseSettings
 
-from engine_store.manifest import Target
-from engine_store.recipes import DISTRIBUTIONS
+from engines.store.manifest import Target
+from engines.store.recipes import DISTRIBUTIONS
 from gateway.settings import GatewaySettings
 from video_service.engines.__main__ import command_line
 from video_service.settings import VideoSettings

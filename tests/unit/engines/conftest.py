@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine_store.manifest import Manifest
-from engine_store.store import EngineStore
-from engines.build import Order, build, verify
+from engines.build.build import Order, build, verify
+from engines.store.manifest import Manifest
+from engines.store.store import EngineStore
 from tests.tiny_wan import save_tiny_wan
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shape import ClipShape

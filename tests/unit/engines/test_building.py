@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from engine_store.building import build_once
-from engine_store.manifest import Manifest, Recipe
-from engine_store.store import EngineStore
+from engines.store.building import build_once
+from engines.store.manifest import Manifest, Recipe
+from engines.store.store import EngineStore
 
 CONTEXT = multiprocessing.get_context("spawn")
 GRAPHS = ("text_encoder", "vae_encoder", "transformer")

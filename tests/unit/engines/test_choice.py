@@ -11,11 +11,11 @@ import pytest
 from contracts.models import FrameRange, VideoModelInfo
 from contracts.resolve import ParameterRefused, resolve_request
 from contracts.videos import VideoRequest
-from engine_store import choice as module
-from engine_store.choice import Wish
-from engine_store.gpus import check_gpu
-from engine_store.manifest import Check, EngineRefused, Manifest, Precision, Target
-from engine_store.store import EngineStore
+from engines.store import choice as module
+from engines.store.choice import Wish
+from engines.store.gpus import check_gpu
+from engines.store.manifest import Check, EngineRefused, Manifest, Precision, Target
+from engines.store.store import EngineStore
 from tests.idle_video_worker import command
 from tests.tiny_wan_card import TINY_CARD
 from video_service.engines.choice import EngineChoice, Situation, choose_engine

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from engine_store.store import EngineStore
+from engines.store.store import EngineStore
 from gateway.cli.engines import engines, module_for
 from video_service.engines.__main__ import main
 
@@ -67,7 +67,7 @@ def test_every_clip_and_gpu_is_checked_before_any_is_built(
 def test_without_the_libraries_it_says_which_is_missing_and_how_to_get_it(
     environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "graphs.export", raising=False)
+    monkeypatch.delitem(sys.modules, "engines.export.onnx", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["build"]) == 1
     told = capsys.readouterr().err

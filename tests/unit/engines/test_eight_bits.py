@@ -8,14 +8,14 @@ import onnx
 import pytest
 import torch
 
-from engine_store.manifest import Precision
-from engines.onnxrt import OnnxSession
-from engines.tensorrt import EngineBuildFailed, build_engine
-from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
+from engines.build.tensorrt import EngineBuildFailed, build_engine
+from engines.export.graph import Graph, run_in_torch
+from engines.export.onnx import export_graph
+from engines.export.quantize import Kind, QuantizedLinear, input_ranges, quantized
+from engines.run.onnxrt import OnnxSession
+from engines.run.trt_api import TensorRTUnavailable, load_tensorrt_rtx
+from engines.store.manifest import Precision
 from engines.verify import BARS
-from graphs.export import export_graph
-from graphs.graph import Graph, run_in_torch
-from graphs.quantize import Kind, QuantizedLinear, input_ranges, quantized
 from video_service.engines.clips import ClipGraphs
 
 from .conftest import SHAPE

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from contracts.videos import VideoRequest
-from engine_store.manifest import Manifest
-from engine_store.store import EngineStore
-from engines.build import Order, build, verify
-from engines.onnxrt import OnnxSession
+from engines.build.build import Order, build, verify
+from engines.run.onnxrt import OnnxSession
+from engines.store.manifest import Manifest
+from engines.store.store import EngineStore
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shape import ClipShape
 from video_service.families.wan_files import WAN_GRAPHS, WAN_PARTS

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from engines.onnxrt import OnnxSession
-from engines.tensorrt import RTX_CAPABILITIES, build_engine
-from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
-from graphs.export import export_graph
-from graphs.graph import DTYPES, Graph, run_in_torch
+from engines.build.tensorrt import RTX_CAPABILITIES, build_engine
+from engines.export.graph import DTYPES, Graph, run_in_torch
+from engines.export.onnx import export_graph
+from engines.run.onnxrt import OnnxSession
+from engines.run.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from tests.tiny_families import save_tiny_family, tiny_parts
 from video_service.engines.__main__ import main
 from video_service.engines.clips import ClipGraphs

@@ -8,11 +8,11 @@ import onnx
 import pytest
 import torch
 
-from engine_store.manifest import Manifest
-from engine_store.store import EngineStore
-from engines.onnxrt import OnnxSession
-from graphs.export import ExportFailed, check_exported, check_weights, export_graph
-from graphs.graph import Graph, run_in_torch
+from engines.export.graph import Graph, run_in_torch
+from engines.export.onnx import ExportFailed, check_exported, check_weights, export_graph
+from engines.run.onnxrt import OnnxSession
+from engines.store.manifest import Manifest
+from engines.store.store import EngineStore
 from video_service.engines.clips import ClipGraphs
 from video_service.families.wan_files import WAN_PARTS
 from video_service.layers.wan_engines import EngineCodec

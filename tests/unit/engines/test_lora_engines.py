@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from contracts.videos import VideoRequest
-from engine_store.store import EngineStore
-from engines.build import Order, build, verify
-from graphs.export import MODEL_NAME, export_graph
-from graphs.graph import run_in_torch
-from graphs.weights import fingerprint
+from engines.build.build import Order, build, verify
+from engines.export.graph import run_in_torch
+from engines.export.onnx import MODEL_NAME, export_graph
+from engines.export.weights import fingerprint
+from engines.store.store import EngineStore
 from tests.tiny_lora import write_lora
 from tests.unit.video_service.conftest import network
 from video_service.engines.clips import ClipGraphs

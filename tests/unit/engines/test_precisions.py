@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from contracts.videos import VideoRequest
-from engine_store.manifest import EngineRefused, Precision
-from engine_store.store import EngineStore
-from graphs.graph import DTYPES, Graph, run_in_torch
+from engines.export.graph import DTYPES, Graph, run_in_torch
+from engines.store.manifest import EngineRefused, Precision
+from engines.store.store import EngineStore
 from video_service.engines import shelf as module
 from video_service.engines.clips import ClipGraphs
 from video_service.model import ModelSource

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from engine_store.manifest import Check, Manifest
-from engine_store.store import MANIFEST_NAME, EngineStore
-from engines.build import Order, build
-from engines.refitted import find_base
-from graphs.export import MODEL_NAME, ExportFacts, export_graph
-from graphs.graph import Graph
-from graphs.weights import fingerprint, read_weights
+from engines.build.build import Order, build
+from engines.build.refitted import find_base
+from engines.export.graph import Graph
+from engines.export.onnx import MODEL_NAME, ExportFacts, export_graph
+from engines.export.weights import fingerprint, read_weights
+from engines.store.manifest import Check, Manifest
+from engines.store.store import MANIFEST_NAME, EngineStore
 from tests.trt_surface.fake import FakeTensorRT, Script
 from tests.trt_surface.surface import read_surface
 from tests.unit.engines.conftest import SHAPE

@@ -9,8 +9,8 @@ import pytest
 
 from contracts.resolve import ParameterRefused
 from contracts.videos import VideoRequest
-from engine_store.store import EngineStore
-from engines.build import Order, build
+from engines.build.build import Order, build
+from engines.store.store import EngineStore
 from video_service.engines.clips import ClipGraphs
 from video_service.model import ModelSource, find_model, load_model, open_model
 from video_service.render.generate import generate

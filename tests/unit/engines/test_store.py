@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine_store.manifest import Check, EngineRefused, Manifest, Recipe
-from engine_store.store import EngineStore, StoreBusy
+from engines.store.manifest import Check, EngineRefused, Manifest, Recipe
+from engines.store.store import EngineStore, StoreBusy
 
 RECIPE = Recipe(
     revision="a1", graph="transformer", shape={"width": 64}, precision="fp32", target="onnx", capability=None,

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from engine_store.manifest import EngineRefused
-from engines.onnxrt import OnnxSession
-from engines.tensorrt import RTX_CAPABILITIES, EngineBuildFailed, build_engine
-from engines.trt_api import TensorRTUnavailable, as_api, load_tensorrt_rtx
-from engines.trt_protocol import TensorRT
-from engines.trt_session import open_engine
-from graphs.export import export_graph
-from graphs.graph import DTYPES, Graph, run_in_torch
+from engines.build.tensorrt import RTX_CAPABILITIES, EngineBuildFailed, build_engine
+from engines.export.graph import DTYPES, Graph, run_in_torch
+from engines.export.onnx import export_graph
+from engines.run.onnxrt import OnnxSession
+from engines.run.trt_api import TensorRTUnavailable, as_api, load_tensorrt_rtx
+from engines.run.trt_protocol import TensorRT
+from engines.run.trt_session import open_engine
+from engines.store.manifest import EngineRefused
 from video_service.engines.clips import ClipGraphs
 from video_service.families.wan_files import WAN_GRAPHS
 

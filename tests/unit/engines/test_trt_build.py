@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from engine_store.kept_bytes import KeptBytes
-from engines.tensorrt import EngineBuildFailed, PlanOptions, build_plan
-from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
-from engines.trt_protocol import TensorRT, view
-from graphs.export import export_graph
-from graphs.graph import Graph
+from engines.build.tensorrt import EngineBuildFailed, PlanOptions, build_plan
+from engines.export.graph import Graph
+from engines.export.onnx import export_graph
+from engines.run.trt_api import TensorRTUnavailable, load_tensorrt_rtx
+from engines.run.trt_protocol import TensorRT, view
+from engines.store.kept_bytes import KeptBytes
 from tests.trt_surface.fake import FakeTensorRT, Script
 from tests.trt_surface.surface import read_surface
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine_store.manifest import EngineRefused
-from engines.trt_memory import HEADROOM_BYTES, Needs, share_memory, weight_budgets
-from engines.trt_refit import refit
-from engines.trt_session import RunOptions, TrtSession, open_engine
+from engines.run.trt_memory import HEADROOM_BYTES, Needs, share_memory, weight_budgets
+from engines.run.trt_refit import refit
+from engines.run.trt_session import RunOptions, TrtSession, open_engine
+from engines.store.manifest import EngineRefused
 from tests.trt_surface.fake import FakeGpu, FakeTensorRT, Script
 from tests.trt_surface.surface import read_surface
 from video_service.worker.failures import explain

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from engines import trt_protocol
-from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
-from engines.trt_protocol import TensorRT
+from engines.run import trt_protocol
+from engines.run.trt_api import TensorRTUnavailable, load_tensorrt_rtx
+from engines.run.trt_protocol import TensorRT
 from tests.trt_surface.record import describe
 from tests.trt_surface.surface import Surface, parameters, read_surface
 

@@ -11,7 +11,7 @@ from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 from safetensors.torch import save_file
 
 from contracts.videos import VideoRequest
-from engine_store.revisions import base_of
+from engines.store.revisions import base_of
 from tests.tiny_lora import LAYOUTS, write_lora
 from tests.unit.video_service.conftest import network
 from video_service.layers.wan_keys import wan_name

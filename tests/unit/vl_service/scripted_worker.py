@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contracts.models import VLModelInfo
-from engine_store.manifest import EngineRefused
+from engines.store.manifest import EngineRefused
 from vl_service.backend import Answer, CheckpointError, Deadline, Description, Task
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine_store.manifest import Manifest
-from engine_store.store import EngineStore
+from engines.store.manifest import Manifest
+from engines.store.store import EngineStore
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
 from vl_service.qwen.engines import main
 

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from engines.onnxrt import OnnxSession
-from engines.tensorrt import RTX_CAPABILITIES, build_engine
-from engines.trt_api import TensorRTUnavailable, load_tensorrt_rtx
-from graphs.export import export_graph
-from graphs.graph import run_in_torch
+from engines.build.tensorrt import RTX_CAPABILITIES, build_engine
+from engines.export.graph import run_in_torch
+from engines.export.onnx import export_graph
+from engines.run.onnxrt import OnnxSession
+from engines.run.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from tests.unit.vl_service.qwen.built_tower import SLOTS, Build, Built, command
 from tests.unit.vl_service.qwen.test_vision_graph import check, grid, pixels_for, relative
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES
@@ -104,7 +104,7 @@ def test_an_engine_of_other_weights_is_refused_with_the_reason(one: Built, tmp_p
 
 
 def test_an_engine_of_another_library_is_refused_as_stale(one: Built, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine_store.recipes.library_version", lambda target: "99.0")
+    monkeypatch.setattr("engines.store.recipes.library_version", lambda target: "99.0")
     said = command(one.data, "list", "--model", str(one.folder))[1]
     assert f"onnx: {SLOTS} patches fp32: vision_{SLOTS} has a stale engine only: libraries" in said
     assert "ready" not in said

@@ -13,9 +13,9 @@ from PIL import Image
 from skimage.data import chelsea
 
 from contracts.models import VLModelInfo
-from engine_store.manifest import EngineRefused
-from engine_store.store import EngineStore
-from engines.onnxrt import OnnxSession
+from engines.run.onnxrt import OnnxSession
+from engines.store.manifest import EngineRefused
+from engines.store.store import EngineStore
 from tests.unit.vl_service.qwen.built_tower import SLOTS, Build, Built
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES
 from tests.unit.vl_service.scenes import prompt_task

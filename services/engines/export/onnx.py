@@ -10,9 +10,9 @@ from pathlib import Path
 import onnx
 import torch
 
-from graphs.attention import AttentionForm, opset_of, translation_of
-from graphs.graph import Graph
-from graphs.quantize import TRANSLATION
+from engines.export.attention import AttentionForm, opset_of, translation_of
+from engines.export.graph import Graph
+from engines.export.quantize import TRANSLATION
 
 MODEL_NAME = "graph.onnx"
 

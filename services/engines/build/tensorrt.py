@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from engines.trt_api import TensorRT
-from engines.trt_log import Log
-from engines.trt_progress import Monitor, Progress
-from engines.trt_protocol import (
+from engines.build.trt_progress import Monitor, Progress
+from engines.run.trt_api import TensorRT
+from engines.run.trt_log import Log
+from engines.run.trt_protocol import (
     Builder,
     BuilderConfig,
     HostMemory,

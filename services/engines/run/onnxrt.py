@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from engine_store.manifest import EngineRefused
+from engines.store.manifest import EngineRefused
 
 _DTYPES = {
     "tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(int64)": torch.int64,

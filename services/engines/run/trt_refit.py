@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import torch
 
-from engine_store.manifest import EngineRefused
-from engines.trt_api import TensorRT
-from engines.trt_log import Log
-from engines.trt_protocol import Engine, Refitter
-from engines.trt_session import torch_dtype
+from engines.run.trt_api import TensorRT
+from engines.run.trt_log import Log
+from engines.run.trt_protocol import Engine, Refitter
+from engines.run.trt_session import torch_dtype
+from engines.store.manifest import EngineRefused
 
 
 def refit(

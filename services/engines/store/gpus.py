@@ -1,6 +1,6 @@
 """Which GPUs run which engines. Imports no model library."""
 
-from engine_store.manifest import EngineRefused, Recipe
+from engines.store.manifest import EngineRefused, Recipe
 
 RTX_RUNS_ON = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 """Compute capabilities that TensorRT-RTX 1.7 knows."""

@@ -7,16 +7,16 @@ exported first, and must differ from that in weights' numbers alone: exactly tho
 import json
 from pathlib import Path
 
-from engine_store.cuda import cuda_capability
-from engine_store.gpus import check_gpu
-from engine_store.manifest import EngineRefused, Manifest, Recipe
-from engine_store.revisions import base_of
-from engine_store.store import EngineStore
-from engines.sessions import load_api, open_plan
-from engines.trt_protocol import HostMemory
-from engines.trt_refit import refit
-from graphs.quantize import KINDS
-from graphs.weights import Fingerprint, fingerprint, read_weights
+from engines.export.quantize import KINDS
+from engines.export.weights import Fingerprint, fingerprint, read_weights
+from engines.run.sessions import load_api, open_plan
+from engines.run.trt_protocol import HostMemory
+from engines.run.trt_refit import refit
+from engines.store.cuda import cuda_capability
+from engines.store.gpus import check_gpu
+from engines.store.manifest import EngineRefused, Manifest, Recipe
+from engines.store.revisions import base_of
+from engines.store.store import EngineStore
 
 _NAME = "weights.json"
 

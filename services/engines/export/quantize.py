@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from onnxscript import opset23 as onnxscript_opset23
 from torch import nn
 
-from graphs.copies import with_shared_weights
-from graphs.graph import Graph
+from engines.export.copies import with_shared_weights
+from engines.export.graph import Graph
 
 Kind = Literal["int8", "fp8"]
 KINDS: Mapping[str, Kind] = {"int8": "int8", "fp8": "fp8"}

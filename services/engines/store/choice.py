@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal
 
-from engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
-from engine_store.recipes import library_version
-from engine_store.shape import ShapeT
+from engines.store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
+from engines.store.recipes import library_version
+from engines.store.shape import ShapeT
 
 Wish = Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"]
 

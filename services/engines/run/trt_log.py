@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from typing import Any
 
-from engines.trt_protocol import TensorRT
+from engines.run.trt_protocol import TensorRT
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 import torch
 
-from engine_store.manifest import EngineRefused
-from engines.gpu import Gpu
-from engines.trt_api import TensorRT
-from engines.trt_log import Log
-from engines.trt_protocol import Bytes, Context, Engine, RtxRuntimeConfig, RuntimeCache, view
+from engines.run.gpu import Gpu
+from engines.run.trt_api import TensorRT
+from engines.run.trt_log import Log
+from engines.run.trt_protocol import Bytes, Context, Engine, RtxRuntimeConfig, RuntimeCache, view
+from engines.store.manifest import EngineRefused
 
 
 class KeptKernels(Protocol):

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from engine_store.manifest import Manifest, Recipe
-from engine_store.store import EngineStore
+from engines.store.manifest import Manifest, Recipe
+from engines.store.store import EngineStore
 
 Make = Callable[[Path], tuple[Path, Manifest]]
 """Builds in the folder that it is given, and returns the folder of the engine's files (in there) and its manifest."""

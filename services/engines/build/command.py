@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from engine_store.cuda import cuda_capability, cuda_name
-from engine_store.gpus import RTX_RUNS_ON, name_gpu
-from engine_store.manifest import EngineRefused, Manifest, Precision, Target
-from engine_store.recipes import library_version
-from engine_store.revisions import short
-from engine_store.shape import Shape
-from engine_store.store import EngineStore, StoreBusy
+from engines.store.cuda import cuda_capability, cuda_name
+from engines.store.gpus import RTX_RUNS_ON, name_gpu
+from engines.store.manifest import EngineRefused, Manifest, Precision, Target
+from engines.store.recipes import library_version
+from engines.store.revisions import short
+from engines.store.shape import Shape
+from engines.store.store import EngineStore, StoreBusy
 
 if TYPE_CHECKING:
-    from engines.source import GraphSource
+    from engines.build.source import GraphSource
 
 RTX_CAPABILITIES = ("86", "89", "120")
 
@@ -69,10 +69,10 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(options: argparse.Namespace, service: Service, store: EngineStore) -> int:
-    from engines.build import Order, build, verify
-    from engines.tensorrt import EngineBuildFailed
-    from engines.trt_api import TensorRTUnavailable
-    from graphs.export import ExportFailed
+    from engines.build.build import Order, build, verify
+    from engines.build.tensorrt import EngineBuildFailed
+    from engines.export.onnx import ExportFailed
+    from engines.run.trt_api import TensorRTUnavailable
 
     model = service.find(options.model)
     target: Target = _target_for(model.device) if options.target == "auto" else options.target
@@ -148,7 +148,7 @@ def _list(options: argparse.Namespace, service: Service, store: EngineStore) -> 
 
 
 def _verify(options: argparse.Namespace, service: Service, store: EngineStore) -> int:
-    from engines.build import verify
+    from engines.build.build import verify
 
     model = service.find(options.model)
     source = model.open()

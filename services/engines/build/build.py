@@ -9,22 +9,22 @@ from typing import Any, Generic, Literal
 
 import torch
 
-from engine_store.building import build_once
-from engine_store.cuda import cuda_capability, cuda_name
-from engine_store.gpus import check_gpu
-from engine_store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
-from engine_store.recipes import make_recipe
-from engine_store.shape import ShapeT
-from engine_store.store import EngineStore
-from engines.refitted import find_base, keep_fingerprint, refitted_plan
-from engines.sessions import PLAN_NAME, SessionOptions, kept_timings, load_api, open_sessions
-from engines.source import GraphSource
-from engines.tensorrt import PlanOptions, build_plan
-from engines.trt_protocol import view
+from engines.build.refitted import find_base, keep_fingerprint, refitted_plan
+from engines.build.source import GraphSource
+from engines.build.tensorrt import PlanOptions, build_plan
+from engines.export.attention import FORMS
+from engines.export.graph import Graph, dtype_of
+from engines.export.onnx import MODEL_NAME, ExportFacts, export_graph
+from engines.run.sessions import PLAN_NAME, SessionOptions, kept_timings, load_api, open_sessions
+from engines.run.trt_protocol import view
+from engines.store.building import build_once
+from engines.store.cuda import cuda_capability, cuda_name
+from engines.store.gpus import check_gpu
+from engines.store.manifest import EngineRefused, Manifest, Precision, Recipe, Target
+from engines.store.recipes import make_recipe
+from engines.store.shape import ShapeT
+from engines.store.store import EngineStore
 from engines.verify import compare
-from graphs.attention import FORMS
-from graphs.export import MODEL_NAME, ExportFacts, export_graph
-from graphs.graph import Graph, dtype_of
 
 Say = Callable[[str], None]
 Streaming = Literal["auto", "on", "off"]

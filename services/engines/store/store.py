@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from engine_store.manifest import MANIFEST_FORMAT, Check, EngineFile, EngineRefused, Manifest, Recipe
+from engines.store.manifest import MANIFEST_FORMAT, Check, EngineFile, EngineRefused, Manifest, Recipe
 from web.durable import replace_file, sync_folder
 
 MANIFEST_NAME = "manifest.json"

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from engine_store.manifest import EngineRefused
-from engines.gpu import Gpu
-from engines.trt_protocol import Engine
+from engines.run.gpu import Gpu
+from engines.run.trt_protocol import Engine
+from engines.store.manifest import EngineRefused
 
 HEADROOM_BYTES = 2**30
 """Left free beside the engines: the tensors that go in and out, torch's own, and what the driver takes."""

@@ -3,7 +3,7 @@
 import importlib.metadata
 from collections.abc import Mapping
 
-from engine_store.manifest import Precision, Recipe, Target
+from engines.store.manifest import Precision, Recipe, Target
 
 EXPORT_FORMAT = 2
 """Raise it when a graph changes its meaning: every engine made before is stale then."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engines.trt_protocol import TensorRT
+from engines.run.trt_protocol import TensorRT
 
 Progress = Callable[[str, float], None]
 """Called with the phase's name and the fraction done, 0 to 1, many times a second."""

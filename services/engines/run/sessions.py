@@ -7,19 +7,19 @@ from typing import Protocol
 
 import torch
 
-from engine_store.cuda import cuda_capability
-from engine_store.gpus import check_gpu
-from engine_store.kept_bytes import KeptBytes
-from engine_store.manifest import EngineRefused, Manifest, Recipe
-from engine_store.store import EngineStore
-from engines.gpu import CudaGpu
-from engines.onnxrt import OnnxSession
-from engines.trt_api import TensorRT, TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
-from engines.trt_log import Log
-from engines.trt_memory import share_memory
-from engines.trt_protocol import Engine
-from engines.trt_session import RunOptions, TrtSession, open_engine
-from graphs.export import MODEL_NAME
+from engines.export.onnx import MODEL_NAME
+from engines.run.gpu import CudaGpu
+from engines.run.onnxrt import OnnxSession
+from engines.run.trt_api import TensorRT, TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
+from engines.run.trt_log import Log
+from engines.run.trt_memory import share_memory
+from engines.run.trt_protocol import Engine
+from engines.run.trt_session import RunOptions, TrtSession, open_engine
+from engines.store.cuda import cuda_capability
+from engines.store.gpus import check_gpu
+from engines.store.kept_bytes import KeptBytes
+from engines.store.manifest import EngineRefused, Manifest, Recipe
+from engines.store.store import EngineStore
 
 PLAN_NAME = "engine.plan"
 

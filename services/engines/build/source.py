@@ -5,9 +5,9 @@ from typing import Literal, Protocol
 
 import torch
 
-from engine_store.manifest import Precision, Recipe, Target
-from engine_store.shape import ShapeT
-from graphs.graph import Graph
+from engines.export.graph import Graph
+from engines.store.manifest import Precision, Recipe, Target
+from engines.store.shape import ShapeT
 
 
 class GraphSource(Protocol[ShapeT]):
