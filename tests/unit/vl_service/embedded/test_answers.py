@@ -63,7 +63,7 @@ class Renaming(Scripted):
 def test_a_thing_that_is_called_otherwise_than_in_the_record_gets_no_name(told_as: str, named: list[bool]) -> None:
     generator = Renaming("cat", told_as)
     tasks = [prompt_task(kind="caption", language=language) for language in ("en", "zh")]
-    described = EmbeddedBackend(generator, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 60))
+    described = EmbeddedBackend(generator, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 600))
     texts = " ".join(answer.text for answer in described.answers)
     assert generator.named == named
     assert "espresso" not in texts
@@ -100,7 +100,7 @@ class Guessing(Scripted):
 def test_a_guess_stands_in_the_caption_and_the_facts_and_in_no_prompt(kind: str, en: str, zh: str) -> None:
     generator = Guessing(kind, Scripted("cat"))
     tasks = [prompt_task(kind="caption", language="en"), prompt_task(kind="caption", language="zh"), prompt_task()]
-    described = EmbeddedBackend(generator, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 60))
+    described = EmbeddedBackend(generator, "1").describe(PICTURE, tasks, Deadline(at=time.monotonic() + 600))
     english, chinese, prompt = (answer.text for answer in described.answers)
     assert en in english
     assert zh in chinese

@@ -52,7 +52,7 @@ def picture(image: Image.Image | None = None) -> DecodedImage:
 
 
 def soon() -> Deadline:
-    return Deadline(at=time.monotonic() + 60)
+    return Deadline(at=time.monotonic() + 600)
 
 
 def every_task(seed: int = 0) -> list[Task]:

@@ -27,7 +27,7 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 def ask(engine: EmbeddedBackend, image: Image.Image, tasks: Sequence[Task]) -> list[Answer]:
     picture = DecodedImage(rgb=image, width=image.width, height=image.height)
-    said = engine.describe(picture, tasks, Deadline(at=time.monotonic() + 60)).answers
+    said = engine.describe(picture, tasks, Deadline(at=time.monotonic() + 600)).answers
     return [Answer(text=_polish(task, answer.text), confidence=answer.confidence)
             for task, answer in zip(tasks, said, strict=True)]
 
