@@ -89,12 +89,12 @@ def installed(
     fake = FakeTensorRT(read_surface(surface), script)
     for module in ("build", "refitted"):
         monkeypatch.setattr(f"engines.{module}.load_api", lambda recipe: fake)
-    monkeypatch.setattr("engines.refitted.cuda_capability", lambda: "SM90")
+    monkeypatch.setattr("engines.build.refitted.cuda_capability", lambda: "SM90")
 
     def graphs(clips: Any, *_: object) -> dict[str, Graph]:
         return {"transformer": small(0.5 if clips._source.files.lora else 0.0)}
 
-    monkeypatch.setattr("engines.build.export_graph", exports.export)
+    monkeypatch.setattr("engines.build.build.export_graph", exports.export)
     monkeypatch.setattr(ClipGraphs, "engine_graphs", graphs)
     return fake
 
@@ -210,7 +210,7 @@ def test_a_graph_that_differs_in_more_than_weights_is_built(
         (folder / MODEL_NAME).write_bytes(model.SerializeToString())
         return facts
 
-    monkeypatch.setattr("engines.build.export_graph", export)
+    monkeypatch.setattr("engines.build.build.export_graph", export)
     manifest, said = built(lora_source, store)
     assert any("differ in more than their weights" in line for line in said)
     assert manifest.refitted_from is None
@@ -246,7 +246,7 @@ def test_only_a_verified_and_refittable_engine_of_this_gpu_is_refitted(
     assert not found({}, precision="int8")
     assert not found({}, revision=tiny_source.files.revision)  # without a LoRA there is nothing to replace
     assert not found({}, libraries={"tensorrt": "11.9"})
-    monkeypatch.setattr("engines.refitted.cuda_capability", lambda: "SM80")
+    monkeypatch.setattr("engines.build.refitted.cuda_capability", lambda: "SM80")
     assert not found({})
 
 

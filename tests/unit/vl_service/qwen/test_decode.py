@@ -1,6 +1,7 @@
 """Tokens written by the fast decoder are those of transformers' `generate`."""
 
 import copy
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -47,8 +48,8 @@ def generated(model: Any, ids: torch.Tensor, encoded: Any) -> list[int]:
     model.model.rope_deltas = None
     output = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), image_grid_thw=GRID,
-        mm_token_type_ids=(ids == model.config.image_token_id).int(), mm_encoder_outputs={"image": copy.deepcopy(encoded)}, max_new_tokens=NEW,
-        min_new_tokens=NEW, do_sample=False)
+        mm_token_type_ids=(ids == model.config.image_token_id).int(), mm_encoder_outputs={"image": copy.deepcopy(encoded)},
+        max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
     return output[0, ids.shape[1]:].tolist()
 
 
@@ -61,7 +62,7 @@ def prompts_of(model: Any, words: tuple[int, ...]) -> list[Prompt]:
 def written(decoder: FastDecoder, prompts: list[Prompt], sampling: Sampling = GREEDY, **more: Any) -> list[list[int]]:
     options: dict[str, Any] = {"max_new_tokens": NEW, "stop_ids": [], "seeds": range(len(prompts))} | more
     chunks = list(decoder.write(prompts, sampling, **options))
-    return [sum(parts, []) for parts in zip(*chunks, strict=True)]
+    return [list(chain.from_iterable(parts)) for parts in zip(*chunks, strict=True)]
 
 
 def test_greedy_tokens_are_generate_s_alone_and_together(model: Any) -> None:
