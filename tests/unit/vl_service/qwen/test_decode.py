@@ -48,8 +48,8 @@ def generated(model: Any, ids: torch.Tensor, encoded: Any) -> list[int]:
     model.model.rope_deltas = None
     output = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), image_grid_thw=GRID,
-        mm_token_type_ids=(ids == model.config.image_token_id).int(), mm_encoder_outputs={"image": copy.deepcopy(encoded)},
-        max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
+        mm_token_type_ids=(ids == model.config.image_token_id).int(),
+        mm_encoder_outputs={"image": copy.deepcopy(encoded)}, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
     return output[0, ids.shape[1]:].tolist()
 
 
