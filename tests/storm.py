@@ -55,7 +55,7 @@ class Deployment:
         self.gateways = [
             gateway_process(
                 folder, f"gateway-{n}", vl_url, self.video.url, database_url, GATEWAY_DEAD_AFTER_S="4",
-                GATEWAY_PROBE_S="1", GATEWAY_RETRY_FOR_S="60", GATEWAY_RETRY_ATTEMPTS="20", GATEWAY_MAX_QUEUE="5000",
+                GATEWAY_PROBE_S="1", GATEWAY_MAX_QUEUE="5000",
             )
             for n in range(gateways)
         ]

@@ -33,4 +33,4 @@ async def describe(request: Request, _: TheCaller, gateway: OpenGateway) -> Desc
         picture = await gateway.pictures.checked(asked.image)
         encoded = await off_loop(lambda: base64.b64encode(picture.data).decode("ascii"))
         wanted = wanted.model_copy(update={"image": encoded})
-    return await gateway.vl.describe(wanted)
+    return await gateway.vl.describe_for_caller(wanted)

@@ -41,10 +41,15 @@ def add(store: JobStore, owner: str, count: int, priority: int = 10) -> list[str
     return [store.add(job, 10_000).id for job in jobs]
 
 
+def taken(queue: JobQueue, executor_id: str, most: int) -> list[str]:
+    """The ids of what an executor takes."""
+    return [claim.job_id for claim in queue.take(executor_id, most)]
+
+
 def next_up(store: JobStore, queue: JobQueue) -> str:
     """The job that is begun next."""
     first = queue.look()
-    [job_id] = queue.take("an executor", 1)
+    [job_id] = taken(queue, "an executor", 1)
     assert first.place(job_id, store.get(job_id).turn) == 0
     store.move(job_id, "running")
     return job_id
@@ -101,18 +106,19 @@ def test_what_one_executor_has_taken_no_other_takes_until_it_is_handed_back(
     shared = Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite"))
     store, queue = JobStore(shared), JobQueue(shared)
     add(store, "a", 4)
-    assert (queue.take("one", 2), queue.take("other", 9), queue.take("one", 9)) == (["a0", "a1"], ["a2", "a3"], [])
+    assert taken(queue, "one", 2) == ["a0", "a1"]
+    assert (taken(queue, "other", 9), taken(queue, "one", 9)) == (["a2", "a3"], [])
     queue.hand_back("a1")
-    assert queue.take("other", 9) == ["a1"]
+    assert taken(queue, "other", 9) == ["a1"]
     store.move("a0", "running")
     queue.hand_back("a0")
-    assert queue.take("other", 9) == [], "it was begun"
+    assert taken(queue, "other", 9) == [], "it was begun"
     store.move("a1", "canceled")
-    assert sorted(queue.in_hand()) == ["a0", "a2", "a3"]
+    assert sorted(claim.job_id for claim in queue.in_hand()) == ["a0", "a2", "a3"]
     add(store, "b", 40)
     with ThreadPoolExecutor(4) as crowd:
-        taken = list(crowd.map(lambda number: queue.take(f"executor {number}", 15), range(4)))
-    assert sorted(job_id for each in taken for job_id in each) == sorted(f"b{number}" for number in range(40))
+        shares = list(crowd.map(lambda number: taken(queue, f"executor {number}", 15), range(4)))
+    assert sorted(job_id for each in shares for job_id in each) == sorted(f"b{number}" for number in range(40))
 
 
 def test_the_first_jobs_of_all_may_begin_at_once(tmp_path: Path, where: dict[str, Any]) -> None:
