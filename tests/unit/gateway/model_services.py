@@ -73,6 +73,8 @@ class Script:
     headers: list[dict[str, str]] = field(default_factory=list)
     statuses: dict[str, RenderStatus] = field(default_factory=dict)
     busy_answers: int = 0
+    put_status: int = 200
+    token: str | None = None  # asked for by every call but `/readyz`
     damaged_downloads: int = 0
     forget_on_put: bool = False
 
@@ -132,6 +134,10 @@ def video_app(script: Script) -> FastAPI:
     async def put(render_id: str, asked: VideoRequest, request: Request) -> Response:
         script.headers.append(dict(request.headers))
         script.puts.append(render_id)
+        if script.put_status != 200:
+            return problem_response(Problem(
+                status=script.put_status, code="told_so", title="No", detail="the script says no",
+            ))
         if script.busy_answers > 0:
             script.busy_answers -= 1
             return problem_response(Problem(
