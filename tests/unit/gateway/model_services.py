@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.errors import Problem
@@ -28,6 +29,7 @@ from contracts.models import (
 )
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderResult, RenderStatus, VideoRequest
 from web.problems import problem_response
+from web.token import InternalTokenMiddleware
 
 VIDEO_MODEL = VideoModelInfo(
     id="tiny-wan", revision="r1", engine="torch-cpu", dtype="float32", profile="plain", tasks=["t2v", "i2v"],
@@ -91,8 +93,20 @@ def preview_bytes(asked: VideoRequest) -> bytes:
     return out.getvalue()
 
 
+class ScriptedToken:
+    """The services' own check, of the token that the script names at that moment."""
+
+    def __init__(self, app: ASGIApp, script: Script) -> None:
+        self.app = app
+        self.script = script
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await InternalTokenMiddleware(self.app, self.script.token)(scope, receive, send)
+
+
 def vl_app(script: Script) -> FastAPI:
     app = FastAPI()
+    app.add_middleware(ScriptedToken, script=script)
 
     @app.get("/readyz")
     def readyz() -> Response:
@@ -126,6 +140,7 @@ def vl_app(script: Script) -> FastAPI:
 
 def video_app(script: Script) -> FastAPI:
     app = FastAPI()
+    app.add_middleware(ScriptedToken, script=script)
     app.add_api_route("/readyz", lambda: _video_ready(script))
     app.add_api_route("/v1/models", lambda: VideoModelList(data=[VIDEO_MODEL]))
     tasks: dict[str, asyncio.Task[None]] = {}

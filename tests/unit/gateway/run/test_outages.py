@@ -138,6 +138,7 @@ async def test_the_job_and_readyz_say_what_is_waited_for_and_stop_saying_so(
             job = await until(client, job["id"], lambda job: job["progress"]["waiting_for"] is not None)
             assert job["progress"]["waiting_for"] == "video_service"
             assert "cannot be reached" in job["progress"]["waiting_detail"]
+            await asyncio.sleep(1.1)  # a look at everything is a second old at most
             assert "video_service: cannot be reached" in (await client.get("/readyz")).json()["reasons"][0]
             line.mend()
             [done] = await all_completed(client, [job["id"]])
