@@ -132,7 +132,7 @@ async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
             await parts.video.stop(job.id)
         raise
     for warning in result.warnings:
-        await parts.ledger.note(job.id, warning=warning)
+        await parts.ledger.note(job.id, warning=warning, claim=job.claim)
     await parts.ledger.note(
         job.id, stage="saving", claim=job.claim,
         timings={"rendering": round(time.monotonic() - started, 3)}

@@ -1,6 +1,8 @@
 """Every vision-language service of this deployment as one: the least busy healthy address answers."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.models import Health, VLModelInfo
@@ -10,6 +12,7 @@ from gateway.services.pool import Pool
 
 _CALLERS_AT_ONCE = 2  # of each address; the service takes more, so a job never finds all of its places taken
 _CALLERS_WAITING = 8  # each with its picture in memory
+_STAND_BACK_S = 15.0  # longer than a job pauses that found the service full
 
 
 class Describers:
@@ -19,6 +22,8 @@ class Describers:
         self.pool = pool
         self._callers = asyncio.Semaphore(_CALLERS_AT_ONCE * len(pool.members))
         self._num_waiting = 0
+        self._no_job_waits = asyncio.Event()  # cleared when a job found the service full
+        self._no_job_waits.set()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -32,11 +37,13 @@ class Describers:
         """What they run; raises `ServiceError` where none answers."""
         return await every_model(self.pool, VLClient.models)
 
-    async def describe_for_caller(self, request: DescribeRequest) -> DescribeResponse:
-        """As `describe`, for somebody who waits for the answer: few at a time, so that jobs go before.
+    @asynccontextmanager
+    async def callers_turn(self) -> AsyncIterator[None]:
+        """Where somebody waits for the answer: the block, from decoding the picture on, runs for few at a time, so that
+        jobs go before.
 
         Raises:
-            ServiceError: also `busy`, at once, where too many wait already.
+            ServiceError: `busy`, at once, where too many wait already.
         """
         if self._num_waiting >= _CALLERS_WAITING:
             raise ServiceError(
@@ -48,9 +55,23 @@ class Describers:
         finally:
             self._num_waiting -= 1
         try:
-            return await self.describe(request)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STAND_BACK_S):
+                    await self._no_job_waits.wait()
+            yield
         finally:
             self._callers.release()
+
+    async def describe_for_job(self, request: DescribeRequest) -> DescribeResponse:
+        """As `describe`; after one that found no room, callers stand back until a job got its answer."""
+        try:
+            answer = await self.describe(request)
+        except ServiceError as error:
+            if error.kind == "busy":
+                self._no_job_waits.clear()
+            raise
+        self._no_job_waits.set()
+        return answer
 
     async def describe(self, request: DescribeRequest) -> DescribeResponse:
         """Answer the tasks: the best address, then the next ones while an address is away or full.

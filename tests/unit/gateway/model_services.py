@@ -59,6 +59,8 @@ class Script:
     describe_status: int = 200
     describe_warnings: list[str] = field(default_factory=list)
     render_warnings: list[str] = field(default_factory=list)
+    describe_seats: int = 1000  # more calls at once are refused as too many
+    describing: int = 0
     describe_calls: list[DescribeRequest] = field(default_factory=list)
     vl_ready: bool = True
     video_ready: bool = True
@@ -121,7 +123,13 @@ def vl_app(script: Script) -> FastAPI:
     async def describe(asked: DescribeRequest, request: Request) -> Response:
         script.describe_calls.append(asked)
         script.headers.append(dict(request.headers))
-        await asyncio.sleep(script.describe_delay_s)
+        if script.describing >= script.describe_seats:
+            return problem_response(Problem(status=429, code="queue_full", title="Full", detail="one moment"))
+        script.describing += 1
+        try:
+            await asyncio.sleep(script.describe_delay_s)
+        finally:
+            script.describing -= 1
         if script.describe_status != 200:
             return problem_response(Problem(
                 status=script.describe_status, code="told_so", title="No", detail="the script says no",
