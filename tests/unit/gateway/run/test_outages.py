@@ -158,23 +158,24 @@ async def test_a_store_that_takes_nothing_is_waited_for_and_the_render_is_not_ma
     tmp_path: Path, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receive = LocalFiles.receive
-    left: list[Exception] = []
+    now: list[Exception] = []  # what every write meets
 
     async def refuse(
         self: LocalFiles, job_id: str, name: str, chunks: AsyncIterator[bytes], sha256: str | None = None
     ) -> StoredFile:
-        if left:
-            raise left.pop()
+        if now:
+            raise now[0]
         return await receive(self, job_id, name, chunks, sha256)
 
     monkeypatch.setattr(LocalFiles, "receive", refuse)
     async with open_client(gateway_settings(tmp_path, services)) as client:
         for error in STORE_ERRORS:
-            left[:] = [error] * 3
+            now[:] = [error]
             job = (await client.post("/generate", json={"prompt": "a kite"})).json()
             shown = await until(client, job["id"], lambda job: job["progress"]["waiting_for"] is not None)
             assert shown["progress"]["waiting_for"] == "storage"
             assert str(error).split("] ")[-1] in shown["progress"]["waiting_detail"]
+            now.clear()
             await all_completed(client, [job["id"]])
             assert services.script.begun.count(job["id"]) == 1
 
