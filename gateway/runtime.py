@@ -33,9 +33,11 @@ from gateway.run.expiry import Expiry
 from gateway.run.identity import FileIdentity, SessionIdentity
 from gateway.run.pipeline import Parts, run_job
 from gateway.run.recovery import Recovery, recovering
+from gateway.run.settle import Settling
 from gateway.run.webhooks import Patience, WebhookSender
+from gateway.services.availability import Availability
 from gateway.services.catalog import Catalog
-from gateway.services.clients import RetryPolicy, VideoClient, VLClient, connect
+from gateway.services.clients import VideoClient, VLClient, connect
 from gateway.services.pool import Member, Pool
 from gateway.services.prompt_cache import PromptCache
 from gateway.services.prompting import Prompter
@@ -55,6 +57,8 @@ from gateway.submit.uploaded import UploadStore
 from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
+
+_PAUSE_POLLS = 2  # a job that was released is left alone for so many looks at the queue, and longer each time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,20 +120,23 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
 def _assemble(
     settings: GatewaySettings, metrics: GatewayMetrics, database: Database, store: JobStore
 ) -> Gateway:
-    retries = RetryPolicy(attempts=settings.retry_attempts, for_s=settings.retry_for_s)
-    vl, video = _services(settings, database, retries)
+    vl, video = _services(settings, database)
+    availability = Availability(vl=vl, video=video)
     files, tls = _files(settings), outside_tls(settings.ca_file)
     given = settings.secret.get_secret_value() if settings.secret else None
     signer = open_signer(given, settings.state_dir)
-    ledger = _ledger(settings, metrics, database, store, video, signer)
+    ledger = _ledger(settings, metrics, database, store, availability, signer)
     catalog = Catalog(vl, video)
     webhooks = _webhooks(settings, metrics, database, ledger, signer, tls)
+    settling = Settling(
+        ledger=ledger, video=video, pause_s=_PAUSE_POLLS * settings.engine_poll_s, deadline_s=settings.job_deadline_s
+    )
     parts = Parts(
-        ledger=ledger, files=files, video=video, retries=retries, render_timeout_s=settings.render_timeout_s,
+        ledger=ledger, files=files, video=video, settling=settling, render_timeout_s=settings.render_timeout_s,
         prompts=Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up),
     )
     engine = DbosEngine(
-        settings.engine_database_url, lambda job_id, step: run_job(job_id, parts, step), webhooks.attempt,
+        settings.engine_database_url, lambda job_id, claim, step: run_job(job_id, claim, parts, step), webhooks.attempt,
         ledger.live.turn_due.set, executor_id=settings.executor_id, concurrency=settings.concurrency,
         poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
@@ -141,9 +148,9 @@ def _assemble(
     care = Recovery(
         engine=engine, queue=queue, dispatcher=Dispatcher(
             queue=queue, live=ledger.live, engine=engine, executor_id=settings.executor_id,
-            look_again_s=settings.engine_poll_s,
+            look_again_s=settings.engine_poll_s, claimable=availability.claimable,
         ), executors=_executors(settings, database), ledger=ledger, unfinished=store.unfinished,
-        dead_after_s=settings.dead_after_s,
+        dead_after_s=settings.dead_after_s, settling=settling,
         sweeper=Sweeper(files, deployment_of(database), Known(
             kept=lambda: store.ids() | pictures.uploads.ids(), let_go=store.let_go,
         )),
@@ -159,28 +166,28 @@ def _assemble(
     )
 
 
-def _services(settings: GatewaySettings, database: Database, retries: RetryPolicy) -> tuple[Describers, Renderers]:
+def _services(settings: GatewaySettings, database: Database) -> tuple[Describers, Renderers]:
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
     vl = Describers(Pool([
         Member(url, VLClient(join(url), describe_timeout_s=settings.describe_timeout_s)) for url in settings.vl_urls
-    ]), retries)
+    ]))
     video = Renderers(
-        Pool([Member(url, VideoClient(join(url), retries)) for url in settings.video_urls]),
-        RenderPlaces(database), retries, abandon_after_s=settings.abandon_after_s,
+        Pool([Member(url, VideoClient(join(url))) for url in settings.video_urls]),
+        RenderPlaces(database), abandon_after_s=settings.abandon_after_s,
     )
     return vl, video
 
 
 def _ledger(
-    settings: GatewaySettings, metrics: GatewayMetrics, database: Database, store: JobStore, video: Renderers,
-    signer: Signer,
+    settings: GatewaySettings, metrics: GatewayMetrics, database: Database, store: JobStore,
+    availability: Availability, signer: Signer,
 ) -> Ledger:
     live = LiveProgress()
-    eta = Eta(database, live, servers=video.pool.num_healthy)
+    eta = Eta(database, live, servers=availability.video.pool.num_healthy)
     eta.learn_from_the_past()
     links = None if settings.link_s is None else Links(key=signer.links_key(), valid_s=settings.link_s)
-    return Ledger(store, live, eta, metrics.job_ended, links)
+    return Ledger(store, live, eta, metrics.job_ended, links, availability.absent)
 
 
 def _pictures(settings: GatewaySettings, database: Database, files: LocalFiles, tls: ssl.SSLContext) -> Pictures:

@@ -195,10 +195,13 @@ class GatewaySettings(BaseSettings):
     connect_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_CONNECT_TIMEOUT_S", gt=0)] = 3.0
     describe_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_DESCRIBE_TIMEOUT_S", gt=0)] = 150.0
     render_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_RENDER_TIMEOUT_S", gt=0)] = 3600.0
-    retry_attempts: Annotated[int, Field(validation_alias="GATEWAY_RETRY_ATTEMPTS", ge=1, le=20)] = 5
-    retry_for_s: Annotated[
-        float, Field(validation_alias="GATEWAY_RETRY_FOR_S", gt=0, description="No retry starts after this long.")
-    ] = 30.0
+    job_deadline_s: Annotated[
+        float,
+        Field(
+            validation_alias="GATEWAY_JOB_DEADLINE_S", gt=0,
+            description="How long a job waits for a service, the database or the store that is away; then it fails.",
+        ),
+    ] = 86400.0
     min_free_bytes: Annotated[
         int, Field(validation_alias="GATEWAY_MIN_FREE_BYTES", ge=0, description="Not ready below this free disk space.")
     ] = 256 * MIB

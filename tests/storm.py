@@ -55,7 +55,7 @@ class Deployment:
         self.gateways = [
             gateway_process(
                 folder, f"gateway-{n}", vl_url, self.video.url, database_url, GATEWAY_DEAD_AFTER_S="4",
-                GATEWAY_PROBE_S="1", GATEWAY_RETRY_FOR_S="60", GATEWAY_RETRY_ATTEMPTS="20", GATEWAY_MAX_QUEUE="5000",
+                GATEWAY_PROBE_S="1", GATEWAY_MAX_QUEUE="5000",
             )
             for n in range(gateways)
         ]
@@ -134,7 +134,7 @@ def _submit(deployment: Deployment, n: int, at: float) -> str:
     time.sleep(max(0.0, at - time.monotonic()))
     body: dict[str, Any] = {"prompt": f"kite {n}", "seed": n, "steps": 3 + n % 6}
     if n % 3 == 0:
-        body["image"] = _picture(n)
+        body["image"] = picture_of(n)
     said = "nothing"
     for attempt in range(200):
         gateway = deployment.gateways[(n + attempt) % len(deployment.gateways)]
@@ -151,7 +151,8 @@ def _submit(deployment: Deployment, n: int, at: float) -> str:
     raise AssertionError(f"job {n} was never accepted; the last answer was {said}")
 
 
-def _picture(n: int) -> str:
+def picture_of(n: int) -> str:
+    """A small picture in base64, another one for each `n`."""
     image, out = Image.new("RGB", (96, 72), (n * 37 % 256, n * 11 % 256, 90)), io.BytesIO()
     image.save(out, "PNG")
     return base64.b64encode(out.getvalue()).decode()

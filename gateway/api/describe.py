@@ -29,8 +29,9 @@ async def describe(request: Request, _: TheCaller, gateway: OpenGateway) -> Desc
         problem = validation_problem(error.errors(include_url=False, include_input=False))
         raise ProblemError(422, problem.code, problem.title, problem.detail, errors=problem.errors) from None
     wanted = asked.request
-    if asked.image is not None:
-        picture = await gateway.pictures.checked(asked.image)
-        encoded = await off_loop(lambda: base64.b64encode(picture.data).decode("ascii"))
-        wanted = wanted.model_copy(update={"image": encoded})
-    return await gateway.vl.describe(wanted)
+    async with gateway.vl.callers_turn():
+        if asked.image is not None:
+            picture = await gateway.pictures.checked(asked.image)
+            encoded = await off_loop(lambda: base64.b64encode(picture.data).decode("ascii"))
+            wanted = wanted.model_copy(update={"image": encoded})
+        return await gateway.vl.describe(wanted)

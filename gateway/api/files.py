@@ -11,7 +11,7 @@ from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.content import FILE_RESPONSES, serve_picture
 from gateway.api.openapi import problems
 from gateway.submit.bodies import BodyRefused, body_kind, form_fields, form_picture, read_form
-from gateway.submit.uploaded import NewUpload, UploadRecord, new_file_id
+from gateway.submit.uploaded import NewUpload, TooManyFiles, UploadRecord, new_file_id
 from gateway.threads import off_loop
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -37,13 +37,13 @@ async def upload_file(request: Request, caller: TheCaller, gateway: OpenGateway)
     name, purpose, data = await _read(request, gateway.settings.max_image_bytes)
     picture = await gateway.pictures.checked(data)
     file_id = new_file_id()
+    stored = await gateway.pictures.store(file_id, "picture", picture)
+    upload = NewUpload(
+        id=file_id, owner=caller.owner, filename=name, purpose=purpose, picture=stored, warnings=picture.warnings
+    )
     try:
-        stored = await gateway.pictures.store(file_id, "picture", picture)
-        upload = NewUpload(
-            id=file_id, owner=caller.owner, filename=name, purpose=purpose, picture=stored, warnings=picture.warnings
-        )
         return _present(await off_loop(gateway.pictures.uploads.add, upload, gateway.settings.max_files))
-    except BaseException:
+    except TooManyFiles:  # surely no row names the picture; of whatever else happens here, one may
         await off_loop(gateway.files.remove_job, file_id)
         raise
 

@@ -1,6 +1,9 @@
 """Whether a render asked for now would succeed, and if not, why."""
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -8,58 +11,91 @@ from contracts.models import Health
 from gateway.runtime import Gateway
 from gateway.threads import off_loop
 
-_BUCKET_ANSWERS_WITHIN_S = 5.0
+_WITHIN_S = 3.0
+_FRESH_S = 1.0
 
 
-async def readiness(gateway: Gateway) -> Health:
-    """Ready when both services are, the disk has room, the bucket answers and the database takes writes."""
-    vl, video, disk, bucket, database = await asyncio.gather(
-        gateway.vl.health(), gateway.video.health(), _disk(gateway), _bucket(gateway), _database(gateway)
-    )
-    reasons = [
-        f"{name}: {reason}"
-        for name, health in (("vl_service", vl), ("video_service", video))
-        if not health.ready
-        for reason in health.reasons or ["is not ready"]
-    ]
-    reasons += [reason for reason in (disk, bucket, database) if reason]
-    stuck = disk is not None or any(health.stuck for health in (vl, video) if not health.ready)
-    details = {f"vl_service.{key}": value for key, value in vl.details.items()}
-    details |= {f"video_service.{key}": value for key, value in video.details.items()}
-    if gateway.care.sweeper.refusal is not None:  # every job is served all the same
-        details["gateway.files"] = gateway.care.sweeper.refusal
-    return Health(ready=not reasons, stuck=stuck, reasons=reasons, details=details)
+@dataclass
+class Readiness:
+    """One look at a time, shared by all who ask: at most one a second, each part of it within three.
+
+    A part that hangs is not asked again before it has answered: however often somebody looks, it costs one thread.
+    """
+
+    gateway: Gateway
+    _parts: dict[str, "asyncio.Task[Health]"] = field(default_factory=dict)
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _last: Health | None = None
+    _looked_at: float = 0.0
+
+    async def look(self) -> Health:
+        """Ready when both services are, the disk has room, the store answers and the database takes writes."""
+        async with self._looking:
+            if self._last is None or time.monotonic() - self._looked_at >= _FRESH_S:
+                self._last = await self._look()
+                self._looked_at = time.monotonic()
+            return self._last
+
+    async def _look(self) -> Health:
+        gateway = self.gateway
+        checks: dict[str, Callable[[], Awaitable[Health]]] = {
+            "vl_service": gateway.vl.health, "video_service": gateway.video.health, "disk": lambda: _disk(gateway),
+            "store": lambda: _store(gateway), "database": lambda: _database(gateway),
+        }
+        for name, check in checks.items():
+            if name not in self._parts or self._parts[name].done():
+                self._parts[name] = asyncio.ensure_future(check())
+        await asyncio.wait(self._parts.values(), timeout=_WITHIN_S)
+        found = {name: _outcome(self._parts[name]) for name in checks}
+        details = {f"{name}.{key}": value for name, health in found.items() for key, value in health.details.items()}
+        if gateway.care.sweeper.refusal is not None:  # every job is served all the same
+            details["gateway.files"] = gateway.care.sweeper.refusal
+        unready = {name: health for name, health in found.items() if not health.ready}
+        return Health(
+            ready=not unready, stuck=any(health.stuck for health in unready.values()),
+            reasons=[
+                f"{_speaker(name)}: {reason}" for name, health in unready.items()
+                for reason in health.reasons or ["is not ready"]
+            ],
+            details=details,
+        )
 
 
-async def _disk(gateway: Gateway) -> str | None:
+def _speaker(part: str) -> str:
+    return part if part.endswith("_service") else "gateway"
+
+
+def _outcome(task: "asyncio.Task[Health]") -> Health:
+    if not task.done():
+        return Health(ready=False, reasons=[f"did not answer within {_WITHIN_S:g} s"])
+    return task.result()
+
+
+async def _disk(gateway: Gateway) -> Health:
     try:
         free = await off_loop(gateway.files.free_bytes)
-        needed = gateway.settings.min_free_bytes
-        if free >= needed:
-            await off_loop(gateway.files.check_disk)
-            return None
+        await off_loop(gateway.files.check_disk)
     except OSError as error:
-        return f"gateway: the data folder cannot be used ({error})"
-    return (
-        f"gateway: {free // 2**20} MiB free on disk, {needed // 2**20} MiB needed; free some, or "
-        "lower GATEWAY_MIN_FREE_BYTES"
-    )
+        return Health(ready=False, stuck=True, reasons=[f"the data folder cannot be used ({error})"])
+    needed = gateway.settings.min_free_bytes
+    if free >= needed:
+        return Health(ready=True)
+    return Health(ready=False, stuck=True, reasons=[
+        f"{free // 2**20} MiB free on disk, {needed // 2**20} MiB needed; free some, or lower GATEWAY_MIN_FREE_BYTES"
+    ])
 
 
-async def _bucket(gateway: Gateway) -> str | None:
+async def _store(gateway: Gateway) -> Health:
     try:
-        async with asyncio.timeout(_BUCKET_ANSWERS_WITHIN_S):
-            await gateway.files.check()
-    except TimeoutError:
-        return f"gateway: the bucket did not answer within {_BUCKET_ANSWERS_WITHIN_S:g} s"
+        await gateway.files.check()
     except OSError as error:
-        return f"gateway: the bucket cannot be used ({error})"
-    return None
+        return Health(ready=False, reasons=[f"the bucket cannot be used ({error})"])
+    return Health(ready=True)
 
 
-async def _database(gateway: Gateway) -> str | None:
+async def _database(gateway: Gateway) -> Health:
     try:
         await gateway.ledger.check_writable()
     except SQLAlchemyError as error:
-        return f"gateway: the database takes no writes ({error})"
-    return None
+        return Health(ready=False, reasons=[f"the database takes no writes ({error})"])
+    return Health(ready=True)

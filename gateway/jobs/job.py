@@ -8,6 +8,7 @@ from types import MappingProxyType
 from contracts.errors import Problem
 from contracts.jobs import (
     TERMINAL_JOB_STATES,
+    Awaited,
     EffectiveParameters,
     GenerateOptions,
     JobStage,
@@ -19,7 +20,7 @@ from web.calls import current_call
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
     "queued": frozenset({"running", "failed", "canceled"}),
-    "running": frozenset({"completed", "failed", "canceled"}),
+    "running": frozenset({"queued", "completed", "failed", "canceled"}),  # queued: released, as what it needs is away
     "completed": frozenset({"expired"}),
     "failed": frozenset(),
     "canceled": frozenset(),
@@ -46,6 +47,14 @@ class IllegalTransition(Exception):
         self.wanted = wanted
 
 
+class ClaimLost(Exception):
+    """The job was released to the queue since it was claimed: this claim changes nothing of it any more."""
+
+    def __init__(self, job_id: str, claim: int) -> None:
+        super().__init__(f"Job {job_id} was released after claim {claim}.")
+        self.job_id = job_id
+
+
 class QueueFull(Exception):
     """As many jobs wait as may wait; nothing was added."""
 
@@ -64,6 +73,16 @@ class KeyReused(Exception):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"This Idempotency-Key made {job_id} from another body.")
         self.job_id = job_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absence:
+    """What a waiting job needs and cannot have, and why."""
+
+    what: Awaited
+    detail: str
+    away_s: float = 0.0
+    """For how long, as far as this process knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +119,11 @@ class NewJob:
     remixed_from: str | None = None
     traceparent: str | None = field(default_factory=_traceparent)  # the job's work continues the trace of its request
 
+    @property
+    def needs_vl(self) -> bool:
+        """Whether its prompt has to be written."""
+        return asks_for_prompt(self.request, self.picture is not None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
@@ -134,11 +158,30 @@ class JobRecord:
     thumbnail: StoredPicture | None
     spritesheet: StoredPicture | None
     expired_at: float | None
+    claim: int
+    """How often it was released; whoever claimed it before a release changes nothing of it any more."""
+    waiting_for: Awaited | None
+    """Why it was released last, with `waiting_detail`; it is left alone until `waiting_until` (since the epoch)."""
+    waiting_detail: str | None
+    waiting_until: float | None
+
+    @property
+    def needs_vl(self) -> bool:
+        """Whether its prompt has yet to be written."""
+        return self.actual_prompt is None and asks_for_prompt(self.request, self.picture is not None)
 
     @property
     def finished(self) -> bool:
         """Whether nothing more will be done for it."""
         return self.state in TERMINAL_JOB_STATES
+
+
+def asks_for_prompt(request: GenerateOptions, has_picture: bool) -> bool:
+    """Whether the prompt is to be written; the caller's own words stand as they are otherwise."""
+    enhances = request.enhance == "always" or (
+        request.enhance == "auto" and (has_picture or bool(request.instruction))
+    )
+    return enhances or request.prompt is None
 
 
 def new_job_id() -> str:

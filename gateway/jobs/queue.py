@@ -11,6 +11,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -34,6 +35,8 @@ _line = sa.Table(
     sa.Column("passes", sa.Integer, nullable=False),
     sa.Column("started_at", sa.Float),  # null while it waits
     sa.Column("taken_by", sa.String(200)),  # the executor whose engine is to begin it; null while nobody has taken it
+    sa.Column("needs_vl", sa.Boolean, nullable=False, server_default=sa.false()),  # its prompt has yet to be written
+    sa.Column("not_before", sa.Float),  # released jobs pause; seconds since the epoch
     sa.Index("queue_line_order", "started_at", "turn", "number"),
     sa.Index("queue_line_rounds", "owner", "priority", "round"),
 )
@@ -42,6 +45,7 @@ _clock = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("round", sa.Integer, nullable=False),  # the latest round that has begun
 )
+_jobs = sa.table("jobs", sa.column("id"), sa.column("claim"))
 _WAITS = _line.c.started_at.is_(None)
 # Built once: most of a statement's cost is its making.
 _ROUND = sa.select(_clock.c.round)
@@ -58,9 +62,16 @@ _ADVANCE = _clock.update().values(
     round=sa.case((_clock.c.round < sa.bindparam("begun"), sa.bindparam("begun")), else_=_clock.c.round)
 )
 _FREE = (
-    sa.select(_line.c.job_id).where(_WAITS, _line.c.taken_by.is_(None))
+    sa.select(_line.c.job_id).where(
+        _WAITS, _line.c.taken_by.is_(None),
+        sa.or_(_line.c.not_before.is_(None), _line.c.not_before <= sa.bindparam("now")),
+    )
     .order_by(_line.c.turn, _line.c.number).limit(sa.bindparam("most"))
 )
+_LET_GO = _line.update().where(_MINE).values(
+    started_at=None, taken_by=None, not_before=sa.bindparam("until"), needs_vl=sa.bindparam("describes")
+)
+_CLAIMS = sa.select(_jobs.c.id, _jobs.c.claim)
 _EVERYBODY = sa.select(
     _line.c.job_id, _line.c.turn, _line.c.number, _line.c.started_at, _line.c.model, _line.c.voxels, _line.c.passes
 ).order_by(_line.c.turn, _line.c.number)
@@ -73,6 +84,24 @@ class Work:
     model: str
     voxels: int
     passes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimable:
+    """Which jobs have all that they need: none without `renders`, without `describes` only those whose prompt is there,
+    and none of a model that only absent addresses run."""
+
+    renders: bool = True
+    describes: bool = True
+    absent_models: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job in the hand of an executor; `number` counts how often it was released before."""
+
+    job_id: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +147,14 @@ def join(connection: sa.Connection, job: NewJob) -> int:
     work = work_of(job.parameters)
     connection.execute(_JOIN, {
         "job_id": job.id, "owner": job.owner, "priority": job.priority, "round": number, "turn": turn,
-        "model": work.model, "voxels": work.voxels, "passes": work.passes,
+        "model": work.model, "voxels": work.voxels, "passes": work.passes, "needs_vl": job.needs_vl,
     })
     return turn
+
+
+def let_go(connection: sa.Connection, job_id: str, *, not_before: float, needs_vl: bool) -> None:
+    """Have a claimed job wait again at its place, and be left alone until then."""
+    connection.execute(_LET_GO, {"of_job": job_id, "until": not_before, "describes": needs_vl})
 
 
 def moved(connection: sa.Connection, job_id: str, to: JobState) -> None:
@@ -140,15 +174,20 @@ class JobQueue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take(self, executor_id: str, most: int) -> list[str]:
-        """Up to `most` jobs from the head of the line, which no other executor takes from now on."""
+    def take(self, executor_id: str, most: int, claimable: Claimable = Claimable()) -> list[Claim]:
+        """Up to `most` of the claimable jobs, from the head of the line, which no other executor takes from now on."""
+        if not claimable.renders:
+            return []
+        free, now = _only(claimable), time.time()
         with self._database.reading() as connection:  # an empty line, the usual one, costs no writer's lock
-            if connection.execute(_FREE, {"most": 1}).first() is None:
+            if connection.execute(free, {"most": 1, "now": now}).first() is None:
                 return []
         with self._database.writing() as connection:
-            job_ids = list(connection.scalars(_FREE.with_for_update(skip_locked=True), {"most": most}))
+            job_ids = list(connection.scalars(free.with_for_update(skip_locked=True), {"most": most, "now": now}))
             connection.execute(_line.update().where(_line.c.job_id.in_(job_ids)).values(taken_by=executor_id))
-        return job_ids
+            found = connection.execute(_CLAIMS.where(_jobs.c.id.in_(job_ids)))
+            numbers: dict[str, int] = {row[0]: row[1] for row in found}
+        return [Claim(job_id=job_id, number=numbers[job_id]) for job_id in job_ids]
 
     def hand_back(self, job_id: str) -> None:
         """Let anybody take a job that was taken and could not be begun."""
@@ -174,11 +213,22 @@ class JobQueue:
             ),
         )
 
-    def in_hand(self) -> list[str]:
+    def in_hand(self) -> list[Claim]:
         """The jobs that were taken, begun ones too, and have not ended."""
-        query = sa.select(_line.c.job_id).where(sa.or_(~_WAITS, _line.c.taken_by.is_not(None)))
+        query = sa.select(_line.c.job_id, _jobs.c.claim).join(_jobs, _jobs.c.id == _line.c.job_id).where(
+            sa.or_(~_WAITS, _line.c.taken_by.is_not(None))
+        )
         with self._database.reading() as connection:
-            return list(connection.scalars(query))
+            return [Claim(job_id=row[0], number=row[1]) for row in connection.execute(query)]
+
+
+def _only(claimable: Claimable) -> sa.Select[Any]:
+    free = _FREE
+    if not claimable.describes:
+        free = free.where(~_line.c.needs_vl)
+    if claimable.absent_models:
+        free = free.where(_line.c.model.not_in(claimable.absent_models))
+    return free
 
 
 def takers(connection: sa.Connection) -> set[str]:

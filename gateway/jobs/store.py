@@ -8,12 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from contracts.errors import Problem
-from contracts.jobs import EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
+from contracts.jobs import Awaited, EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
 from gateway.auth.owners import LOCAL_OWNER
 from gateway.database import Database, metadata, page_of
 from gateway.jobs.deliveries import Delivery, drop, expect, find, on_its_way
 from gateway.jobs.job import (
     UNFINISHED,
+    ClaimLost,
     IllegalTransition,
     JobNotFound,
     JobRecord,
@@ -24,7 +25,7 @@ from gateway.jobs.job import (
     StoredPicture,
     sources_of,
 )
-from gateway.jobs.queue import join, moved
+from gateway.jobs.queue import join, let_go, moved
 
 _jobs = sa.Table(
     "jobs", metadata,
@@ -56,6 +57,10 @@ _jobs = sa.Table(
     sa.Column("thumbnail", sa.JSON(none_as_null=True)),
     sa.Column("spritesheet", sa.JSON(none_as_null=True)),
     sa.Column("expired_at", sa.Float),
+    sa.Column("claim", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("waiting_for", sa.String(32)),
+    sa.Column("waiting_detail", sa.Text),
+    sa.Column("waiting_until", sa.Float),
     sa.Index("jobs_to_expire", "expired_at", "finished_at"),
     sa.Index("jobs_waiting", "state", "priority", "sequence"),
     sa.Index("jobs_of_owner", "owner", "sequence"),
@@ -145,20 +150,21 @@ class JobStore:
     def move(
         self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
         error: Problem | None = None, timings: Mapping[str, float] | None = None,
-        thumbnail: StoredPicture | None = None, spritesheet: StoredPicture | None = None,
+        thumbnail: StoredPicture | None = None, spritesheet: StoredPicture | None = None, claim: int | None = None,
     ) -> JobRecord:
-        """Bring the job into another state, stamping its times.
+        """Bring the job into another state, stamping its times; on behalf of `claim`, if one is named.
 
         Raises:
             IllegalTransition: the table does not lead there from the present state; nothing changed.
+            ClaimLost: the job was released since that claim; nothing changed.
             JobNotFound: there is no such job.
         """
         def write(connection: sa.Connection) -> JobRecord:
-            job = self._one(connection, job_id, to_change=True)
+            job = self._one(connection, job_id, to_change=True, claim=claim)
             if job.state not in sources_of(to):
                 raise IllegalTransition(job_id, job.state, to)
             changes: dict[str, Any] = {"state": to, "stage": stage, "timings": {**job.timings, **(timings or {})}}
-            if to == "running":
+            if to == "running" and job.started_at is None:
                 changes["started_at"] = time.time()
                 changes["timings"]["queued"] = _since(job.created_at, changes["started_at"])
             if to not in UNFINISHED:
@@ -179,16 +185,18 @@ class JobStore:
     def note(
         self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
         warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
-        caption: str | None = None, render_attempt: int | None = None,
+        caption: str | None = None, render_attempt: int | None = None, claim: int | None = None,
     ) -> JobRecord:
-        """Write down what became known of a running job; what is `None` stays as it is.
+        """Write down what became known of a running job, on behalf of `claim` if one is named; what is `None` stays as
+        it is.
 
         Raises:
             IllegalTransition: the job does not run (any more): nothing changed, and its work should stop.
+            ClaimLost: the job was released since that claim; nothing changed.
             JobNotFound: there is no such job.
         """
         def write(connection: sa.Connection) -> JobRecord:
-            job = self._one(connection, job_id, to_change=True)
+            job = self._one(connection, job_id, to_change=True, claim=claim)
             if job.state != "running":
                 raise IllegalTransition(job_id, job.state, f"running ({stage or 'unchanged'})")
             changes: dict[str, Any] = {
@@ -203,6 +211,42 @@ class JobStore:
             return _record(connection.execute(_CHANGE, {"of_job": job_id, **known}).one())
 
         return self._database.write(write)
+
+    def release(
+        self, job_id: str, claim: int, waiting_for: Awaited, detail: str, *, pause_s: float,
+        render_attempt: int | None = None, warning: str | None = None,
+    ) -> JobRecord:
+        """Give a claimed job back to the queue, where it keeps its place; nobody claims it again for `pause_s`.
+
+        Raises:
+            IllegalTransition: it has ended; nothing changed.
+            ClaimLost: it was released already; nothing changed.
+            JobNotFound: there is no such job.
+        """
+        def write(connection: sa.Connection) -> JobRecord:
+            job = self._one(connection, job_id, to_change=True, claim=claim)
+            if job.finished:
+                raise IllegalTransition(job_id, job.state, "queued")
+            until = time.time() + pause_s
+            changes: dict[str, Any] = {
+                "state": "queued", "stage": None, "claim": claim + 1, "waiting_for": waiting_for,
+                "waiting_detail": detail, "waiting_until": until,
+            }
+            if render_attempt is not None:
+                changes["render_attempt"] = render_attempt
+            if warning is not None and warning not in job.warnings:
+                changes["warnings"] = [*job.warnings, warning]
+            let_go(connection, job_id, not_before=until, needs_vl=job.needs_vl)
+            return _record(connection.execute(_CHANGE, {"of_job": job_id, **changes}).one())
+
+        return self._database.write(write)
+
+    def overdue(self, begun_before: float) -> list[JobRecord]:
+        """Waiting jobs that were first begun before then, or, never begun, came before."""
+        since = sa.func.coalesce(_jobs.c.started_at, _jobs.c.created_at)
+        with self._database.reading() as connection:
+            found = connection.execute(sa.select(_jobs).where(_jobs.c.state == "queued", since < begun_before))
+            return [_record(row) for row in found]
 
     def webhook(self, job_id: str) -> Delivery | None:
         """The webhook of a job, if it has one."""
@@ -262,10 +306,14 @@ class JobStore:
         return connection.scalar(query) or 0
 
     @staticmethod
-    def _one(connection: sa.Connection, job_id: str, *, to_change: bool = False) -> JobRecord:
+    def _one(
+        connection: sa.Connection, job_id: str, *, to_change: bool = False, claim: int | None = None
+    ) -> JobRecord:
         row = connection.execute(_ONE_TO_CHANGE if to_change else _ONE, {"of_job": job_id}).one_or_none()
         if row is None:
             raise JobNotFound(job_id)
+        if claim is not None and row.claim != claim:
+            raise ClaimLost(job_id, claim)
         return _record(row)
 
 

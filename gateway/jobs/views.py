@@ -7,7 +7,7 @@ from contracts.jobs import Job, JobPage, JobProgress, JobUrls, WebhookAttempt, W
 from gateway.auth.links import Links
 from gateway.jobs.deliveries import Delivery
 from gateway.jobs.eta import Waiting
-from gateway.jobs.job import JobRecord
+from gateway.jobs.job import Absence, JobRecord
 from gateway.jobs.ledger import Ledger
 
 # Where each stage begins on the way from 0 to 1; rendering takes nearly all of the time.
@@ -28,7 +28,9 @@ async def view_page(jobs: list[JobRecord], limit: int, ledger: Ledger) -> JobPag
     return JobPage(data=[_glance(job, waiting, ledger) for job in jobs], next_cursor=following)
 
 
-def present(job: JobRecord, live: JobProgress | None, waiting: Waiting | None) -> Job:
+def present(
+    job: JobRecord, live: JobProgress | None, waiting: Waiting | None, absence: Absence | None = None
+) -> Job:
     """The wire form of a stored job."""
     base = f"/v1/jobs/{job.id}"
     return Job(
@@ -36,7 +38,7 @@ def present(job: JobRecord, live: JobProgress | None, waiting: Waiting | None) -
         started_at=None if job.started_at is None else _time(job.started_at),
         finished_at=None if job.finished_at is None else _time(job.finished_at),
         expired_at=None if job.expired_at is None else _time(job.expired_at),
-        progress=_progress(job, live, waiting), original_prompt=job.request.prompt,
+        progress=_progress(job, live, waiting, absence), original_prompt=job.request.prompt,
         actual_prompt=job.actual_prompt, caption=job.caption, priority=job.priority, parameters=job.parameters,
         warnings=list(job.warnings), timings=dict(job.timings), video=job.video, error=job.error,
         metadata=job.request.metadata,
@@ -55,7 +57,8 @@ def linked(job: Job, links: Links | None) -> Job:
 
 
 def _glance(job: JobRecord, waiting: Mapping[str, Waiting], ledger: Ledger) -> Job:
-    return linked(present(job, ledger.live.progress(job.id), waiting.get(job.id)), ledger.links)
+    shown = present(job, ledger.live.progress(job.id), waiting.get(job.id), ledger.absence(job))
+    return linked(shown, ledger.links)
 
 
 def _webhook(delivery: Delivery) -> WebhookDelivery:
@@ -69,12 +72,19 @@ def _webhook(delivery: Delivery) -> WebhookDelivery:
     )
 
 
-def _progress(job: JobRecord, live: JobProgress | None, waiting: Waiting | None) -> JobProgress:
+def _progress(
+    job: JobRecord, live: JobProgress | None, waiting: Waiting | None, absence: Absence | None
+) -> JobProgress:
     steps = job.parameters.steps or 0
     if job.state in ("completed", "expired"):
         return JobProgress(step=steps, num_steps=steps, fraction=1.0, eta_s=0.0)
     if job.state == "queued":
-        return JobProgress() if waiting is None else JobProgress(queue_position=waiting.position, eta_s=waiting.eta_s)
+        position = None if waiting is None else waiting.position
+        if absence is not None:  # nobody knows for how long
+            return JobProgress(
+                queue_position=position, waiting_for=absence.what, waiting_detail=absence.detail
+            )
+        return JobProgress(queue_position=position, eta_s=None if waiting is None else waiting.eta_s)
     if job.state != "running":
         return JobProgress()
     if job.stage == "rendering":

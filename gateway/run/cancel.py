@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.jobs.job import IllegalTransition, JobRecord
 from gateway.jobs.ledger import Ledger
+from gateway.jobs.queue import Claim
 from gateway.run.engine import DbosEngine
 from gateway.services.video import Renderers
 from gateway.storage.files import LocalFiles
@@ -60,10 +61,10 @@ class Cancellation:
                 raise
             return await self.ledger.get(job_id)  # asked for twice at once: the other one does the rest
         try:
-            await self.engine.cancel(job_id)
+            await self.engine.cancel(Claim(job_id=job_id, number=job.claim))
         except SQLAlchemyError as error:  # it is canceled all the same: its work ends at its next part
             log.warning("the engine was not told that %s is canceled: %s", job_id, error, extra={"job_id": job_id})
-        if before.state == "running":
+        if before.started_at is not None:  # released, it may have left a render
             await self.video.stop(job_id)  # the job's own task tries, too
         return job
 

@@ -1,11 +1,12 @@
-"""Jobs leave the line: whoever has a free slot takes the next ones and starts them."""
+"""Jobs leave the line: whoever has a free slot takes the next ones that have all they need, and starts them."""
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from gateway.jobs.progress import LiveProgress
-from gateway.jobs.queue import JobQueue
+from gateway.jobs.queue import Claimable, JobQueue
 from gateway.run.engine import DbosEngine
 from gateway.threads import off_loop
 
@@ -22,6 +23,8 @@ class Dispatcher:
     engine: DbosEngine
     executor_id: str
     look_again_s: float
+    claimable: Callable[[], Claimable]
+    _seen: list[Claimable] = field(default_factory=list, init=False)
 
     async def keep_dispatching(self) -> None:
         """Dispatch until canceled."""
@@ -38,11 +41,15 @@ class Dispatcher:
                 continue
 
     async def _dispatch(self) -> None:
+        claimable = self.claimable()
+        if self._seen != [claimable]:
+            self._seen[:] = [claimable]
+            self.live.queue_moved()  # waiting jobs say what they wait for
         if self.engine.num_free == 0:
             return
-        for job_id in await off_loop(self.queue.take, self.executor_id, self.engine.num_free):
+        for claim in await off_loop(self.queue.take, self.executor_id, self.engine.num_free, claimable):
             try:
-                await self.engine.start(job_id)
+                await self.engine.start(claim)
             except Exception:
-                log.exception("job %s was not started; it waits again", job_id, extra={"job_id": job_id})
-                await off_loop(self.queue.hand_back, job_id)
+                log.exception("job %s was not started; it waits again", claim.job_id, extra={"job_id": claim.job_id})
+                await off_loop(self.queue.hand_back, claim.job_id)

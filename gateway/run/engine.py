@@ -1,7 +1,8 @@
 """The durable engine: a job that was started is carried to its end, over any number of crashes.
 
 `DbosEngine` keeps tables of its own: a SQLite file (WAL) beside the jobs' one, or a schema of the same Postgres. They
-remember which parts of a job are done; the jobs table says what the job is. Nothing outside this module knows DBOS.
+remember which parts of a claimed job are done; the jobs table says what the job is. Each claim of a job is a workflow
+of its own: one that ended with a release stays ended. Nothing outside this module knows DBOS.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from anyio import to_thread
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
 
 from gateway.database import normal_url
+from gateway.jobs.queue import Claim
 from gateway.run.pipeline import Answer, Step
 from gateway.run.sqlite_clock import mend_sqlite_clock
 
@@ -33,7 +35,7 @@ _OVER = ("SUCCESS", "ERROR", "CANCELLED", _CRASHED_TOO_OFTEN)
 
 _DELIVERIES_AT_ONCE = 16  # a receiver that does not answer keeps one of them busy until its deadline
 
-RunJob = Callable[[str, Step], Awaitable[None]]
+RunJob = Callable[[str, int, Step], Awaitable[None]]
 Deliver = Callable[[str, int], Awaitable[float | None]]
 """Makes attempt n at a job's webhook; returns the seconds until the next one, or `None` when it is over."""
 
@@ -42,16 +44,16 @@ Deliver = Callable[[str, int], Awaitable[float | None]]
 class Review:
     """What the engine knows of jobs that were taken from the line and have not ended: it should have all of them."""
 
-    unknown: tuple[str, ...]
-    adrift: tuple[str, ...]
+    unknown: tuple[Claim, ...]
+    adrift: tuple[Claim, ...]
     """This process holds them and was not at them in two reviews: it had let go of them, and nobody took them up."""
-    given_up: tuple[str, ...]
-    crashed_too_often: tuple[str, ...]
+    given_up: tuple[Claim, ...]
+    crashed_too_often: tuple[Claim, ...]
 
 
 class DbosEngine:
-    """Runs `run_job(job_id, step)` for every started job, at most `concurrency` at once, and `deliver(job_id, n)` for
-    every webhook until it is over, apart from the jobs. `freed` is called when a job has ended here.
+    """Runs `run_job(job_id, claim, step)` for every started job, at most `concurrency` at once, and `deliver(job_id,
+    n)` for every webhook until it is over, apart from the jobs. `freed` is called when a job has left here.
 
     One per process. Jobs run on the event loop that called `launch`.
     """
@@ -72,7 +74,7 @@ class DbosEngine:
         self._jobs: set[str] = set()  # started here and not ended, or about to be
         self._adrift: set[str] = set()
         self._slots = asyncio.Semaphore(concurrency)
-        self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
+        self._workflow: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
         self._delivery: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
 
     async def launch(self) -> None:
@@ -84,8 +86,9 @@ class DbosEngine:
         DBOS(config=self._config())
         _log_as_everything_else()
 
-        async def carry(job_id: str) -> None:  # DBOS marks the function itself, which a bound method does not allow
-            await self._carry(job_id)
+        # DBOS marks the function itself, which a bound method does not allow. Builds before claims name none.
+        async def carry(job_id: str, number: int = 0) -> None:
+            await self._carry(Claim(job_id=job_id, number=number))
 
         self._workflow = DBOS.workflow(name="run_job", max_recovery_attempts=self._max_recoveries)(carry)
 
@@ -100,17 +103,20 @@ class DbosEngine:
         """How many more jobs this process would run now."""
         return max(0, self._concurrency - len(self._jobs))
 
-    async def start(self, job_id: str) -> None:
-        """Run the job, here and now. Starting one again that was started anywhere changes nothing."""
+    async def start(self, claim: Claim) -> None:
+        """Run the job, here and now. Starting a claim again that was started anywhere changes nothing."""
         assert self._workflow is not None, "start before launch"
-        self._jobs.add(job_id)
+        workflow_id = _workflow_id(claim)
+        self._jobs.add(workflow_id)
         try:
-            with SetWorkflowID(job_id):
-                await DBOS.start_workflow_async(self._workflow, job_id)
+            if claim.number > 0:  # the claim before is over: a job released a thousand times leaves no thousand records
+                await DBOS.delete_workflow_async(_workflow_id(Claim(job_id=claim.job_id, number=claim.number - 1)))
+            with SetWorkflowID(workflow_id):
+                await DBOS.start_workflow_async(self._workflow, claim.job_id, claim.number)
             await asyncio.sleep(0)  # its task, if it was not started before, has begun after this
         finally:
-            if job_id not in self._running:
-                self._jobs.discard(job_id)
+            if workflow_id not in self._running:
+                self._jobs.discard(workflow_id)
 
     async def deliver(self, job_id: str, attempt: int = 1, delay_s: float = 0.0) -> None:
         """Have an attempt at the job's webhook made after `delay_s`. Submitting it again changes nothing."""
@@ -122,10 +128,11 @@ class DbosEngine:
         ):
             await DBOS.enqueue_workflow_async(WEBHOOK_QUEUE, self._delivery, job_id, attempt)
 
-    async def cancel(self, job_id: str) -> None:
+    async def cancel(self, claim: Claim) -> None:
         """Keep the job from starting, or stop it where it is."""
-        await DBOS.cancel_workflow_async(job_id)
-        if task := self._running.get(job_id):
+        workflow_id = _workflow_id(claim)
+        await DBOS.cancel_workflow_async(workflow_id)
+        if task := self._running.get(workflow_id):
             task.cancel()
 
     async def finished(self, limit: int, skipped: int) -> dict[str, str]:
@@ -139,26 +146,28 @@ class DbosEngine:
         """Drop what is remembered of these, all of which `finished` named."""
         await DBOS.delete_workflows_async(list(workflow_ids))
 
-    async def review(self, job_ids: Sequence[str]) -> Review:
+    async def review(self, claims: Sequence[Claim]) -> Review:
         """Look for jobs among these, none of which has ended, that the engine does not carry on."""
-        found = await DBOS.list_workflows_async(workflow_ids=list(job_ids), load_input=False, load_output=False)
+        claim_of = {_workflow_id(claim): claim for claim in claims}
+        found = await DBOS.list_workflows_async(workflow_ids=list(claim_of), load_input=False, load_output=False)
         status = {workflow.workflow_id: workflow.status for workflow in found}
-        idle = {job_id for job_id, state in status.items() if state not in _WAITS_OR_RUNS}
+        idle = [workflow_id for workflow_id, state in status.items() if state not in _WAITS_OR_RUNS]
         held = {
             workflow.workflow_id for workflow in found
             if workflow.status == "PENDING" and workflow.executor_id == self._executor_id
         } - self._running.keys()
         adrift = held & self._adrift
-        self._adrift = self._adrift.difference(job_ids) | held
+        self._adrift = self._adrift.difference(claim_of) | held
         return Review(
-            unknown=tuple(job_id for job_id in job_ids if job_id not in status), adrift=tuple(adrift),
-            given_up=tuple(job_id for job_id in idle if status[job_id] != _CRASHED_TOO_OFTEN),
-            crashed_too_often=tuple(job_id for job_id in idle if status[job_id] == _CRASHED_TOO_OFTEN),
+            unknown=tuple(claim for workflow_id, claim in claim_of.items() if workflow_id not in status),
+            adrift=tuple(claim_of[workflow_id] for workflow_id in adrift),
+            given_up=tuple(claim_of[one] for one in idle if status[one] != _CRASHED_TOO_OFTEN),
+            crashed_too_often=tuple(claim_of[one] for one in idle if status[one] == _CRASHED_TOO_OFTEN),
         )
 
-    async def resume(self, job_id: str) -> None:
+    async def resume(self, claim: Claim) -> None:
         """Have a job that nobody is at carried on; whoever still is at it, after all, writes nothing any more."""
-        await DBOS.resume_workflow_async(job_id)
+        await DBOS.resume_workflow_async(_workflow_id(claim))
 
     def stranded(self, living: set[str]) -> set[str]:
         """The executors that hold jobs and are not among the living. Blocking."""
@@ -185,15 +194,16 @@ class DbosEngine:
         # DBOS had made its own pool the loop's, and has shut it: whoever uses the loop next needs one that works.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
-    async def _carry(self, job_id: str) -> None:
-        self._jobs.add(job_id)
+    async def _carry(self, claim: Claim) -> None:
+        workflow_id = _workflow_id(claim)
+        self._jobs.add(workflow_id)
         try:
-            with self._at_work(job_id):
+            with self._at_work(workflow_id):
                 async with self._slots:  # jobs that a dead executor left come all at once
-                    await self._run_job(job_id, _step)
+                    await self._run_job(claim.job_id, claim.number, _step)
         finally:
-            if job_id not in self._running:
-                self._jobs.discard(job_id)
+            if workflow_id not in self._running:
+                self._jobs.discard(workflow_id)
                 self._freed()
 
     @contextmanager
@@ -245,6 +255,10 @@ class DbosEngine:
     @property
     def _full_url(self) -> str:
         return self._url.render_as_string(hide_password=False)
+
+
+def _workflow_id(claim: Claim) -> str:
+    return claim.job_id if claim.number == 0 else f"{claim.job_id}.{claim.number}"
 
 
 async def _step(name: str, work: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -1,4 +1,8 @@
-"""One job: describe → render → keep. Each part can be run again after a crash without doing its work twice."""
+"""One job: describe → render → keep. Each part can be run again after a crash without doing its work twice.
+
+What goes wrong ends here, in one place: a job's own fault fails it, everything else releases it to the queue, which
+gives it out again. Every claim of a job is a run of its own that begins where the one before came to.
+"""
 
 import asyncio
 import base64
@@ -10,15 +14,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
-from gateway.jobs.job import IllegalTransition, JobNotFound, JobRecord
+from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
-from gateway.run.failures import JobFailed, render_problem, service_problem, timeout_problem, unexpected_problem
+from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, service_problem, timeout_problem
 from gateway.run.previews import PREVIEW_FILES, keep_previews
-from gateway.services.clients import RetryPolicy, ServiceError, VideoClient
+from gateway.run.settle import Settling, claimed
+from gateway.services.clients import ServiceError
 from gateway.services.prompting import Prompter
 from gateway.services.video import Place, Renderers
 from gateway.storage.files import VIDEO_FILE, ChecksumMismatch, LocalFiles
@@ -26,12 +33,6 @@ from gateway.threads import off_loop
 from web.calls import Call, work_on
 
 log = logging.getLogger(__name__)
-
-MAX_RENDER_ATTEMPTS = 2
-# The same request would fail the same way: rendering it again only makes its owner wait longer.
-_FAILS_AGAIN = frozenset({
-    "invalid_request", "unreadable_image", "out_of_memory", "disk_full", "render_failed", "deadline_exceeded",
-})
 
 Answer = dict[str, Any]
 Step = Callable[[str, Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
@@ -46,19 +47,19 @@ class Parts:
     files: LocalFiles
     prompts: Prompter
     video: Renderers
-    retries: RetryPolicy
+    settling: Settling
     render_timeout_s: float
 
 
 class _Ended(Exception):
-    """The job has reached its end: failed, canceled or removed."""
+    """This run is over: the job has ended, or waits again."""
 
 
-async def run_job(job_id: str, parts: Parts, step: Step) -> None:
-    """Carry a job from `queued` to its end. Never raises for what goes wrong with the job: the job says it."""
+async def run_job(job_id: str, claim: int, parts: Parts, step: Step) -> None:
+    """Carry a claimed job to its end, or release it. Never raises for what goes wrong with the job: the job says it."""
 
     async def do(part: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        answer = await step(part.__name__, partial(_carry_out, part, job_id, parts, *args))
+        answer = await step(part.__name__, partial(_carry_out, part, job_id, claim, parts, *args))
         if answer["ended"]:
             raise _Ended
         return answer["value"]
@@ -72,47 +73,58 @@ async def run_job(job_id: str, parts: Parts, step: Step) -> None:
 
 
 async def describe(job: JobRecord, parts: Parts) -> None:
-    """Caption the picture and write, or enhance, the prompt."""
+    """Caption the picture and write, or enhance, the prompt; nothing of it where a claim before this one has."""
+    stage = "describing" if job.actual_prompt is None else "rendering"
     if job.state == "queued":
-        job = await parts.ledger.move(job.id, "running", stage="describing")
-    elif job.stage != "describing":  # the process was killed between the end of this part and the engine's note of it
-        job = await parts.ledger.note(job.id, stage="describing")
-    tasks = describe_tasks(job)
+        job = await parts.ledger.move(job.id, "running", stage=stage, claim=job.claim)
+    elif job.stage != stage:  # the process was killed between the end of this part and the engine's note of it
+        job = await parts.ledger.note(job.id, stage=stage, claim=job.claim)
+    if job.actual_prompt is not None:
+        return
     started = time.monotonic()
-    texts: dict[str, str] = {}
-    if tasks:
-        request = DescribeRequest(
-            image=await _picture(job, parts.files), tasks=tasks, language=job.parameters.language,
-            profile=job.parameters.profile, seed=job.parameters.seed,
-        )
-        try:
-            results = await parts.prompts.describe(
-                request, job.picture.sha256 if job.picture else None, any_seed=job.request.seed is None
-            )
-            texts = {result.kind: result.text for result in results}
-            for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
-                await parts.ledger.note(job.id, warning=warning)
-        except ServiceError as error:
-            if any(task.kind == "prompt" for task in tasks):
-                raise
-            await parts.ledger.note(job.id, warning=f"Not captioned: {service_problem(error).detail}")
+    texts = await _ask(job, parts)
     prompt = texts.get("prompt", job.request.prompt or "")[:MAX_TEXT_CHARS].strip()
     if not prompt:
         raise ServiceError("vl_service", "failed", "wrote an empty prompt")
     await parts.ledger.note(
-        job.id, stage="rendering", actual_prompt=prompt, caption=texts.get("caption"),
-        timings={"describing": round(time.monotonic() - started, 3)},
+        job.id, stage="rendering", actual_prompt=prompt, caption=texts.get("caption"), render_attempt=0,
+        timings={"describing": round(time.monotonic() - started, 3)}, claim=job.claim,
     )
+
+
+async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
+    """The texts by the kind of their task; without a caption where nothing else was asked and it cannot be had."""
+    tasks = describe_tasks(job)
+    if not tasks:
+        return {}
+    request = DescribeRequest(
+        image=await _picture(job, parts.files), tasks=tasks, language=job.parameters.language,
+        profile=job.parameters.profile, seed=job.parameters.seed,
+    )
+    try:
+        results = await parts.prompts.describe(
+            request, job.picture.sha256 if job.picture else None, any_seed=job.request.seed is None
+        )
+        for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
+            await parts.ledger.note(job.id, warning=warning, claim=job.claim)
+        return {result.kind: result.text for result in results}
+    except ServiceError as error:
+        if job.needs_vl or error.kind == "busy":
+            raise
+        await parts.ledger.note(job.id, warning=f"Not captioned: {service_problem(error).detail}", claim=job.claim)
+        return {}
 
 
 async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
     """Have the video rendered under the job's id; returns the `RenderResult`."""
     request = video_request(job, await _picture(job, parts.files))
-    started = time.monotonic()
+    started, limit = time.monotonic(), asyncio.timeout(parts.render_timeout_s)
     try:
-        async with asyncio.timeout(parts.render_timeout_s):
-            result = await _render_to_the_end(job, request, parts)
+        async with limit:
+            result = _result_of(await _follow(job.id, request, parts))
     except TimeoutError:
+        if not limit.expired():
+            raise  # of a call to the disk or the like
         await parts.video.stop(job.id)
         raise JobFailed(timeout_problem(parts.render_timeout_s)) from None
     except asyncio.CancelledError:
@@ -120,9 +132,9 @@ async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
             await parts.video.stop(job.id)
         raise
     for warning in result.warnings:
-        await parts.ledger.note(job.id, warning=warning)
+        await parts.ledger.note(job.id, warning=warning, claim=job.claim)
     await parts.ledger.note(
-        job.id, stage="saving",
+        job.id, stage="saving", claim=job.claim,
         timings={"rendering": round(time.monotonic() - started, 3)}
         | {f"render.{stage}": round(seconds, 3) for stage, seconds in result.timings.items() if stage != "total"},
         # Only what is not part of the render's body, so that this part, run again, still finds its render.
@@ -137,11 +149,11 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
     """Bring the MP4 to our disk, complete the job, and let the video service forget the render."""
     result = RenderResult.model_validate(rendered)
     started = time.monotonic()
-    place = await parts.retries.run(lambda: _download(job.id, parts, result))
+    place = await _download(job.id, parts, result)
     previews = await keep_previews(job.id, parts.files, place, (result.width, result.height))
     try:
         await parts.ledger.move(
-            job.id, "completed", timings={"saving": round(time.monotonic() - started, 3)},
+            job.id, "completed", timings={"saving": round(time.monotonic() - started, 3)}, claim=job.claim,
             thumbnail=previews["thumbnail"], spritesheet=previews["spritesheet"],
             video=VideoFile(
                 num_bytes=result.num_bytes, sha256=result.sha256, width=result.width, height=result.height,
@@ -165,11 +177,11 @@ async def _remove_video(job_id: str, files: LocalFiles) -> None:
 
 def describe_tasks(job: JobRecord) -> list[DescribeTask]:
     """What is asked about the picture: always a caption; a prompt unless the caller's words stand as they are."""
-    asked, has_picture = job.request, job.picture is not None
-    enhances = asked.enhance == "always" or (asked.enhance == "auto" and (has_picture or bool(asked.instruction)))
-    tasks = [DescribeTask(kind="caption")] if has_picture else []
-    if enhances or asked.prompt is None:
-        tasks.append(DescribeTask(kind="prompt", user_prompt=asked.prompt, instruction=asked.instruction))
+    tasks = [DescribeTask(kind="caption")] if job.picture is not None else []
+    if job.needs_vl:
+        tasks.append(
+            DescribeTask(kind="prompt", user_prompt=job.request.prompt, instruction=job.request.instruction)
+        )
     return tasks
 
 
@@ -184,79 +196,64 @@ def video_request(job: JobRecord, image: str | None) -> VideoRequest:
     )
 
 
-async def _carry_out(part: Callable[..., Awaitable[Any]], job_id: str, parts: Parts, *args: Any) -> Answer:
-    """Run one part; whatever goes wrong ends on the job."""
+async def _carry_out(
+    part: Callable[..., Awaitable[Any]], job_id: str, claim: int, parts: Parts, *args: Any
+) -> Answer:
+    """Run one part; whatever goes wrong ends on the job. This is the one place that tells what passes from what fails.
+    """
     try:
-        job = await parts.ledger.get(job_id)
-        work_on(Call.begun(request_id=job.request_id, traceparent=job.traceparent, job_id=job_id))
-        if job.finished:
-            return {"ended": True}
-        try:
-            return {"ended": False, "value": await part(job, parts, *args)}
-        except IllegalTransition as error:
-            if error.present in TERMINAL_JOB_STATES:
-                raise
-            # Another executor has begun it: for a moment two may have the same job, and either may carry it to its end.
-            return {"ended": False, "value": await part(await parts.ledger.get(job_id), parts, *args)}
-    except (IllegalTransition, JobNotFound):
-        return {"ended": True}  # canceled, removed or completed elsewhere meanwhile
-    except JobFailed as error:
-        problem = error.problem
-    except ServiceError as error:
-        problem = service_problem(error)
-    except Exception:
-        log.exception("job %s failed in %s", job_id, part.__name__, extra={"job_id": job_id})
-        problem = unexpected_problem()
-    await _fail(job_id, parts.ledger, problem)
+        return {"ended": False, "value": await _run(part, job_id, claim, parts, *args)}
+    except (ClaimLost, IllegalTransition, JobNotFound):
+        return {"ended": True}  # released, canceled, removed or completed elsewhere meanwhile
+    except Exception as error:
+        verdict = judge(error)
+        if isinstance(verdict, Problem) and not isinstance(error, JobFailed | RenderFailed | ServiceError):
+            log.exception("job %s failed in %s", job_id, part.__name__, extra={"job_id": job_id})
+    await parts.settling.settle(job_id, claim, verdict)
     return {"ended": True}
 
 
-async def _fail(job_id: str, ledger: Ledger, problem: Problem) -> None:
-    log.warning("job %s failed: %s", job_id, problem.detail, extra={"job_id": job_id, "code": problem.code})
+async def _run(part: Callable[..., Awaitable[Any]], job_id: str, claim: int, parts: Parts, *args: Any) -> Any:
+    job = await claimed(job_id, claim, parts.ledger)
+    work_on(Call.begun(request_id=job.request_id, traceparent=job.traceparent, job_id=job_id))
     try:
-        await ledger.move(job_id, "failed", error=problem.model_copy(update={"job_id": job_id}))
-    except (IllegalTransition, JobNotFound):
-        return  # it was canceled or removed before it could fail
-
-
-async def _render_to_the_end(job: JobRecord, request: VideoRequest, parts: Parts) -> RenderResult:
-    attempt = job.render_attempt
-    while True:
-        status = await _follow(job.id, request, parts)
-        if status.state == "completed" and status.result is not None:
-            return status.result
-        problem = render_problem(status.error) if status.state == "failed" else _stopped_elsewhere(status)
-        attempt += 1
-        if attempt >= MAX_RENDER_ATTEMPTS or status.state != "failed" or problem.code in _FAILS_AGAIN:
-            raise JobFailed(problem)
-        await parts.ledger.note(
-            job.id, render_attempt=attempt, warning=f"The render was begun again: {problem.detail}"
-        )
+        return await part(job, parts, *args)
+    except IllegalTransition as error:
+        if error.present in TERMINAL_JOB_STATES:
+            raise
+        # Another executor has begun it: for a moment two may have the same claim, and either may carry it to its end.
+        return await part(await claimed(job_id, claim, parts.ledger), parts, *args)
 
 
 async def _follow(job_id: str, request: VideoRequest, parts: Parts) -> RenderStatus:
-    """PUT the render and relay its progress until it ends, elsewhere if its service is gone for good."""
-    while True:  # bounded by the render's deadline
+    """PUT the render and relay its progress until it ends."""
+    try:
         place = await parts.video.put(job_id, request)
-        try:
-            return await _watch(job_id, place.client, parts.ledger)
-        except ServiceError as error:
-            if error.kind == "not_found":
-                # It lost the render, as after a restart with an empty disk: that counts as a failed attempt.
-                return RenderStatus(id=job_id, state="failed", error=service_problem(error))
-            if error.kind != "unavailable" or not await parts.video.can_go_elsewhere(job_id, request):
-                raise
-
-
-async def _watch(job_id: str, client: VideoClient, ledger: Ledger) -> RenderStatus:
+    except ServiceError as error:
+        if error.kind == "conflict":  # as after an upgrade that reads the same request differently
+            await parts.video.stop(job_id)
+        raise
     status = RenderStatus(id=job_id, state="queued")
-    async with aclosing(client.watch(job_id)) as statuses:
-        async for status in statuses:
-            ledger.live.report(job_id, JobProgress(
-                stage="rendering", queue_position=status.queue_position, step=status.step,
-                num_steps=status.num_steps, fraction=status.progress, eta_s=status.eta_s,
-            ))
+    try:
+        async with aclosing(place.client.watch(job_id)) as statuses:
+            async for status in statuses:
+                parts.ledger.live.report(job_id, JobProgress(
+                    stage="rendering", queue_position=status.queue_position, step=status.step,
+                    num_steps=status.num_steps, fraction=status.progress, eta_s=status.eta_s,
+                ))
+    except ServiceError as error:
+        if error.kind == "unavailable":
+            place.failed(error.detail, silent=error.heard != "answered")
+        raise
     return status
+
+
+def _result_of(status: RenderStatus) -> RenderResult:
+    if status.state == "completed" and status.result is not None:
+        return status.result
+    if status.state == "failed":
+        raise RenderFailed(render_problem(status.error))
+    raise JobFailed(_stopped_elsewhere(status))
 
 
 async def _download(job_id: str, parts: Parts, result: RenderResult) -> Place:
@@ -267,7 +264,8 @@ async def _download(job_id: str, parts: Parts, result: RenderResult) -> Place:
     try:
         await parts.files.receive(job_id, VIDEO_FILE, place.client.content(job_id), result.sha256)
     except ChecksumMismatch as error:
-        raise ServiceError("video_service", "unavailable", "sent a video whose checksum does not match") from error
+        await parts.video.stop(job_id)  # whatever is asked of it there comes from the same damaged file
+        raise ServiceError("video_service", "failed", "sent a video whose checksum does not match") from error
     return place
 
 
@@ -276,6 +274,8 @@ async def _was_canceled(job_id: str, ledger: Ledger) -> bool:
         return (await ledger.get(job_id)).state == "canceled"
     except JobNotFound:
         return True
+    except SQLAlchemyError:
+        return False  # nobody knows; a render that nobody waits for is removed later
 
 
 async def _picture(job: JobRecord, files: LocalFiles) -> str | None:

@@ -11,14 +11,14 @@ from functools import partial
 
 from anyio import CapacityLimiter, to_thread
 
-from contracts.errors import Problem
-from gateway.jobs.job import IllegalTransition, JobNotFound
+from gateway.jobs.job import JobNotFound
 from gateway.jobs.ledger import Ledger
 from gateway.jobs.queue import JobQueue
 from gateway.run.dispatch import Dispatcher
 from gateway.run.engine import DbosEngine
 from gateway.run.executors import Executors, StateInUse
-from gateway.run.failures import crashed_too_often_problem, unexpected_problem
+from gateway.run.failures import crashed_too_often_problem, forgotten
+from gateway.run.settle import Settling
 from gateway.storage.sweep import Sweeper
 from gateway.threads import off_loop
 
@@ -40,6 +40,7 @@ class Recovery:
     queue: JobQueue
     executors: Executors
     ledger: Ledger
+    settling: Settling
     unfinished: Callable[[Collection[str]], set[str]]
     sweeper: Sweeper
     dead_after_s: float
@@ -65,6 +66,9 @@ async def recovering(care: Recovery) -> AsyncIterator[None]:
             asyncio.create_task(_keep_signing(care)),
             asyncio.create_task(care.dispatcher.keep_dispatching()),
             asyncio.create_task(_every(_REVIEW_EVERY_S, partial(review, care))),
+            asyncio.create_task(
+                _every(min(_REVIEW_EVERY_S, care.settling.deadline_s / 4), care.settling.fail_overdue)
+            ),
             asyncio.create_task(_every(_SWEEP_EVERY_S, partial(sweep, care))),
             asyncio.create_task(_every(_TIDY_EVERY_S, partial(tidy, care))),
         ]
@@ -84,17 +88,19 @@ async def review(care: Recovery) -> None:
     in_hand = await off_loop(care.queue.in_hand)
     for first in range(0, len(in_hand), _REVIEWED_AT_ONCE):
         found = await care.engine.review(in_hand[first:first + _REVIEWED_AT_ONCE])
-        for job_id in found.unknown:
+        for claim in found.unknown:
             with suppress(JobNotFound):
-                await care.ledger.get(job_id)  # ended and removed meanwhile: nothing to start
-                await care.engine.start(job_id)
-        for job_id in found.adrift:
-            log.warning("job %s was let go of by this process; it is carried on", job_id, extra={"job_id": job_id})
-            await care.engine.resume(job_id)
-        for job_id in found.crashed_too_often:
-            await _give_up(job_id, crashed_too_often_problem(), care.ledger)
-        for job_id in found.given_up:
-            await _give_up(job_id, unexpected_problem(), care.ledger)
+                await care.ledger.get(claim.job_id)  # ended and removed meanwhile: nothing to start
+                await care.engine.start(claim)
+        for claim in found.adrift:
+            log.warning("job %s was let go of by this process; it is carried on", claim.job_id)
+            await care.engine.resume(claim)
+        for claim in found.crashed_too_often:
+            log.error("the engine gave job %s up: its process ended too often", claim.job_id)
+            await care.settling.settle(claim.job_id, claim.number, crashed_too_often_problem())
+        for claim in found.given_up:  # its memory could not be written, or was taken from it: no fault of the job
+            log.error("the engine gave job %s up; it is begun again", claim.job_id)
+            await care.settling.settle(claim.job_id, claim.number, forgotten())
 
 
 async def sweep(care: Recovery, *, starting: bool = False) -> None:
@@ -110,12 +116,6 @@ async def tidy(care: Recovery) -> None:
         ended = [workflow_id for workflow_id, job_id in finished.items() if job_id not in at_work]
         await care.engine.forget(ended)
         skipped += len(finished) - len(ended)
-
-
-async def _give_up(job_id: str, problem: Problem, ledger: Ledger) -> None:
-    with suppress(IllegalTransition, JobNotFound):  # it ended between the two looks
-        await ledger.move(job_id, "failed", error=problem.model_copy(update={"job_id": job_id}))
-        log.error("the engine gave job %s up: %s", job_id, problem.title, extra={"job_id": job_id})
 
 
 async def _keep_signing(care: Recovery) -> None:

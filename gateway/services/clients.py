@@ -1,13 +1,11 @@
-"""The two model services over HTTP: every call has a deadline, every retry is bounded."""
+"""The two model services over HTTP: every call has a deadline and is one attempt."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import httpx
-import stamina
 from httpx_sse import SSEError, aconnect_sse
 from pydantic import BaseModel, ValidationError
 
@@ -19,19 +17,21 @@ from gateway.services.pool import Probe
 from web.calls import outgoing_headers
 
 ServiceName = Literal["vl_service", "video_service"]
-Kind = Literal["unavailable", "busy", "refused", "failed", "not_found", "conflict"]
+Kind = Literal["unavailable", "busy", "misconfigured", "refused", "failed", "not_found", "conflict"]
 Heard = Literal["answered", "unknown", "never"]
 """Whether the service got the request: it answered; it may have; no connection was made, so it did not."""
 Body = TypeVar("Body", bound=BaseModel)
-Answer = TypeVar("Answer")
-
 _SHORT_TIMEOUT_S = 5.0
 _READ_SILENCE_S = 45.0  # the services send a heartbeat more often than this
-_LONGEST_RETRY_AFTER_S = 10.0
+_LOOK_AGAIN_S = 0.3  # after a stream that ended before its render
+_REFUSES_US = (
+    "refuses this gateway's internal token: set STILLMOTION_INTERNAL_TOKEN to the same value on the gateway and on the "
+    "service, and restart both"
+)
 
 
 class ServiceError(Exception):
-    """A service did not do what it was asked: `unavailable` and `busy` may pass, the others will not."""
+    """A service did not do what it was asked. `unavailable`, `busy` and `misconfigured` are no fault of the request."""
 
     def __init__(
         self, service: ServiceName, kind: Kind, detail: str, *, problem: Problem | None = None,
@@ -46,24 +46,14 @@ class ServiceError(Exception):
         self.heard: Heard = heard
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """At most `attempts`, none begun after `for_s` seconds, with jittered exponential waits between."""
+class _ModelId(BaseModel):
+    id: str
 
-    attempts: int
-    for_s: float
-    first_wait_s: float = 0.3
-    longest_wait_s: float = 5.0
 
-    async def run(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Call until it succeeds or the bounds are reached; then the last error is raised."""
-        async for attempt in stamina.retry_context(
-            on=_may_pass, attempts=self.attempts, timeout=self.for_s, wait_initial=self.first_wait_s,
-            wait_max=self.longest_wait_s, wait_jitter=self.first_wait_s,
-        ):
-            with attempt:
-                return await call()
-        raise AssertionError("the last attempt returns or raises")
+class _ModelIds(BaseModel):
+    """Of a list of models, of either kind, what they are called."""
+
+    data: list[_ModelId]
 
 
 class _ServiceClient:
@@ -78,11 +68,20 @@ class _ServiceClient:
         await self._http.aclose()
 
     async def probe(self) -> Probe:
-        """What `/readyz` says; a service that cannot be reached is not ready, and the reason says so."""
+        """What `/readyz` says, and whether it takes calls from us; one that cannot be reached is not ready."""
         try:
             async with asyncio.timeout(_SHORT_TIMEOUT_S):
                 response = await self._http.get("/readyz", timeout=_SHORT_TIMEOUT_S)
-            return Probe(health=Health.model_validate_json(response.content, extra="ignore"), answered=True)
+            health = Health.model_validate_json(response.content, extra="ignore")
+            if not health.ready:
+                return Probe(health=health, answered=True)
+            # `/readyz` is open to everybody: whether our token is the right one, only another call tells.
+            models = await self._send("GET", "/v1/models", _ModelIds, timeout_s=_SHORT_TIMEOUT_S)
+            return Probe(health=health, answered=True, models=frozenset(model.id for model in models.data))
+        except ServiceError as error:
+            stuck = error.kind == "misconfigured"
+            health = Health(ready=False, stuck=stuck, reasons=[error.detail])
+            return Probe(health=health, answered=error.heard == "answered")
         except (httpx.HTTPError, TimeoutError) as error:
             reason, answered = f"cannot be reached at {self._http.base_url} ({_name(error)})", False
         except ValidationError:
@@ -108,11 +107,12 @@ class _ServiceClient:
     def _check(self, response: httpx.Response) -> None:
         if response.is_success:
             return
+        kind = _kind_of(response.status_code)
+        if kind == "misconfigured":
+            raise ServiceError(self.service, kind, _REFUSES_US)
         problem = _read_problem(response)
         detail = problem.detail if problem else f"answered with status {response.status_code}"
-        raise ServiceError(
-            self.service, _kind_of(response.status_code), detail, problem=problem, retry_after_s=_retry_after(response)
-        )
+        raise ServiceError(self.service, kind, detail, problem=problem, retry_after_s=_retry_after(response))
 
     def _unreachable(self, error: Exception) -> ServiceError:
         never = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
@@ -144,9 +144,8 @@ class VLClient(_ServiceClient):
 class VideoClient(_ServiceClient):
     """The video service at one address."""
 
-    def __init__(self, http: httpx.AsyncClient, retries: RetryPolicy) -> None:
+    def __init__(self, http: httpx.AsyncClient) -> None:
         super().__init__("video_service", http)
-        self._retries = retries
 
     async def models(self) -> list[VideoModelInfo]:
         """What it runs; one attempt."""
@@ -158,17 +157,14 @@ class VideoClient(_ServiceClient):
         return await self._send("PUT", f"/v1/videos/{render_id}", RenderStatus, timeout_s=60.0, content=content)
 
     async def status(self, render_id: str) -> RenderStatus:
-        """Where the render stands; retried."""
-        return await self._retries.run(
-            lambda: self._send("GET", f"/v1/videos/{render_id}", RenderStatus, timeout_s=_SHORT_TIMEOUT_S)
-        )
+        """Where the render stands; one attempt."""
+        return await self._send("GET", f"/v1/videos/{render_id}", RenderStatus, timeout_s=_SHORT_TIMEOUT_S)
 
     async def watch(self, render_id: str) -> AsyncGenerator[RenderStatus]:
-        """Every status until the terminal one, over connections that break off and come back.
+        """Every status until the terminal one, over streams that break off while the service answers.
 
         Raises:
-            ServiceError: `unavailable` once the service is gone for longer than the retries last, `not_found` when it
-                no longer knows the render.
+            ServiceError: `unavailable` where it does not, `not_found` when it no longer knows the render.
         """
         while True:
             try:
@@ -183,7 +179,7 @@ class VideoClient(_ServiceClient):
             yield status
             if status.state in TERMINAL_RENDER_STATES:
                 return
-            await asyncio.sleep(self._retries.first_wait_s)
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     @asynccontextmanager
     async def _events(self, render_id: str) -> AsyncIterator[AsyncIterator[RenderStatus]]:
@@ -242,16 +238,12 @@ def connect(
     )
 
 
-def _may_pass(error: Exception) -> bool | float:
-    if not isinstance(error, ServiceError) or error.kind not in ("unavailable", "busy"):
-        return False
-    return True if error.retry_after_s is None else min(error.retry_after_s, _LONGEST_RETRY_AFTER_S)
-
-
 def _kind_of(status: int) -> Kind:
     if status in (408, 502, 503, 504):
         return "unavailable"
-    named: dict[int, Kind] = {404: "not_found", 409: "conflict", 429: "busy"}
+    named: dict[int, Kind] = {
+        401: "misconfigured", 403: "misconfigured", 404: "not_found", 409: "conflict", 429: "busy",
+    }
     return named.get(status, "refused" if status < 500 else "failed")
 
 

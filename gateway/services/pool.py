@@ -14,14 +14,19 @@ log = logging.getLogger(__name__)
 
 FAILURES_TO_EJECT = 2
 """Calls in a row that got no usable answer before an address is put aside; one may be an accident of the network."""
+_BUSY_S, _LONGEST_BUSY_S = 1.0, 10.0  # how long a full address is left alone where it names no time, and at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What `/readyz` says; `answered` is false where nothing answered, and `health` then says why."""
+    """What `/readyz` says; `answered` is false where nothing answered, and `health` then says why.
+
+    `models` are the ids of what it runs, where it said so.
+    """
 
     health: Health
     answered: bool
+    models: frozenset[str] | None = None
 
 
 class Probed(Protocol):
@@ -48,10 +53,24 @@ class Member(Generic[Client]):
         self.outstanding = 0
         self.failures = 0
         self.healthy = True
+        self.reason = ""
+        """Why it takes no work, while it takes none."""
+        self.away_since: float | None = None
+        """Monotonic seconds since when it is not healthy."""
+        self._busy_until = 0.0
         self.silent_since: float | None = None
         """Monotonic seconds since when nothing was heard from it; `None` while it answers."""
         self.models: frozenset[str] = frozenset()
         """Ids of the models it runs; empty while unknown."""
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether it is healthy and was not full a moment ago."""
+        return self.healthy and time.monotonic() >= self._busy_until
+
+    def runs(self, model: str | None) -> bool:
+        """Whether it may serve `model`: it says so, or nothing is known of it."""
+        return model is None or not self.models or model in self.models
 
     @contextmanager
     def at_work(self) -> Iterator[Client]:
@@ -66,7 +85,13 @@ class Member(Generic[Client]):
         """It did what it was asked, or refused for a good reason."""
         if not self.healthy:
             log.info("%s is back", self.address, extra={"upstream": self.address})
-        self.failures, self.healthy, self.silent_since = 0, True, None
+        self.failures, self.healthy, self.silent_since, self.away_since = 0, True, None, None
+
+    def full(self, reason: str, retry_after_s: float | None) -> None:
+        """It has as much work as it takes: it gets no more for a moment."""
+        self.silent_since = None
+        self.reason = reason
+        self._busy_until = time.monotonic() + min(_BUSY_S if retry_after_s is None else retry_after_s, _LONGEST_BUSY_S)
 
     def failed(self, reason: str, *, silent: bool) -> None:
         """It gave no usable answer; `silent` when it gave none at all."""
@@ -77,6 +102,8 @@ class Member(Generic[Client]):
 
     def probed(self, probe: Probe) -> None:
         """Take in the answer of its `/readyz`: not ready puts it aside at once, ready brings it back."""
+        if probe.models:
+            self.models = probe.models
         if probe.health.ready:
             self.answered()
             return
@@ -96,7 +123,8 @@ class Member(Generic[Client]):
     def _put_aside(self, reason: str) -> None:
         if self.healthy:
             log.warning("%s is put aside: %s", self.address, reason, extra={"upstream": self.address})
-        self.healthy = False
+            self.away_since = time.monotonic()
+        self.healthy, self.reason = False, reason
 
 
 class Pool(Generic[Client]):
@@ -115,13 +143,28 @@ class Pool(Generic[Client]):
         avoid: frozenset[str] = frozenset(),
     ) -> list[Member[Client]]:
         """All that may serve `model`, the best first: healthy before the others, then least `load` (default: calls in
-        flight). Those to `avoid` come last, and none is left out: with nobody healthy, asking is the way to find out.
+        flight), and of the healthy ones those to `avoid` last. None is left out: with nobody healthy, asking is the way
+        to find out.
         """
         load = load or (lambda member: member.outstanding)
-        able = [member for member in self.members if model is None or not member.models or model in member.models]
         return sorted(
-            able or self.members, key=lambda member: (member.address in avoid, not member.healthy, load(member))
+            self._able(model), key=lambda member: (not member.healthy, member.address in avoid, load(member))
         )
+
+    def absence(self, model: str | None = None) -> tuple[str, float] | None:
+        """Why no address takes work of `model` now, and for how many seconds all have been away; `None`: one does."""
+        able = self._able(model)
+        if any(member.takes_work for member in able):
+            return None
+        since = [member.away_since for member in able]
+        away_s = min((0.0 if begun is None else time.monotonic() - begun) for begun in since)
+        reasons = [member.reason if len(able) == 1 else f"{member.address}: {member.reason}" for member in able]
+        return "; ".join(reasons), away_s
+
+    def absent_models(self) -> frozenset[str]:
+        """Models that are known to be run here, and by no address that takes work."""
+        known = frozenset[str]().union(*(member.models for member in self.members))
+        return frozenset(model for model in known if self.absence(model) is not None)
 
     def num_healthy(self) -> int:
         """How many take work."""
@@ -150,6 +193,10 @@ class Pool(Generic[Client]):
         ready = len(reasons) < len(probes)
         stuck = all(probe.health.stuck for probe in probes)
         return Health(ready=ready, stuck=stuck, reasons=[] if ready else reasons, details=details)
+
+    def _able(self, model: str | None) -> Sequence[Member[Client]]:
+        """Those that may serve `model`; where none is known to, all: they say it best."""
+        return [member for member in self.members if member.runs(model)] or self.members
 
     async def aclose(self) -> None:
         """Close every connection."""

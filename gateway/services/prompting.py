@@ -32,12 +32,12 @@ class Prompter:
         """The answers to the tasks; with `any_seed` also those that another seed led to.
 
         Raises:
-            ServiceError: as `Describers.describe`.
+            ServiceError: as `Describers.describe_for_job`.
         """
         keys = await self._keys(request, picture_sha256, any_seed=any_seed)
         found = await self._find(keys)
         if found is None:
-            answer = await self._describers.describe(request)
+            answer = await self._describers.describe_for_job(request)
             found = answer.results
         await self._keep(keys, found)  # also what was found: under this seed it is to be found again
         return found

@@ -5,7 +5,7 @@ import logging
 
 from contracts.models import Health, VideoModelInfo
 from contracts.videos import VideoRequest
-from gateway.services.clients import RetryPolicy, ServiceError, VideoClient
+from gateway.services.clients import ServiceError, VideoClient
 from gateway.services.listing import every_model
 from gateway.services.pool import Member, Pool
 from gateway.services.render_places import RenderPlaces
@@ -14,19 +14,16 @@ from gateway.threads import off_loop
 log = logging.getLogger(__name__)
 
 Place = Member[VideoClient]
-_LONGEST_PAUSE_S = 10.0
-_LOOK_AGAIN_S = 1.0
 
 
 class Renderers:
     """Every video service of this deployment as one."""
 
     def __init__(
-        self, pool: Pool[VideoClient], places: RenderPlaces, retries: RetryPolicy, *, abandon_after_s: float
+        self, pool: Pool[VideoClient], places: RenderPlaces, *, abandon_after_s: float
     ) -> None:
         self.pool = pool
         self._places = places
-        self._retries = retries
         self._abandon_after_s = abandon_after_s
         self._choosing = asyncio.Lock()
 
@@ -43,24 +40,35 @@ class Renderers:
         return await every_model(self.pool, VideoClient.models)
 
     async def put(self, job_id: str, request: VideoRequest) -> Place:
-        """Have one service take the render, or attach to the one that did; returns it. Waits while all are full.
+        """Have one service take the render, or attach to the one that did; returns it. Each is asked once at most.
 
         A service that may have begun the render is left only when it was silent for `abandon_after_s`, and only for
         another one that is healthy.
 
         Raises:
-            ServiceError: after bounded retries, or at once where a retry would not help.
+            ServiceError: of the last one that was asked.
         """
-        while True:  # bounded by the render's deadline: a full queue empties
+        place, fresh = await self._place(job_id, request)
+        tried = {place.address}
+        while True:
             try:
-                return await self._retries.run(lambda: self._put_somewhere(job_id, request))
+                await place.client.put(job_id, request)
             except ServiceError as error:
-                if error.kind == "busy":
-                    await asyncio.sleep(min(error.retry_after_s or 2.0, _LONGEST_PAUSE_S))
-                elif error.kind == "unavailable" and await self.can_go_elsewhere(job_id, request):
-                    await asyncio.sleep(_LOOK_AGAIN_S)
-                else:
+                following = self._next(request.model, tried) if self._may_leave(place, error, fresh) else None
+                if following is None:
                     raise
+                await self._settle(job_id, following)
+                place, fresh = following, True
+                tried.add(place.address)
+            else:
+                place.answered()
+                return place
+
+    async def leave(self, job_id: str, model: str) -> None:
+        """The render failed where it was: the next one is made elsewhere, if there is a healthy service."""
+        place = await self.current(job_id)
+        if place is not None and (following := self._next(model, {place.address})) is not None:
+            await self._settle(job_id, following)
 
     async def load(self) -> dict[str, int]:
         """Renders of unfinished jobs by address."""
@@ -70,13 +78,6 @@ class Renderers:
         """Where the job's render is, `None` where it was never put or the settings no longer name the address."""
         address = await off_loop(self._places.current, job_id)
         return None if address is None else self.pool.at(address)
-
-    async def can_go_elsewhere(self, job_id: str, request: VideoRequest) -> bool:
-        """Whether there is a healthy service beside the one that has the render."""
-        place = await self.current(job_id)
-        return any(
-            member.healthy for member in self.pool.ranked(model=request.model) if member is not place
-        )
 
     async def stop(self, job_id: str) -> None:
         """Stop or remove the render wherever it may be; what does not answer is told later, by `clear_left`."""
@@ -105,24 +106,6 @@ class Renderers:
             await off_loop(self._places.forget, job_id, address)
         return gone
 
-    async def _put_somewhere(self, job_id: str, request: VideoRequest) -> Place:
-        """One round: the remembered service; where it is surely not the one that renders, the next best."""
-        place, fresh = await self._place(job_id, request)
-        tried = {place.address}
-        while True:
-            try:
-                await place.client.put(job_id, request)
-            except ServiceError as error:
-                following = self._next(request, tried) if self._may_leave(place, error, fresh) else None
-                if following is None:
-                    raise
-                await self._settle(job_id, following)
-                place, fresh = following, True
-                tried.add(place.address)
-            else:
-                place.answered()
-                return place
-
     async def _place(self, job_id: str, request: VideoRequest) -> tuple[Place, bool]:
         """Where the render goes, and whether that was decided only now."""
         if place := await self.current(job_id):
@@ -140,14 +123,15 @@ class Renderers:
     def _may_leave(self, place: Place, error: ServiceError, fresh: bool) -> bool:
         """Whether the render is surely not with `place`: it said no, never heard of it, or is taken to be gone."""
         if error.kind == "busy":
+            place.full(error.detail, error.retry_after_s)
             return True  # it answers that it did not take the render
-        if error.kind != "unavailable":
+        if error.kind not in ("unavailable", "misconfigured"):
             return False
         place.failed(error.detail, silent=error.heard != "answered")
         if error.heard == "answered" or (fresh and error.heard == "never"):
             return True
         return place.silent_for_s() >= self._abandon_after_s
 
-    def _next(self, request: VideoRequest, tried: set[str]) -> Place | None:
-        others = self.pool.ranked(model=request.model)
-        return next((member for member in others if member.healthy and member.address not in tried), None)
+    def _next(self, model: str | None, tried: set[str]) -> Place | None:
+        others = self.pool.ranked(model=model)
+        return next((member for member in others if member.takes_work and member.address not in tried), None)

@@ -1,18 +1,29 @@
 """Every vision-language service of this deployment as one: the least busy healthy address answers."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.models import Health, VLModelInfo
-from gateway.services.clients import RetryPolicy, ServiceError, VLClient
+from gateway.services.clients import ServiceError, VLClient
 from gateway.services.listing import every_model
 from gateway.services.pool import Pool
+
+_CALLERS_AT_ONCE = 2  # of each address; the service takes more, so a job never finds all of its places taken
+_CALLERS_WAITING = 8  # each with its picture in memory
+_STAND_BACK_S = 15.0  # longer than a job pauses that found the service full
 
 
 class Describers:
     """What `VLClient` does, over several addresses."""
 
-    def __init__(self, pool: Pool[VLClient], retries: RetryPolicy) -> None:
+    def __init__(self, pool: Pool[VLClient]) -> None:
         self.pool = pool
-        self._retries = retries
+        self._callers = asyncio.Semaphore(_CALLERS_AT_ONCE * len(pool.members))
+        self._num_waiting = 0
+        self._no_job_waits = asyncio.Event()  # cleared when a job found the service full
+        self._no_job_waits.set()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -26,16 +37,48 @@ class Describers:
         """What they run; raises `ServiceError` where none answers."""
         return await every_model(self.pool, VLClient.models)
 
-    async def describe(self, request: DescribeRequest) -> DescribeResponse:
-        """Answer the tasks; retried, for asking twice changes nothing.
+    @asynccontextmanager
+    async def callers_turn(self) -> AsyncIterator[None]:
+        """Where somebody waits for the answer: the block, from decoding the picture on, runs for few at a time, so that
+        jobs go before.
 
         Raises:
-            ServiceError: after bounded retries, or at once where a retry would not help.
+            ServiceError: `busy`, at once, where too many wait already.
         """
-        return await self._retries.run(lambda: self._ask_in_turn(request))
+        if self._num_waiting >= _CALLERS_WAITING:
+            raise ServiceError(
+                "vl_service", "busy", f"{_CALLERS_WAITING} callers wait for a description already", retry_after_s=2.0
+            )
+        self._num_waiting += 1
+        try:
+            await self._callers.acquire()
+        finally:
+            self._num_waiting -= 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STAND_BACK_S):
+                    await self._no_job_waits.wait()
+            yield
+        finally:
+            self._callers.release()
 
-    async def _ask_in_turn(self, request: DescribeRequest) -> DescribeResponse:
-        """One round: the best address, then the next ones while an address is away or busy."""
+    async def describe_for_job(self, request: DescribeRequest) -> DescribeResponse:
+        """As `describe`; after one that found no room, callers stand back until a job got its answer."""
+        try:
+            answer = await self.describe(request)
+        except ServiceError as error:
+            if error.kind == "busy":
+                self._no_job_waits.clear()
+            raise
+        self._no_job_waits.set()
+        return answer
+
+    async def describe(self, request: DescribeRequest) -> DescribeResponse:
+        """Answer the tasks: the best address, then the next ones while an address is away or full.
+
+        Raises:
+            ServiceError: of the last one that was asked; none is asked twice.
+        """
         problem: ServiceError | None = None
         for member in self.pool.ranked():
             if problem is not None and not member.healthy:
@@ -44,9 +87,11 @@ class Describers:
                 with member.at_work() as client:
                     answer = await client.describe(request)
             except ServiceError as error:
-                if error.kind == "unavailable":
+                if error.kind in ("unavailable", "misconfigured"):
                     member.failed(error.detail, silent=error.heard != "answered")
-                elif error.kind != "busy":
+                elif error.kind == "busy":
+                    member.full(error.detail, error.retry_after_s)
+                else:
                     member.answered()
                     raise
                 problem = error

@@ -6,7 +6,7 @@ from contracts.resolve import ParameterRefused
 from gateway.addresses import AddressRefused
 from gateway.auth.callers import Caller, priority_for
 from gateway.images.check import CheckedImage
-from gateway.jobs.job import JobRecord, NewJob, new_job_id
+from gateway.jobs.job import JobRecord, KeyReused, NewJob, QueueFull, new_job_id
 from gateway.jobs.ledger import Ledger
 from gateway.run.webhooks import check_address
 from gateway.services.catalog import Catalog
@@ -42,6 +42,9 @@ class Submitter:
             BodyRefused, ParameterRefused, DiskFull, QueueFull, OwnerQueueFull, KeyReused, and what `Pictures.of`
                 raises: nothing is left behind.
             ServiceError: the video service was never reached, so nothing can be checked against its model.
+
+        Canceled, or cut off from the database, in the middle of its commit, it cannot know whether the job is there:
+        the picture stays, and the sweep removes it where no job names it.
         """
         if not submission.has_picture and submission.options.prompt is None:
             raise BodyRefused("nothing_to_animate", "Send a picture as `image`, or words as `prompt`, or both.")
@@ -76,11 +79,11 @@ class Submitter:
         )
 
     async def _enter(self, job: NewJob, caller: Caller, picture: CheckedImage | None) -> tuple[JobRecord, bool]:
+        if picture is not None:
+            job = replace(job, picture=await self.pictures.store(job.id, "input", picture))
         try:
-            if picture is not None:
-                job = replace(job, picture=await self.pictures.store(job.id, "input", picture))
             stored = await self.ledger.add(job, self.settings.max_queued_jobs, caller.max_jobs)
-        except BaseException:
+        except (QueueFull, KeyReused):  # surely no row names the picture; of whatever else happens here, one may
             await off_loop(self.files.remove_job, job.id)
             raise
         if stored.id != job.id:  # the same request, sent twice at once, came first

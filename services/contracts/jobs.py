@@ -12,6 +12,7 @@ from contracts.models import FrozenModel, Sampler
 JobState = Literal["queued", "running", "completed", "failed", "canceled", "expired"]
 JobStage = Literal["describing", "rendering", "saving"]
 Enhance = Literal["auto", "always", "never"]
+Awaited = Literal["vl_service", "video_service", "database", "storage"]
 TERMINAL_JOB_STATES: frozenset[JobState] = frozenset({"completed", "failed", "canceled", "expired"})
 
 Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
@@ -85,6 +86,10 @@ class JobProgress(BaseModel):
     num_steps: int = 0
     fraction: float = Field(default=0.0, ge=0, le=1)
     eta_s: float | None = None
+    waiting_for: Awaited | None = Field(
+        default=None, description="What the job needs and cannot have now; once that is back it goes on by itself."
+    )
+    waiting_detail: str | None = Field(default=None, description="What is the matter with it.")
 
 
 class EffectiveParameters(BaseModel):

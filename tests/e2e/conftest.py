@@ -22,9 +22,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Three real processes under `stillmotion serve`; retries end soon, so that a dead service is noticed soon."""
+    """Three real processes under `stillmotion serve`; a dead service is noticed soon."""
     folder = tmp_path_factory.mktemp("stack")
-    quick = {"GATEWAY_RETRY_ATTEMPTS": "2", "GATEWAY_RETRY_FOR_S": "2", "GATEWAY_CONNECT_TIMEOUT_S": "1"}
+    quick = {"GATEWAY_PROBE_S": "1", "GATEWAY_CONNECT_TIMEOUT_S": "1"}
     with served(stack_environment(tiny_checkpoint, folder / "data", **quick), folder) as running:
         running.wait_ready()
         yield running

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.errors import Problem
@@ -28,6 +29,7 @@ from contracts.models import (
 )
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderResult, RenderStatus, VideoRequest
 from web.problems import problem_response
+from web.token import InternalTokenMiddleware
 
 VIDEO_MODEL = VideoModelInfo(
     id="tiny-wan", revision="r1", engine="torch-cpu", dtype="float32", profile="plain", tasks=["t2v", "i2v"],
@@ -57,6 +59,8 @@ class Script:
     describe_status: int = 200
     describe_warnings: list[str] = field(default_factory=list)
     render_warnings: list[str] = field(default_factory=list)
+    describe_seats: int = 1000  # more calls at once are refused as too many
+    describing: int = 0
     describe_calls: list[DescribeRequest] = field(default_factory=list)
     vl_ready: bool = True
     video_ready: bool = True
@@ -73,6 +77,8 @@ class Script:
     headers: list[dict[str, str]] = field(default_factory=list)
     statuses: dict[str, RenderStatus] = field(default_factory=dict)
     busy_answers: int = 0
+    put_status: int = 200
+    token: str | None = None  # asked for by every call but `/readyz`
     damaged_downloads: int = 0
     forget_on_put: bool = False
 
@@ -89,8 +95,20 @@ def preview_bytes(asked: VideoRequest) -> bytes:
     return out.getvalue()
 
 
+class ScriptedToken:
+    """The services' own check, of the token that the script names at that moment."""
+
+    def __init__(self, app: ASGIApp, script: Script) -> None:
+        self.app = app
+        self.script = script
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await InternalTokenMiddleware(self.app, self.script.token)(scope, receive, send)
+
+
 def vl_app(script: Script) -> FastAPI:
     app = FastAPI()
+    app.add_middleware(ScriptedToken, script=script)
 
     @app.get("/readyz")
     def readyz() -> Response:
@@ -105,7 +123,13 @@ def vl_app(script: Script) -> FastAPI:
     async def describe(asked: DescribeRequest, request: Request) -> Response:
         script.describe_calls.append(asked)
         script.headers.append(dict(request.headers))
-        await asyncio.sleep(script.describe_delay_s)
+        if script.describing >= script.describe_seats:
+            return problem_response(Problem(status=429, code="queue_full", title="Full", detail="one moment"))
+        script.describing += 1
+        try:
+            await asyncio.sleep(script.describe_delay_s)
+        finally:
+            script.describing -= 1
         if script.describe_status != 200:
             return problem_response(Problem(
                 status=script.describe_status, code="told_so", title="No", detail="the script says no",
@@ -124,6 +148,7 @@ def vl_app(script: Script) -> FastAPI:
 
 def video_app(script: Script) -> FastAPI:
     app = FastAPI()
+    app.add_middleware(ScriptedToken, script=script)
     app.add_api_route("/readyz", lambda: _video_ready(script))
     app.add_api_route("/v1/models", lambda: VideoModelList(data=[VIDEO_MODEL]))
     tasks: dict[str, asyncio.Task[None]] = {}
@@ -132,6 +157,10 @@ def video_app(script: Script) -> FastAPI:
     async def put(render_id: str, asked: VideoRequest, request: Request) -> Response:
         script.headers.append(dict(request.headers))
         script.puts.append(render_id)
+        if script.put_status != 200:
+            return problem_response(Problem(
+                status=script.put_status, code="told_so", title="No", detail="the script says no",
+            ))
         if script.busy_answers > 0:
             script.busy_answers -= 1
             return problem_response(Problem(

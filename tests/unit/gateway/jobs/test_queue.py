@@ -1,5 +1,6 @@
 """The line of waiting jobs: who is next, and when everybody is done."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -12,9 +13,9 @@ import gateway.jobs.eta
 from contracts.jobs import JobProgress
 from gateway.database import Database
 from gateway.jobs.eta import Eta, Waiting
-from gateway.jobs.job import JobRecord
+from gateway.jobs.job import ClaimLost, IllegalTransition, JobRecord
 from gateway.jobs.progress import LiveProgress
-from gateway.jobs.queue import ROUNDS_PER_PRIORITY, JobQueue
+from gateway.jobs.queue import ROUNDS_PER_PRIORITY, Claim, Claimable, JobQueue
 from gateway.jobs.store import JobStore
 from tests.unit.gateway.jobs.test_store import new_job
 
@@ -41,10 +42,15 @@ def add(store: JobStore, owner: str, count: int, priority: int = 10) -> list[str
     return [store.add(job, 10_000).id for job in jobs]
 
 
+def taken(queue: JobQueue, executor_id: str, most: int) -> list[str]:
+    """The ids of what an executor takes."""
+    return [claim.job_id for claim in queue.take(executor_id, most)]
+
+
 def next_up(store: JobStore, queue: JobQueue) -> str:
     """The job that is begun next."""
     first = queue.look()
-    [job_id] = queue.take("an executor", 1)
+    [job_id] = taken(queue, "an executor", 1)
     assert first.place(job_id, store.get(job_id).turn) == 0
     store.move(job_id, "running")
     return job_id
@@ -101,18 +107,81 @@ def test_what_one_executor_has_taken_no_other_takes_until_it_is_handed_back(
     shared = Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite"))
     store, queue = JobStore(shared), JobQueue(shared)
     add(store, "a", 4)
-    assert (queue.take("one", 2), queue.take("other", 9), queue.take("one", 9)) == (["a0", "a1"], ["a2", "a3"], [])
+    assert taken(queue, "one", 2) == ["a0", "a1"]
+    assert (taken(queue, "other", 9), taken(queue, "one", 9)) == (["a2", "a3"], [])
     queue.hand_back("a1")
-    assert queue.take("other", 9) == ["a1"]
+    assert taken(queue, "other", 9) == ["a1"]
     store.move("a0", "running")
     queue.hand_back("a0")
-    assert queue.take("other", 9) == [], "it was begun"
+    assert taken(queue, "other", 9) == [], "it was begun"
     store.move("a1", "canceled")
-    assert sorted(queue.in_hand()) == ["a0", "a2", "a3"]
+    assert sorted(claim.job_id for claim in queue.in_hand()) == ["a0", "a2", "a3"]
     add(store, "b", 40)
     with ThreadPoolExecutor(4) as crowd:
-        taken = list(crowd.map(lambda number: queue.take(f"executor {number}", 15), range(4)))
-    assert sorted(job_id for each in taken for job_id in each) == sorted(f"b{number}" for number in range(40))
+        shares = list(crowd.map(lambda number: taken(queue, f"executor {number}", 15), range(4)))
+    assert sorted(job_id for each in shares for job_id in each) == sorted(f"b{number}" for number in range(40))
+
+
+def test_a_released_job_keeps_its_place_after_a_pause_in_which_others_go_before(
+    tmp_path: Path, where: dict[str, Any]
+) -> None:
+    shared = Database(where.get("database_url", f"sqlite:///{tmp_path}/jobs.sqlite"))
+    store, queue = JobStore(shared), JobQueue(shared)
+    add(store, "a", 3)
+    assert next_up(store, queue) == "a0"
+    released = store.release("a0", 0, "vl_service", "the weights are loading", pause_s=0.2)
+    assert (released.state, released.stage, released.claim, released.waiting_for) == ("queued", None, 1, "vl_service")
+    assert queue.look().places["a0"] == 0, "it kept its place"
+    assert taken(queue, "one", 1) == ["a1"]
+    time.sleep(0.25)
+    assert queue.take("one", 9) == [Claim(job_id="a0", number=1), Claim(job_id="a2", number=0)]
+    began = store.move("a0", "running", claim=1)
+    assert began.started_at == released.started_at, "it was begun when it was begun first"
+
+
+def test_a_claim_that_is_over_changes_nothing_any_more(store: JobStore, queue: JobQueue) -> None:
+    add(store, "a", 1)
+    next_up(store, queue)
+    store.release("a0", 0, "storage", "no room", pause_s=0.0)
+    before = store.get("a0")
+    for late in (
+        partial(store.move, "a0", "running", claim=0), partial(store.move, "a0", "failed", claim=0),
+        partial(store.note, "a0", warning="late", claim=0),
+        partial(store.release, "a0", 0, "storage", "no room", pause_s=0.0),
+    ):
+        with pytest.raises(ClaimLost):
+            late()
+    assert store.get("a0") == before
+    store.move("a0", "canceled")
+    with pytest.raises(IllegalTransition):
+        store.release("a0", 1, "storage", "no room", pause_s=0.0)
+
+
+@pytest.mark.parametrize(("claimable", "expected"), [
+    (Claimable(), ["words0", "wish0", "other0"]), (Claimable(renders=False), []),
+    (Claimable(describes=False), ["words0", "other0"]),
+    (Claimable(absent_models=frozenset({"other"})), ["words0", "wish0"]),
+    (Claimable(describes=False, absent_models=frozenset({"other"})), ["words0"]),
+])
+def test_only_jobs_are_taken_that_have_all_they_need(
+    claimable: Claimable, expected: list[str], store: JobStore, queue: JobQueue
+) -> None:
+    add(store, "words", 1)
+    wish = new_job("wish0")
+    store.add(replace(wish, owner="wish", request=wish.request.model_copy(update={"enhance": "always"})), 100)
+    other = new_job("other0")
+    store.add(replace(other, parameters=other.parameters.model_copy(update={"model": "other"})), 100)
+    assert [claim.job_id for claim in queue.take("one", 9, claimable)] == expected
+
+
+def test_a_job_that_was_described_needs_the_describing_service_no_more(store: JobStore, queue: JobQueue) -> None:
+    wish = new_job("wish")
+    store.add(replace(wish, request=wish.request.model_copy(update={"enhance": "always"})), 100)
+    assert queue.take("one", 1, Claimable(describes=False)) == []
+    assert next_up(store, queue) == "wish"
+    store.note("wish", stage="rendering", actual_prompt="a kite, slowly", claim=0)
+    store.release("wish", 0, "video_service", "it restarts", pause_s=0.0)
+    assert queue.take("one", 1, Claimable(describes=False)) == [Claim(job_id="wish", number=1)]
 
 
 def test_the_first_jobs_of_all_may_begin_at_once(tmp_path: Path, where: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from contracts.errors import Problem
+from gateway.jobs.queue import Claim
 from gateway.run.recovery import review
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, open_gateway, until
 from tests.unit.gateway.model_services import Services
@@ -35,24 +36,22 @@ async def ended(client: httpx.AsyncClient, **request: Any) -> dict[str, Any]:
     return answer.json()
 
 
-async def test_a_vl_service_that_is_down_fails_the_job_by_name_after_bounded_retries(
+async def test_while_the_vl_service_is_away_jobs_wait_that_need_it_and_others_go_on(
     tmp_path: Path, services: Services, picture: MakePicture
 ) -> None:
-    settings = gateway_settings(tmp_path, services, vl_url_given=nobody(), retry_attempts=2)
-    async with open_client(settings) as client:
-        job = await ended(client, files={"image": ("a.png", picture())})
-        assert job["state"] == "failed"
-        assert job["error"]["code"] == "vl_service_unavailable"
-        assert job["error"]["job_id"] == job["id"]
-        assert "vl_service cannot be reached" in job["error"]["detail"]
-        assert "send the request again" in job["error"]["detail"]
-        assert services.script.begun == []
+    async with open_client(gateway_settings(tmp_path, services, vl_url_given=nobody())) as client:
+        waits = (await client.post("/generate", files={"image": ("a.png", picture())})).json()
         stands = await ended(client, files={"image": ("a.png", picture())}, data={"prompt": "x", "enhance": "never"})
         assert stands["state"] == "completed", "words that stand need no description"
         assert "Not captioned" in stands["warnings"][-1]
         words = await ended(client, json={"prompt": "a kite"})
         assert words["state"] == "completed"
         assert "vl_service: cannot be reached" in (await client.get("/readyz")).json()["reasons"][0]
+        shown = (await client.get(waits["urls"]["self"])).json()
+        assert (shown["state"], shown["progress"]["waiting_for"]) == ("queued", "vl_service")
+        assert "cannot be reached" in shown["progress"]["waiting_detail"]
+        assert shown["progress"]["eta_s"] is None
+        assert (await client.post(shown["urls"]["cancel"])).json()["state"] == "canceled"
 
 
 async def test_what_the_model_could_not_read_is_a_warning_on_the_job_once_however_often_it_is_said(
@@ -77,17 +76,29 @@ async def test_what_the_render_did_not_do_as_asked_is_a_warning_on_the_job(
         assert (job["state"], job["warnings"]) == ("completed", said)
 
 
-async def test_an_answer_of_503_is_asked_again_and_one_of_500_is_not(
+async def test_a_job_waits_for_what_is_away_until_its_deadline_and_fails_with_it(
     tmp_path: Path, services: Services, picture: MakePicture
 ) -> None:
+    settings = gateway_settings(tmp_path, services, vl_url_given=nobody(), job_deadline_s=0.4)
+    async with open_client(settings) as client:
+        job = await ended(client, files={"image": ("a.png", picture())})
+        assert (job["state"], job["error"]["code"]) == ("failed", "vl_service_unavailable")
+        assert job["error"]["job_id"] == job["id"]
+        assert "GATEWAY_JOB_DEADLINE_S" in job["error"]["detail"]
+        assert "cannot be reached" in job["error"]["detail"]
+        assert job["timings"]["total"] >= 0.4
+
+
+@pytest.mark.parametrize(("status", "calls", "code"), [(500, 2, "vl_service_failed"), (422, 1, "vl_service_refused")])
+async def test_what_may_be_the_jobs_own_fault_is_tried_once_more_and_what_surely_is_never(
+    status: int, calls: int, code: str, tmp_path: Path, services: Services, picture: MakePicture
+) -> None:
+    services.script.describe_status = status
     async with open_client(gateway_settings(tmp_path, services)) as client:
-        for status, calls, code in ((503, 3, "vl_service_unavailable"), (500, 1, "vl_service_failed")):
-            services.script.describe_calls.clear()
-            services.script.describe_status = status
-            job = await ended(client, files={"image": ("a.png", picture())})
-            assert (job["state"], job["error"]["code"]) == ("failed", code)
-            assert len(services.script.describe_calls) == calls
-            assert "the script says no" in job["error"]["detail"]
+        job = await ended(client, files={"image": ("a.png", picture())})
+        assert (job["state"], job["error"]["code"]) == ("failed", code)
+        assert len(services.script.describe_calls) == calls
+        assert "the script says no" in job["error"]["detail"]
 
 
 async def test_a_render_that_died_with_its_worker_is_begun_once_more(tmp_path: Path, services: Services) -> None:
@@ -95,7 +106,7 @@ async def test_a_render_that_died_with_its_worker_is_begun_once_more(tmp_path: P
     async with open_client(gateway_settings(tmp_path, services)) as client:
         job = await ended(client, json={"prompt": "a kite"})
         assert job["state"] == "completed"
-        assert "begun again" in job["warnings"][0]
+        assert "Begun again" in job["warnings"][0]
         assert services.script.begun == [job["id"]] * 2
         services.script.failures = [failure("worker_died"), failure("worker_died")]
         job = await ended(client, json={"prompt": "a kite"})
@@ -215,7 +226,8 @@ async def test_a_job_that_its_process_let_go_of_is_carried_on_after_two_reviews(
         await asyncio.sleep(0.1)
         services.script.may_go_on.set()
         await review(opened.care)
-        assert (await opened.engine.review([job["id"]])).adrift == (job["id"],)
+        claim = Claim(job_id=job["id"], number=0)
+        assert (await opened.engine.review([claim])).adrift == (claim,)
         await review(opened.care)
         await until(client, job["id"], lambda job: job["state"] == "completed")
     assert services.script.begun == [job["id"]]

@@ -37,7 +37,7 @@ async def test_whoever_comes_second_neither_ends_the_job_nor_takes_its_video(
 
         with monkeypatch.context() as patch:
             patch.setattr(opened.ledger, "get", get)
-            second = asyncio.ensure_future(opened.engine._run_job(job["id"], step))
+            second = asyncio.ensure_future(opened.engine._run_job(job["id"], 0, step))
             await looked.wait()
         await asyncio.sleep(0.2)
         services.script.may_go_on.set()

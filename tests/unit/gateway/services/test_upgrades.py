@@ -8,7 +8,7 @@ import httpx
 from contracts.describe import DescribeRequest, DescribeTask
 from contracts.models import Health
 from contracts.videos import RenderStatus, VideoRequest
-from gateway.services.clients import RetryPolicy, VideoClient, VLClient
+from gateway.services.clients import VideoClient, VLClient
 from tests.unit.gateway.model_services import VL_MODEL
 
 LATER: dict[str, Any] = {"of_a_later_version": 1}
@@ -26,15 +26,14 @@ def answering(body: object, seen: list[Any] | None = None) -> httpx.AsyncClient:
 async def test_fields_of_a_later_version_in_an_answer_are_ignored() -> None:
     listed = {"data": [VL_MODEL.model_dump() | LATER], **LATER}
     assert await VLClient(answering(listed), describe_timeout_s=5).models() == [VL_MODEL]
-    probe = await VLClient(answering(Health(ready=True).model_dump() | LATER), describe_timeout_s=5).probe()
+    ready = Health(ready=True).model_dump() | listed  # one body for `/readyz` and `/v1/models`
+    probe = await VLClient(answering(ready), describe_timeout_s=5).probe()
     assert probe.health.ready
 
 
 async def test_a_request_carries_only_what_it_asks_for_so_that_an_earlier_version_takes_it() -> None:
     seen: list[Any] = []
-    video = VideoClient(
-        answering(RenderStatus(id="a", state="queued").model_dump(mode="json"), seen), RetryPolicy(attempts=1, for_s=1)
-    )
+    video = VideoClient(answering(RenderStatus(id="a", state="queued").model_dump(mode="json"), seen))
     asked = {"prompt": "a kite", "width": 64, "height": 64, "num_frames": 9, "fps": 16, "seed": 1}
     await video.put("a", VideoRequest.model_validate(asked))
     assert seen.pop() == asked

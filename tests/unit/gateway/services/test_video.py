@@ -13,7 +13,7 @@ from contracts.models import Health
 from contracts.videos import VideoRequest
 from gateway.database import Database
 from gateway.jobs.store import JobStore
-from gateway.services.clients import RetryPolicy, ServiceError, VideoClient, connect
+from gateway.services.clients import ServiceError, VideoClient, connect
 from gateway.services.pool import Member, Pool, Probe
 from gateway.services.render_places import RenderPlaces
 from gateway.services.video import Renderers
@@ -21,7 +21,6 @@ from tests.unit.gateway.jobs.test_store import new_job
 from tests.unit.gateway.model_services import Script, video_app
 
 REQUEST = VideoRequest(prompt="a kite", width=256, height=192, num_frames=5, fps=16, steps=4, seed=1)
-RETRIES = RetryPolicy(attempts=2, for_s=1.0, first_wait_s=0.01, longest_wait_s=0.02)
 
 
 class Line(httpx.AsyncBaseTransport):
@@ -65,9 +64,9 @@ async def two_services(folder: Path, abandon_after_s: float = 0.05) -> AsyncIter
     database = Database(f"sqlite:///{folder / 'jobs.sqlite'}")
     places = RenderPlaces(database)
     renderers = Renderers(Pool([
-        Member(url, VideoClient(connect(url, token=None, connect_timeout_s=1, transport=line), RETRIES))
+        Member(url, VideoClient(connect(url, token=None, connect_timeout_s=1, transport=line)))
         for url, line in zip(("http://one", "http://two"), lines, strict=True)
-    ]), places, RETRIES, abandon_after_s=abandon_after_s)
+    ]), places, abandon_after_s=abandon_after_s)
     try:
         yield Two(scripts=scripts, lines=lines, renderers=renderers, places=places, store=JobStore(database))
     finally:
@@ -124,11 +123,11 @@ async def test_a_render_that_may_have_begun_waits_for_its_service_while_that_may
     async with two_services(tmp_path, abandon_after_s=3600) as two:
         two.queue("a")
         two.lines[0].answers_get_lost = True  # it begins to render, and nobody hears so
-        asking = asyncio.create_task(two.renderers.put("a", REQUEST))
-        await asyncio.sleep(0.3)
-        assert not asking.done()
+        for _ in range(3):
+            with pytest.raises(ServiceError):
+                await two.renderers.put("a", REQUEST)
         two.lines[0].answers_get_lost = False
-        assert (await asking).address == "http://one"
+        assert (await two.renderers.put("a", REQUEST)).address == "http://one"
         assert (two.scripts[0].begun, two.scripts[1].begun) == (["a"], [])
 
 
@@ -137,6 +136,9 @@ async def test_a_service_gone_for_good_loses_its_render_and_drops_it_when_it_com
         two.queue("a")
         await two.renderers.put("a", REQUEST)
         two.lines[0].up = False
+        with pytest.raises(ServiceError):
+            await two.renderers.put("a", REQUEST)
+        await asyncio.sleep(0.06)
         assert (await two.renderers.put("a", REQUEST)).address == "http://two"
         assert await two.renderers.clear_left() == 0  # it is still away
         two.lines[0].up = True
@@ -163,10 +165,42 @@ async def test_what_a_crash_left_at_a_service_after_its_job_ended_is_removed_by_
         assert two.places.left() == []
 
 
+async def test_a_render_that_failed_is_made_elsewhere_and_dropped_where_it_was(tmp_path: Path) -> None:
+    async with two_services(tmp_path, abandon_after_s=3600) as two:
+        two.queue("a")
+        await two.renderers.put("a", REQUEST)
+        await two.renderers.leave("a", "tiny-wan")
+        assert (await two.renderers.put("a", REQUEST)).address == "http://two"
+        await two.renderers.clear_left()
+        assert two.scripts[0].deleted == ["a"]
+        two.lines[0].up = False
+        await two.renderers.pool.probe()
+        await two.renderers.leave("a", "tiny-wan")
+        assert two.places.current("a") == "http://two", "there is no other"
+
+
+async def test_work_is_there_for_a_model_while_one_address_that_runs_it_takes_work(tmp_path: Path) -> None:
+    async with two_services(tmp_path) as two:
+        one, other = two.renderers.pool.members
+        one.models, other.models = frozenset({"small", "both"}), frozenset({"large", "both"})
+        pool = two.renderers.pool
+        assert pool.absent_models() == frozenset()
+        one.full("no room", 0.1)
+        assert pool.absent_models() == {"small"}
+        assert pool.absence("small") == ("no room", 0.0)
+        assert pool.absence("both") is None
+        assert pool.absence("unheard of") is None, "it says best itself that it has no such model"
+        await asyncio.sleep(0.11)
+        assert pool.absent_models() == frozenset()
+        two.lines[0].up = two.lines[1].up = False
+        await pool.probe()
+        assert pool.absent_models() == {"small", "large", "both"}
+
+
 def test_an_address_is_put_aside_after_two_failures_and_returns_after_a_probe(tmp_path: Path) -> None:
     line = Line(Script())
-    client = VideoClient(connect("http://one", token=None, connect_timeout_s=1, transport=line), RETRIES)
-    other = VideoClient(connect("http://two", token=None, connect_timeout_s=1, transport=line), RETRIES)
+    client = VideoClient(connect("http://one", token=None, connect_timeout_s=1, transport=line))
+    other = VideoClient(connect("http://two", token=None, connect_timeout_s=1, transport=line))
     pool = Pool([Member("http://one", client), Member("http://two", other)])
     one, two = pool.members
     one.failed("reset", silent=True)
@@ -183,7 +217,7 @@ def test_an_address_is_put_aside_after_two_failures_and_returns_after_a_probe(tm
 def test_a_render_goes_only_to_a_service_that_runs_its_model() -> None:
     line = Line(Script())
     members = [
-        Member(url, VideoClient(connect(url, token=None, connect_timeout_s=1, transport=line), RETRIES))
+        Member(url, VideoClient(connect(url, token=None, connect_timeout_s=1, transport=line)))
         for url in ("http://one", "http://two")
     ]
     members[0].models, members[1].models = frozenset({"small"}), frozenset({"large"})
