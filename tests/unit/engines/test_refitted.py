@@ -88,7 +88,7 @@ def installed(
     script = Script(weights={name: (x.numel(), KINDS[x.dtype]) for name, x in weights.items()})
     fake = FakeTensorRT(read_surface(surface), script)
     for module in ("build", "refitted"):
-        monkeypatch.setattr(f"engines.{module}.load_api", lambda recipe: fake)
+        monkeypatch.setattr(f"engines.build.{module}.load_api", lambda recipe: fake)
     monkeypatch.setattr("engines.build.refitted.cuda_capability", lambda: "SM90")
 
     def graphs(clips: Any, *_: object) -> dict[str, Graph]:
