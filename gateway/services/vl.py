@@ -69,6 +69,8 @@ class Describers:
         except ServiceError as error:
             if error.kind == "busy":
                 self._no_job_waits.clear()
+                for member in self.pool.members:  # not by callers' calls: their crowd would keep jobs from being begun
+                    member.full(error.detail, error.retry_after_s)
             raise
         self._no_job_waits.set()
         return answer
@@ -89,9 +91,7 @@ class Describers:
             except ServiceError as error:
                 if error.kind in ("unavailable", "misconfigured"):
                     member.failed(error.detail, silent=error.heard != "answered")
-                elif error.kind == "busy":
-                    member.full(error.detail, error.retry_after_s)
-                else:
+                elif error.kind != "busy":
                     member.answered()
                     raise
                 problem = error
