@@ -15,7 +15,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from tests.unit.vl_service.tiny_qwen import FAMILIES, save_tiny_checkpoint, tiny_tower
+from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint, tiny_tower
 from vl_service.qwen.decode import FastDecoder, Prompt, Sampling, candidates, common_start, positions_of, prompt_of
 from vl_service.qwen.tower import FastTower
 
