@@ -1,0 +1,42 @@
+"""A video service whose worker dies in every render, beside a healthy one: every job is done all the same."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.processes import gateway_process, scripted_video_process
+from tests.unit.gateway.model_services import Services
+
+pytestmark = pytest.mark.slow
+
+JOBS = 12
+
+
+def test_a_crash_looping_worker_beside_a_healthy_one_costs_no_job(tmp_path: Path, vl: Services, model: Path) -> None:
+    folders = {name: tmp_path / name for name in ("broken", "healthy")}
+    for folder in folders.values():
+        folder.mkdir()
+    broken = scripted_video_process(folders["broken"], model, SCRIPTED_DEATHS="1")
+    healthy = scripted_video_process(folders["healthy"], model)
+    gateway = gateway_process(
+        tmp_path, "only", vl.vl_url, f"{broken.url},{healthy.url}", GATEWAY_PROBE_S="0.5", GATEWAY_CONCURRENCY="4"
+    )
+    try:
+        for process in (broken, healthy, gateway):
+            process.start()
+        for process in (broken, healthy, gateway):
+            process.wait_ready()
+        jobs = []
+        for n in range(JOBS):
+            body = {"prompt": f"kite {n}", "seed": n, "steps": 4, "enhance": "never"}
+            jobs.append(httpx.post(f"{gateway.url}/generate", json=body, timeout=60, trust_env=False).json())
+        ended = [
+            httpx.get(f"{gateway.url}{job['urls']['self']}", params={"wait": 60}, timeout=80, trust_env=False).json()
+            for job in jobs
+        ]
+        assert [(job["state"], job["error"]) for job in ended] == [("completed", None)] * JOBS
+        assert '"worker lost"' in broken.log.read_text(), "it did get renders"
+    finally:
+        for process in (gateway, broken, healthy):
+            process.kill()
