@@ -5,12 +5,10 @@ from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
-from pydantic import ValidationError
 
 from contracts.errors import Problem
 from contracts.jobs import Job
 from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller
-from gateway.api.advice import refused_fields
 from gateway.api.follow import wait_until_ended, while_connected
 from gateway.api.openapi import generate_body, problems
 from gateway.jobs.job import JobRecord
@@ -51,11 +49,8 @@ async def generate(
     `Accept: video/mp4` waits and answers with the bytes, or with the problem of the job that failed;
     `Idempotency-Key` makes sending again safe: the same body answers with the same job, another body with 422.
     """
-    try:
-        submission = await read_submission(request, gateway.settings.max_image_bytes)
-    except ValidationError as error:
-        return problem_response(await refused_fields(error, gateway))
-    job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
+    async with read_submission(request, gateway.intake) as submission:
+        job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
     if wanted_form(request.headers.get("accept", "")) == "video":
         response = await while_connected(request, _answer_with_video(job, gateway))
     else:
