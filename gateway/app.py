@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette._utils import get_route_path
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from contracts.describe import DescribeRequest
@@ -20,6 +22,9 @@ from gateway.api.openai_errors import OpenAIErrorMiddleware
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, without_keys
 from gateway.auth.callers import KeyRefused, RateExceeded
 from gateway.database_errors import DatabaseBusy, DatabaseFull
+from gateway.edge.addresses import PlainAddressMiddleware
+from gateway.edge.pages import PageGuardMiddleware
+from gateway.edge.prefix import PrefixMiddleware
 from gateway.images.refusals import DecodersBusy, ImageRefused
 from gateway.intake.intake import LingeringResponse, has_arrived
 from gateway.intake.refusals import BodyRefused, BodyTooLarge, FieldsRefused, IntakeFull
@@ -45,6 +50,10 @@ _STORAGE_RETRY_AFTER_S = 5
 _STATUS_OF_CODE = {
     "image_too_many_bytes": 413, "image_format_unsupported": 415, "unsupported_media_type": 415, "too_many_fields": 413,
 }
+_SHOWN_TO_PAGES = (
+    "Accept-Ranges", "Content-Disposition", "Content-Location", "Content-Range", "ETag", "Idempotent-Replayed",
+    "Location", "Preference-Applied", "Retry-After", "X-Request-ID",
+)
 _PICTURE_FIELDS = {"/v1/videos": "input_reference", "/v1/files": "file"}
 
 
@@ -66,7 +75,17 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     for part in (generate, jobs, links, openai_videos, files, models, describe, health, metrics, docs):
         app.include_router(part.router)
+        app.include_router(_heads(part.router))
+    app.add_middleware(PlainAddressMiddleware)
+    if not settings.keys_required:
+        app.add_middleware(PageGuardMiddleware, names=settings.called_as, origins=settings.allowed_origins)
     app.add_middleware(OpenAIErrorMiddleware)
+    app.add_middleware(PrefixMiddleware, public_path=settings.public_path)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"],
+            expose_headers=_SHOWN_TO_PAGES, allow_private_network=True,
+        )
     app.add_middleware(ProblemBodiesMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=series.registry)
     app.add_middleware(CallMiddleware)
@@ -78,6 +97,18 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         app.add_exception_handler(kind, _answer_and_linger(explain))
     _describe_fully(app, keys_required=settings.keys_required)
     return app
+
+
+def _heads(router: APIRouter) -> APIRouter:
+    """HEAD wherever GET is; the server leaves the body out."""
+    heads = APIRouter()
+    for route in router.routes:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            heads.add_api_route(
+                route.path, route.endpoint, methods=["HEAD"], include_in_schema=False,
+                response_class=route.response_class,
+            )
+    return heads
 
 
 def _answer(explain: Callable[[Any], Problem]) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -83,7 +83,6 @@ async def get_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> 
     "/{file_id}/content", response_class=FileResponse, responses={**FILE_RESPONSES, **problems(404, 416, 422)},
     summary="The picture itself",
 )
-@router.head("/{file_id}/content", include_in_schema=False)
 async def get_file_content(file_id: FileId, request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:
     """The checked picture, with `ETag` and `Range`."""
     upload = await off_loop(gateway.pictures.uploads.get, file_id, caller.owner)

@@ -11,6 +11,7 @@ from contracts.jobs import Job
 from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller
 from gateway.api.follow import wait_until_ended, while_connected
 from gateway.api.openapi import generate_body, problems
+from gateway.edge.prefix import current_prefix
 from gateway.jobs.job import JobRecord
 from gateway.jobs.views import view
 from gateway.runtime import Gateway
@@ -83,7 +84,7 @@ def preferred_wait_s(prefer_header: str) -> int | None:
 
 
 async def _answer_with_job(job: JobRecord, wait_s: int | None, gateway: Gateway) -> Response:
-    headers = {"Location": f"/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    headers = {"Location": f"{current_prefix()}/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
     if wait_s is not None:
         wait_s = min(wait_s, gateway.settings.max_wait_s)
         headers["Preference-Applied"] = f"wait={wait_s}"
@@ -100,9 +101,10 @@ def _json(shown: Job, status: int, headers: dict[str, str]) -> Response:
 
 async def _answer_with_video(job: JobRecord, gateway: Gateway) -> Response:
     job = await wait_until_ended(job.id, gateway.ledger, gateway.settings.max_bytes_wait_s)
-    location = {"Location": f"/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    base = f"{current_prefix()}/v1/jobs/{job.id}"
+    location = {"Location": base, "Vary": "Accept, Prefer"}
     if job.video is not None:
-        location |= {"ETag": f'"{job.video.sha256}"', "Content-Location": f"/v1/jobs/{job.id}/content"}
+        location |= {"ETag": f'"{job.video.sha256}"', "Content-Location": f"{base}/content"}
         path = gateway.files.path(job.id, VIDEO_FILE)
         await off_loop(gateway.files.bring, path)
         return FileResponse(

@@ -79,7 +79,6 @@ async def delete_video(job: OwnVideo, gateway: OpenGateway) -> VideoDeleted:
     "/{video_id}/content", response_class=FileResponse, summary="The MP4, or a picture of it",
     responses={**FILE_RESPONSES, **openai_errors(400, 404, 409, 410, 416)},
 )
-@router.head("/{video_id}/content", include_in_schema=False)
 async def download_video(
     job: OwnVideo, request: Request, gateway: OpenGateway,
     variant: Annotated[Literal["video", "thumbnail", "spritesheet"], Query()] = "video",
