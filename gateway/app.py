@@ -18,8 +18,8 @@ from gateway.addresses import AddressRefused
 from gateway.api import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
 from gateway.api.advice import refused_fields
 from gateway.api.follow import ClientGone
-from gateway.api.openai_errors import OpenAIErrorMiddleware
-from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, without_keys
+from gateway.api.openai_errors import SHARED_ROUTES, OpenAIErrorMiddleware
+from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
 from gateway.auth.callers import KeyRefused, RateExceeded
 from gateway.database_errors import DatabaseBusy, DatabaseFull
 from gateway.edge.addresses import PlainAddressMiddleware
@@ -249,6 +249,7 @@ def _upload_not_found(error: UploadNotFound) -> Problem:
     return Problem(
         status=404, code="file_not_found", title="No such file",
         detail=f"There is no file {error.file_id}; POST /v1/files makes one, GET /v1/files lists those that there are.",
+        errors=[FieldProblem(field="file_id", message="There is no such file")],
     )
 
 
@@ -338,7 +339,8 @@ def _describe_fully(app: FastAPI, *, keys_required: bool) -> None:
             # `POST /v1/describe` reads its body by itself, so its type is named here.
             described = DescribeRequest.model_json_schema(ref_template="#/components/schemas/{model}")
             schema["components"]["schemas"] |= described.pop("$defs", {}) | {"DescribeRequest": described}
-            app.openapi_schema = with_keys(schema) if keys_required else without_keys(schema)
+            schema = with_keys(schema) if keys_required else without_keys(schema)
+            app.openapi_schema = with_shared_problems(schema, SHARED_ROUTES)
         return app.openapi_schema
 
     app.openapi = openapi
