@@ -100,6 +100,11 @@ class BoundedProtocol(H11Protocol):
         age = now - self._began
         return age > _NEW_S if self.waits_for_head else self.waits_for_client and age > self._patience.body_s / 4
 
+    @property
+    def worth(self) -> tuple[bool, float]:
+        """The least is closed first. One that was served may be used again at this very moment: it comes last."""
+        return self.cycle is not None and self.waits_for_head, self.paid_until
+
     def look(self, now: float) -> None:
         """Close the connection if its client has had all the time there is for it."""
         self._notice_request()
@@ -151,7 +156,7 @@ def make_room(connections: Iterable[object], wanted: int, now: float) -> None:
     """Close the idlest connections, as far as there are more than `wanted`."""
     opened = [connection for connection in _bounded(connections) if connection.is_open]
     if len(opened) > wanted:
-        idle = sorted((other for other in opened if other.may_make_room(now)), key=lambda other: other.paid_until)
+        idle = sorted((other for other in opened if other.may_make_room(now)), key=lambda other: other.worth)
         for other in idle[: len(opened) - wanted]:
             other.give_up()
 
