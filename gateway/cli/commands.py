@@ -144,12 +144,20 @@ def _end_with_signal(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def _options(**given: object) -> GenerateOptions:
+    given = {name: _typed(value) for name, value in given.items() if value is not None}
     try:
-        return GenerateOptions.model_validate({name: value for name, value in given.items() if value is not None})
+        return GenerateOptions.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the options"
         _fail(f"{option} {first['input']!r} is not usable: {first['msg']}.")
+
+
+def _typed(value: object) -> object:
+    """The words as UTF-8, also where the locale knows ASCII alone and Python kept the bytes as they came."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode(errors="surrogateescape").decode(errors="surrogateescape")
+    return value
 
 
 def _refuse_missing(image: Path | None) -> None:

@@ -121,12 +121,16 @@ def test_make_demo_hands_a_prompt_on_to_the_letter(tmp_path: Path, prompt: str) 
     assert told == repr(["demo", "--output", "out/demo.mp4", f"--image={picture}", f"--prompt={prompt}"])
 
 
-def test_words_in_any_script_are_shown_on_a_terminal_that_knows_ascii_alone(tmp_path: Path) -> None:
+def test_words_in_any_script_are_taken_and_shown_on_a_terminal_that_knows_ascii_alone(tmp_path: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "generate", "кот.jpg", "--url", "localhost:1"], env=environment,
-        capture_output=True, check=False, cwd=ROOT,
-    )
-    assert done.returncode == 1
-    assert b"does not exist" in done.stderr
-    assert b"Traceback" not in done.stderr
+    for arguments, told in (
+        (["кот.jpg"], b"does not exist"),
+        (["--prompt", "Мяч летит", "--output", str(tmp_path / "a.mp4"), "--url", "localhost:1"], b"Nothing answers"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway.cli", "generate", *arguments], env=environment, capture_output=True,
+            check=False, cwd=ROOT,
+        )
+        assert done.returncode == 1
+        assert told in done.stderr
+        assert b"Traceback" not in done.stderr
