@@ -136,7 +136,7 @@ class BoundedProtocol(H11Protocol):
     def shutdown(self) -> None:
         super().shutdown()
         if not self.waits_for_head and self.waits_for_client:  # cancelled, it would be an error in the log
-            self.loop.call_later(_SHUTDOWN_S * 2 / 3, self.give_up)
+            self.loop.call_later(_SHUTDOWN_S / 3, self.give_up)
 
     def _tell(self, answer: bytes) -> None:
         """Send a last answer. Closed at once, what the client still sends would destroy it on its way."""
