@@ -20,9 +20,13 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) -e '.[dev,engines,rtx]'
 	touch $@
 
-# make demo IMAGE=cat.jpg PROMPT="slow zoom out"; make hands both on in the environment, so quotes in them do no harm.
+# make demo IMAGE=cat.jpg PROMPT="slow zoom out": as they were typed (make would read $ as its own), and handed on in the
+# environment, so that quotes, # and ends of lines in them do no harm.
+override IMAGE := $(value IMAGE)
+override PROMPT := $(value PROMPT)
+export IMAGE PROMPT
 demo: setup
-	$(VENV)/bin/stillmotion demo --output out/demo.mp4 $(if $(IMAGE),--image "$$IMAGE") $(if $(PROMPT),--prompt "$$PROMPT")
+	$(VENV)/bin/stillmotion demo --output out/demo.mp4 $${IMAGE:+--image="$$IMAGE"} $${PROMPT:+--prompt="$$PROMPT"}
 
 run: setup
 	exec $(VENV)/bin/stillmotion serve

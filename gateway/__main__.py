@@ -3,20 +3,22 @@
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
-import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
+from uvicorn.config import STARTUP_FAILURE
 
 from gateway.app import create_app
 from gateway.auth.keys import KeyStore
 from gateway.database_errors import DatabaseBusy, DatabaseDamaged
+from gateway.edge.descriptors import connections_within, raise_descriptor_limit
+from gateway.edge.server import make_server
 from gateway.settings import GatewaySettings
 from gateway.storage.deployment import open_database
 from gateway.storage.files import make_folder
 from web.logs import configure_logging
 
-_SHUTDOWN_S = 3  # open event streams never end by themselves; their clients reconnect
 _NOT_CONFIGURED, _TRY_LATER, _CANNOT_WRITE, _DAMAGED = 78, 75, 73, 65  # as sysexits.h names them
 
 log = logging.getLogger("gateway")
@@ -28,10 +30,14 @@ def main() -> None:
     settings = GatewaySettings()
     configure_logging("gateway", settings.log_level)
     check_start(settings)
-    uvicorn.run(
-        create_app(settings), host=settings.host, port=settings.port, log_config=None,
-        timeout_graceful_shutdown=_SHUTDOWN_S, server_header=False,
+    server = make_server(
+        create_app(settings), host=settings.host, port=settings.port,
+        max_connections=connections_within(raise_descriptor_limit(), settings.max_connections),
     )
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
 
 
 def check_start(settings: GatewaySettings) -> None:

@@ -4,20 +4,30 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette._utils import get_route_path
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
 from contracts.describe import DescribeRequest
 from contracts.errors import FieldProblem, Problem
 from contracts.resolve import ParameterRefused
 from gateway.addresses import AddressRefused
 from gateway.api import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
+from gateway.api.advice import refused_fields
 from gateway.api.follow import ClientGone
-from gateway.api.openai_errors import OpenAIErrorMiddleware
-from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, without_keys
+from gateway.api.openai_errors import SHARED_ROUTES, OpenAIErrorMiddleware
+from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
 from gateway.auth.callers import KeyRefused, RateExceeded
 from gateway.database_errors import DatabaseBusy, DatabaseFull
+from gateway.edge.addresses import PlainAddressMiddleware
+from gateway.edge.pages import PageGuardMiddleware
+from gateway.edge.prefix import PrefixMiddleware
 from gateway.images.refusals import DecodersBusy, ImageRefused
+from gateway.intake.intake import LingeringResponse, has_arrived
+from gateway.intake.refusals import BodyRefused, BodyTooLarge, FieldsRefused, IntakeFull
 from gateway.jobs.job import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
 from gateway.metrics import GatewayMetrics
 from gateway.run.failures import service_problem
@@ -26,7 +36,6 @@ from gateway.services.clients import ServiceError
 from gateway.settings import GatewaySettings
 from gateway.storage.files import StoreBusy, StoreFull
 from gateway.storage.room import DiskFull
-from gateway.submit.bodies import BodyRefused, BodyTooLarge, LingeringResponse
 from gateway.submit.fetch import FetchFailed
 from gateway.submit.remix import NotRemixable
 from gateway.submit.uploaded import TooManyFiles, UploadNotFound
@@ -39,8 +48,13 @@ _QUEUE_RETRY_AFTER_S = 10
 _DISK_RETRY_AFTER_S = 60
 _STORAGE_RETRY_AFTER_S = 5
 _STATUS_OF_CODE = {
-    "image_too_many_bytes": 413, "image_format_unsupported": 415, "unsupported_media_type": 415,
+    "image_too_many_bytes": 413, "image_format_unsupported": 415, "unsupported_media_type": 415, "too_many_fields": 413,
 }
+_SHOWN_TO_PAGES = (
+    "Accept-Ranges", "Content-Disposition", "Content-Location", "Content-Range", "ETag", "Idempotent-Replayed",
+    "Location", "Preference-Applied", "Retry-After", "X-Request-ID",
+)
+_PICTURE_FIELDS = {"/v1/videos": "input_reference", "/v1/files": "file"}
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -61,29 +75,73 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     for part in (generate, jobs, links, openai_videos, files, models, describe, health, metrics, docs):
         app.include_router(part.router)
+        app.include_router(_heads(part.router))
+    app.add_middleware(PlainAddressMiddleware)
+    if not settings.keys_required:
+        app.add_middleware(PageGuardMiddleware, names=settings.called_as, origins=settings.allowed_origins)
     app.add_middleware(OpenAIErrorMiddleware)
+    app.add_middleware(PrefixMiddleware, public_path=settings.public_path)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"],
+            expose_headers=_SHOWN_TO_PAGES, allow_private_network=True,
+        )
     app.add_middleware(ProblemBodiesMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=series.registry)
     app.add_middleware(CallMiddleware)
     install_problem_handlers(app)
     for kind, explain in _EXPLANATIONS.items():
         app.add_exception_handler(kind, _answer(explain))
-    app.add_exception_handler(BodyTooLarge, _answer_and_linger)
+    app.add_exception_handler(FieldsRefused, _answer_with_advice)
+    for kind, explain in _WHILE_IT_ARRIVES.items():
+        app.add_exception_handler(kind, _answer_and_linger(explain))
     _describe_fully(app, keys_required=settings.keys_required)
     return app
 
 
+def _heads(router: APIRouter) -> APIRouter:
+    """HEAD wherever GET is; the server leaves the body out."""
+    heads = APIRouter()
+    for route in router.routes:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            heads.add_api_route(
+                route.path, route.endpoint, methods=["HEAD"], include_in_schema=False,
+                response_class=route.response_class,
+            )
+    return heads
+
+
 def _answer(explain: Callable[[Any], Problem]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def handle(_: Request, error: Exception) -> Response:
-        return problem_response(explain(error))
+    async def handle(request: Request, error: Exception) -> Response:
+        return problem_response(_with_sent_names(explain(error), request))
 
     return handle
 
 
-async def _answer_and_linger(_: Request, error: Exception) -> Response:
-    assert isinstance(error, BodyTooLarge)
-    response = problem_response(_body_too_large(error))
-    return LingeringResponse(response.body, response.status_code, dict(response.headers))
+def _answer_and_linger(explain: Callable[[Any], Problem]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handle(request: Request, error: Exception) -> Response:
+        response = problem_response(explain(error))
+        if has_arrived(request):
+            return response
+        return LingeringResponse(response.body, response.status_code, dict(response.headers))
+
+    return handle
+
+
+async def _answer_with_advice(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FieldsRefused)
+    return problem_response(await refused_fields(error.cause, request.app.state.gateway))
+
+
+def _with_sent_names(problem: Problem, request: Request) -> Problem:
+    """The picture is called otherwise on some routes: a refusal names the field that was sent."""
+    path = get_route_path(request.scope)
+    sent = next((name for prefix, name in _PICTURE_FIELDS.items() if path.startswith(prefix)), "image")
+    errors = [
+        field.model_copy(update={"field": f"body.{sent}"}) if field.field == "body.image" else field
+        for field in problem.errors or []
+    ]
+    return problem.model_copy(update={"errors": errors or None})
 
 
 def _key_refused(error: KeyRefused) -> Problem:
@@ -154,6 +212,7 @@ def _body_refused(error: BodyRefused) -> Problem:
     return Problem(
         status=_STATUS_OF_CODE.get(error.code, 422), code=error.code, title="The request is not valid",
         detail=error.detail,
+        errors=[FieldProblem(field=f"body.{error.field}", message=error.detail)] if error.field else None,
     )
 
 
@@ -161,6 +220,13 @@ def _body_too_large(error: BodyTooLarge) -> Problem:
     return Problem(
         status=413, code="body_too_large", title="The request is too large",
         detail=f"A request has at most {error.limit / 2**20:.0f} MiB: send a smaller picture.",
+    )
+
+
+def _intake_full(_: IntakeFull) -> Problem:
+    return Problem(
+        status=503, code="too_much_arrives", title="Too much arrives at once", retry_after_s=_QUEUE_RETRY_AFTER_S,
+        detail=f"Other requests' pictures take all the room there is: send this one again in {_QUEUE_RETRY_AFTER_S} s.",
     )
 
 
@@ -183,6 +249,7 @@ def _upload_not_found(error: UploadNotFound) -> Problem:
     return Problem(
         status=404, code="file_not_found", title="No such file",
         detail=f"There is no file {error.file_id}; POST /v1/files makes one, GET /v1/files lists those that there are.",
+        errors=[FieldProblem(field="file_id", message="There is no such file")],
     )
 
 
@@ -224,10 +291,10 @@ def _storage_full(_: DatabaseFull | StoreFull) -> Problem:
     )
 
 
-def _client_gone(_: ClientGone) -> Problem:
+def _client_gone(_: ClientGone | ClientDisconnect) -> Problem:
     return Problem(
         status=499, code="client_closed_request", title="Nobody waits",
-        detail="The connection was closed; the job goes on.",
+        detail="The connection was closed; a job that was accepted goes on.",
     )
 
 
@@ -249,12 +316,17 @@ _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     AddressRefused: _picture_not_fetched,
     FetchFailed: _picture_not_fetched,
     ServiceError: service_problem,
-    DiskFull: _disk_full,
     DatabaseBusy: _storage_busy,
     DatabaseFull: _storage_full,
     StoreBusy: _storage_busy,
     StoreFull: _storage_full,
     ClientGone: _client_gone,
+    ClientDisconnect: _client_gone,
+}
+_WHILE_IT_ARRIVES: dict[type[Exception], Callable[[Any], Problem]] = {
+    BodyTooLarge: _body_too_large,
+    IntakeFull: _intake_full,
+    DiskFull: _disk_full,
 }
 
 
@@ -267,7 +339,8 @@ def _describe_fully(app: FastAPI, *, keys_required: bool) -> None:
             # `POST /v1/describe` reads its body by itself, so its type is named here.
             described = DescribeRequest.model_json_schema(ref_template="#/components/schemas/{model}")
             schema["components"]["schemas"] |= described.pop("$defs", {}) | {"DescribeRequest": described}
-            app.openapi_schema = with_keys(schema) if keys_required else without_keys(schema)
+            schema = with_keys(schema) if keys_required else without_keys(schema)
+            app.openapi_schema = with_shared_problems(schema, SHARED_ROUTES)
         return app.openapi_schema
 
     app.openapi = openapi

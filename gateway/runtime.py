@@ -18,6 +18,7 @@ from gateway.auth.signing import Signer, open_signer
 from gateway.database import Database
 from gateway.images.check import ImageLimits
 from gateway.images.decoders import Decoders
+from gateway.intake.intake import Intake
 from gateway.jobs.deliveries import DeliveryStore
 from gateway.jobs.eta import Eta
 from gateway.jobs.ledger import Ledger
@@ -58,6 +59,8 @@ from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
 
+_INTAKE_BYTES = 64 * 2**20  # of requests that arrived and whose pictures are being checked
+_INTAKE_PATIENCE_S = 30.0
 _PAUSE_POLLS = 2  # a job that was released is left alone for so many looks at the queue, and longer each time
 
 
@@ -77,6 +80,7 @@ class Gateway:
     engine: DbosEngine
     submitter: Submitter
     room: Room
+    intake: Intake
     pictures: Pictures
     cancellation: Cancellation
     care: Recovery
@@ -159,6 +163,10 @@ def _assemble(
         settings=settings, metrics=metrics, database=database,
         door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger, files=files, vl=vl,
         video=video, catalog=catalog, engine=engine, room=room, pictures=pictures, care=care, webhooks=webhooks,
+        intake=Intake(
+            settings.state_dir / "incoming", room, max_image_bytes=settings.max_image_bytes,
+            disk_bytes=settings.max_incoming_bytes, memory_bytes=_INTAKE_BYTES, patience_s=_INTAKE_PATIENCE_S,
+        ),
         submitter=Submitter(
             settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog
         ),

@@ -4,9 +4,11 @@ import ipaddress
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
 
 from gateway.addresses import AddressRules, IPNetwork
 
@@ -57,6 +59,33 @@ class GatewaySettings(BaseSettings):
             description="Where callers reach this server, without a closing slash; webhooks name whole addresses then.",
         ),
     ] = None
+    hosts: Annotated[
+        str,
+        Field(
+            validation_alias="GATEWAY_HOSTS",
+            description="Names, with commas, under which this server is called where no keys are needed, beside "
+            "localhost, addresses and that of GATEWAY_PUBLIC_URL; *.example.com is every name below it, * every name.",
+        ),
+    ] = ""
+    origins: Annotated[
+        str,
+        Field(
+            validation_alias="GATEWAY_ORIGINS",
+            description="Origins, with commas, whose pages may call this server from a browser, such as "
+            "https://app.example.com; * is every one.",
+        ),
+    ] = ""
+    max_connections: Annotated[
+        int,
+        Field(validation_alias="GATEWAY_MAX_CONNECTIONS", ge=8, description="Open connections to this process."),
+    ] = 1000
+    max_incoming_bytes: Annotated[
+        int,
+        Field(
+            validation_alias="GATEWAY_MAX_INCOMING_BYTES", ge=32 * MIB,
+            description="On disk at most, of all request bodies that have not arrived as a whole.",
+        ),
+    ] = 2048 * MIB
     link_s: Annotated[
         float | None,
         Field(
@@ -229,6 +258,22 @@ class GatewaySettings(BaseSettings):
         return listed
 
     @property
+    def called_as(self) -> tuple[str, ...]:
+        """Names of this server beside localhost and addresses, in lower case; `*.` and `*` as patterns."""
+        own = [] if self.public_url is None else [urlsplit(self.public_url).hostname or ""]
+        return tuple(item.lower() for item in [*_items(self.hosts), *own] if item)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Whose pages may call this server."""
+        return tuple(item.lower().rstrip("/") for item in _items(self.origins))
+
+    @property
+    def public_path(self) -> str:
+        """The path below which callers see this server, such as `/video`; mostly empty."""
+        return "" if self.public_url is None else urlsplit(self.public_url).path
+
+    @property
     def image_url_rules(self) -> AddressRules:
         """Where pictures are fetched from."""
         return AddressRules(hosts=tuple(_items(self.image_url_hosts)), open_networks=self.networks_opened)
@@ -281,7 +326,8 @@ class GatewaySettings(BaseSettings):
     def _database_url(self, file: str) -> str:
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        return f"sqlite:///{(self.state_dir / file).absolute()}"
+        # Made of its parts: a folder's name may have the %, ? and # that mean something in a URL.
+        return URL.create("sqlite", database=str((self.state_dir / file).absolute())).render_as_string()
 
     @property
     def vl_urls(self) -> tuple[str, ...]:

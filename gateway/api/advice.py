@@ -15,11 +15,11 @@ async def refused_fields(error: ValidationError, gateway: Gateway) -> Problem:
     try:
         model = (await gateway.catalog.video_models())[0]
     except ServiceError:
-        return problem
+        model = None
     fields = [
         field.model_copy(update={
             "field": field.field if field.field == "body" else f"body.{field.field}",
-            "message": f"{field.message}. {advice(field.field, model)}".rstrip(" ."),
+            "message": f"{field.message}. {advice(field.field, model) if model else ''}".rstrip(" ."),
         })
         for field in problem.errors or []
     ]

@@ -1,23 +1,20 @@
 """A job's files over HTTP: `ETag`, `Range` and `HEAD` on every one of them."""
 
-import re
 from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
-from contracts.errors import Problem
+from gateway.api.ranges import RangedFile
 from gateway.jobs.job import JobRecord, StoredPicture
 from gateway.runtime import Gateway
 from gateway.storage.files import VIDEO_FILE
 from gateway.threads import off_loop
-from web.problems import ProblemError, problem_response
+from web.problems import ProblemError
 
 Variant = Literal["video", "thumbnail", "spritesheet", "input"]
 
-# Eighteen digits and sixteen ranges: no file needs more, and each costs a seek.
-_RANGES = re.compile(r"bytes=\s*\d{0,18}-\d{0,18}\s*(?:,\s*\d{0,18}-\d{0,18}\s*){0,15}")
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": {"video/mp4": _BYTES, "image/png": _BYTES, "image/jpeg": _BYTES}},
@@ -57,30 +54,10 @@ async def _send(
         raise ProblemError(
             404, "file_missing", "The file is gone", f"A file of {name} is no longer there."
         ) from None
-    if not range_fits(request.headers.get("range"), stat.st_size):
-        problem = Problem(
-            status=416, code="range_not_satisfiable", title="Range outside the file",
-            detail=f"The file has {stat.st_size} bytes: ask for a range within them, such as bytes=0-.",
-        )
-        return problem_response(problem, {"Content-Range": f"bytes */{stat.st_size}"})
-    return FileResponse(
+    return RangedFile(
         path, headers=headers, media_type=media_type, stat_result=stat, filename=f"{name}{path.suffix}",
         content_disposition_type="inline",
     )
-
-
-def range_fits(header: str | None, size: int) -> bool:
-    """Whether a `Range` header can be served from a file of `size` bytes; without one everything can."""
-    if header is None:
-        return True
-    if not _RANGES.fullmatch(header.strip()):
-        return False
-    for start, end in re.findall(r"(\d*)-(\d*)", header):
-        if not start and not int(end or 0):
-            return False
-        if start and (int(start) >= size or (end and int(end) < int(start))):
-            return False
-    return True
 
 
 def _matches(header: str | None, sha256: str) -> bool:

@@ -3,16 +3,16 @@
 import base64
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 
-from contracts.describe import DescribeResponse
+from contracts.describe import DescribeRequest, DescribeResponse
 from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.openapi import describe_body, problems
-from gateway.submit.describing import read_description
+from gateway.runtime import Gateway
+from gateway.submit.describing import Asked, read_description
 from gateway.threads import off_loop
-from web.problems import ProblemError, validation_problem
 
 router = APIRouter(tags=["describe"])
+
 
 @router.post(
     "/v1/describe", responses=problems(413, 415, 422, 502, 503), summary="Describe a picture, or answer about it",
@@ -23,15 +23,14 @@ async def describe(request: Request, _: TheCaller, gateway: OpenGateway) -> Desc
 
     As a form: `image` is the file; caption, prompt and three suggestions come back, and the answer to `question`.
     """
-    try:
-        asked = await read_description(request, gateway.settings.max_image_bytes)
-    except ValidationError as error:
-        problem = validation_problem(error.errors(include_url=False, include_input=False))
-        raise ProblemError(422, problem.code, problem.title, problem.detail, errors=problem.errors) from None
-    wanted = asked.request
-    async with gateway.vl.callers_turn():
-        if asked.image is not None:
-            picture = await gateway.pictures.checked(asked.image)
-            encoded = await off_loop(lambda: base64.b64encode(picture.data).decode("ascii"))
-            wanted = wanted.model_copy(update={"image": encoded})
-        return await gateway.vl.describe(wanted)
+    async with read_description(request, gateway.intake) as asked:
+        wanted = await _with_checked_picture(asked, gateway)
+    return await gateway.vl.describe(wanted)
+
+
+async def _with_checked_picture(asked: Asked, gateway: Gateway) -> DescribeRequest:
+    if asked.image is None:
+        return asked.request
+    picture = await gateway.pictures.checked(asked.image)
+    encoded = await off_loop(lambda: base64.b64encode(picture.data).decode("ascii"))
+    return asked.request.model_copy(update={"image": encoded})

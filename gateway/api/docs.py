@@ -7,6 +7,8 @@ from fastapi import APIRouter
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
+from gateway.api.ranges import RangedFile
+from gateway.edge.prefix import current_prefix
 from web.problems import ProblemError
 
 router = APIRouter(include_in_schema=False)
@@ -21,15 +23,16 @@ _MEDIA_TYPES = {
 @router.get("/")
 async def root() -> RedirectResponse:
     """Whoever opens the address in a browser wants to know what it can do."""
-    return RedirectResponse("/docs")
+    return RedirectResponse(f"{current_prefix()}/docs")
 
 
 @router.get("/docs")
 async def docs() -> HTMLResponse:
     """The interactive description of the API."""
+    prefix = current_prefix()
     return get_swagger_ui_html(
-        openapi_url="/openapi.json", title="Stillmotion", swagger_js_url="/docs/swagger-ui-bundle.js",
-        swagger_css_url="/docs/swagger-ui.css", swagger_favicon_url="/docs/favicon-32x32.png",
+        openapi_url=f"{prefix}/openapi.json", title="Stillmotion", swagger_js_url=f"{prefix}/docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{prefix}/docs/swagger-ui.css", swagger_favicon_url=f"{prefix}/docs/favicon-32x32.png",
         swagger_ui_parameters={"validatorUrl": None, "defaultModelsExpandDepth": 0},
     )
 
@@ -39,4 +42,4 @@ async def asset(name: str) -> FileResponse:
     """One of the page's own files."""
     if name not in _MEDIA_TYPES:
         raise ProblemError(404, "not_found", "Not found", f"There is no {name} among the files of /docs.")
-    return FileResponse(_ASSETS / name, media_type=_MEDIA_TYPES[name], headers={"Cache-Control": "max-age=86400"})
+    return RangedFile(_ASSETS / name, media_type=_MEDIA_TYPES[name], headers={"Cache-Control": "max-age=86400"})

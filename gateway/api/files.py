@@ -1,5 +1,6 @@
 """`/v1/files`: a picture uploaded once, for any number of requests."""
 
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -10,7 +11,9 @@ from contracts.openai_videos import VideoOrder
 from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.content import FILE_RESPONSES, serve_picture
 from gateway.api.openapi import problems
-from gateway.submit.bodies import BodyRefused, body_kind, form_fields, form_picture, read_form
+from gateway.intake.intake import Intake
+from gateway.intake.refusals import BodyRefused
+from gateway.submit.bodies import Form, form_fields, form_picture, read_body
 from gateway.submit.uploaded import NewUpload, TooManyFiles, UploadRecord, new_file_id
 from gateway.threads import off_loop
 
@@ -29,13 +32,14 @@ _UPLOAD: dict[str, Any] = {"requestBody": {"required": True, "content": {"multip
 
 
 @router.post(
-    "", status_code=201, responses=problems(409, 413, 415, 422, 507), openapi_extra=_UPLOAD, summary="Upload a picture"
+    "", status_code=201, responses=problems(409, 413, 415, 422, 503, 507), openapi_extra=_UPLOAD,
+    summary="Upload a picture",
 )
 async def upload_file(request: Request, caller: TheCaller, gateway: OpenGateway) -> UploadedFile:
     """The picture is checked as in `POST /generate`, and stored as it will be used. Refer to it as `file_id`."""
     await gateway.room.check()
-    name, purpose, data = await _read(request, gateway.settings.max_image_bytes)
-    picture = await gateway.pictures.checked(data)
+    async with _reading(request, gateway.intake) as (name, purpose, data):
+        picture = await gateway.pictures.checked(data)
     file_id = new_file_id()
     stored = await gateway.pictures.store(file_id, "picture", picture)
     upload = NewUpload(
@@ -79,7 +83,6 @@ async def get_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> 
     "/{file_id}/content", response_class=FileResponse, responses={**FILE_RESPONSES, **problems(404, 416, 422)},
     summary="The picture itself",
 )
-@router.head("/{file_id}/content", include_in_schema=False)
 async def get_file_content(file_id: FileId, request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:
     """The checked picture, with `ETag` and `Range`."""
     upload = await off_loop(gateway.pictures.uploads.get, file_id, caller.owner)
@@ -94,22 +97,24 @@ async def delete_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) 
     return UploadedFileDeleted(id=file_id)
 
 
-async def _read(request: Request, max_image_bytes: int) -> tuple[str, str, bytes]:
+def _reading(request: Request, intake: Intake) -> AbstractAsyncContextManager[tuple[str, str, bytes]]:
     """The name, purpose and bytes of an upload."""
-    if body_kind(request) != "form":
-        raise BodyRefused("unsupported_media_type", "Send multipart/form-data: curl -F file=@cat.jpg")
-    async with read_form(request, max_image_bytes) as form:
-        data = await form_picture(form, "file", max_image_bytes)
-        fields = form_fields(form, "file")
-        purpose = fields.pop("purpose", "vision")
-        if fields:
-            raise BodyRefused("unknown_field", f"{next(iter(fields))!r} is not known here: send `file` and `purpose`.")
-        if len(purpose) > _MAX_PURPOSE_CHARS:
-            raise BodyRefused("purpose_too_long", f"`purpose` has at most {_MAX_PURPOSE_CHARS} characters.")
-        given = form.get("file")
-        if not isinstance(data, bytes) or given is None or isinstance(given, str):
-            raise BodyRefused("file_missing", "Send the picture as the file `file`: curl -F file=@cat.jpg")
-        return _plain(given.filename or "picture"), purpose, data
+    return read_body(request, intake, lambda form: _upload_of(form, intake.max_image_bytes), None)
+
+
+def _upload_of(form: Form, max_image_bytes: int) -> tuple[str, str, bytes]:
+    data = form_picture(form, "file", max_image_bytes)
+    fields = form_fields(form, "file")
+    purpose = fields.pop("purpose", "vision")
+    if fields:
+        name = next(iter(fields))
+        raise BodyRefused("unknown_field", f"{name!r} is not known here: send `file` and `purpose`.", name)
+    if len(purpose) > _MAX_PURPOSE_CHARS:
+        raise BodyRefused("purpose_too_long", f"`purpose` has at most {_MAX_PURPOSE_CHARS} characters.", "purpose")
+    if not isinstance(data, bytes):
+        raise BodyRefused("file_missing", "Send the picture as the file `file`: curl -F file=@cat.jpg", "file")
+    name = next(part.filename for part in form if part.name == "file" and not part.left_empty)
+    return _plain(name or "picture"), purpose, data
 
 
 def _plain(name: str) -> str:

@@ -5,14 +5,13 @@ from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
-from pydantic import ValidationError
 
 from contracts.errors import Problem
 from contracts.jobs import Job
 from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller
-from gateway.api.advice import refused_fields
 from gateway.api.follow import wait_until_ended, while_connected
 from gateway.api.openapi import generate_body, problems
+from gateway.edge.prefix import current_prefix
 from gateway.jobs.job import JobRecord
 from gateway.jobs.views import view
 from gateway.runtime import Gateway
@@ -51,11 +50,8 @@ async def generate(
     `Accept: video/mp4` waits and answers with the bytes, or with the problem of the job that failed;
     `Idempotency-Key` makes sending again safe: the same body answers with the same job, another body with 422.
     """
-    try:
-        submission = await read_submission(request, gateway.settings.max_image_bytes)
-    except ValidationError as error:
-        return problem_response(await refused_fields(error, gateway))
-    job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
+    async with read_submission(request, gateway.intake) as submission:
+        job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
     if wanted_form(request.headers.get("accept", "")) == "video":
         response = await while_connected(request, _answer_with_video(job, gateway))
     else:
@@ -88,7 +84,7 @@ def preferred_wait_s(prefer_header: str) -> int | None:
 
 
 async def _answer_with_job(job: JobRecord, wait_s: int | None, gateway: Gateway) -> Response:
-    headers = {"Location": f"/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    headers = {"Location": f"{current_prefix()}/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
     if wait_s is not None:
         wait_s = min(wait_s, gateway.settings.max_wait_s)
         headers["Preference-Applied"] = f"wait={wait_s}"
@@ -105,9 +101,10 @@ def _json(shown: Job, status: int, headers: dict[str, str]) -> Response:
 
 async def _answer_with_video(job: JobRecord, gateway: Gateway) -> Response:
     job = await wait_until_ended(job.id, gateway.ledger, gateway.settings.max_bytes_wait_s)
-    location = {"Location": f"/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    base = f"{current_prefix()}/v1/jobs/{job.id}"
+    location = {"Location": base, "Vary": "Accept, Prefer"}
     if job.video is not None:
-        location |= {"ETag": f'"{job.video.sha256}"', "Content-Location": f"/v1/jobs/{job.id}/content"}
+        location |= {"ETag": f'"{job.video.sha256}"', "Content-Location": f"{base}/content"}
         path = gateway.files.path(job.id, VIDEO_FILE)
         await off_loop(gateway.files.bring, path)
         return FileResponse(

@@ -80,7 +80,8 @@ async def delete_job(own: OwnJob, gateway: OpenGateway) -> None:
     },
 )
 async def job_events(
-    job: OwnJob, gateway: OpenGateway, last_event_id: Annotated[str | None, Header(max_length=128)] = None,
+    job: OwnJob, request: Request, gateway: OpenGateway,
+    last_event_id: Annotated[str | None, Header(max_length=128)] = None,
 ) -> Response:
     """Server-sent events: the whole job at first and at every change (place in the queue, stage, step, time left).
 
@@ -88,6 +89,8 @@ async def job_events(
     """
     if job.finished and encode(await view(job, gateway.ledger))[1] == last_event_id:
         return Response(status_code=204)
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
     return StreamingResponse(
         event_stream(job.id, gateway.ledger, last_event_id, gateway.settings.heartbeat_s),
         media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
@@ -98,7 +101,6 @@ async def job_events(
     "/{job_id}/content", response_class=FileResponse, summary="The MP4, or a picture that goes with it",
     responses={**FILE_RESPONSES, **problems(404, 409, 410, 416, 422)},
 )
-@router.head("/{job_id}/content", include_in_schema=False)
 async def get_content(
     job: OwnJob, request: Request, gateway: OpenGateway,
     variant: Annotated[

@@ -1,28 +1,56 @@
 """`GET /v1/models`: what this deployment can run."""
 
-from fastapi import APIRouter
+import time
+from typing import Annotated
 
-from contracts.models import ModelList, VideoModelInfo, VLModelInfo
+from fastapi import APIRouter, Path
+
+from contracts.models import ListedVideoModel, ListedVLModel, ModelList
 from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.openapi import problems
+from gateway.runtime import Gateway
 from gateway.services.clients import ServiceError
+from web.problems import ProblemError
 
-router = APIRouter(tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+_SINCE = int(time.time())
 
 
-@router.get("/v1/models", responses=problems(503), summary="What this deployment can run")
+@router.get("", responses=problems(503), summary="What this deployment can run")
 async def list_models(_: TheCaller, gateway: OpenGateway) -> ModelList:
     """The video models, each with every bound that a request must respect, then the vision-language models.
 
     A service that cannot be reached is left out; without either the answer is 503.
     """
-    models: list[VideoModelInfo | VLModelInfo] = []
+    return ModelList(data=await _listed(gateway))
+
+
+@router.get("/{model_id:path}", responses=problems(404, 503), summary="One model")
+async def get_model(
+    model_id: Annotated[str, Path(description="The model's `id`; it may have slashes.", max_length=200)], _: TheCaller,
+    gateway: OpenGateway,
+) -> ListedVideoModel | ListedVLModel:
+    """The model with its bounds."""
+    models = await _listed(gateway)
+    for model in models:
+        if model.id == model_id:
+            return model
+    known = ", ".join(model.id for model in models)
+    raise ProblemError(404, "model_not_found", "No such model", f"There is no model {model_id!r}; there are: {known}.")
+
+
+async def _listed(gateway: Gateway) -> list[ListedVideoModel | ListedVLModel]:
+    models: list[ListedVideoModel | ListedVLModel] = []
     unreachable: ServiceError | None = None
-    for ask in (gateway.catalog.video_models, gateway.catalog.vl_models):
-        try:
-            models.extend(await ask())
-        except ServiceError as error:
-            unreachable = error
+    try:
+        models += [ListedVideoModel(**dict(info), created=_SINCE) for info in await gateway.catalog.video_models()]
+    except ServiceError as error:
+        unreachable = error
+    try:
+        models += [ListedVLModel(**dict(info), created=_SINCE) for info in await gateway.catalog.vl_models()]
+    except ServiceError as error:
+        unreachable = error
     if not models and unreachable is not None:
         raise unreachable
-    return ModelList(data=models)
+    return models

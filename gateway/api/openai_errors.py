@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
-from contracts.openai_videos import OpenAIError, OpenAIErrorDetail
+from contracts.openai_videos import OpenAIError, OpenAIErrorDetail, SharedProblem
 
-PREFIX = "/v1/videos"
+OPENAI_ROUTES = ("/v1/videos",)
+"""Answer as OpenAI's API does, and with its statuses."""
+SHARED_ROUTES = ("/v1/files", "/v1/models")
+"""Answer with problems like the rest of ours; `error` in them is what OpenAI's SDKs read."""
 # Where OpenAI has one status for what we tell apart: its SDK raises BadRequestError.
 _STATUS = {406: 400, 415: 400, 416: 416, 422: 400}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -31,14 +35,14 @@ def _parameter(field: str) -> str:
 
 
 class OpenAIErrorMiddleware:
-    """Rewrites every `application/problem+json` answer below `/v1/videos`, whoever gave it."""
+    """Rewrites every `application/problem+json` answer of the routes that OpenAI's SDKs call, whoever gave it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        if scope["type"] != "http" or not (path == PREFIX or path.startswith(PREFIX + "/")):
+        shared = _is_below(SHARED_ROUTES, scope)
+        if not shared and not _is_below(OPENAI_ROUTES, scope):
             return await self.app(scope, receive, send)
         held: list[Message] = []
 
@@ -50,18 +54,36 @@ class OpenAIErrorMiddleware:
             elif held:  # a problem's body comes in one piece, perhaps followed by an empty last one
                 start = held.pop()
                 problem = Problem.model_validate_json(message["body"])
-                body = openai_error(problem).model_dump_json().encode()
-                await send({**start, "status": _STATUS.get(problem.status, problem.status),
-                            "headers": _headers(start["headers"], problem, len(body))})
+                status, body = _both(problem) if shared else _openais(problem)
+                kind = PROBLEM_MEDIA_TYPE if shared else "application/json"
+                await send({**start, "status": status, "headers": _headers(start["headers"], problem, kind, len(body))})
                 message = {**message, "body": body}
             await send(message)
 
         return await self.app(scope, receive, rewrite)
 
 
-def _headers(raw: Sequence[tuple[bytes, bytes]], problem: Problem, length: int) -> list[tuple[bytes, bytes]]:
+def _is_below(routes: Sequence[str], scope: Scope) -> bool:
+    if scope["type"] != "http":
+        return False
+    path = get_route_path(scope)
+    return any(path == route or path.startswith(f"{route}/") for route in routes)
+
+
+def _openais(problem: Problem) -> tuple[int, bytes]:
+    return _STATUS.get(problem.status, problem.status), openai_error(problem).model_dump_json().encode()
+
+
+def _both(problem: Problem) -> tuple[int, bytes]:
+    said = SharedProblem(**dict(problem), error=openai_error(problem).error)
+    return problem.status, said.model_dump_json(exclude_none=True).encode()
+
+
+def _headers(
+    raw: Sequence[tuple[bytes, bytes]], problem: Problem, kind: str, length: int
+) -> list[tuple[bytes, bytes]]:
     headers = MutableHeaders(raw=list(raw))
-    headers["content-type"] = "application/json"
+    headers["content-type"] = kind
     headers["content-length"] = str(length)
     if problem.status in _NEVER_RETRIED:
         headers["x-should-retry"] = "false"

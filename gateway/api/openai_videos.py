@@ -5,21 +5,17 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from pydantic import ValidationError
 
 from contracts.openai_videos import Video, VideoDeleted, VideoOrder, VideoPage, VideoRemix
 from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller, own_job
-from gateway.api.advice import refused_fields
 from gateway.api.content import FILE_RESPONSES, serve
 from gateway.api.openai_views import present_video
 from gateway.api.openapi import openai_errors, remix_body, video_body
 from gateway.jobs.job import IllegalTransition, JobRecord
 from gateway.runtime import Gateway
-from gateway.submit.bodies import read_json
+from gateway.submit.bodies import read_fields
 from gateway.submit.remix import remix_of
 from gateway.submit.video_bodies import read_video
-from gateway.threads import off_loop
-from web.problems import problem_response
 
 router = APIRouter(prefix="/v1/videos", tags=["OpenAI videos"])
 
@@ -41,11 +37,8 @@ async def create_video(
     """As in OpenAI's API, with the models, sizes and lengths of this server; further fields of `POST /generate` are
     taken, too (`extra_body` in the SDK).
     """
-    try:
-        submission = await read_video(request, gateway.settings.max_image_bytes)
-    except ValidationError as error:
-        return problem_response(await refused_fields(error, gateway))
-    job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
+    async with read_video(request, gateway.intake) as submission:
+        job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
     return await _answer(job, replayed, gateway)
 
 
@@ -86,7 +79,6 @@ async def delete_video(job: OwnVideo, gateway: OpenGateway) -> VideoDeleted:
     "/{video_id}/content", response_class=FileResponse, summary="The MP4, or a picture of it",
     responses={**FILE_RESPONSES, **openai_errors(400, 404, 409, 410, 416)},
 )
-@router.head("/{video_id}/content", include_in_schema=False)
 async def download_video(
     job: OwnVideo, request: Request, gateway: OpenGateway,
     variant: Annotated[Literal["video", "thumbnail", "spritesheet"], Query()] = "video",
@@ -102,11 +94,8 @@ async def remix_video(
     job: OwnVideo, request: Request, caller: TheCaller, gateway: OpenGateway, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """A completed video once more with another prompt: the same picture, seed, size, length and sampling."""
-    try:
-        asked = await off_loop(VideoRemix.model_validate_json, await read_json(request, 0))
-    except ValidationError as error:
-        return problem_response(await refused_fields(error, gateway))
-    remixed, replayed = await gateway.submitter.accept(remix_of(job, asked.prompt), caller, idempotency_key)
+    async with read_fields(request, gateway.intake, VideoRemix.model_validate) as asked:
+        remixed, replayed = await gateway.submitter.accept(remix_of(job, asked.prompt), caller, idempotency_key)
     return await _answer(remixed, replayed, gateway)
 
 

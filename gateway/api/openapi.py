@@ -1,10 +1,11 @@
 """What the routes say about themselves in /openapi.json."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.jobs import GenerateRequest
-from contracts.openai_videos import OpenAIError, VideoCreate, VideoOptions, VideoRemix
+from contracts.openai_videos import OpenAIError, SharedProblem, VideoCreate, VideoOptions, VideoRemix
 from gateway.submit.describing import DescribeForm
 
 DESCRIPTION = """\
@@ -141,6 +142,22 @@ def _say_how_it_refuses(operation: dict[str, Any], *, openai: bool) -> None:
     # Whatever goes wrong in a way that nobody foresaw.
     if not openai:
         responses.setdefault("500", problems(500)[500])
+
+
+def with_shared_problems(schema: dict[str, Any], routes: Sequence[str]) -> dict[str, Any]:
+    """Name the type of the problems below `routes`, which have OpenAI's error in them."""
+    shared = SharedProblem.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name, definition in shared.pop("$defs", {}).items():
+        schema["components"]["schemas"].setdefault(name, definition)
+    schema["components"]["schemas"]["SharedProblem"] = shared
+    own, theirs = ({"$ref": f"#/components/schemas/{name}"} for name in ("Problem", "SharedProblem"))
+    for path, operations in schema["paths"].items():
+        for operation in operations.values() if path.startswith(tuple(routes)) else ():
+            for response in operation["responses"].values():
+                for content in response.get("content", {}).values():
+                    if content.get("schema") == own:
+                        content["schema"] = theirs
+    return schema
 
 
 def with_keys(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The commands and their options; each hands over to the module of its name."""
 
 import os
+import sys
 from collections.abc import Callable, Coroutine
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,7 +19,8 @@ from gateway.cli.demo import default_picture, demo
 from gateway.cli.engines import engines
 from gateway.cli.generate import generate
 from gateway.cli.interrupts import Interrupted, run_interruptible
-from gateway.cli.job_client import GatewayFailure, Server
+from gateway.cli.job_client import GatewayFailure, Server, server_url
+from gateway.cli.output import OutputUnusable, check_output, is_standard_output
 from gateway.cli.serve import LogFormat, serve
 from gateway.cli.stack import SERVICE_NAMES, ServiceName, StackError, read_settings, service_specs
 
@@ -37,6 +40,9 @@ SeedOption = Annotated[int | None, typer.Option(help="Same seed, same video.")]
 
 def main() -> None:
     """Entry point of the `stillmotion` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # words in any script, on a terminal that may know ASCII alone
     app()
 
 
@@ -86,17 +92,18 @@ def generate_command(
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for the video.")] = 3600.0,
 ) -> None:
     """Make a video through a running gateway; Ctrl-C cancels the job."""
-    console = Console()
+    console = Console(stderr=is_standard_output(output))
     options = _options(
         prompt=prompt, instruction=instruction, enhance=enhance, negative_prompt=negative_prompt, model=model,
         size=size, seconds=seconds, num_frames=num_frames, fps=fps, steps=steps, sampler=sampler,
         guidance_scale=guidance_scale, seed=seed, language=language,
     )
     _refuse_missing(image)
+    _refuse_unusable(output)
 
     async def work() -> None:
-        where = url or service_specs(read_settings(), ("gateway",))[0].url
-        await generate(console, Server(url=where.rstrip("/"), key=key), options, image, output, timeout)
+        where = server_url(url or service_specs(read_settings(), ("gateway",))[0].url)
+        await generate(console, Server(url=where, key=key), options, image, output, timeout)
         console.print(Text.assemble("Wrote ", (str(output), "bold green")))
 
     _end_with_signal(work)
@@ -114,9 +121,10 @@ def demo_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the MP4 goes.")] = Path("out/demo.mp4"),
 ) -> None:
     """From nothing to a video: start what is not running, send a picture, save the MP4, stop what was started."""
-    console = Console()
+    console = Console(stderr=is_standard_output(output))
     options = _options(prompt=prompt, size=size, seconds=seconds, steps=steps, seed=seed)
     _refuse_missing(image)
+    _refuse_unusable(output)
     _end_with_signal(lambda: demo(console, read_settings(), options, image or default_picture(), output, key))
 
 
@@ -136,12 +144,20 @@ def _end_with_signal(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def _options(**given: object) -> GenerateOptions:
+    given = {name: _typed(value) for name, value in given.items() if value is not None}
     try:
-        return GenerateOptions.model_validate({name: value for name, value in given.items() if value is not None})
+        return GenerateOptions.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the options"
         _fail(f"{option} {first['input']!r} is not usable: {first['msg']}.")
+
+
+def _typed(value: object) -> object:
+    """The words as UTF-8, also where the locale knows ASCII alone and Python kept the bytes as they came."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode(errors="surrogateescape").decode(errors="surrogateescape")
+    return value
 
 
 def _refuse_missing(image: Path | None) -> None:
@@ -150,6 +166,13 @@ def _refuse_missing(image: Path | None) -> None:
         _fail(f"{image} {what}. Name a picture, such as a JPEG or PNG file.")
     if image is not None and not os.access(image, os.R_OK):
         _fail(f"{image} cannot be read: permission denied.")
+
+
+def _refuse_unusable(output: Path) -> None:
+    try:
+        check_output(output)
+    except OutputUnusable as refusal:
+        _fail(str(refusal))
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, Job
-from gateway.cli.whole_file import whole_file
+from gateway.cli.output import written
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _QUIET_S = 90.0  # the server says something at least every 60 s, if only a comment
@@ -51,7 +51,8 @@ class JobClient:
         if image is None:
             request = self._http.build_request("POST", "/generate", json=fields)
         else:
-            files = {"image": (image.name, await asyncio.to_thread(image.read_bytes), "application/octet-stream")}
+            name = image.name.encode(errors="replace").decode()  # a file's name need not be text
+            files = {"image": (name, await asyncio.to_thread(image.read_bytes), "application/octet-stream")}
             form = {name: str(value) for name, value in fields.items()}
             request = self._http.build_request("POST", "/generate", data=form, files=files)
         response = await self._send(request)
@@ -68,7 +69,8 @@ class JobClient:
         while job.state not in TERMINAL_JOB_STATES:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
             try:
-                async with self._http.stream("GET", job.urls.events, headers=headers, timeout=_QUIET_S) as response:
+                where = self._at(job.urls.events)
+                async with self._http.stream("GET", where, headers=headers, timeout=_QUIET_S) as response:
                     await _refuse_problem(response)
                     if response.status_code != httpx.codes.NO_CONTENT:  # 204: nothing after the last event
                         async for event in EventSource(response).aiter_sse():
@@ -87,12 +89,12 @@ class JobClient:
 
     async def look(self, job: Job) -> Job:
         """The job as it stands now."""
-        response = await self._send(self._http.build_request("GET", job.urls.self))
+        response = await self._send(self._http.build_request("GET", self._at(job.urls.self)))
         return _job(response.content, response.url)
 
     async def cancel(self, job: Job) -> None:
         """Ask the gateway to give the job up."""
-        await self._send(self._http.build_request("POST", job.urls.cancel))
+        await self._send(self._http.build_request("POST", self._at(job.urls.cancel)))
 
     async def download(self, job: Job, output: Path) -> None:
         """Fetch the finished video; `output` appears complete or not at all.
@@ -102,18 +104,32 @@ class JobClient:
         """
         assert job.urls.content is not None
         assert job.video is not None
+        where = self._at(job.urls.content)
+        try:
+            await self._receive(where, job.video.sha256, output)
+        except OSError as error:
+            raise GatewayFailure(
+                f"{output} cannot be written: {error.strerror or type(error).__name__}. The video is there still: "
+                f"curl -o video.mp4 {where}"
+            ) from error
+        except httpx.TransportError as error:
+            raise GatewayFailure(f"{_unreachable(self._url, error)} The video is at {where}") from error
+
+    async def _receive(self, where: httpx.URL, sha256: str, output: Path) -> None:
         digest = hashlib.sha256()
-        with whole_file(output) as part:
-            try:
-                async with self._http.stream("GET", job.urls.content) as response:
-                    await _refuse_problem(response)
-                    async for chunk in response.aiter_bytes():
-                        digest.update(chunk)
-                        part.write(chunk)
-            except httpx.TransportError as error:
-                raise _unreachable(self._url, error) from error
-            if digest.hexdigest() != job.video.sha256:
+        async with written(output) as stream:
+            async with self._http.stream("GET", where) as response:
+                await _refuse_problem(response)
+                async for chunk in response.aiter_bytes():
+                    digest.update(chunk)
+                    await asyncio.to_thread(stream.write, chunk)  # a pipe may be full
+            if digest.hexdigest() != sha256:
                 raise GatewayFailure("The video arrived damaged; try again.")
+            await asyncio.to_thread(stream.flush)
+
+    def _at(self, path: str) -> httpx.URL:
+        """An address that the gateway named: it begins at its host, and may have a prefix that a proxy takes away."""
+        return httpx.URL(self._url).join(path)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
@@ -122,6 +138,22 @@ class JobClient:
             raise _unreachable(self._url, error) from error
         await _refuse_problem(response)
         return response
+
+
+def server_url(text: str) -> str:
+    """The base URL that somebody meant by `text`, such as `localhost:8000`.
+
+    Raises:
+        GatewayFailure: it is no address of a server.
+    """
+    plain = text.strip()
+    try:
+        url = httpx.URL(plain if "://" in plain else f"http://{plain}")
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise GatewayFailure(f"{text!r} is no address of a server: write http://HOST:PORT.")
+    return str(url).rstrip("/")
 
 
 @asynccontextmanager

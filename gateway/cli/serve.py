@@ -10,6 +10,7 @@ from gateway.cli.logview import LogSink, json_sink, readable_sink
 from gateway.cli.show import waiting_for
 from gateway.cli.stack import ServiceName, StackSettings, service_specs, stack_environment
 from gateway.cli.supervisor import running_stack
+from gateway.edge.descriptors import raise_descriptor_limit
 
 LogFormat = Literal["auto", "readable", "json"]
 
@@ -20,6 +21,7 @@ async def serve(console: Console, settings: StackSettings, names: Sequence[Servi
     Raises:
         StackError: a service cannot start or be kept running; every other one has been ended.
     """
+    raise_descriptor_limit()  # for the services too, which inherit it
     specs = service_specs(settings, names)
     sink = _sink(console, log_format)
 

@@ -6,6 +6,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,7 +86,7 @@ def stack_environment(specs: Iterable[ServiceSpec], inherited: Mapping[str, str]
     A service that runs alone gets no fresh token: its partners could not know it.
     """
     urls = {spec.name: spec.url for spec in specs}
-    added = {"PYTHONUNBUFFERED": "1"}
+    added = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}  # their logs are UTF-8, whatever the terminal is
     if len(urls) == len(SERVICE_NAMES):
         added |= {
             "STILLMOTION_INTERNAL_TOKEN": secrets.token_urlsafe(32),
@@ -127,9 +128,12 @@ def _bind_problem(spec: ServiceSpec) -> str | None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A free port; of another family where this machine has no IPv4."""
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with suppress(OSError), socket.socket(family) as probe:
+            probe.bind((host, 0))
+            return int(probe.getsockname()[1])
+    return 8000
 
 
 def _reachable(host: str) -> str:

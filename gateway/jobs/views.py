@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from contracts.jobs import Job, JobPage, JobProgress, JobUrls, WebhookAttempt, WebhookDelivery
 from gateway.auth.links import Links
+from gateway.edge.prefix import current_prefix
 from gateway.jobs.deliveries import Delivery
 from gateway.jobs.eta import Waiting
 from gateway.jobs.job import Absence, JobRecord
@@ -32,7 +33,7 @@ def present(
     job: JobRecord, live: JobProgress | None, waiting: Waiting | None, absence: Absence | None = None
 ) -> Job:
     """The wire form of a stored job."""
-    base = f"/v1/jobs/{job.id}"
+    base = f"{current_prefix()}/v1/jobs/{job.id}"
     return Job(
         id=job.id, state=job.state, created_at=_time(job.created_at),
         started_at=None if job.started_at is None else _time(job.started_at),
@@ -53,7 +54,8 @@ def linked(job: Job, links: Links | None) -> Job:
     """The job with a link to its video, if there is one and links are made."""
     if links is None or job.urls.content is None:
         return job
-    return job.model_copy(update={"urls": job.urls.model_copy(update={"link": links.to_video(job.id)})})
+    link = current_prefix() + links.to_video(job.id)
+    return job.model_copy(update={"urls": job.urls.model_copy(update={"link": link})})
 
 
 def _glance(job: JobRecord, waiting: Mapping[str, Waiting], ledger: Ledger) -> Job:

@@ -6,6 +6,7 @@ from contracts.resolve import ParameterRefused
 from gateway.addresses import AddressRefused
 from gateway.auth.callers import Caller, priority_for
 from gateway.images.check import CheckedImage
+from gateway.intake.refusals import BodyRefused
 from gateway.jobs.job import JobRecord, KeyReused, NewJob, QueueFull, new_job_id
 from gateway.jobs.ledger import Ledger
 from gateway.run.webhooks import check_address
@@ -13,7 +14,7 @@ from gateway.services.catalog import Catalog
 from gateway.settings import GatewaySettings
 from gateway.storage.files import LocalFiles
 from gateway.storage.room import Room
-from gateway.submit.bodies import BodyRefused, Submission
+from gateway.submit.bodies import Submission
 from gateway.submit.parameters import framing_warnings, resolve
 from gateway.submit.pictures import Pictures
 from gateway.threads import off_loop

@@ -1,51 +1,29 @@
-"""The bodies that ask for a video: multipart or JSON, read with a limit, never more than one picture."""
+"""The bodies that ask for a video, in every encoding, and never with more than one picture."""
 
-import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from python_multipart.exceptions import MultipartParseError
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from contracts.describe import MAX_IMAGE_BASE64_CHARS
 from contracts.jobs import GenerateOptions, GenerateRequest
 from gateway.images.refusals import too_many_bytes
+from gateway.intake.forms import Part, parse_multipart, parse_urlencoded
+from gateway.intake.intake import Intake
+from gateway.intake.json_text import MAX_FIELDS_BYTES, read_object
+from gateway.intake.refusals import BodyRefused, FieldsRefused
 from gateway.jobs.job import JobRecord
-from gateway.submit.uploads import decode_text
-from gateway.threads import off_loop
+from gateway.submit.picture_text import picture_text
 
-_FIELDS_ROOM = 1024 * 1024  # what the other fields and the multipart framing may take beside the picture
-_PARSED_AT_ONCE_BYTES = 16 * 1024  # a tenth of a millisecond: less than the way to a thread and back
-_MAX_FIELDS = 60
+_ROOM = 1024 * 1024  # what the other fields and the framing may take beside the picture
+_URLENCODED_BYTES = 4 * 1024 * 1024  # for words: each %xx costs its decoder sixty bytes
 _METADATA = re.compile(r"metadata\[.+\]")
-_LINGER_BYTES = 128 * 1024 * 1024
-_LINGER_S = 10.0
-
-
-class BodyTooLarge(Exception):
-    """More bytes than any legal request has; the rest was not read."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"The request is larger than {limit} bytes.")
-        self.limit = limit
-
-
-class BodyRefused(ValueError):
-    """The body is not one that we take: stable `code`, and in words what to send."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,24 +58,65 @@ class Submission:
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-async def read_submission(request: Request, max_image_bytes: int) -> Submission:
-    """Read either encoding of `POST /generate`.
+Form = Sequence[Part]
+
+
+def read_submission(request: Request, intake: Intake) -> AbstractAsyncContextManager[Submission]:
+    """Read any encoding of `POST /generate`; what was read counts as on its way in until the block ends.
 
     Raises:
-        BodyTooLarge, ImageRefused, BodyRefused: see there.
-        pydantic.ValidationError: a field is unknown or out of bounds.
+        BodyTooLarge, IntakeFull, DiskFull, ImageRefused, BodyRefused, FieldsRefused: see there.
     """
-    if body_kind(request) == "form":
-        async with read_form(request, max_image_bytes) as form:
-            picture = await form_picture(form, "image", max_image_bytes)
-            return submission_of(GenerateRequest.model_validate(form_fields(form, "image")), picture)
-    body = await read_json(request, max_image_bytes)
+    limit = intake.max_image_bytes
 
-    def parse() -> Submission:  # megabytes of JSON and base64 take tens of milliseconds
-        asked = GenerateRequest.model_validate_json(body)
-        return submission_of(asked, picture_text(asked.image, max_image_bytes))
+    def from_form(form: Form) -> Submission:
+        picture = form_picture(form, "image", limit)
+        return submission_of(GenerateRequest.model_validate(form_fields(form, "image")), picture)
 
-    return parse() if len(body) <= _PARSED_AT_ONCE_BYTES else await off_loop(parse)
+    def from_json(fields: dict[str, Any]) -> Submission:
+        asked = GenerateRequest.model_validate(fields)
+        return submission_of(asked, picture_text(asked.image, limit))
+
+    return read_body(request, intake, from_form, from_json)
+
+
+def read_body(
+    request: Request, intake: Intake, from_form: Callable[[Form], T], from_json: Callable[[dict[str, Any]], T] | None
+) -> AbstractAsyncContextManager[T]:
+    """What one of the two makes of the body, which has room for a picture in base64.
+
+    Raises:
+        BodyTooLarge, IntakeFull, DiskFull, BodyRefused, FieldsRefused, and what the two raise.
+    """
+    kind, limit = body_kind(request), intake.max_image_bytes * 4 // 3 + _ROOM
+    if from_json is None and kind != "form":
+        raise BodyRefused("unsupported_media_type", "Send multipart/form-data: curl -F file=@cat.jpg")
+
+    def parse(body: bytes) -> T:
+        try:
+            if kind == "json" and from_json is not None:
+                return from_json(read_object(body))
+            if kind == "words":
+                return from_form(parse_urlencoded(body))
+            return from_form(parse_multipart(body, request.headers["content-type"]))
+        except ValidationError as error:
+            raise FieldsRefused(error) from None
+
+    return intake.reading(request, min(limit, _URLENCODED_BYTES) if kind == "words" else limit, parse)
+
+
+def read_fields(
+    request: Request, intake: Intake, parse: Callable[[dict[str, Any]], T]
+) -> AbstractAsyncContextManager[T]:
+    """A JSON body without a picture. Raises `BodyTooLarge`, `BodyRefused`, `FieldsRefused`."""
+
+    def read(body: bytes) -> T:
+        try:
+            return parse(read_object(body))
+        except ValidationError as error:
+            raise FieldsRefused(error) from None
+
+    return intake.reading(request, MAX_FIELDS_BYTES, read)
 
 
 def submission_of(asked: GenerateRequest, picture: bytes | str | None) -> Submission:
@@ -109,11 +128,13 @@ def submission_of(asked: GenerateRequest, picture: bytes | str | None) -> Submis
     )
 
 
-def body_kind(request: Request) -> Literal["form", "json"]:
-    """Which of the two encodings the body has; raises `BodyRefused` where it has none."""
+def body_kind(request: Request) -> Literal["form", "words", "json"]:
+    """Which of the encodings the body has; raises `BodyRefused` where it has none."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return "form"
+    if kind == "application/x-www-form-urlencoded":
+        return "words"
     if kind == "application/json" or kind.endswith("+json"):
         return "json"
     if not kind and request.headers.get("content-length", "0") == "0":
@@ -124,124 +145,53 @@ def body_kind(request: Request) -> Literal["form", "json"]:
     )
 
 
-async def limited_stream(request: Request, limit: int) -> AsyncGenerator[bytes]:
-    """The body in pieces; a declared length above `limit` is refused before the first one is read.
-
-    Raises:
-        BodyTooLarge: at the first piece beyond `limit`.
-    """
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise BodyTooLarge(limit)
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > limit:
-            raise BodyTooLarge(limit)
-        yield chunk
-
-
-async def read_limited(request: Request, limit: int = MAX_IMAGE_BASE64_CHARS + _FIELDS_ROOM) -> bytes:
-    """The whole body, at most `limit` bytes of it."""
-    body = bytearray()
-    async for chunk in limited_stream(request, limit):
-        body += chunk
-    return bytes(body)
-
-
-class LingeringResponse(Response):
-    """Answers at once, then reads on and throws away what the client still sends, within bounds.
-
-    Many clients look at the answer only after they have sent everything: closed on earlier, they report a broken pipe
-    in place of the refusal.
-    """
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        left = _LINGER_BYTES
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S):
-                while left > 0:
-                    message = await receive()
-                    left -= len(message.get("body", b""))
-                    if message["type"] != "http.request" or not message.get("more_body", False):
-                        break
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def read_json(request: Request, max_image_bytes: int) -> bytes:
-    """A JSON body with room for a picture in base64. Raises `BodyTooLarge`, `BodyRefused`."""
-    body = await read_limited(request, max_image_bytes * 4 // 3 + _FIELDS_ROOM)
-    if not body.strip():
-        raise BodyRefused("empty_body", "The request is empty: send a picture as `image`, or words as `prompt`.")
-    return body
-
-
-def picture_text(text: str | None, max_image_bytes: int) -> bytes | str | None:
-    """The picture's bytes, or its web address as it is. Raises `ImageRefused`."""
-    if text is None or text[:8].lower().startswith(("http://", "https://")):
-        return text
-    return decode_text(text, max_image_bytes)
-
-
-@asynccontextmanager
-async def read_form(request: Request, max_image_bytes: int) -> AsyncIterator[FormData]:
-    """A multipart body with one file at most. Raises `BodyTooLarge`, `BodyRefused`."""
-    parser = MultiPartParser(
-        Headers(raw=request.headers.raw), limited_stream(request, max_image_bytes + _FIELDS_ROOM), max_files=1,
-        max_fields=_MAX_FIELDS,
-    )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, MultipartParseError) as error:
-        raise BodyRefused("form_unreadable", f"The multipart body cannot be read: {error}") from None
-    try:
-        yield form
-    finally:
-        await form.close()
-
-
-async def form_picture(form: FormData, field: str, max_image_bytes: int) -> bytes | str | None:
+def form_picture(form: Form, field: str, max_image_bytes: int) -> bytes | str | None:
     """The picture in `field`, its bytes or its address. Raises `BodyRefused`, `ImageRefused`."""
-    given = [value for name, value in form.multi_items() if name == field and value != ""]
-    files = [name for name, value in form.multi_items() if isinstance(value, UploadFile) and name != field]
-    if files:
-        raise BodyRefused(
-            "unexpected_file", f"The file field {files[0]!r} is not known: the picture goes in `{field}`."
-        )
+    given = [part for part in form if part.name == field and not part.left_empty]
+    for part in form:
+        if part.filename is not None and part.name != field and not part.left_empty:
+            raise BodyRefused(
+                "unexpected_file", f"The file field {part.name!r} is not known: the picture goes in `{field}`.",
+                part.name,
+            )
     if len(given) > 1:
-        raise BodyRefused("image_given_twice", f"Send one `{field}`.")
+        raise BodyRefused("image_given_twice", f"Send one `{field}`.", field)
     if not given:
         return None
-    image = given[0]
-    if isinstance(image, str):
-        return picture_text(image, max_image_bytes)
-    if not image.filename and not image.size:
-        return None  # what a browser sends for a file field left empty
-    if image.size is not None and image.size > max_image_bytes:
+    part = given[0]
+    if part.filename is None and part.data.isascii() and not part.media_type.startswith(("image/", "application/oct")):
+        return picture_text(part.text, max_image_bytes)  # no picture's bytes are ASCII alone
+    if len(part.data) > max_image_bytes:
         raise too_many_bytes(max_image_bytes)
-    return await image.read()
+    return part.data
 
 
-def form_fields(form: FormData, picture_field: str) -> dict[str, Any]:
+def form_fields(form: Form, picture_field: str) -> dict[str, Any]:
     """Every other field of a form, by name. Raises `BodyRefused`."""
     fields: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        if name == picture_field or value == "":  # a form field left empty is a field left out
-            continue
-        if name in fields:
-            raise BodyRefused("field_given_twice", f"The field {name!r} is given twice.")
-        fields[name] = value
+    own = [part for part in form if part.name != picture_field and part.data]  # one left empty is one left out
+    if sum(len(part.data) for part in own) > MAX_FIELDS_BYTES:
+        raise BodyRefused(
+            "too_many_fields", f"Beside its picture a form has at most {MAX_FIELDS_BYTES // 1024} KiB of text."
+        )
+    for part in own:
+        if part.name in fields:
+            raise BodyRefused("field_given_twice", f"The field {part.name!r} is given twice.", part.name)
+        fields[part.name] = part.text
+    return _with_metadata(fields)
+
+
+def _with_metadata(fields: dict[str, Any]) -> dict[str, Any]:
     named = {name: fields.pop(name) for name in tuple(fields) if _METADATA.fullmatch(name)}  # how SDKs write objects
     if named and "metadata" in fields:
-        raise BodyRefused("field_given_twice", "The field 'metadata' is given twice.")
+        raise BodyRefused("field_given_twice", "The field 'metadata' is given twice.", "metadata")
     if named:
         fields["metadata"] = {name[len("metadata["):-1]: value for name, value in named.items()}
     if isinstance(metadata := fields.get("metadata"), str):
         try:
-            fields["metadata"] = json.loads(metadata)
-        except ValueError:
-            raise BodyRefused("metadata_unreadable", "`metadata` in a form is a JSON object of strings.") from None
+            fields["metadata"] = read_object(metadata.encode())
+        except BodyRefused:
+            raise BodyRefused(
+                "metadata_unreadable", "`metadata` in a form is a JSON object of strings.", "metadata"
+            ) from None
     return fields
-

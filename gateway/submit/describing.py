@@ -1,16 +1,18 @@
 """The bodies that ask about a picture: JSON with its tasks, or a form for people with curl."""
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field
 from starlette.requests import Request
 
 from contracts.describe import DescribeRequest, DescribeTask, Language, Text
 from contracts.models import FrozenModel
-from gateway.submit.bodies import BodyRefused, body_kind, form_fields, form_picture, read_form, read_limited
-from gateway.submit.uploads import decode_text
-from gateway.threads import off_loop
+from gateway.intake.intake import Intake
+from gateway.intake.refusals import BodyRefused
+from gateway.submit.bodies import Form, form_fields, form_picture, read_body
+from gateway.submit.picture_text import decode_text
 
 
 class DescribeForm(FrozenModel):
@@ -48,24 +50,23 @@ class Asked:
             tasks=form.tasks, language=form.language, profile=form.profile, seed=form.seed))
 
 
-async def read_description(request: Request, max_image_bytes: int) -> Asked:
-    """Read either encoding of `POST /v1/describe`.
+def read_description(request: Request, intake: Intake) -> AbstractAsyncContextManager[Asked]:
+    """Read any encoding of `POST /v1/describe`; what was read counts as on its way in until the block ends.
 
     Raises:
-        BodyTooLarge, ImageRefused, BodyRefused: see there.
-        pydantic.ValidationError: a field is unknown or out of bounds.
+        BodyTooLarge, IntakeFull, DiskFull, ImageRefused, BodyRefused, FieldsRefused: see there.
     """
-    if body_kind(request) == "form":
-        async with read_form(request, max_image_bytes) as form:
-            image = await form_picture(form, "image", max_image_bytes)
-            if not isinstance(image, bytes):
-                raise BodyRefused("image_missing", "Send the picture itself: curl -F image=@cat.jpg")
-            return Asked.in_form(DescribeForm.model_validate(form_fields(form, "image")), image)
-    body = await read_limited(request)
+    limit = intake.max_image_bytes
 
-    def parse() -> Asked:  # megabytes of JSON and base64 take tens of milliseconds
-        asked = DescribeRequest.model_validate_json(body)
-        image = None if asked.image is None else decode_text(asked.image, max_image_bytes)
+    def from_form(form: Form) -> Asked:
+        image = form_picture(form, "image", limit)
+        if not isinstance(image, bytes):
+            raise BodyRefused("image_missing", "Send the picture itself: curl -F image=@cat.jpg", "image")
+        return Asked.in_form(DescribeForm.model_validate(form_fields(form, "image")), image)
+
+    def from_json(fields: dict[str, Any]) -> Asked:
+        asked = DescribeRequest.model_validate(fields)
+        image = None if asked.image is None else decode_text(asked.image, limit)
         return Asked(request=asked.model_copy(update={"image": None}), image=image)
 
-    return await off_loop(parse)
+    return read_body(request, intake, from_form, from_json)

@@ -1,55 +1,46 @@
 """The bodies of `POST /v1/videos`: OpenAI's fields in both of its encodings, and ours beside them."""
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from starlette.datastructures import FormData
 from starlette.requests import Request
 
 from contracts.jobs import GenerateOptions
 from contracts.openai_videos import VideoCreate, VideoOptions
-from gateway.submit.bodies import (
-    BodyRefused,
-    Submission,
-    body_kind,
-    form_fields,
-    form_picture,
-    picture_text,
-    read_form,
-    read_json,
-)
-from gateway.threads import off_loop
+from gateway.intake.intake import Intake
+from gateway.intake.refusals import BodyRefused
+from gateway.submit.bodies import Form, Submission, form_fields, form_picture, read_body
+from gateway.submit.picture_text import picture_text
 
 _FIELD = "input_reference"
 
 
-async def read_video(request: Request, max_image_bytes: int) -> Submission:
-    """Read either encoding.
+def read_video(request: Request, intake: Intake) -> AbstractAsyncContextManager[Submission]:
+    """Read any encoding; what was read counts as on its way in until the block ends.
 
     Raises:
-        BodyTooLarge, ImageRefused, BodyRefused: see there.
-        pydantic.ValidationError: a field is unknown or out of bounds.
+        BodyTooLarge, IntakeFull, DiskFull, ImageRefused, BodyRefused, FieldsRefused: see there.
     """
-    if body_kind(request) == "form":
-        async with read_form(request, max_image_bytes) as form:
-            return await _from_form(form, max_image_bytes)
-    body = await read_json(request, max_image_bytes)
+    limit = intake.max_image_bytes
 
-    def parse() -> Submission:
-        asked = VideoCreate.model_validate_json(body)
+    def from_json(fields: dict[str, Any]) -> Submission:
+        asked = VideoCreate.model_validate(fields)
         reference = asked.input_reference
-        picture = picture_text(reference.image_url if reference else None, max_image_bytes)
+        picture = picture_text(reference.image_url if reference else None, limit)
         return _submission(asked.model_dump(exclude={_FIELD}), picture, reference.file_id if reference else None)
 
-    return await off_loop(parse)
+    return read_body(request, intake, lambda form: _from_form(form, limit), from_json)
 
 
-async def _from_form(form: FormData, max_image_bytes: int) -> Submission:
-    fields = form_fields(form, _FIELD)
-    picture = await form_picture(form, _FIELD, max_image_bytes)
+def _from_form(form: Form, max_image_bytes: int) -> Submission:
     # An object in a form: the SDK writes `input_reference[file_id]`.
-    file_id, image_url = fields.pop(f"{_FIELD}[file_id]", None), fields.pop(f"{_FIELD}[image_url]", None)
+    named = {part.name: part for part in form if part.name in (f"{_FIELD}[file_id]", f"{_FIELD}[image_url]")}
+    picture = form_picture(form, _FIELD, max_image_bytes)
+    fields = form_fields([part for part in form if part.name not in named], _FIELD)
+    texts = {name: part.text for name, part in named.items() if part.data}
+    file_id, image_url = texts.get(f"{_FIELD}[file_id]"), texts.get(f"{_FIELD}[image_url]")
     if image_url is not None and picture is not None:
-        raise BodyRefused("image_given_twice", f"Send one `{_FIELD}`.")
+        raise BodyRefused("image_given_twice", f"Send one `{_FIELD}`.", _FIELD)
     if image_url is not None:
         picture = picture_text(image_url, max_image_bytes)
     return _submission(VideoOptions.model_validate(fields).model_dump(), picture, file_id)

@@ -126,10 +126,27 @@ class VLModelList(FrozenModel):
     data: list[VLModelInfo]
 
 
+class _Listed(FrozenModel):
+    """What OpenAI's SDKs read of a model."""
+
+    object: Literal["model"] = "model"
+    created: int = Field(description="Seconds since the epoch: since when this server offers it.")
+    owned_by: str = "stillmotion"
+
+
+class ListedVideoModel(VideoModelInfo, _Listed):
+    """A video model as the gateway lists it."""
+
+
+class ListedVLModel(VLModelInfo, _Listed):
+    """A vision-language model as the gateway lists it."""
+
+
 class ModelList(FrozenModel):
     """Answer of `GET /v1/models` of the gateway."""
 
-    data: list[VideoModelInfo | VLModelInfo]
+    object: Literal["list"] = "list"
+    data: list[ListedVideoModel | ListedVLModel]
 
 
 class Health(FrozenModel):

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from contracts.describe import MAX_IMAGE_BASE64_CHARS, Text
+from contracts.errors import Problem
 from contracts.jobs import GenerateOptions
 from contracts.models import FrozenModel
 
@@ -106,5 +107,11 @@ class OpenAIErrorDetail(BaseModel):
 
 class OpenAIError(BaseModel):
     """The error body of the OpenAI routes, and of those only."""
+
+    error: OpenAIErrorDetail
+
+
+class SharedProblem(Problem):
+    """A problem of the routes that both kinds of clients call: `error` is what OpenAI's SDKs read of it."""
 
     error: OpenAIErrorDetail

@@ -13,6 +13,8 @@ from contracts.errors import PROBLEM_MEDIA_TYPE, FieldProblem, Problem, Refusal
 
 log = logging.getLogger(__name__)
 
+_MAX_FIELDS, _MAX_NAME_CHARS = 50, 100  # of an answer; a request may have thousands of wrong ones
+
 _CODES = {
     400: "bad_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 406: "not_acceptable",
     413: "body_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable",
@@ -56,8 +58,9 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
 def validation_problem(errors: Sequence[Any], title: str = "The request is not valid") -> Problem:
     """Turn pydantic's error list into one problem that names every refused field."""
     fields = [
-        FieldProblem(field=".".join(str(part) for part in error["loc"]) or "body", message=_message(error))
-        for error in errors
+        FieldProblem(field=".".join(str(part)[:_MAX_NAME_CHARS] for part in error["loc"]) or "body",
+                     message=_message(error))
+        for error in errors[:_MAX_FIELDS]
     ]
     detail = "; ".join(f"{f.field}: {f.message}" for f in fields[:5]) or "The request could not be read."
     return Problem(status=422, code="invalid_request", title=title, detail=detail, errors=fields)

@@ -54,7 +54,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[tuple[httpx.A
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway", timeout=30) as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", timeout=30) as client,
     ):
         yield client, app.state.gateway
 

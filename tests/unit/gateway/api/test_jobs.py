@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from contracts.jobs import Job
-from gateway.api.content import range_fits
 from gateway.api.generate import preferred_wait_s, wanted_form
 from tests.unit.gateway.conftest import left_behind, until
 from tests.unit.gateway.model_services import Services, video_bytes
@@ -181,13 +180,3 @@ async def test_prefer_is_read_as_rfc_7240_says(header: str, seconds: int | None)
 )
 async def test_only_who_prefers_video_gets_bytes(header: str, form: str) -> None:
     assert wanted_form(header) == form
-
-
-@pytest.mark.parametrize(
-    ("header", "fits"),
-    [(None, True), ("bytes=0-", True), ("bytes=0-99", True), ("bytes=0-500", True), ("bytes=-1", True),
-     ("bytes=0-1,5-6", True), ("bytes=100-", False), ("bytes=5-2", False), ("bytes=-0", False), ("lines=1-2", False),
-     ("bytes=a-b", False), ("bytes=", False), ("bytes=0-1,200-300", False)],
-)
-async def test_only_ranges_within_the_file_are_served(header: str | None, fits: bool) -> None:
-    assert range_fits(header, 100) is fits

@@ -60,7 +60,7 @@ async def test_a_link_on_a_job_opens_its_video_without_a_key_and_nothing_else(
     settings = gateway_settings(tmp_path, services, keys="required", link_s=3600.0)
     _, secret = KeyStore(Database(settings.jobs_database_url)).create("alice", KeyLimits())
     async with open_client(settings) as client:
-        anonymous = httpx.AsyncClient(transport=client._transport, base_url="http://gateway")
+        anonymous = httpx.AsyncClient(transport=client._transport, base_url="http://localhost")
         client.headers["Authorization"] = f"Bearer {secret}"
         queued = (await client.post("/generate", json={"prompt": "a kite"})).json()
         assert queued["urls"]["link"] is None

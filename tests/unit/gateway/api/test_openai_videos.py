@@ -168,3 +168,21 @@ async def test_every_error_on_these_routes_and_only_there_has_openais_body(tmp_p
         assert (await client.head("/v1/videos/no/content")).status_code == 404
         for path in ("/v1/videosx", "/v1/jobs/no", "/v1/files/no"):
             assert (await client.get(path)).headers["Content-Type"] == "application/problem+json"
+
+
+async def test_files_and_models_are_read_and_refused_in_the_sdks_words(
+    sdk: AsyncOpenAI, picture: Callable[..., bytes]
+) -> None:
+    models = (await sdk.models.list()).data
+    assert [(model.object, model.owned_by) for model in models] == [("model", "stillmotion")] * 2
+    assert (await sdk.models.retrieve(models[0].id)).created > 1_600_000_000
+    for asking, status, code, param in (
+        (sdk.models.retrieve("sora/2"), 404, "model_not_found", None),
+        (sdk.files.retrieve("file_none"), 404, "file_not_found", "file_id"),
+        (sdk.files.create(file=("a.png", b"no picture"), purpose="vision"), 415, "image_format_unsupported", "file"),
+    ):
+        with pytest.raises(openai.APIStatusError) as refused:
+            await asking
+        assert (refused.value.status_code, refused.value.code, refused.value.param) == (status, code, param)
+        assert isinstance(refused.value.body, dict)
+        assert refused.value.body["message"]

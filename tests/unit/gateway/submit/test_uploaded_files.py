@@ -102,10 +102,12 @@ async def test_every_file_has_etag_range_and_head(
         assert (known.status_code, known.content) == (304, b"")
         stale = await client.get(place, headers={"Range": "bytes=0-1", "If-Range": '"another"'})
         assert stale.status_code == 200
-        for outside in ("bytes=99999999-", "bytes=5-2", "bytes=" + "9" * 5000 + "-", "bytes=" + "0-," * 500 + "0-"):
-            refused = await client.get(place, headers={"Range": outside})
-            assert refused.status_code == 416
-            assert refused.headers["Content-Range"] == f"bytes */{len(whole.content)}"
+        refused = await client.get(place, headers={"Range": "bytes=99999999-"})
+        assert refused.status_code == 416
+        assert refused.headers["Content-Range"] == f"bytes */{len(whole.content)}"
+        for none in ("bytes=5-2", "bytes=" + "9" * 5000 + "-", "bytes=" + "0-," * 500 + "0-"):
+            ignored = await client.get(place, headers={"Range": none})
+            assert (ignored.status_code, ignored.content) == (200, whole.content)
 
 
 async def test_jobs_are_filtered_by_state(client: httpx.AsyncClient, services: Services) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.images.refusals import ImageRefused
-from gateway.submit.uploads import decode_text
+from gateway.submit.picture_text import decode_text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""`Range` as RFC 9110 has it: what is no range of bytes is ignored; 416 only where the file has none of them."""
+
+import re
+
+from fastapi.responses import FileResponse, Response
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from contracts.errors import Problem
+from web.problems import problem_response
+
+# Eighteen digits and sixteen ranges: no file needs more, and each costs a seek.
+_RANGE = r"\d{0,18}-\d{0,18}"
+_RANGES = re.compile(rf"\s*bytes\s*=\s*{_RANGE}(?:\s*,\s*{_RANGE}){{0,15}}\s*", re.IGNORECASE)
+
+
+class RangedFile(FileResponse):
+    """A file, the wanted ranges of it, or 416."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        wanted = self._wanted(headers) if self.stat_result is not None else None
+        if wanted == []:
+            assert self.stat_result is not None
+            return await _none_fits(self.stat_result.st_size)(scope, receive, send)
+        kept = [(name, value) for name, value in scope["headers"] if name not in (b"range", b"if-range")]
+        if wanted:
+            kept.append((b"range", f"bytes={','.join(wanted)}".encode()))
+        return await super().__call__({**scope, "headers": kept}, receive, send)
+
+    def _wanted(self, headers: Headers) -> list[str] | None:
+        """The ranges that the file has; `None` where the whole of it is wanted."""
+        given, condition = headers.get("range"), headers.get("if-range")
+        if given is None or (condition is not None and condition not in self._names()):
+            return None
+        return fitting(given, self.stat_result.st_size if self.stat_result else 0)
+
+    def _names(self) -> tuple[str, ...]:
+        """What `If-Range` may say: the strong tag, or the date."""
+        return self.headers["etag"], self.headers["last-modified"]
+
+
+def fitting(header: str, size: int) -> list[str] | None:
+    """The ranges of a `Range` header that a file of `size` bytes has; `None` where the header is to be ignored."""
+    if not _RANGES.fullmatch(header):
+        return None
+    found = re.findall(r"(\d*)-(\d*)", header)
+    if any((not start and not end) or (start and end and int(end) < int(start)) for start, end in found):
+        return None  # one that is no range spoils them all
+    return [
+        f"{start}-{end}" for start, end in found if (int(start) < size if start else int(end) > 0 and size > 0)
+    ]
+
+
+def _none_fits(size: int) -> Response:
+    problem = Problem(
+        status=416, code="range_not_satisfiable", title="Range outside the file",
+        detail=f"The file has {size} bytes: ask for a range within them, such as bytes=0-.",
+    )
+    return problem_response(problem, {"Content-Range": f"bytes */{size}"})

@@ -1,0 +1,1 @@
+"""What stands between the socket and the routes: connections, other people's pages, prefixes, text in addresses."""
