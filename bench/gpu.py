@@ -1,6 +1,6 @@
 """Every stage at full size with random weights: plain diffusers and transformers beside ours, in one process.
 
-    python -m bench.gpu [--only vae,still,dit,dit14b,vl] [--tiny] [--output bench/results/gpu.json]
+    python -m bench.gpu [--only vae,still,dit,dit14b,vl] [--tiny] [--commit NAME] [--output bench/results/gpu.json]
 
 Seconds are medians of three after a warm-up; accuracy stands beside each. `--tiny` runs the same code on any machine.
 """
@@ -27,10 +27,11 @@ def main() -> int:
     parser.add_argument("--only", default="vae,still,dit,vl")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--commit", default=commit(), help="what the result says it measured")
     asked = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     results: dict[str, Any] = {
-        "commit": commit(), "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "commit": asked.commit, "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch": torch.__version__, "stages": {},
     }
     for name in asked.only.split(","):

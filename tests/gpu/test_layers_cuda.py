@@ -60,7 +60,8 @@ def test_rms_rotate_is_its_reference(rotated: bool) -> None:
 def test_quantised_rows_are_their_reference(width: int, gelu: bool) -> None:
     x = normal(70, width)
     (data, scale), (data_, scale_) = rows.quantise_rows(x, gelu=gelu), rows.quantise_rows(x.cpu(), gelu=gelu)
-    assert away(data.float() * scale, data_.float() * scale_) < 6e-3
+    exact = F.gelu(x.double(), approximate="tanh") if gelu else x
+    assert away(data.float() * scale, exact) < 1.02 * away(data_.float() * scale_, exact)
 
 
 def test_float8_products_are_their_reference() -> None:

@@ -24,21 +24,22 @@ def _query_pass(
     LINEAR: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
 ):
     """A query block's mean, and its linear branch into `out`, to which the attention adds."""
-    block = tl.program_id(0)
-    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    # Heads first: programs at work together then read whole rows of memory.
+    pair, block = tl.program_id(0), tl.program_id(1)
+    batch, head = pair // heads, pair % heads
     rows = block * BLOCK + tl.arange(0, BLOCK)
     channels = tl.arange(0, DIM)
     there = (rows < length)[:, None]
     row = (batch * length + rows).to(tl.int64)[:, None]
     value = tl.load(q + row * row_stride + head * DIM + channels[None, :], mask=there, other=0.0).to(tl.float32)
     mean = tl.sum(value, axis=0) / tl.minimum(length - block * BLOCK, BLOCK)
-    tl.store(means + (tl.program_id(1) * blocks + block) * DIM + channels, mean)
+    tl.store(means + (pair * blocks + block) * DIM + channels, mean)
     if LINEAR:
         feature = tl.exp(value - tl.max(value, axis=1)[:, None])
         feature = feature / tl.sum(feature, axis=1)[:, None]
-        below = tl.sum(feature * tl.load(sums + tl.program_id(1) * DIM + channels)[None, :], axis=1) + 1e-5
+        below = tl.sum(feature * tl.load(sums + pair * DIM + channels)[None, :], axis=1) + 1e-5
         square = channels[:, None] * DIM + channels[None, :]
-        product = tl.load(products + tl.program_id(1) * DIM * DIM + square)
+        product = tl.load(products + pair * DIM * DIM + square)
         linear = tl.dot(feature.to(product.dtype), product) / below[:, None] + tl.load(bias + channels)[None, :]
         at = out + row * (heads * DIM) + head * DIM + channels[None, :]
         tl.store(at, linear.to(out.dtype.element_ty), mask=there)
@@ -49,8 +50,8 @@ def _key_pass(
     k, v, means, products, sums, row_stride, length, heads, blocks, chunks,
     LINEAR: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr, STAGES: tl.constexpr,
 ):
-    chunk = tl.program_id(0)
-    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    pair, chunk = tl.program_id(0), tl.program_id(1)
+    batch, head = pair // heads, pair % heads
     channels = tl.arange(0, DIM)
     product = tl.zeros((DIM, DIM), tl.float32)
     total = tl.zeros((DIM,), tl.float32)
@@ -61,7 +62,7 @@ def _key_pass(
         at = (batch * length + rows).to(tl.int64)[:, None] * row_stride + head * DIM + channels[None, :]
         key = tl.load(k + at, mask=mask, other=0.0).to(tl.float32)
         mean = tl.sum(key, axis=0) / tl.minimum(length - block * BLOCK, BLOCK)
-        tl.store(means + (tl.program_id(1) * blocks + block) * DIM + channels, mean, mask=block < blocks)
+        tl.store(means + (pair * blocks + block) * DIM + channels, mean, mask=block < blocks)
         if LINEAR:
             feature = tl.exp(key - tl.max(key, axis=1)[:, None])
             feature = tl.where(mask, feature / tl.sum(feature, axis=1)[:, None], 0.0)
@@ -69,7 +70,7 @@ def _key_pass(
             value = tl.load(v + at, mask=mask, other=0.0)
             product = tl.dot(tl.trans(feature.to(value.dtype)), value, product)
     if LINEAR:
-        place = tl.program_id(1) * chunks + chunk
+        place = pair * chunks + chunk
         tl.store(sums + place * DIM + channels, total)
         square = channels[:, None] * DIM + channels[None, :]
         tl.store(products + place.to(tl.int64) * DIM * DIM + square, product)
@@ -146,13 +147,12 @@ def sparse_linear_attention(
     key_means, products, sums = _over_keys(k, v, linear)
     if proj_weight is not None:
         products = products @ proj_weight.T
-    grid = (query_blocks, batch * heads)
-    _query_pass[grid](
+    _query_pass[(batch * heads, query_blocks)](
         q, query_means, products.to(q.dtype), sums, sums if proj_bias is None else proj_bias, out, q.stride(1), length,
         heads, query_blocks, LINEAR=linear, BLOCK=QUERY_BLOCK, DIM=dim, num_warps=8,
     )
     chosen = _choose(query_means, key_means, kept_blocks(length, topk))
-    _attend[grid](
+    _attend[(query_blocks, batch * heads)](
         *(_described(x, rows) for x, rows in ((q, QUERY_BLOCK), (k, KEY_BLOCK), (v, KEY_BLOCK))), chosen, out, length,
         heads, query_blocks, dim**-0.5 * 1.4426950408889634, KEPT=chosen.shape[-1], LINEAR=linear,
         QUERIES=QUERY_BLOCK, KEYS=KEY_BLOCK, DIM=dim, STAGES=2, num_warps=4,
@@ -167,7 +167,7 @@ def _over_keys(k: torch.Tensor, v: torch.Tensor, linear: bool) -> tuple[torch.Te
     means = k.new_empty(batch * heads, blocks, dim, dtype=torch.float32)
     products = k.new_empty(batch * heads, chunks if linear else 1, dim, dim, dtype=torch.float32)
     sums = k.new_empty(batch * heads, chunks if linear else 1, dim, dtype=torch.float32)
-    _key_pass[(chunks, batch * heads)](
+    _key_pass[(batch * heads, chunks)](
         k, v, means, products, sums, k.stride(1), length, heads, blocks, chunks,
         LINEAR=linear, CHUNK=CHUNK_BLOCKS, BLOCK=KEY_BLOCK, DIM=dim, STAGES=KEY_STAGES, num_warps=KEY_WARPS,
     )

@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanResample, WanResidualBlock
-from torch import nn
 
 from video_service.layers.graphs import Graphed
 from video_service.layers.vae_kernels import feed
@@ -113,7 +112,7 @@ class StillOps(BufferOps):
         half = Value(raw=small, bias=conv.bias)
         return half if layer.mode != "downsample3d" else self._halve_time(layer.time_conv, half)
 
-    def _halve_time(self, conv: nn.Conv3d, x: Value) -> Value:
+    def _halve_time(self, conv: Any, x: Value) -> Value:
         """Frame 0 as it is, then frame j from frames 2j - 2, 2j - 1 and 2j."""
         self.total = (self.total - 1) // 2 + 1
         frames = min(len(x.raw) // 2 + 2, self.total)
