@@ -21,13 +21,19 @@ _prompts = sa.Table(
 )
 
 
+# Raised when the vision-language service writes other texts with the same model: what was kept before is then asked anew.
+_WORDING = 2
+
+
 def cache_key(
     request: DescribeRequest, picture_sha256: str | None, models: Sequence[VLModelInfo], *, any_seed: bool
 ) -> str:
     """SHA-256 over everything that the answer depends on; `any_seed` leaves the seed out."""
     asked = request.model_dump(mode="json", exclude={"image", "seed"} if any_seed else {"image"})
     writers = sorted(f"{model.id}@{model.revision}" for model in models)
-    text = json.dumps({"asked": asked, "picture": picture_sha256, "writers": writers}, sort_keys=True)
+    text = json.dumps(
+        {"asked": asked, "picture": picture_sha256, "writers": writers, "wording": _WORDING}, sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
