@@ -21,7 +21,7 @@ _prompts = sa.Table(
 )
 
 
-# Raised when the vision-language service writes other texts with the same model: what was kept before is then asked anew.
+# Raised when the vision-language service writes other texts with the same model: what was kept is then asked anew.
 _WORDING = 2
 
 
