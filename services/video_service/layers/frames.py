@@ -13,14 +13,14 @@ def to_bytes(frames: torch.Tensor) -> torch.Tensor:
 def to_yuv420(frames_THWC: torch.Tensor) -> torch.Tensor:
     """Planar YUV 4:2:0 uint8 [T, H * 3 / 2, W] of uint8 RGB [T, H, W, 3] with even sides.
 
-    BT.601, limited range, chroma the mean of 2x2 pixels: what a player assumes of a small file that names nothing.
+    BT.709, limited range, as `media.mp4` writes and names it; chroma is the mean of 2x2 pixels.
     An encoder takes it as `av.VideoFrame.from_ndarray(frame, format="yuv420p")`.
     """
     red, green, blue = frames_THWC.float().unbind(-1)
-    luma = 16.0 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255.0
+    luma = 16.0 + (46.5594 * red + 156.6288 * green + 15.8118 * blue) / 255.0
     chroma = torch.stack([
-        128.0 + (-37.797 * red - 74.203 * green + 112.0 * blue) / 255.0,
-        128.0 + (112.0 * red - 93.786 * green - 18.214 * blue) / 255.0,
+        128.0 + (-25.664 * red - 86.336 * green + 112.0 * blue) / 255.0,
+        128.0 + (112.0 * red - 101.7303 * green - 10.2697 * blue) / 255.0,
     ], dim=1)
     chroma = torch.nn.functional.avg_pool2d(chroma, 2)
     planes = [luma.flatten(1), chroma.flatten(1)]

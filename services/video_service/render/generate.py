@@ -79,6 +79,7 @@ class _VideoAndPreviews:
         self.previews.put(frames)
 
     def finish(self, folder: Path) -> WrittenVideo:
+        self.writer.end()  # the last frames are encoded while the pictures are stored
         try:
             self.previews.write(folder)  # before the video: once that is there, all of them are
         except OSError as error:
