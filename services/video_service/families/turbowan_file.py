@@ -58,6 +58,8 @@ def read_turbowan(path: Path) -> TurboWanWeights:
             model: Any = WanTransformer3DModel.from_config(config)
     except KeyError as error:
         raise NotConvertible(f"it lacks {error.args[0]}, which every Wan transformer has") from error
+    except (IndexError, TypeError) as error:
+        raise NotConvertible("its weights have shapes that no Wan transformer has") from error
     projections = {
         own: _taken(tensors, _PROJECTION.format(block, kind), torch.Size(shape))
         for block in range(config["num_layers"])
@@ -149,8 +151,12 @@ def _config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def _block_count(names: Iterable[str]) -> int:
-    found = [match for name in names if (match := re.match(r"blocks\.(\d+)\.self_attn\.", name))]
-    return 1 + max((int(match[1]) for match in found), default=-1)
+    """Raises `NotConvertible` where one between them is missing."""
+    found = {int(match[1]) for name in names if (match := re.match(r"blocks\.(\d+)\.", name))}
+    for index, block in enumerate(sorted(found)):
+        if block != index:
+            raise NotConvertible(f"it has blocks up to {max(found)} and lacks block {index}")
+    return len(found)
 
 
 def _taken(tensors: Tensors, name: str, shape: torch.Size) -> torch.Tensor:

@@ -202,6 +202,8 @@ REFUSED: list[tuple[str, Callable[[Tensors], Any], str]] = [
     ("unknown", changed(**{"blocks.0.self_attn.extra": torch.zeros(1)}), r"does not know, such as blocks\.0\.self"),
     ("missing", changed(**{f"{K}.weight": None}), f"it lacks {K}.weight"),
     ("missing_size", changed(**{"text_embedding.0.weight": None}), r"it lacks text_embedding\.0\.weight"),
+    ("missing_block", lambda w: {n.replace("blocks.1.", "blocks.9999999."): x for n, x in w.items()}, "lacks block 1"),
+    ("no_shape", changed(**{"patch_embedding.weight": torch.zeros(())}), "shapes that no Wan transformer has"),
     ("no_proj_l", lambda w: {n: x for n, x in w.items() if "proj_l" not in n}, "it has no proj_l"),
     ("one_proj_l", lambda w: {n: x for n, x in w.items() if "0.self_attn.attn_op" not in n}, r"it lacks .*proj_l\.w"),
     ("shape", changed(**{f"{Q}.weight": lambda x: x[:128]}), rf"{Q}\.weight is .*\[128, 256\]"),
