@@ -15,6 +15,7 @@ from rich.text import Text
 from contracts.describe import Language
 from contracts.jobs import Enhance, GenerateOptions
 from gateway.cli import keys
+from gateway.cli.convert import convert
 from gateway.cli.demo import default_picture, demo
 from gateway.cli.engines import engines
 from gateway.cli.generate import generate
@@ -67,6 +68,15 @@ def serve_command(
 def engines_command(context: typer.Context) -> None:
     """Build, list or verify engines of the video model or what `--model` names: `engines build --help` says more."""
     raise typer.Exit(engines(context.args, Console(stderr=True)))
+
+
+@app.command(
+    "convert", add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def convert_command(context: typer.Context) -> None:
+    """Convert a published TurboWan file to a folder for VIDEO_MODEL: `convert --help` says more."""
+    raise typer.Exit(convert(context.args, Console(stderr=True)))
 
 
 @app.command("generate")

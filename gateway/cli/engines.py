@@ -27,10 +27,7 @@ def engines(arguments: Sequence[str], console: Console, command: Sequence[str] |
         console.print(f"Engines need their libraries: pip install 'stillmotion\\[engines,{extra}]'.")
         return 1
     command = command or (sys.executable, "-m", module)
-    try:
-        return asyncio.run(_run([*command, *arguments]))
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    return run_child([*command, *arguments])
 
 
 def module_for(arguments: Sequence[str]) -> str:
@@ -45,6 +42,14 @@ def module_for(arguments: Sequence[str]) -> str:
         single = (folder / "config.json").is_file() and not (folder / "model_index.json").is_file()
         return _VL if single else _VIDEO
     return _VL if re.search(r"(?i)\bVL\b", model.rpartition("/")[2]) else _VIDEO
+
+
+def run_child(command: Sequence[str]) -> int:
+    """Run it to its end, its output on this terminal; returns its exit status."""
+    try:
+        return asyncio.run(_run(command))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 async def _run(command: Sequence[str]) -> int:

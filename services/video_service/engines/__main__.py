@@ -52,6 +52,8 @@ class Checkpoint:
         """Its graphs. Raises `ModelUnavailable`."""
         from video_service.engines.clips import ClipGraphs
 
+        if not self.source.family.render_graphs:
+            raise ModelUnavailable(f"no engines are built of {self.source.family.name}: it renders in torch alone")
         return ClipGraphs(self.source)
 
     def shapes(self, options: argparse.Namespace) -> list[ClipShape]:

@@ -17,7 +17,7 @@ from video_service.layers.wan_codec import (
 )
 from video_service.layers.wan_fast import FastCodec, FastTransformer
 from video_service.layers.wan_keys import wan_name
-from video_service.layers.wan_transformer import why_not
+from video_service.layers.wan_transformer import Sla, why_not
 from video_service.render.solvers import RCM_STEPS
 from video_service.weights.card import read_card, spec_of
 from video_service.weights.checkpoint import CheckpointFiles
@@ -84,11 +84,12 @@ def wan_spec(files: CheckpointFiles, family: str, **own: Any) -> ModelSpec:
 
 def load_wan(
     spec: ModelSpec, files: CheckpointFiles, placement: Placement, kinds: Mapping[str, Any],
-    shift: float | None = None,
+    shift: float | None = None, sla: Sla | None = None,
 ) -> dict[str, Any]:
     """The fields of a `WanModel`, and any further part by its folder.
 
     `shift` is what the authors use, where the published scheduler's config says something else; a card goes before it.
+    With `sla` every transformer attends that way, on any device.
 
     Raises `ModelUnavailable`.
     """
@@ -103,7 +104,7 @@ def load_wan(
                 merge_lora(parts[name], files.lora, wan_name)
         parts = {name: part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
-        parts |= fast_parts(files, parts, placement)
+        parts |= fast_parts(files, parts, placement, sla)
     scheduler = files.find_json("scheduler/scheduler_config.json")
     given = read_card(files).flow_shift or shift or scheduler.get("flow_shift") or scheduler.get("shift")
     return parts | {
@@ -113,20 +114,37 @@ def load_wan(
     }
 
 
-def fast_parts(files: CheckpointFiles, parts: Mapping[str, Any], placement: Placement) -> dict[str, Any]:
-    """The transformers and the codec in their fast forms where device and format fit, and what was done, as `form`."""
+def fast_parts(
+    files: CheckpointFiles, parts: Mapping[str, Any], placement: Placement, sla: Sla | None = None
+) -> dict[str, Any]:
+    """The transformers and the codec in their fast forms where device and format fit, and what was done, as `form`.
+
+    With `sla` the transformers have theirs everywhere: a model taught so has no plain one. Raises `ModelUnavailable`.
+    """
     layers = placement.layers
+    transformers = [name for name in parts if name.startswith("transformer")]
+    reasons = [reason for name in transformers if (reason := why_not(parts[name]))]
+    if sla is not None and reasons:
+        raise ModelUnavailable(f"{files.name}: its sparse attention cannot run: {reasons[0]}.")
     if not layers.fast or placement.device.type != "cuda" or placement.dtype != torch.bfloat16:
-        return {}
+        if sla is None:
+            return {}
+        return {name: FastTransformer(parts[name], sla=sla) for name in transformers} | {"form": _sparse(sla)}
     fast: dict[str, Any] = {"codec": FastCodec(parts["vae"])}
     done = ["VAE as CUDA graphs"]
-    transformers = [name for name in parts if name.startswith("transformer")]
     if has_frame_times(files):
         done.append("transformer plain: it has a time for each latent frame")
-    elif reasons := [reason for name in transformers if (reason := why_not(parts[name]))]:
+    elif reasons:
         done.append(f"transformer plain: {reasons[0]}")
     else:
-        fast |= {name: FastTransformer(parts[name], fp8=layers.fp8, topk=layers.topk) for name in transformers}
+        if sla is None and layers.topk is not None:
+            sla = Sla(topk=layers.topk)
+        fast |= {name: FastTransformer(parts[name], fp8=layers.fp8, sla=sla) for name in transformers}
         done += ["a step as a CUDA graph"] + ["float8 products"] * layers.fp8
-        done += [f"sparse attention to {layers.topk:.0%} of the keys"] * (layers.topk is not None)
+        done += [] if sla is None else [_sparse(sla)]
     return fast | {"form": ", ".join(done)}
+
+
+def _sparse(sla: Sla) -> str:
+    beside = "" if sla.projections is None else ", a linear branch beside it"
+    return f"sparse attention to {sla.topk:.0%} of the keys{beside}"

@@ -1,6 +1,7 @@
 """Wan's modules of a loaded checkpoint in their fast forms, called as the plain ones are.
 
-On a CUDA device in bfloat16. What a size does not fit, or a batch of several clips, runs as before.
+The codec on a CUDA device in bfloat16, where a size that does not fit and a batch of several clips run as before; the
+transformer on any device.
 """
 
 from collections import OrderedDict
@@ -28,11 +29,11 @@ T = TypeVar("T")
 class FastTransformer:
     """diffusers' transformer in the form of `wan_transformer`; `times` are read on the CPU, which waits for nothing."""
 
-    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, topk: float | None = None) -> None:
+    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, sla: Sla | None = None) -> None:
         """Raises `NotImplementedError` for what `wan_transformer.why_not` names."""
         self.module = transformer
         self.config: Any = transformer.config
-        self._network = FastWanTransformer(transformer, fp8=fp8, sla=None if topk is None else Sla(topk=topk))
+        self._network = FastWanTransformer(transformer, fp8=fp8, sla=sla)
         self._steps: _Kept[ClipSteps] = _Kept(_SIZES_KEPT)
         self._texts: list[_Text] = []
 

@@ -20,3 +20,11 @@ def wan_name(name: str) -> str:
     for pattern, replacement in _WAN_NAMES:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def wan_parameter(name: str) -> str:
+    """A parameter's name in Wan's own files, from diffusers'."""
+    module, _, own = name.rpartition(".")
+    if own == "scale_shift_table":
+        return f"{module or 'head'}.modulation"
+    return f"{wan_name(module)}.{own}"
