@@ -104,6 +104,7 @@ class VLModelInfo(FrozenModel):
     kind: Literal["vl"] = "vl"
     revision: str
     engine: str = Field(description="`embedded-cpu`, `transformers-cpu` or `transformers-cuda`.")
+    engine_reason: str = Field(default="", description="In which form a Qwen checkpoint writes, and why, in words.")
     vision_engine: str = Field(
         default="", description="What computes a Qwen checkpoint's vision tower, such as `torch-cpu` or `onnx-cpu`."
     )

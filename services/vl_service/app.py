@@ -69,7 +69,7 @@ def _add_health(app: FastAPI, model: Model) -> None:
 
 
 def _details(info: VLModelInfo) -> dict[str, str]:
-    names = ("engine", "vision_engine", "vision_engine_reason")
+    names = ("engine", "engine_reason", "vision_engine", "vision_engine_reason")
     return {"model": info.id} | {name: getattr(info, name) for name in names if getattr(info, name)}
 
 

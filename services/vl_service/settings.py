@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     revision: str | None = Field(default=None, validation_alias="VL_REVISION", description="Hub revision to pin.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", validation_alias="VL_DEVICE")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", validation_alias="VL_DTYPE")
+    fast_layers: bool = Field(
+        default=True, validation_alias="VL_FAST_LAYERS",
+        description="In bfloat16 on a CUDA device, a Qwen checkpoint in our own layers: the same up to rounding.")
     greedy: bool = Field(default=False, validation_alias="VL_GREEDY", description="Most likely token, no sampling.")
     image_tokens: int = Field(
         default=1280, ge=16, le=16384, validation_alias="VL_IMAGE_TOKENS",

@@ -39,3 +39,38 @@ def test_on_cuda_the_default_is_bfloat16_and_a_seed_repeats(family: str, tmp_pat
     task = prompt_task(kind="caption", max_new_tokens=12, seed=5)
     said = [engine.describe(picture, [task], Deadline(at=time.monotonic() + 60)).answers[0].text for _ in range(2)]
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_bfloat16_tasks_are_written_fast_and_the_setting_turns_it_off(family: str, tmp_path: Path) -> None:
+    """Rounding may choose other words than `generate` does; what is alike is said alike, and no call leaks."""
+    folder = save_tiny_checkpoint(family, tmp_path, width=128)  # heads of 64 channels, as the kernels need
+    engine = load_qwen(Settings(model=str(folder), greedy=True))
+    assert engine.info.engine_reason == "a token as a CUDA graph, up to 4 tasks at once"
+    windowed = family == "qwen2_5_vl"
+    assert engine.info.vision_engine_reason.endswith("windows of a size at once" if windowed else "has no windows")
+    off = load_qwen(Settings(model=str(folder), greedy=True, fast_layers=False))
+    assert off.info.engine_reason == ""
+    picture = DecodedImage(rgb=Image.fromarray(chelsea()), width=451, height=300)
+    tasks = [prompt_task(kind="caption", max_new_tokens=12), prompt_task("a red balloon", max_new_tokens=12)]
+
+    def say(seen: DecodedImage | None) -> list[str]:
+        deadline = Deadline(at=time.monotonic() + 60)
+        return [answer.text for answer in engine.describe(seen, tasks if seen else tasks[1:], deadline).answers]
+
+    first, without = say(picture), say(None)
+    assert all(first)
+    assert (say(picture), say(None)) == (first, without)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_float32_the_graphs_write_what_generate_does(family: str, tmp_path: Path) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    settings = Settings(model=str(save_tiny_checkpoint(family, tmp_path)), dtype="float32", greedy=True)
+    picture = DecodedImage(rgb=Image.fromarray(chelsea()), width=451, height=300)
+    tasks = [prompt_task(kind="caption", max_new_tokens=12), prompt_task("a red balloon", max_new_tokens=12)]
+    texts = [
+        [answer.text for answer in engine.describe(picture, tasks, Deadline(at=time.monotonic() + 60)).answers]
+        for engine in (load_qwen(settings), load_qwen(settings, fast=True))
+    ]
+    assert texts[0] == texts[1]

@@ -1,11 +1,10 @@
 """The qwen engine: a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint answers every task in its own words."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
 
 from contracts.models import VLModelInfo
 from engines.store.store import EngineStore
@@ -15,43 +14,27 @@ from vl_service.prompts.asking import messages
 from vl_service.prompts.polish import clean, in_language
 from vl_service.prompts.profiles import profiles
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
+from vl_service.qwen.decode import Sampling
 from vl_service.qwen.engine_choice import choose_tower, situation_of
+from vl_service.qwen.tower import FastTower
 from vl_service.qwen.vision import Seen, TorchVision, Vision
+from vl_service.qwen.writing import Ask, FastWriter, Generate, Writer
 from vl_service.settings import Settings
+from web.worker.faults import breaks_the_device, one_line
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How tokens are drawn; these values keep Qwen-VL both lively and on the subject."""
-
-    greedy: bool
-    temperature: float = 0.7
-    top_p: float = 0.8
-    top_k: int = 20
-
-    def arguments(self) -> dict[str, Any]:
-        """Arguments for `generate`."""
-        if self.greedy:
-            return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
-
-
-class _StopAtDeadline(StoppingCriteria):
-    def __init__(self, deadline: Deadline) -> None:
-        self.deadline = deadline
-
-    def __call__(self, input_ids: torch.LongTensor, scores: Any, **_: Any) -> torch.BoolTensor:
-        stop = torch.full((input_ids.shape[0],), self.deadline.passed(), device=input_ids.device)
-        return cast(torch.BoolTensor, stop)
+_WORDS = 1536  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
+_LONGEST = 8192  # its most: 1.2 GB a row of Qwen3-VL-8B
 
 
 class QwenBackend:
     """Runs one checkpoint. Every answer re-reads its conversation, so no state of an earlier call can leak in."""
 
-    def __init__(self, checkpoint: Checkpoint, *, sampling: Sampling, vision: Vision) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, vision: Vision, writer: Writer) -> None:
         self._checkpoint = checkpoint
-        self._sampling = sampling
-        self._vision = vision
+        self._vision, self._writer = vision, writer
         self._info = VLModelInfo(
             id=checkpoint.id, revision=checkpoint.revision, engine=f"transformers-{checkpoint.device.type}",
             dtype=str(checkpoint.dtype).removeprefix("torch."),
@@ -61,48 +44,35 @@ class QwenBackend:
 
     @property
     def info(self) -> VLModelInfo:
-        """Which model this is, and what sees for it now."""
-        return self._info.model_copy(
-            update={"vision_engine": self._vision.engine, "vision_engine_reason": self._vision.reason})
+        """Which model this is, and what sees and writes for it now."""
+        return self._info.model_copy(update={
+            "engine_reason": self._writer.reason, "vision_engine": self._vision.engine,
+            "vision_engine_reason": self._vision.reason})
 
     @torch.inference_mode()
     def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         """See `backend.Backend.describe`. The picture goes through the vision tower once for all tasks."""
         seen = None if picture is None else self._vision.see(picture)
-        answers = []
-        for task in tasks:
-            deadline.check()
-            answers.append(Answer(text=self._answer(seen, task, deadline)))
-        return Description(answers=answers, facts={})
+        texts = self._write(seen, tasks, deadline)
+        strange = [index for index, task in enumerate(tasks) if not in_language(clean(texts[index]), task.language)]
+        if strange:
+            again = self._write(seen, [tasks[index] for index in strange], deadline, again=True)
+            for index, text in zip(strange, again, strict=True):
+                if in_language(clean(text), tasks[index].language):
+                    texts[index] = text
+        return Description(answers=[Answer(text=text) for text in texts], facts={})
 
-    def _answer(self, seen: Seen | None, task: Task, deadline: Deadline) -> str:
-        text = self._write(seen, task, deadline, seed=task.seed, again=False)
-        if in_language(clean(text), task.language):
-            return text
-        second = self._write(seen, task, deadline, seed=task.seed + 1, again=True)
-        return second if in_language(clean(second), task.language) else text
-
-    def _write(self, seen: Seen | None, task: Task, deadline: Deadline, *, seed: int, again: bool) -> str:
-        checkpoint = self._checkpoint
-        chat = messages(task, with_picture=seen is not None, again=again)
-        input_ids = self._input_ids(chat, seen)
-        inputs: dict[str, Any] = {
-            "input_ids": input_ids, "attention_mask": torch.ones_like(input_ids),
-            # without it Qwen2.5-VL silently takes text positions for the picture's tokens
-            "mm_token_type_ids": (input_ids == checkpoint.image_token_id).to(torch.int32),
-        }
-        if seen is not None:
-            inputs |= {"image_grid_thw": seen.grid_thw, "mm_encoder_outputs": {"image": seen.encoded}}
-        checkpoint.model.model.rope_deltas = None  # positions of the conversation before this one
-        devices = [checkpoint.device] if checkpoint.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed % 2**63)
-            output = checkpoint.model.generate(
-                **inputs, max_new_tokens=task.max_new_tokens, **self._sampling.arguments(),
-                stopping_criteria=StoppingCriteriaList([_StopAtDeadline(deadline)]),
-            )
-        deadline.check()
-        return str(checkpoint.tokenizer.decode(output[0, input_ids.shape[1]:], skip_special_tokens=True))
+    def _write(
+        self, seen: Seen | None, tasks: Sequence[Task], deadline: Deadline, *, again: bool = False
+    ) -> list[str]:
+        """A text for each task; `again` asks more sternly for its language, with another seed."""
+        asks = [
+            Ask(input_ids=self._input_ids(messages(task, with_picture=seen is not None, again=again), seen),
+                seed=task.seed + again, max_new_tokens=task.max_new_tokens)
+            for task in tasks
+        ]
+        decode = self._checkpoint.tokenizer.decode
+        return [str(decode(ids, skip_special_tokens=True)) for ids in self._writer.write(seen, asks, deadline)]
 
     def _input_ids(self, chat: list[dict[str, Any]], seen: Seen | None) -> torch.Tensor:
         """Chat → token ids `[1, tokens]` with one image token for every merged patch of the picture."""
@@ -119,21 +89,68 @@ class QwenBackend:
         return torch.tensor([ids], device=checkpoint.device)
 
 
-def load_qwen(settings: Settings) -> QwenBackend:
-    """Load the checkpoint that `VL_MODEL` names. Raises `EngineRefused` where `VL_ENGINE` names what cannot run."""
+def load_qwen(settings: Settings, *, fast: bool | None = None) -> QwenBackend:
+    """Load the checkpoint that `VL_MODEL` names. Raises `EngineRefused` where `VL_ENGINE` names what cannot run.
+
+    `fast`: in the fast forms, where they cover the checkpoint; None: as the settings and the device say.
+    """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = load_checkpoint(settings)
-    return QwenBackend(checkpoint, sampling=Sampling(greedy=settings.greedy), vision=_vision(checkpoint, settings))
+    if fast is None:
+        fast = settings.fast_layers and checkpoint.device.type == "cuda" and checkpoint.dtype == torch.bfloat16
+    return QwenBackend(
+        checkpoint, vision=_vision(checkpoint, settings, fast=fast), writer=_writer(checkpoint, settings, fast=fast))
 
 
-def _vision(checkpoint: Checkpoint, settings: Settings) -> Vision:
+def _vision(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Vision:
     store = EngineStore(settings.engine_store_dir.resolve())
     choice = choose_tower(settings.engine, store, situation_of(checkpoint.revision, checkpoint.device.type))
-    in_torch = TorchVision(checkpoint, image_tokens=settings.image_tokens, reason=choice.reason)
+    tower, reason = None, choice.reason
+    if fast and choice.target is None:
+        tower, form = _try(lambda: _fast_tower(checkpoint))
+        reason = "; ".join(filter(None, [reason, form or "windows of a size at once"]))
+    in_torch = TorchVision(checkpoint, image_tokens=settings.image_tokens, reason=reason, tower=tower)
     if choice.target is None:
         return in_torch
     # What runs engines is installed where some are built.
     from vl_service.qwen.vision_engines import EngineVision, opener
 
     return EngineVision(checkpoint, in_torch, choice, opener(store, checkpoint.device, settings.threads))
+
+
+def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer:
+    # These values keep Qwen-VL both lively and on the subject.
+    sampling = Sampling(greedy=settings.greedy, temperature=0.7, top_p=0.8, top_k=20)
+    if not fast:
+        return Generate(checkpoint, sampling)
+    length = min(settings.image_tokens + _WORDS, _LONGEST)
+    found, reason = _try(lambda: _fast_writer(checkpoint, sampling, length))
+    return found or Generate(checkpoint, sampling, reason=reason)
+
+
+def _fast_tower(checkpoint: Checkpoint) -> FastTower:
+    tower = FastTower(checkpoint.model.model.visual)
+    projection = checkpoint.model.model.visual.patch_embed.proj.weight
+    with torch.inference_mode():  # compiles what a picture needs
+        tower(projection.new_zeros(16, projection[0].numel()), torch.tensor([[1, 4, 4]]))
+    return tower
+
+
+def _fast_writer(checkpoint: Checkpoint, sampling: Sampling, length: int) -> FastWriter:
+    writer = FastWriter(checkpoint, sampling, Generate(checkpoint, sampling), max_length=length)
+    writer.try_out()
+    return writer
+
+
+def _try(make: Callable[[], T]) -> tuple[T | None, str]:
+    """A fast form, or why transformers' own form stays: not covered, no memory for it, no compiler here."""
+    try:
+        return make(), ""
+    except NotImplementedError as error:
+        return None, f"plain: {error}"
+    except Exception as error:
+        if breaks_the_device(error):
+            raise
+        log.warning("a fast form does not run here", exc_info=True)
+        return None, f"plain: {one_line(error, 300)}"

@@ -14,11 +14,42 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from vl_service.qwen.network import Cache, Network
 
 CANDIDATES = 64  # the most that top-k may keep
 CHUNK = 8  # tokens between two looks at what was written
+_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+_RULES = {  # of a generation config: those that `Sampling` and `stop_ids` say, and those that change no token
+    "bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty",
+    "max_length", "max_new_tokens", "use_cache", "transformers_version", "_from_model_config",
+}
+_NEUTRAL = {"num_beams": 1, "num_beam_groups": 1, "num_return_sequences": 1, "length_penalty": 1, "typical_p": 1}
+
+
+def why_not(model: Any) -> str | None:
+    """Why this form cannot write what the model's `generate` would, or None."""
+    if model.config.model_type not in _FAMILIES:
+        return f"no fast form of {model.config.model_type}"
+    language = model.model.language_model
+    config = language.config
+    linear = [getattr(layer.self_attn, f"{name}_proj") for layer in language.layers for name in "qkvo"]
+    linear += [getattr(layer.mlp, f"{name}_proj") for layer in language.layers for name in ("gate", "up", "down")]
+    if any(type(part) is not nn.Linear for part in [*linear, model.lm_head]):
+        return "its linear layers are not plain"
+    if any(layer.self_attn.o_proj.bias is not None for layer in language.layers):
+        return "its attention has an output bias"
+    if any(getattr(layer.self_attn, "sliding_window", None) for layer in language.layers):
+        return "its attention has a sliding window"
+    dim, weight = language.layers[0].self_attn.head_dim, language.embed_tokens.weight
+    if weight.is_cuda and weight.dtype == torch.bfloat16 and (dim < 32 or dim & (dim - 1)):
+        return f"no kernel for heads of {dim} channels"
+    if config.hidden_act != "silu" or language.rotary_emb.rope_type != "default":
+        return f"{config.hidden_act} or {language.rotary_emb.rope_type} positions are not covered"
+    rules = model.generation_config.to_diff_dict()
+    others = sorted(name for name in rules.keys() - _RULES if rules[name] and rules[name] != _NEUTRAL.get(name))
+    return f"its generation config sets {', '.join(others)}" if others else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +118,9 @@ class FastDecoder:
     """See the module's text. One call at a time: the cache is its own."""
 
     def __init__(self, model: Any, *, max_length: int = 2048, max_rows: int = 1) -> None:
+        """Raises `NotImplementedError` for what `why_not` names."""
+        if reason := why_not(model):
+            raise NotImplementedError(reason)
         self._network = Network(model, max_length)
         self._cache = self._network.new_cache(max_rows)
         self._rows: dict[int, _Rows] = {}

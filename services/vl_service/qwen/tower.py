@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 _EPS = 1e-6
@@ -22,6 +23,9 @@ def why_not(tower: Any, grid_thw: torch.Tensor | None = None) -> str | None:
     """Why this form cannot run the tower (on these pictures), or None."""
     if not hasattr(tower, "fullatt_block_indexes"):
         return "the tower has no windows"
+    if any(type(part) is not nn.Linear for block in tower.blocks for part in
+           (block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj)):
+        return "the tower's linear layers are not plain"
     if grid_thw is not None and (len(grid_thw) != 1 or int(grid_thw[0, 0]) != 1):
         return "one still picture a run"
     return None

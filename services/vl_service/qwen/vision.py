@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vl_service.images import DecodedImage
 from vl_service.qwen.checkpoint import Checkpoint, size_limits
+from vl_service.qwen.tower import FastTower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +37,13 @@ class Vision(Protocol):
 
 
 class TorchVision:
-    """The tower as it was loaded."""
+    """The tower as it was loaded, or its fast form."""
 
-    def __init__(self, checkpoint: Checkpoint, *, image_tokens: int, reason: str = "") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, image_tokens: int, reason: str = "", tower: FastTower | None = None
+    ) -> None:
         """At most `image_tokens` for a picture."""
-        self._checkpoint = checkpoint
+        self._checkpoint, self._tower = checkpoint, tower
         self._size = size_limits(checkpoint.image_processor, image_tokens)
         self.engine, self.reason = f"torch-{checkpoint.device.type}", reason
 
@@ -55,10 +59,12 @@ class TorchVision:
 
     def encode(self, pixels_NP: torch.Tensor, grid_thw: torch.Tensor) -> Seen:
         checkpoint = self._checkpoint
+        pixels_NP = pixels_NP.to(checkpoint.device, checkpoint.dtype)
+        if self._tower is not None:
+            features: Any = (self._tower(pixels_NP, grid_thw),)  # one part for each picture
+            return self.seen(BaseModelOutputWithPooling(pooler_output=features), grid_thw)
         encoded = checkpoint.model.model.get_image_features(
-            pixel_values=pixels_NP.to(checkpoint.device, checkpoint.dtype),
-            image_grid_thw=grid_thw.to(checkpoint.device), return_dict=True,
-        )
+            pixel_values=pixels_NP, image_grid_thw=grid_thw.to(checkpoint.device), return_dict=True)
         return self.seen(encoded, grid_thw)
 
     def seen(self, encoded: Any, grid_thw: torch.Tensor) -> Seen:

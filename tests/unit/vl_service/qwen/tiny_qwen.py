@@ -46,33 +46,38 @@ def _text(vocab: int, **more: Any) -> Any:
             "bos_token_id": None, "eos_token_id": vocab - 6, **more}
 
 
-def _model(family: str, vocab: int, ids: Any) -> Any:
+def _model(family: str, vocab: int, ids: Any, width: int = 32) -> Any:
     vision: Any
-    rope: Any = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    unit = width // 16
+    rope: Any = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [unit, 3 * unit // 2, 3 * unit // 2]}
     if family == "qwen2_vl":
-        vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
+        vision = {"depth": 2, "embed_dim": 32, "hidden_size": width, "num_heads": 2, "mlp_ratio": 2}
         return Qwen2VLForConditionalGeneration(Qwen2VLConfig(
-            text_config=_text(vocab, rope_parameters=rope), vision_config=vision, **ids))
+            text_config=_text(vocab, hidden_size=width, rope_parameters=rope), vision_config=vision, **ids))
     if family == "qwen2_5_vl":
-        vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 48,
+        vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": width, "num_heads": 2, "intermediate_size": 48,
                   "fullatt_block_indexes": [1], "window_size": 56}
         return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(
-            text_config=_text(vocab, rope_parameters=rope), vision_config=vision, **ids))
-    vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 48,
+            text_config=_text(vocab, hidden_size=width, rope_parameters=rope), vision_config=vision, **ids))
+    vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": width, "num_heads": 2, "intermediate_size": 48,
               "deepstack_visual_indexes": [0], "num_position_embeddings": 64, "patch_size": 16}
     rope3 = {**rope, "mrope_interleaved": True}
     return Qwen3VLForConditionalGeneration(Qwen3VLConfig(
-        text_config=_text(vocab, head_dim=16, rope_parameters=rope3), vision_config=vision, **ids))
+        text_config=_text(vocab, hidden_size=width, head_dim=width // 2, rope_parameters=rope3),
+        vision_config=vision, **ids))
 
 
-def save_tiny_checkpoint(family: str, folder: Path) -> Path:
-    """Write config, weights, tokenizer with chat template and image processor to `folder`."""
+def save_tiny_checkpoint(family: str, folder: Path, *, width: int = 32) -> Path:
+    """Write config, weights, tokenizer with chat template and image processor to `folder`.
+
+    The language model has two heads, each of half its `width`.
+    """
     tokenizer = tiny_tokenizer()
     ids = {f"{name}_id": int(tokenizer.convert_tokens_to_ids(token)) for name, token in (
         ("image_token", "<|image_pad|>"), ("video_token", "<|video_pad|>"),
         ("vision_start_token", "<|vision_start|>"), ("vision_end_token", "<|vision_end|>"))}
     torch.manual_seed(7)
-    model = _model(family, len(tokenizer), ids)
+    model = _model(family, len(tokenizer), ids, width)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)  # the init's 0.02 makes all logits alike, and greedy output a constant
