@@ -19,7 +19,7 @@ class OutputUnusable(Exception):
 
 
 def check_output(path: Path) -> None:
-    """Find out before a video is made whether it can be written: makes the folders that are missing.
+    """Find out before a video is made whether it can be written; nothing is left of that.
 
     Raises:
         OutputUnusable: it cannot.
@@ -28,15 +28,21 @@ def check_output(path: Path) -> None:
         if path.is_dir():
             raise OutputUnusable(f"{path} is a folder: name the file in it, such as {path / 'video.mp4'}.")
         if not _is_written_straight(path):
-            with _part_of(path.resolve()) as (part, stream):
-                stream.close()
-                part.unlink()
+            _try_folder(path.resolve().parent)
         elif stat.S_ISSOCK(path.stat().st_mode) or not os.access(path, os.W_OK):
             raise OutputUnusable(f"{path} cannot be written to.")
     except OSError as error:
         raise OutputUnusable(f"{path} cannot be written: {error.strerror}.") from None
     except RuntimeError:  # what `resolve` says of links in a circle, up to Python 3.12
         raise OutputUnusable(f"{path} cannot be written: its links lead in a circle.") from None
+
+
+def _try_folder(folder: Path) -> None:
+    """Raise `OSError` where neither a file can be made in the folder nor, while it is missing, the folder itself."""
+    while not folder.exists() and not folder.is_symlink():
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def is_standard_output(path: Path) -> bool:

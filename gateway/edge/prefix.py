@@ -39,5 +39,6 @@ class PrefixMiddleware:
                 path, raw = path[len(outer):] or "/", raw[len(outer):] or b"/"
         prefix = outer + mounted
         _current.set(prefix)
-        scope = {**scope, "root_path": prefix, "path": prefix + path, "raw_path": prefix.encode() + raw}
+        # In place: what stands outside of this reads the route that is found below.
+        scope.update(root_path=prefix, path=prefix + path, raw_path=prefix.encode() + raw)
         return await self.app(scope, receive, send)

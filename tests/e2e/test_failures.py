@@ -44,15 +44,14 @@ def test_a_killed_video_worker_fails_its_job_with_the_reason_or_the_job_complete
     assert gateway.render(cat)["state"] == "completed"
 
 
-def test_a_job_whose_vl_service_is_gone_names_it_after_bounded_retries_and_the_next_one_works(
+def test_a_job_whose_vl_service_is_gone_waits_for_it_and_completes(
     gateway: Gateway, stack: Stack, cat: Path
 ) -> None:
     pid = kill(stack, "vl_service")
     began = time.monotonic()
     ended = gateway.render(cat, instruction="As no test has asked before: the prompt is remembered nowhere.")
     assert time.monotonic() - began < 90
-    assert ended["state"] == "failed"
-    assert "vl_service" in ended["error"]["detail"]
+    assert ended["state"] == "completed"
     wait_for_another(stack, "vl_service", pid)
     stack.wait_ready()
     assert gateway.render(cat)["state"] == "completed"

@@ -119,7 +119,7 @@ async def test_a_worker_killed_in_mid_render_is_tried_twice_and_then_named(clien
     job = await generate(client, "die", steps=4)
     assert (job["state"], job["error"]["code"]) == ("failed", "worker_died")
     assert "SIGKILL" in job["error"]["detail"]
-    assert "begun again" in job["warnings"][0]
+    assert "Begun again" in job["warnings"][0]
     await until(lambda: ready(client))
     assert (await generate(client, "a kite", steps=3))["state"] == "completed", "the next one works"
 

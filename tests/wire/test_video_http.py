@@ -108,7 +108,8 @@ async def test_a_full_queue_says_when_to_come_back_and_forgets_the_render(http: 
 
 @pytest.mark.parametrize(("change", "field"), [
     ({"width": 17}, "body.width"), ({"width": 72}, "body.width"), ({"width": 4096, "height": 4096}, "body.width"),
-    ({"num_frames": 10}, "body"), ({"num_frames": 101}, "body.num_frames"), ({"model": "other"}, "body.model"),
+    ({"num_frames": 10}, "body.num_frames"), ({"num_frames": 101}, "body.num_frames"),
+    ({"model": "other"}, "body.model"),
     ({"steps": 51}, "body.steps"), ({"colour": "red"}, "body.colour"), ({"prompt": ""}, "body.prompt"),
     ({"sampler": "ode", "steps": 5}, "body.steps"), ({"image": "!"}, "body.image"),
     ({"image": base64.b64encode(b"text").decode()}, "body.image"),

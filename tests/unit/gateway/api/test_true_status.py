@@ -76,6 +76,7 @@ async def test_a_disk_that_becomes_read_only_makes_the_gateway_unready_and_nothi
         await until(client, job_id, lambda job: job["state"] == "completed")
         assert (await client.get("/readyz")).status_code == 200
         disk.break_it()
+        await asyncio.sleep(1.1)  # a look is shared for a second
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["ready"]) == (503, False)
         assert "cannot be used" in str(ready.json()["reasons"])
