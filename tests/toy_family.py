@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec
 from engines.export.graph import Graph
-from engines.run.sessions import Session
+from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.families import registry
 from video_service.families.base import Batch, Placement, Solver, Stages

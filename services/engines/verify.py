@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 from engines.export.graph import Graph, run_in_torch
-from engines.run.sessions import Session
+from engines.run.session import Session
 from engines.store.manifest import Check, EngineRefused
 
 BARS: Mapping[str, tuple[float, float]] = {

@@ -1,15 +1,15 @@
 """An engine from the store, opened: ONNX Runtime, TensorRT or TensorRT-RTX behind one call."""
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from engines.export.onnx import MODEL_NAME
 from engines.run.gpu import CudaGpu
 from engines.run.onnxrt import OnnxSession
+from engines.run.session import Session
 from engines.run.trt_api import TensorRT, TensorRTUnavailable, load_tensorrt, load_tensorrt_rtx
 from engines.run.trt_log import Log
 from engines.run.trt_memory import share_memory
@@ -22,26 +22,6 @@ from engines.store.manifest import EngineRefused, Manifest, Recipe
 from engines.store.store import EngineStore
 
 PLAN_NAME = "engine.plan"
-
-
-class Session(Protocol):
-    """One loaded engine."""
-
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-
-    def run(
-        self, inputs: Mapping[str, torch.Tensor], into: Mapping[str, torch.Tensor] | None = None
-    ) -> dict[str, torch.Tensor]:
-        """All outputs by name: each written to its tensor of `into`, or else to fresh memory of its own.
-
-        Raises `EngineRefused`.
-        """
-        ...
-
-    def zeros(self, name: str) -> torch.Tensor:
-        """Zeros that fit the input or output `name`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

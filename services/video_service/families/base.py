@@ -16,7 +16,7 @@ from contracts.models import ModelSpec
 from contracts.resolve import Sampling
 from contracts.videos import RenderStage
 from engines.export.graph import Graph
-from engines.run.sessions import Session
+from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.weights.checkpoint import CheckpointFiles
 

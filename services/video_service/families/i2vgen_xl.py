@@ -22,7 +22,7 @@ from transformers import (
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec
 from contracts.resolve import Sampling
 from engines.export.graph import Graph
-from engines.run.sessions import Session
+from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.layers.i2vgen_graph import EngineUNet, i2vgen_graphs

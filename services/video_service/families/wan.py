@@ -14,7 +14,7 @@ from transformers import CLIPVisionModel, PreTrainedTokenizerBase
 
 from contracts.models import ModelSpec
 from contracts.resolve import Sampling
-from engines.run.sessions import Session
+from engines.run.session import Session
 from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.layers.pixels import picture_tensor
 from video_service.layers.tokens import cut_warning

@@ -12,7 +12,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from contracts.models import FloatRange, IntRange, ModelSpec
 from engines.export.graph import Graph
-from engines.run.sessions import Session
+from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Placement
 from video_service.families.wan import WanConditioning, WanModel, plain

@@ -11,7 +11,7 @@ import torch
 
 from contracts.models import FrameRange, IntRange, ModelSpec
 from engines.export.graph import Graph
-from engines.run.sessions import Session
+from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver
 from video_service.families.wan import WanConditioning, WanModel, guided

@@ -11,7 +11,7 @@ from torch import nn
 
 from engines.export.copies import with_float32_norms
 from engines.export.graph import Graph
-from engines.run.sessions import Session
+from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.layers.wan_vae_graphs import twice_as_large
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from engines.run.sessions import Session
+from engines.run.session import Session
 from video_service.layers.wan_codec import Codec
 
 

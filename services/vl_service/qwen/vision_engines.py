@@ -8,7 +8,8 @@ import torch
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from engines.export.graph import dtype_of
-from engines.run.sessions import Session, SessionOptions, open_sessions
+from engines.run.session import Session
+from engines.run.sessions import SessionOptions, open_sessions
 from engines.store.choice import WORTH_IT, EngineChoice, EngineSet
 from engines.store.manifest import EngineRefused
 from engines.store.store import EngineStore
