@@ -12,15 +12,20 @@ from typing import Self
 
 import av
 import numpy as np
+import torch
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from web.durable import sync_folder
 
+_X264_PARAMS = [
+    # Frames are looked at in the writer's thread: one of the encoder's own would hold four more back until the end.
+    "sync-lookahead=0",
+    # x264's AVX-512 form of the macroblock tree reads beyond a row's end: equal frames gave unequal files.
+    *(["asm=AVX2"] if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else []),
+]
 ENCODER_OPTIONS = {
     # A quarter to a half of the work of `medium` at crf 17, and no less PSNR.
-    "preset": "veryfast", "crf": "14",
-    # Frames are looked at in the writer's thread: one of the encoder's own would hold four more back until the end.
-    "x264-params": "sync-lookahead=0",
+    "preset": "veryfast", "crf": "14", "x264-params": ":".join(_X264_PARAMS),
 }
 MAX_ENCODER_THREADS = 8  # each holds one more frame back
 MAX_WAITING_BYTES = 64 << 20

@@ -1,5 +1,8 @@
 """The MP4 that is written."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -118,3 +121,30 @@ def test_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
 def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
     with Mp4Writer(tmp_path / "v.mp4", width=96, height=64, fps=16) as writer, pytest.raises(ValueError, match="uint8"):
         writer.put(moving_square(1, height=32))
+
+
+_ENCODE = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from video_service.media.mp4 import Mp4Writer
+
+y, x = np.mgrid[:96, :208]
+scene = np.stack([x * y // 40, (x // 9 * 31 + y // 7 * 17), x + 2 * y], axis=-1).astype(np.uint8)
+frames = np.stack([scene[i : i + 64, 3 * i : 3 * i + 112] for i in range(17)])
+with Mp4Writer(Path(sys.argv[1]), width=112, height=64, fps=16) as writer:
+    writer.put(frames)
+    print(writer.finish().sha256)
+"""
+
+
+def test_equal_frames_give_equal_bytes_whatever_memory_held_before(tmp_path: Path) -> None:
+    def encoded(filled_with: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", _ENCODE, str(tmp_path / "clip.mp4")], check=True, capture_output=True, text=True,
+            env={**os.environ, "MALLOC_PERTURB_": filled_with}, timeout=60,
+        ).stdout
+
+    assert encoded("0") == encoded("85") == encoded("127")
