@@ -107,7 +107,7 @@ def _export(step: dict[str, str]) -> dict[str, Any]:
     from engines.export.graph import DTYPES
     from engines.export.onnx import export_graph
     from video_service.engines.shape import ClipShape
-    from video_service.layers.wan_graphs import decoder_graphs, transformer_graph
+    from video_service.layers.wan.graphs import decoder_graphs, transformer_graph
 
     name, config = GRAPHS[step["name"]]
     shape, dtype = ClipShape(**SIZE), DTYPES[PRECISION]

@@ -7,8 +7,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from bench.gpu_measure import measure, psnr, relative
-from video_service.layers.wan_transformer import FastWanTransformer, Sla
-from video_service.layers.wan_vae import WanVaeDecoder
+from video_service.layers.wan.transformer import FastWanTransformer, Sla
+from video_service.layers.wan.vae import WanVaeDecoder
 
 TIMESTEPS = (988.0, 932.0, 852.0, 608.0)
 FULL: dict[str, Any] = {"latents": (16, 21, 60, 104), "text": 512}
@@ -41,7 +41,7 @@ def vae_stage(device: str, tiny: bool) -> dict[str, Any]:
 
 def _fast_vae(vae: AutoencoderKLWan, latents: torch.Tensor, plain: torch.Tensor | None, exact: Any) -> dict[str, Any]:
     from video_service.layers.frames import to_bytes
-    from video_service.layers.wan_vae_cuda import FastVaeDecoder
+    from video_service.layers.wan.vae_cuda import FastVaeDecoder
 
     fast = FastVaeDecoder(vae, latents.shape[3], latents.shape[4], yuv420=plain is None)
     found = measure(lambda: list(fast.decode(latents)), kernels=0 if plain is None else 14)
@@ -65,7 +65,7 @@ def still_stage(device: str, tiny: bool) -> dict[str, Any]:
         vae.to(picture.dtype)
     rows["plain"]["relative_L2_float32"] = relative(plain, exact)
     if device == "cuda":
-        from video_service.layers.wan_still_cuda import FastStillEncoder
+        from video_service.layers.wan.still_cuda import FastStillEncoder
 
         fast = FastStillEncoder(vae, height, width, frames)
         rows["fast"] = measure(lambda: fast(picture), kernels=10)

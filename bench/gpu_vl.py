@@ -7,8 +7,8 @@ import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from bench.gpu_measure import measure, relative
-from vl_service.qwen.decode import FastDecoder, Sampling, prompt_of
-from vl_service.qwen.tower import FastTower
+from vl_service.qwen.fast.decode import FastDecoder, Sampling, prompt_of
+from vl_service.qwen.fast.tower import FastTower
 
 NEW_TOKENS = 128
 GREEDY = Sampling(greedy=True)

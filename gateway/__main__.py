@@ -11,7 +11,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from gateway.app import create_app
 from gateway.auth.keys import KeyStore
-from gateway.database_errors import DatabaseBusy, DatabaseDamaged
+from gateway.database.errors import DatabaseBusy, DatabaseDamaged
 from gateway.edge.descriptors import connections_within, raise_descriptor_limit
 from gateway.edge.server import make_server
 from gateway.settings import GatewaySettings

@@ -14,14 +14,17 @@ from starlette.requests import ClientDisconnect
 from contracts.describe import DescribeRequest
 from contracts.errors import FieldProblem, Problem
 from contracts.resolve import ParameterRefused
-from gateway.addresses import AddressRefused
-from gateway.api import describe, docs, files, generate, health, jobs, links, metrics, models, openai_videos
+from gateway.api import describe, docs, generate, jobs, models
 from gateway.api.advice import refused_fields
 from gateway.api.follow import ClientGone
-from gateway.api.openai_errors import SHARED_ROUTES, OpenAIErrorMiddleware
+from gateway.api.media import files, links
+from gateway.api.openai import videos as openai_videos
+from gateway.api.openai.errors import SHARED_ROUTES, OpenAIErrorMiddleware
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
+from gateway.api.status import health, metrics
+from gateway.auth.addresses import AddressRefused
 from gateway.auth.callers import KeyRefused, RateExceeded
-from gateway.database_errors import DatabaseBusy, DatabaseFull
+from gateway.database.errors import DatabaseBusy, DatabaseFull
 from gateway.edge.addresses import PlainAddressMiddleware
 from gateway.edge.pages import PageGuardMiddleware
 from gateway.edge.prefix import PrefixMiddleware
@@ -29,8 +32,8 @@ from gateway.images.refusals import DecodersBusy, ImageRefused
 from gateway.intake.intake import LingeringResponse, has_arrived
 from gateway.intake.refusals import BodyRefused, BodyTooLarge, FieldsRefused, IntakeFull
 from gateway.jobs.job import IllegalTransition, JobNotFound, KeyReused, OwnerQueueFull, QueueFull
-from gateway.metrics import GatewayMetrics
 from gateway.run.failures import service_problem
+from gateway.run.metrics import GatewayMetrics
 from gateway.runtime import open_gateway
 from gateway.services.clients import ServiceError
 from gateway.settings import GatewaySettings

@@ -10,12 +10,12 @@ from functools import partial
 
 import httpx
 
-from gateway.addresses import outside_client, outside_tls
+from gateway.auth.addresses import outside_client, outside_tls
 from gateway.auth.callers import Door
 from gateway.auth.keys import KeyStore
 from gateway.auth.links import Links
 from gateway.auth.signing import Signer, open_signer
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.images.check import ImageLimits
 from gateway.images.decoders import Decoders
 from gateway.intake.intake import Intake
@@ -25,13 +25,13 @@ from gateway.jobs.ledger import Ledger
 from gateway.jobs.progress import LiveProgress
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.store import JobStore
-from gateway.metrics import GatewayMetrics
 from gateway.run.cancel import Cancellation
 from gateway.run.dispatch import Dispatcher
 from gateway.run.engine import DbosEngine
 from gateway.run.executors import Executors
 from gateway.run.expiry import Expiry
 from gateway.run.identity import FileIdentity, SessionIdentity
+from gateway.run.metrics import GatewayMetrics
 from gateway.run.pipeline import Parts, run_job
 from gateway.run.recovery import Recovery, recovering
 from gateway.run.settle import Settling

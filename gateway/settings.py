@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
 
-from gateway.addresses import AddressRules, IPNetwork
+from gateway.auth.addresses import AddressRules, IPNetwork
 
 MIB = 1024 * 1024
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from video_service.layers.wan_keys import wan_name
+from video_service.layers.wan.keys import wan_name
 
 RANK, ALPHA = 3, 5.0
 Name = Callable[[str], str]

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
-from gateway.api.ranges import RangedFile
+from gateway.api.media.ranges import RangedFile
 from gateway.edge.prefix import current_prefix
 from web.problems import ProblemError
 

@@ -10,7 +10,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from gateway.auth.keys import KeyRecord, KeyStore, parse_rate
 from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER
-from gateway.database_errors import DatabaseBusy
+from gateway.database.errors import DatabaseBusy
 from gateway.threads import off_loop
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import limits
 import sqlalchemy as sa
 
-from gateway.database import Database, metadata
+from gateway.database.database import Database, metadata
 
 PREFIX = "sm_"
 MAX_NAME_CHARS = 100

@@ -15,15 +15,15 @@ from rich.text import Text
 from contracts.describe import Language
 from contracts.jobs import Enhance, GenerateOptions
 from gateway.cli import keys
+from gateway.cli.client.generate import generate
+from gateway.cli.client.jobs import GatewayFailure, Server, server_url
+from gateway.cli.client.output import OutputUnusable, check_output, is_standard_output
 from gateway.cli.convert import convert
-from gateway.cli.demo import default_picture, demo
 from gateway.cli.engines import engines
-from gateway.cli.generate import generate
-from gateway.cli.interrupts import Interrupted, run_interruptible
-from gateway.cli.job_client import GatewayFailure, Server, server_url
-from gateway.cli.output import OutputUnusable, check_output, is_standard_output
-from gateway.cli.serve import LogFormat, serve
-from gateway.cli.stack import SERVICE_NAMES, ServiceName, StackError, read_settings, service_specs
+from gateway.cli.serving.demo import default_picture, demo
+from gateway.cli.serving.interrupts import Interrupted, run_interruptible
+from gateway.cli.serving.serve import LogFormat, serve
+from gateway.cli.serving.stack import SERVICE_NAMES, ServiceName, StackError, read_settings, service_specs
 
 app = typer.Typer(
     name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,

@@ -8,7 +8,7 @@ import httpx
 
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.models import Health
-from gateway.cli.stack import StackError
+from gateway.cli.serving.stack import StackError
 
 POLL_S = 0.25
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.auth.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
 from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, LOWEST_PRIORITY
 from gateway.auth.signing import open_signer
-from gateway.database import normal_url
+from gateway.database.database import normal_url
 from gateway.settings import GatewaySettings
 from gateway.storage.deployment import open_database
 

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from PIL import Image, ImageChops, TiffImagePlugin
 
+from gateway.images.containers.isobmff import read_boxes
+from gateway.images.containers.jpeg import read_jpeg
+from gateway.images.containers.png import png_rows, read_png
+from gateway.images.containers.tiff import read_tiff
+from gateway.images.containers.webp import read_webp
 from gateway.images.formats import Format
-from gateway.images.isobmff import read_boxes
-from gateway.images.jpeg import read_jpeg
-from gateway.images.png import png_rows, read_png
 from gateway.images.refusals import several_frames, truncated, unsupported
 from gateway.images.source import Notes, Source, orientation_of
-from gateway.images.tiff import read_tiff
-from gateway.images.webp import read_webp
 
 try:
     import pi_heif

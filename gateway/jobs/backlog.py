@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from gateway.database import Database
+from gateway.database.database import Database
 
 _jobs = sa.table("jobs", sa.column("state"), sa.column("created_at"))
 

@@ -8,7 +8,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from contracts.jobs import TERMINAL_JOB_STATES
-from gateway.database import Database, metadata
+from gateway.database.database import Database, metadata
 
 DeliveryState = Literal["waiting", "sending", "delivered", "refused", "given_up"]
 MAX_ERROR_CHARS = 300

@@ -8,7 +8,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from contracts.jobs import EffectiveParameters
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.jobs.job import JobRecord
 from gateway.jobs.progress import LiveProgress
 from gateway.jobs.queue import JobQueue, LineNow, Started, Work, work_of

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contracts.jobs import EffectiveParameters, JobState
-from gateway.database import Database, metadata, put
+from gateway.database.database import Database, metadata, put
 from gateway.jobs.job import NewJob
 
 ROUNDS_PER_PRIORITY = 100

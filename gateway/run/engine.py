@@ -18,10 +18,10 @@ from typing import Any
 from anyio import to_thread
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
 
-from gateway.database import normal_url
+from gateway.database.database import normal_url
+from gateway.database.sqlite_clock import mend_sqlite_clock
 from gateway.jobs.queue import Claim
 from gateway.run.pipeline import Answer, Step
-from gateway.run.sqlite_clock import mend_sqlite_clock
 
 log = logging.getLogger(__name__)
 

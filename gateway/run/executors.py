@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from gateway.database import Database, metadata
+from gateway.database.database import Database, metadata
 from gateway.jobs.queue import take_back, takers
 from gateway.run.identity import Identity
 

@@ -7,7 +7,7 @@ from obstore.exceptions import BaseError
 
 from contracts.errors import Problem
 from contracts.jobs import Awaited
-from gateway.database_errors import DatabaseBusy, DatabaseDamaged
+from gateway.database.errors import DatabaseBusy, DatabaseDamaged
 from gateway.services.clients import Kind, ServiceError
 
 _NEXT_STEP: dict[Kind, str] = {

@@ -7,7 +7,7 @@ from typing import Protocol, TextIO
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.database import Database
+from gateway.database.database import Database
 
 _ID_LOCK = "hashtextextended('stillmotion executor ' || :id, 0)"
 # A machine that vanishes sends no farewell: without these the server would keep its lock for hours.

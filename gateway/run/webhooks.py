@@ -15,7 +15,7 @@ import httpx
 from standardwebhooks import Webhook
 
 from contracts.jobs import Job, JobState
-from gateway.addresses import AddressRefused, AddressRules, call_in_turn, pin, read_url
+from gateway.auth.addresses import AddressRefused, AddressRules, call_in_turn, pin, read_url
 from gateway.auth.signing import Signer
 from gateway.jobs.deliveries import MAX_ERROR_CHARS, Attempt, Delivery, DeliveryState, DeliveryStore
 from gateway.jobs.job import JobNotFound, JobRecord

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from contracts.describe import DescribeRequest, TaskResult
 from contracts.models import VLModelInfo
-from gateway.database import Database, metadata, put
+from gateway.database.database import Database, metadata, put
 
 MAX_ENTRIES = 10_000  # some 5 MB
 _PRUNE_EVERY = 100  # entries written between two looks at their number

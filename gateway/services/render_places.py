@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from gateway.database import Database, metadata, put
+from gateway.database.database import Database, metadata, put
 from gateway.jobs.job import UNFINISHED
 
 FORGET_AFTER_S = 7 * 86400.0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from gateway.database import Database, DatabaseDamaged, make_private, metadata, normal_url, put, refuse_damaged
+from gateway.database.database import Database, DatabaseDamaged, make_private, metadata, normal_url, put, refuse_damaged
 from gateway.settings import GatewaySettings
 from gateway.storage.files import OWNERS, make_folder
 

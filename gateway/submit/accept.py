@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from contracts.resolve import ParameterRefused
-from gateway.addresses import AddressRefused
+from gateway.auth.addresses import AddressRefused
 from gateway.auth.callers import Caller, priority_for
 from gateway.images.check import CheckedImage
 from gateway.intake.refusals import BodyRefused

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from gateway.addresses import AddressRefused, AddressRules, Resolve, call_in_turn, outside_client, pin, read_url
+from gateway.auth.addresses import AddressRefused, AddressRules, Resolve, call_in_turn, outside_client, pin, read_url
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 10.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gateway.database import Database, metadata, page_of
+from gateway.database.database import Database, metadata, page_of
 from gateway.jobs.job import StoredPicture
 
 _files = sa.Table(

@@ -14,7 +14,7 @@ import av
 import httpx
 import pytest
 
-from gateway.cli.demo import default_picture
+from gateway.cli.serving.demo import default_picture
 from tests.containers.engine import Engine, find_engine
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.cli.demo import default_picture
+from gateway.cli.serving.demo import default_picture
 from tests.e2e.stack import Stack, served, stack_environment
 from tests.tiny_wan import TINY_CARD, save_tiny_wan
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from gateway.cli.lifeline import die_with_parent
+from gateway.cli.serving.lifeline import die_with_parent
 
 STILLMOTION = str(Path(sys.executable).with_name("stillmotion"))
 START_S = 240

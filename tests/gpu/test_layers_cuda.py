@@ -12,8 +12,8 @@ from video_service.layers import rows
 from video_service.layers.attention import SparseLinearAttention, choose_blocks
 from video_service.layers.frames import to_bytes, to_yuv420
 from video_service.layers.linear import Fp8Linear
-from video_service.layers.wan_transformer import FastWanTransformer, Sla
-from video_service.layers.wan_vae import WanVaeDecoder
+from video_service.layers.wan.transformer import FastWanTransformer, Sla
+from video_service.layers.wan.vae import WanVaeDecoder
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -108,7 +108,7 @@ def test_a_step_is_its_reference(way: dict[str, Any]) -> None:
 @pytest.mark.parametrize("num_frames", [1, 5, 33])
 def test_an_encoded_still_is_the_encoder_s(num_frames: int) -> None:
     """As near to float32 as torch's own bfloat16 is, for each picture."""
-    from video_service.layers.wan_still_cuda import FastStillEncoder
+    from video_service.layers.wan.still_cuda import FastStillEncoder
 
     torch.manual_seed(0)
     vae: Any = AutoencoderKLWan(base_dim=32, num_res_blocks=1)
@@ -125,7 +125,7 @@ def test_an_encoded_still_is_the_encoder_s(num_frames: int) -> None:
 @pytest.mark.parametrize("residual", [False, True])
 def test_decoded_frames_are_the_decoder_s(residual: bool) -> None:
     """As near to float32 as torch's own bfloat16 is; and a second clip begins anew."""
-    from video_service.layers.wan_vae_cuda import FastVaeDecoder
+    from video_service.layers.wan.vae_cuda import FastVaeDecoder
 
     torch.manual_seed(0)
     more: dict[str, Any] = {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}

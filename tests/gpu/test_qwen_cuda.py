@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3VLConfig
 from transformers import Qwen3VLForConditionalGeneration as Qwen3VL
 
-from vl_service.qwen.decode import FastDecoder, Prompt, Sampling
-from vl_service.qwen.network import Network
-from vl_service.qwen.tower import FastTower
+from vl_service.qwen.fast.decode import FastDecoder, Prompt, Sampling
+from vl_service.qwen.fast.network import Network
+from vl_service.qwen.fast.tower import FastTower
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

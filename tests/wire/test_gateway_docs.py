@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import async_playwright, expect
 
 from gateway.auth.keys import KeyLimits, KeyStore
-from gateway.database import Database
+from gateway.database.database import Database
 from tests.unit.gateway.conftest import gateway_settings, open_socket_client
 from tests.unit.gateway.model_services import Services, running_services
 

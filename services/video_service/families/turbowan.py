@@ -27,7 +27,7 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
-from video_service.layers.wan_transformer import Sla
+from video_service.layers.wan.transformer import Sla
 from video_service.render.solvers import RCM_STEPS, RcmSolver
 from video_service.weights.checkpoint import CheckpointFiles
 from web.worker.errors import ModelUnavailable

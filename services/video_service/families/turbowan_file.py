@@ -16,7 +16,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from video_service.layers.linear import INT8_BLOCK, dequantise_blocks
-from video_service.layers.wan_keys import wan_parameter
+from video_service.layers.wan.keys import wan_parameter
 
 Tensors = dict[str, torch.Tensor]
 

@@ -19,15 +19,15 @@ from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.layers.pixels import picture_tensor
 from video_service.layers.tokens import cut_warning
 from video_service.layers.umt5 import TextEncoder, clean_prompt, embed
-from video_service.layers.wan_codec import (
+from video_service.layers.wan.codec import (
     TEMPORAL_SCALE,
     Codec,
     latent_frames,
     latent_statistics,
     normalised,
 )
-from video_service.layers.wan_engines import EngineCodec, EngineTextEncoder, EngineTransformer
-from video_service.layers.wan_fast import FastTransformer
+from video_service.layers.wan.engines import EngineCodec, EngineTextEncoder, EngineTransformer
+from video_service.layers.wan.fast import FastTransformer
 from video_service.media.image import fit_picture
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, RCM_SIGMA_MAX_I2V, RCM_SIGMA_MAX_T2V
 from video_service.render.solvers import EulerSolver, Noise, RcmSolver

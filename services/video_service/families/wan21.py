@@ -20,10 +20,10 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
-from video_service.layers.wan_codec import (
+from video_service.layers.wan.codec import (
     latent_frames,
 )
-from video_service.layers.wan_graphs import wan_graphs
+from video_service.layers.wan.graphs import wan_graphs
 from video_service.weights.checkpoint import CheckpointFiles
 
 

@@ -26,9 +26,9 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
-from video_service.layers.wan_codec import latent_frames
-from video_service.layers.wan_engines import EngineTransformer
-from video_service.layers.wan_graphs import wan_graphs
+from video_service.layers.wan.codec import latent_frames
+from video_service.layers.wan.engines import EngineTransformer
+from video_service.layers.wan.graphs import wan_graphs
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS
 from video_service.weights.checkpoint import CheckpointFiles
 

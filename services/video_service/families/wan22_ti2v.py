@@ -24,8 +24,8 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
-from video_service.layers.wan_codec import TEMPORAL_SCALE, latent_frames, normalised
-from video_service.layers.wan_graphs import wan_ti2v_graphs
+from video_service.layers.wan.codec import TEMPORAL_SCALE, latent_frames, normalised
+from video_service.layers.wan.graphs import wan_ti2v_graphs
 from video_service.weights.checkpoint import CheckpointFiles
 
 _SHIFT = 5.0  # the authors' own

@@ -10,14 +10,14 @@ from transformers import AutoImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoTask
 from video_service.families.base import Placement
-from video_service.layers.lean_vae import make_lean
-from video_service.layers.wan_codec import (
+from video_service.layers.wan.codec import (
     TEMPORAL_SCALE,
     TorchCodec,
 )
-from video_service.layers.wan_fast import FastCodec, FastTransformer
-from video_service.layers.wan_keys import wan_name
-from video_service.layers.wan_transformer import Sla, why_not
+from video_service.layers.wan.fast import FastCodec, FastTransformer
+from video_service.layers.wan.keys import wan_name
+from video_service.layers.wan.lean_vae import make_lean
+from video_service.layers.wan.transformer import Sla, why_not
 from video_service.render.solvers import RCM_STEPS
 from video_service.weights.card import read_card, spec_of
 from video_service.weights.checkpoint import CheckpointFiles

@@ -41,7 +41,7 @@ class SparseLinearAttention(nn.Module):
 
     def forward(self, q_BLHD: torch.Tensor, k_BLHD: torch.Tensor, v_BLHD: torch.Tensor) -> torch.Tensor:
         if runs_by_kernel(q_BLHD):
-            from video_service.layers import sla_kernels
+            from video_service.layers.kernels import sla as sla_kernels
 
             return sla_kernels.sparse_linear_attention(
                 q_BLHD, k_BLHD, v_BLHD, self.topk, self.proj_weight, self.proj_bias)

@@ -13,7 +13,7 @@ from engines.export.copies import with_float32_norms
 from engines.export.graph import Graph
 from engines.run.session import Session
 from video_service.engines.shape import ClipShape
-from video_service.layers.wan_vae_graphs import twice_as_large
+from video_service.layers.wan.vae_graphs import twice_as_large
 
 _SCALE = 8  # of its image VAE, which keeps every frame
 _INPUTS = ("latents", "timestep", "fps", "image_latents", "image_embeddings", "text")

@@ -25,7 +25,7 @@ def residual_norm(
         The new stream, the normed rows (float8 where `quantise`), their scales [N, 1] or None.
     """
     if _by_kernel(x_NC):
-        from video_service.layers import row_kernels
+        from video_service.layers.kernels import rows as row_kernels
 
         return row_kernels.residual_norm(x_NC, update_NC, gate_C, factor_C, shift_C, eps, quantise)
     if update_NC is not None:
@@ -48,7 +48,7 @@ def rms_rotate_(
         rotary: float32 cos and sin [tokens, head_dim / 2], alike for all heads, or None for no rotation.
     """
     if _by_kernel(x_NC):
-        from video_service.layers import row_kernels
+        from video_service.layers.kernels import rows as row_kernels
 
         return row_kernels.rms_rotate_(x_NC, weight_PC, rotary, eps)
     parts, width = weight_PC.shape
@@ -71,7 +71,7 @@ def _rotate(x_NC: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None
 def quantise_rows(x_NC: torch.Tensor, *, gelu: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows as float8 and their scales [N, 1]; with `gelu`, of the rows' GELU (tanh)."""
     if _by_kernel(x_NC):
-        from video_service.layers import row_kernels
+        from video_service.layers.kernels import rows as row_kernels
 
         return row_kernels.quantise_rows(x_NC, gelu)
     x = (F.gelu(x_NC, approximate="tanh") if gelu else x_NC).float()

@@ -14,11 +14,11 @@ from vl_service.prompts.asking import messages
 from vl_service.prompts.polish import clean, in_language
 from vl_service.prompts.profiles import profiles
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
-from vl_service.qwen.decode import Sampling
-from vl_service.qwen.engine_choice import choose_tower, situation_of
-from vl_service.qwen.tower import FastTower
+from vl_service.qwen.engines.choice import choose_tower, situation_of
+from vl_service.qwen.fast.decode import Sampling
+from vl_service.qwen.fast.tower import FastTower
+from vl_service.qwen.fast.writing import Ask, FastWriter, Generate, Writer
 from vl_service.qwen.vision import Seen, TorchVision, Vision
-from vl_service.qwen.writing import Ask, FastWriter, Generate, Writer
 from vl_service.settings import Settings
 from web.worker.faults import breaks_the_device, one_line
 
@@ -114,7 +114,7 @@ def _vision(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Vision
     if choice.target is None:
         return in_torch
     # What runs engines is installed where some are built.
-    from vl_service.qwen.vision_engines import EngineVision, opener
+    from vl_service.qwen.engines.vision import EngineVision, opener
 
     return EngineVision(checkpoint, in_torch, choice, opener(store, checkpoint.device, settings.threads))
 

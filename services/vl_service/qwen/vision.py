@@ -8,7 +8,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vl_service.images import DecodedImage
 from vl_service.qwen.checkpoint import Checkpoint, size_limits
-from vl_service.qwen.tower import FastTower
+from vl_service.qwen.fast.tower import FastTower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contracts.jobs import GenerateOptions
-from gateway.cli.job_client import JobClient
+from gateway.cli.client.jobs import JobClient
 from tests.unit.gateway.conftest import gateway_settings, open_socket_client
 from tests.unit.gateway.model_services import Services, running_services
 

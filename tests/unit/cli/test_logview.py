@@ -5,7 +5,7 @@ import json
 
 from rich.console import Console
 
-from gateway.cli.logview import json_sink, readable_sink
+from gateway.cli.serving.logview import json_sink, readable_sink
 
 RECORD = json.dumps({
     "time": "2026-01-02T03:04:05.678+00:00", "level": "WARNING", "service": "video_service", "logger": "x",

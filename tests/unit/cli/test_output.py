@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.job_client import GatewayFailure, server_url
-from gateway.cli.output import OutputUnusable, check_output, is_standard_output, whole_file, written
+from gateway.cli.client.jobs import GatewayFailure, server_url
+from gateway.cli.client.output import OutputUnusable, check_output, is_standard_output, whole_file, written
 
 ROOT = Path(__file__).parents[3]
 

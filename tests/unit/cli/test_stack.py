@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from gateway.cli.show import waiting_for
-from gateway.cli.stack import StackError, StackSettings, read_settings, service_specs, stack_environment
+from gateway.cli.client.show import waiting_for
+from gateway.cli.serving.stack import StackError, StackSettings, read_settings, service_specs, stack_environment
 
 
 def test_three_services_started_together_share_a_fresh_token_and_know_each_others_address() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gateway.cli.stack import ServiceSpec, StackError
-from gateway.cli.supervisor import Patience, Supervisor, running_stack
+from gateway.cli.serving.stack import ServiceSpec, StackError
+from gateway.cli.serving.supervisor import Patience, Supervisor, running_stack
 
 SCRIPT = Path(__file__).with_name("small_service.py")
 QUICK = Patience(start_s=60, stop_s=0.7, poll_s=0.02, first_backoff_s=0.05, max_backoff_s=0.1, max_restarts=2)
@@ -190,8 +190,8 @@ def test_sigkill_of_the_supervisor_leaves_no_child() -> None:
     spec = small("video")
     program = (
         "import asyncio, os, sys\n"
-        "from gateway.cli.stack import ServiceSpec\n"
-        "from gateway.cli.supervisor import running_stack\n"
+        "from gateway.cli.serving.stack import ServiceSpec\n"
+        "from gateway.cli.serving.supervisor import running_stack\n"
         "async def main():\n"
         f"    spec = ServiceSpec(name='video', command={spec.command!r}, host='127.0.0.1', port={spec.port},"
         " port_variable='VIDEO_PORT')\n"

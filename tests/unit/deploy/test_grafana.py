@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from gateway.metrics import GatewayMetrics
+from gateway.run.metrics import GatewayMetrics
 from video_service.queue.metrics import VideoMetrics
 from vl_service.metrics import VLMetrics
 from web.metrics import HttpMetricsMiddleware

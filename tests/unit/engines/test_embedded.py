@@ -19,9 +19,9 @@ from engines.store.store import EngineStore
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shape import ClipShape
 from video_service.families.wan_files import WAN_GRAPHS, WAN_PARTS
-from video_service.layers.lean_vae import make_lean
-from video_service.layers.wan_codec import TorchCodec
-from video_service.layers.wan_engines import EngineCodec
+from video_service.layers.wan.codec import TorchCodec
+from video_service.layers.wan.engines import EngineCodec
+from video_service.layers.wan.lean_vae import make_lean
 from video_service.model import ModelSource, find_model, load_model
 from video_service.render.generate import generate
 from video_service.settings import VideoSettings

@@ -18,7 +18,7 @@ from tests.tiny_families import save_tiny_family, tiny_parts
 from video_service.engines.__main__ import main
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shape import ClipShape
-from video_service.layers.wan_engines import EngineCodec
+from video_service.layers.wan.engines import EngineCodec
 from video_service.model import find_model
 from video_service.settings import VideoSettings
 

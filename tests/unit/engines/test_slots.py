@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from video_service.layers.wan_engines import EngineCodec
+from video_service.layers.wan.engines import EngineCodec
 
 
 class Decoder:

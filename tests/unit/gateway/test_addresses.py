@@ -6,7 +6,16 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-from gateway.addresses import AddressRefused, AddressRules, Target, may_call, outside_client, outside_tls, pin, read_url
+from gateway.auth.addresses import (
+    AddressRefused,
+    AddressRules,
+    Target,
+    may_call,
+    outside_client,
+    outside_tls,
+    pin,
+    read_url,
+)
 
 RULES = AddressRules(hosts=("pictures.example", "*.cdn.example"), ports=frozenset({443}))
 

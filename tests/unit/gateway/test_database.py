@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.jobs.job import IllegalTransition, QueueFull
 from gateway.jobs.store import JobStore
 from tests.unit.gateway.jobs.test_store import new_job

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.settings import GatewaySettings
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.__main__ import check_start
-from gateway.database_errors import DatabaseDamaged
+from gateway.database.errors import DatabaseDamaged
 from gateway.settings import GatewaySettings
 from gateway.storage.deployment import open_database
 from tests.unit.gateway.conftest import gateway_settings

@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from video_service.layers.lean_vae import make_lean
-from video_service.layers.wan_codec import encode_still
+from video_service.layers.wan.codec import encode_still
+from video_service.layers.wan.lean_vae import make_lean
 
 VAES = {
     "embedded, 4x": {"dim_mult": [1, 2, 4], "temperal_downsample": [True, True], "num_res_blocks": 1},

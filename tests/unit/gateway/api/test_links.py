@@ -8,7 +8,7 @@ import pytest
 import gateway.auth.links
 from gateway.auth.keys import KeyLimits, KeyStore
 from gateway.auth.links import LinkExpired, LinkRefused, Links
-from gateway.database import Database
+from gateway.database.database import Database
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.model_services import Services, video_bytes
 

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.ranges import RangedFile
+from gateway.api.media.ranges import RangedFile
 
 BYTES = bytes(range(100))
 WHOLE, NONE = 200, 416

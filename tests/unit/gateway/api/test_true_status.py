@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-import gateway.database
+import gateway.database.database
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.model_services import Services
 
@@ -120,7 +120,7 @@ async def test_on_a_full_disk_jobs_can_be_canceled_and_removed_and_then_there_is
 async def test_a_locked_database_is_a_503_and_changes_nothing(
     tmp_path: Path, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.database, "_LOCKED_S", 0.3)
+    monkeypatch.setattr(gateway.database.database, "_LOCKED_S", 0.3)
     settings = gateway_settings(tmp_path, services)
     async with open_client(settings) as client:
         job_id = (await client.post("/generate", json={"prompt": "a kite"})).json()["id"]

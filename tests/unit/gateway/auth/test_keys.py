@@ -19,7 +19,7 @@ from gateway.app import create_app
 from gateway.auth.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyStore, RateNotReadable
 from gateway.auth.signing import open_signer
 from gateway.cli.commands import app as commands
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.model_services import Services

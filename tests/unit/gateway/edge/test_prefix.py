@@ -9,7 +9,10 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from gateway.api import docs, files, health, jobs, links, metrics, models, openai_videos
+from gateway.api import docs, jobs, models
+from gateway.api.media import files, links
+from gateway.api.openai import videos as openai_videos
+from gateway.api.status import health, metrics
 from tests.unit.gateway.conftest import gateway_settings, open_client
 from tests.unit.gateway.model_services import Services
 

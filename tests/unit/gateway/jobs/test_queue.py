@@ -11,7 +11,7 @@ import pytest
 
 import gateway.jobs.eta
 from contracts.jobs import JobProgress
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.jobs.eta import Eta, Waiting
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobRecord
 from gateway.jobs.progress import LiveProgress

@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, JobState
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.jobs.job import TRANSITIONS, UNFINISHED, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
 from gateway.jobs.store import JobStore
 from gateway.submit.parameters import resolve

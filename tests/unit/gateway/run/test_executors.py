@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.run.executors import Executors, StateInUse
 from gateway.run.identity import FileIdentity, SessionIdentity
 

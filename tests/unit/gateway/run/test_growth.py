@@ -15,7 +15,7 @@ import gateway.run.recovery
 import gateway.runtime
 from contracts.jobs import JobState
 from gateway.api.follow import wait_until_ended
-from gateway.database import normal_url
+from gateway.database.database import normal_url
 from gateway.jobs.job import JobNotFound
 from gateway.run.pipeline import Answer, Step
 from gateway.settings import GatewaySettings

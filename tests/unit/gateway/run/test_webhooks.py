@@ -18,7 +18,7 @@ from fastapi.responses import Response
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import gateway.runtime
-from gateway.addresses import AddressRefused
+from gateway.auth.addresses import AddressRefused
 from gateway.auth.signing import open_signer
 from gateway.run.webhooks import Patience, check_address
 from gateway.settings import GatewaySettings

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.models import Health
 from contracts.videos import VideoRequest
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.jobs.store import JobStore
 from gateway.services.clients import ServiceError, VideoClient, connect
 from gateway.services.pool import Member, Pool, Probe

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.jobs.store import JobStore
 from gateway.storage.files import ChecksumMismatch, LocalFiles
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until

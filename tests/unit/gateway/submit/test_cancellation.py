@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.database import Database
+from gateway.database.database import Database
 from gateway.jobs.store import JobStore
 from gateway.submit.uploaded import UploadStore
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.addresses import AddressRefused, AddressRules, outside_tls
+from gateway.auth.addresses import AddressRefused, AddressRules, outside_tls
 from gateway.submit.fetch import FetchFailed, Fetching, fetch_picture
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.model_services import Services

@@ -3,7 +3,7 @@
 import torch
 
 from tests.unit.video_service.layers.test_wan_transformer import away, transformer_of
-from video_service.layers.wan_fast import FastTransformer
+from video_service.layers.wan.fast import FastTransformer
 
 
 def test_words_times_and_sizes_may_alternate() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from video_service.layers.wan_transformer import FastWanTransformer, Sla
+from video_service.layers.wan.transformer import FastWanTransformer, Sla
 
 TIMESTEPS = [988.0, 500.0, 3.0]
 IMAGE: dict[str, Any] = {"image_dim": 24, "added_kv_proj_dim": 64}

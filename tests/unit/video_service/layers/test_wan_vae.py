@@ -7,7 +7,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from video_service.layers.frames import to_bytes, to_yuv420
-from video_service.layers.wan_vae import WanVaeDecoder
+from video_service.layers.wan.vae import WanVaeDecoder
 
 KINDS: dict[str, dict[str, Any]] = {
     "wan2.1": {},

@@ -11,7 +11,7 @@ import pytest
 from engines.store.manifest import Manifest
 from engines.store.store import EngineStore
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
-from vl_service.qwen.engines import main
+from vl_service.qwen.engines.__main__ import main
 
 SLOTS = 144
 

@@ -16,8 +16,8 @@ from transformers.generation.logits_process import (
 )
 
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint, tiny_tower
-from vl_service.qwen.decode import FastDecoder, Prompt, Sampling, candidates, common_start, positions_of, prompt_of
-from vl_service.qwen.tower import FastTower
+from vl_service.qwen.fast.decode import FastDecoder, Prompt, Sampling, candidates, common_start, positions_of, prompt_of
+from vl_service.qwen.fast.tower import FastTower
 
 GRID = torch.tensor([[1, 4, 6]])
 NEW = 20

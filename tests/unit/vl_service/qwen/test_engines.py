@@ -23,10 +23,10 @@ from tests.unit.vl_service.qwen.test_vision_graph import check, grid, pixels_for
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import load_qwen
-from vl_service.qwen.engine_choice import TowerShape
-from vl_service.qwen.engine_source import TowerSource
-from vl_service.qwen.engines import TowerModel
-from vl_service.qwen.vision_graph import layout_of, tower_graph
+from vl_service.qwen.engines.__main__ import TowerModel
+from vl_service.qwen.engines.choice import TowerShape
+from vl_service.qwen.engines.source import TowerSource
+from vl_service.qwen.engines.vision_graph import layout_of, tower_graph
 from vl_service.settings import Settings
 
 WORST_NODES = {"qwen2_vl": 100, "qwen2_5_vl": 105, "qwen3_vl": 105}

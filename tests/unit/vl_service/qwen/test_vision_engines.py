@@ -24,10 +24,10 @@ from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.qwen.checkpoint import load_checkpoint
-from vl_service.qwen.engine_choice import choose_tower, situation_of
+from vl_service.qwen.engines.choice import choose_tower, situation_of
+from vl_service.qwen.engines.vision import EngineVision
+from vl_service.qwen.engines.vision_graph import on_host, slots_needed
 from vl_service.qwen.vision import Seen, TorchVision
-from vl_service.qwen.vision_engines import EngineVision
-from vl_service.qwen.vision_graph import on_host, slots_needed
 from vl_service.settings import Settings
 from vl_service.worker import explain, load_backend
 

@@ -8,7 +8,14 @@ import torch
 
 from tests.unit.vl_service.qwen.built_tower import SLOTS
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, tiny_tower
-from vl_service.qwen.vision_graph import ImageTooLarge, TowerGraph, layout_of, slots_for, slots_needed, tower_graph
+from vl_service.qwen.engines.vision_graph import (
+    ImageTooLarge,
+    TowerGraph,
+    layout_of,
+    slots_for,
+    slots_needed,
+    tower_graph,
+)
 
 BAR = 1e-4
 

@@ -20,9 +20,9 @@ from vl_service.backend import Deadline, DeadlineExceededError, Task
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
-from vl_service.qwen.decode import FastDecoder, Sampling
+from vl_service.qwen.fast.decode import FastDecoder, Sampling
+from vl_service.qwen.fast.writing import FastWriter, Generate, Writer
 from vl_service.qwen.vision import TorchVision
-from vl_service.qwen.writing import FastWriter, Generate, Writer
 from vl_service.settings import Settings
 
 CAT = DecodedImage(rgb=Image.fromarray(chelsea()).resize((150, 100)), width=150, height=100)
@@ -120,7 +120,7 @@ def test_what_is_too_long_is_written_by_generate_and_logged(
 ) -> None:
     by_generate, fast = both(checkpoint, max_length=900)
     tasks = [CAPTION, prompt_task(kind="question", question="why? " * 200, max_new_tokens=12), CAPTION]
-    with caplog.at_level(logging.INFO, logger="vl_service.qwen.writing"):
+    with caplog.at_level(logging.INFO, logger="vl_service.qwen.fast.writing"):
         assert say(fast, CAT, *tasks) == say(by_generate, CAT, *tasks)
     reasons = [getattr(record, "reason", "") for record in caplog.records]
     assert reasons

@@ -1,0 +1,91 @@
+"""A job's files over HTTP: `ETag`, `Range` and `HEAD` on every one of them."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from gateway.api.media.ranges import RangedFile
+from gateway.jobs.job import JobRecord, StoredPicture
+from gateway.runtime import Gateway
+from gateway.storage.files import VIDEO_FILE
+from gateway.threads import off_loop
+from web.problems import ProblemError
+
+Variant = Literal["video", "thumbnail", "spritesheet", "input"]
+
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file.", "content": {"video/mp4": _BYTES, "image/png": _BYTES, "image/jpeg": _BYTES}},
+    206: {"description": "The wanted range of it."},
+    304: {"description": "Unchanged."},
+}
+
+
+async def serve(job: JobRecord, variant: Variant, request: Request, gateway: Gateway) -> Response:
+    """One file of the job.
+
+    Raises:
+        ProblemError: there is none of this kind, or not yet.
+    """
+    path, media_type, sha256 = _artifact(job, variant, gateway)
+    return await _send(path, media_type, sha256, request, job.id, gateway)
+
+
+async def serve_picture(folder_id: str, picture: StoredPicture, request: Request, gateway: Gateway) -> Response:
+    """A stored picture of a job or an uploaded file."""
+    return await _send(
+        gateway.files.path(folder_id, picture.file), picture.media_type, picture.sha256, request, folder_id, gateway
+    )
+
+
+async def _send(
+    path: Path, media_type: str, sha256: str, request: Request, name: str, gateway: Gateway
+) -> Response:
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, max-age=31536000, immutable",
+               "X-Content-Type-Options": "nosniff"}
+    if _matches(request.headers.get("if-none-match"), sha256):
+        return Response(status_code=304, headers=headers)
+    await off_loop(gateway.files.bring, path)
+    try:
+        stat = await off_loop(path.stat)
+    except FileNotFoundError:
+        raise ProblemError(
+            404, "file_missing", "The file is gone", f"A file of {name} is no longer there."
+        ) from None
+    return RangedFile(
+        path, headers=headers, media_type=media_type, stat_result=stat, filename=f"{name}{path.suffix}",
+        content_disposition_type="inline",
+    )
+
+
+def _matches(header: str | None, sha256: str) -> bool:
+    return header is not None and any(tag.strip() in ("*", f'"{sha256}"', f'W/"{sha256}"') for tag in header.split(","))
+
+
+def _artifact(job: JobRecord, variant: Variant, gateway: Gateway) -> tuple[Path, str, str]:
+    if job.expired_at is not None:
+        raise ProblemError(
+            410, "expired", "The files have expired", job_id=job.id,
+            detail="This server keeps files for a while, and that is over: send the request again for a new video.",
+        )
+    if variant == "input":
+        return _picture(job, job.picture, "This job was made from words alone.", gateway)
+    if job.state != "completed" or job.video is None:
+        hint = "its error says why" if job.state == "failed" else "follow its events, or ask again with ?wait=30"
+        raise ProblemError(
+            409, "video_not_available", "There is no video",
+            f"The job is {job.state}: {'it will have none' if job.finished else 'not yet'}; {hint}."
+            if job.state != "canceled" else "The job was canceled: it has no video.", job_id=job.id,
+        )
+    if variant == "video":
+        return gateway.files.path(job.id, VIDEO_FILE), "video/mp4", job.video.sha256
+    preview = job.thumbnail if variant == "thumbnail" else job.spritesheet
+    return _picture(job, preview, f"The video service made no {variant} of this video.", gateway)
+
+
+def _picture(job: JobRecord, picture: StoredPicture | None, absent: str, gateway: Gateway) -> tuple[Path, str, str]:
+    if picture is None:
+        raise ProblemError(404, "no_picture", "No picture", absent, job_id=job.id)
+    return gateway.files.path(job.id, picture.file), picture.media_type, picture.sha256

@@ -1,0 +1,81 @@
+"""`stillmotion demo`: everything from nothing to a video, on the services that run or on its own."""
+
+import importlib.util
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.text import Text
+
+from contracts.jobs import GenerateOptions
+from gateway.cli.client.generate import generate
+from gateway.cli.client.jobs import Server
+from gateway.cli.client.show import start_view
+from gateway.cli.health import ask_health, wait_until_ready
+from gateway.cli.serving.logview import file_sink
+from gateway.cli.serving.stack import ServiceSpec, StackError, StackSettings, service_specs, stack_environment
+from gateway.cli.serving.supervisor import running_stack
+
+_JOB_S = 1800.0
+
+
+def default_picture() -> Path:
+    """Chelsea the cat, a photograph that scikit-image ships (CC0, by Stefan van der Walt).
+
+    Raises:
+        StackError: scikit-image is not installed.
+    """
+    # The package is located, not imported: importing it costs seconds, and only the file is wanted.
+    spec = importlib.util.find_spec("skimage")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        picture = Path(folder, "data", "chelsea.png")
+        if picture.is_file():
+            return picture
+    raise StackError("The default picture comes with scikit-image: install `stillmotion[demo]`, or name an --image.")
+
+
+async def demo(
+    console: Console, settings: StackSettings, options: GenerateOptions, image: Path, output: Path,
+    key: str | None = None,
+) -> None:
+    """Render `image` into `output` and say how long everything took.
+
+    Raises:
+        StackError: the services cannot start or cannot become ready, such as without a model's files.
+        GatewayFailure: there is no video; the sentence says why.
+    """
+    began = time.monotonic()
+    specs = service_specs(settings)
+    async with _served(console, settings, specs) as url:
+        console.print(Text(f"Sending {image.name} to {url}/generate"))
+        asked = time.monotonic()
+        await generate(console, Server(url=url, key=key), options, image, output, _JOB_S)
+        rendered_s = time.monotonic() - asked
+    total_s = time.monotonic() - began
+    console.print(Text.assemble(
+        "Wrote ", (str(output), "bold green"), f" in {total_s:.1f} s, {rendered_s:.1f} s of them for the video."
+    ))
+
+
+@asynccontextmanager
+async def _served(console: Console, settings: StackSettings, specs: list[ServiceSpec]) -> AsyncIterator[str]:
+    """The address of a gateway that is ready: the running one, else one started here and stopped afterwards."""
+    url = specs[0].url
+    async with httpx.AsyncClient(timeout=5.0, trust_env=False) as http:
+        if await ask_health(http, url) is not None:
+            console.print(f"Using Stillmotion as it runs at {url}", highlight=False)
+            with start_view(console) as on_change:
+                await wait_until_ready(http, url, on_change)
+            yield url
+            return
+    log_path = Path(settings.stillmotion_data, "logs", "demo.log")
+    console.print(f"Starting the three services (log: {log_path})", highlight=False)
+    with file_sink(log_path) as sink:
+        async with running_stack(specs, stack_environment(specs, os.environ), sink) as stack:
+            with start_view(console) as on_change:
+                await stack.wait_ready(on_change)
+            yield url

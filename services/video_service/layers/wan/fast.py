@@ -1,0 +1,117 @@
+"""Wan's modules of a loaded checkpoint in their fast forms, called as the plain ones are.
+
+The codec on a CUDA device in bfloat16, where a size that does not fit and a batch of several clips run as before; the
+transformer on any device.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+from video_service.layers.wan.codec import Codec, TorchCodec
+from video_service.layers.wan.transformer import Clip, ClipSteps, FastWanTransformer, Sla
+
+if TYPE_CHECKING:  # they need Triton, which comes with CUDA builds of torch alone
+    from video_service.layers.wan.still_cuda import FastStillEncoder
+    from video_service.layers.wan.vae_cuda import FastVaeDecoder
+
+_SIZES_KEPT = 2  # CUDA graphs of a size hold its activations: gigabytes at 720p
+_TEXTS_KEPT = 2  # a prompt and its negative
+
+T = TypeVar("T")
+
+
+class FastTransformer:
+    """diffusers' transformer in the form of `wan_transformer`; `times` are read on the CPU, which waits for nothing."""
+
+    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, sla: Sla | None = None) -> None:
+        """Raises `NotImplementedError` for what `wan_transformer.why_not` names."""
+        self.module = transformer
+        self.config: Any = transformer.config
+        self._network = FastWanTransformer(transformer, fp8=fp8, sla=sla)
+        self._steps: _Kept[ClipSteps] = _Kept(_SIZES_KEPT)
+        self._texts: list[_Text] = []
+
+    def __call__(
+        self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor,
+        seen_BLC: torch.Tensor | None = None, *, return_dict: bool,
+    ) -> tuple[torch.Tensor]:
+        assert not return_dict
+        clip = self._clip(latents_BCTHW.shape, text_BLC, seen_BLC)
+        steps = self._steps.get((latents_BCTHW.shape, seen_BLC is None), lambda: self._network.graphed(clip))
+        steps.restart(clip)
+        modulation, head = self._network.modulate(times_B[:1].tolist(), text_BLC)
+        return (steps.at(latents_BCTHW, modulation[0], head[0]),)
+
+    def _clip(self, shape: torch.Size, text_BLC: torch.Tensor, seen_BLC: torch.Tensor | None) -> Clip:
+        for known in self._texts:
+            if known.text is text_BLC and known.seen is seen_BLC and known.clip.shape == shape:
+                return known.clip
+        clip = self._network.begin(shape, text_BLC, (), seen_BLC)
+        self._texts = [*self._texts[1 - _TEXTS_KEPT :], _Text(text=text_BLC, seen=seen_BLC, clip=clip)]
+        return clip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Text:
+    """Held with its tensors, so that no others can come to lie where these did."""
+
+    text: torch.Tensor
+    seen: torch.Tensor | None
+    clip: Clip
+
+
+class FastCodec(Codec):
+    """A `Codec` whose decoder and encoder of a still run as CUDA graphs, one set for each size."""
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        self._vae = vae
+        self._plain = TorchCodec(vae)
+        self._decoders: _Kept[FastVaeDecoder] = _Kept(1)
+        self._encoders: _Kept[FastStillEncoder] = _Kept(_SIZES_KEPT)
+
+    def encode_still(self, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:
+        from video_service.layers.wan.still_cuda import FastStillEncoder, why_not
+
+        if num_frames == 1 or len(picture_BCTHW) > 1 or why_not(self._vae) is not None:
+            return self._plain.encode_still(picture_BCTHW, num_frames)
+        height, width = picture_BCTHW.shape[3:]
+        encoder = self._encoders.get(
+            (height, width, num_frames), lambda: FastStillEncoder(self._vae, height, width, num_frames))
+        return encoder(picture_BCTHW).clone()  # the graph's memory is written again by the next still
+
+    def decode(self, latents_BCTHW: torch.Tensor, chunk: int) -> Iterator[torch.Tensor]:
+        return self._plain.decode(latents_BCTHW, chunk)
+
+    def decode_levels(self, latents_BCTHW: torch.Tensor) -> Iterator[torch.Tensor]:
+        """On the CPU, a latent frame behind what the device decodes."""
+        if len(latents_BCTHW) > 1:
+            yield from self._plain.decode_levels(latents_BCTHW)
+            return
+        from video_service.layers.wan.vae_cuda import FastVaeDecoder
+
+        height, width = latents_BCTHW.shape[3:]
+        decoder = self._decoders.get((height, width), lambda: FastVaeDecoder(self._vae, height, width))
+        for frames_THWC in decoder.decode(latents_BCTHW):
+            yield frames_THWC[None]
+
+
+class _Kept(Generic[T]):
+    """The last few of what is made for a key."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._made: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self._made:
+            while len(self._made) >= self._most:
+                self._made.popitem(last=False)  # before the next is made: both may not fit
+            self._made[key] = make()
+        self._made.move_to_end(key)
+        return self._made[key]

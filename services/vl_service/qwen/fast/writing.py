@@ -1,0 +1,146 @@
+"""Conversations → the words that a Qwen-VL checkpoint continues them with: by `generate`, or by the fast decoder."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from vl_service.backend import Deadline
+from vl_service.qwen.checkpoint import Checkpoint
+from vl_service.qwen.fast.decode import FastDecoder, Prompt, Sampling, prompt_of
+from vl_service.qwen.vision import Seen
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One conversation to continue."""
+
+    input_ids: torch.Tensor
+    """int64 [1, L], with one image token for every merged patch of the picture."""
+    seed: int
+    max_new_tokens: int
+
+
+class Writer(Protocol):
+    """Continues conversations about one picture, or about none."""
+
+    @property
+    def reason(self) -> str:
+        """What writes and why, in words; empty where there was no choice."""
+        ...
+
+    def write(self, seen: Seen | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
+        """New token ids for each. Raises `DeadlineExceededError` soon after the deadline passes."""
+        ...
+
+
+class Generate:
+    """By transformers' `generate`, one after another."""
+
+    def __init__(self, checkpoint: Checkpoint, sampling: Sampling, *, reason: str = "") -> None:
+        self._checkpoint, self.reason = checkpoint, reason
+        self._arguments: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if not sampling.greedy:
+            self._arguments = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p,
+                               "top_k": sampling.top_k}
+
+    def write(self, seen: Seen | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
+        """See `Writer.write`."""
+        return [self._one(seen, ask, deadline) for ask in asks]
+
+    def _one(self, seen: Seen | None, ask: Ask, deadline: Deadline) -> list[int]:
+        deadline.check()
+        checkpoint, input_ids = self._checkpoint, ask.input_ids
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids, "attention_mask": torch.ones_like(input_ids),
+            # without it Qwen2.5-VL silently takes text positions for the picture's tokens
+            "mm_token_type_ids": (input_ids == checkpoint.image_token_id).to(torch.int32),
+        }
+        if seen is not None:
+            inputs |= {"image_grid_thw": seen.grid_thw, "mm_encoder_outputs": {"image": seen.encoded}}
+        checkpoint.model.model.rope_deltas = None  # positions of the conversation before this one
+        devices = [checkpoint.device] if checkpoint.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(ask.seed % 2**63)
+            output = checkpoint.model.generate(
+                **inputs, max_new_tokens=ask.max_new_tokens, **self._arguments,
+                stopping_criteria=StoppingCriteriaList([_StopAtDeadline(deadline)]),
+            )
+        deadline.check()
+        return output[0, input_ids.shape[1]:].tolist()
+
+
+class _StopAtDeadline(StoppingCriteria):
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+
+    def __call__(self, input_ids: torch.LongTensor, scores: Any, **_: Any) -> torch.BoolTensor:
+        stop = torch.full((input_ids.shape[0],), self.deadline.passed(), device=input_ids.device)
+        return cast(torch.BoolTensor, stop)
+
+
+class FastWriter:
+    """By the fast decoder, several at once; what does not fit its cache by `plain`."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, sampling: Sampling, plain: Writer, *, max_length: int, max_rows: int = 4
+    ) -> None:
+        """Raises `NotImplementedError` for what `decode.why_not` names."""
+        rules = checkpoint.model.generation_config
+        self._checkpoint, self._plain = checkpoint, plain
+        self._sampling = replace(sampling, repetition_penalty=rules.repetition_penalty or 1.0)
+        ends = rules.eos_token_id
+        self._stop_ids: list[int] = [ends] if isinstance(ends, int) else list(ends or ())
+        self._decoder = FastDecoder(checkpoint.model, max_length=max_length, max_rows=max_rows)
+        self._max_length, self._max_rows = max_length, max_rows
+        self.reason = f"a token as a CUDA graph, up to {max_rows} tasks at once"
+
+    @torch.inference_mode()
+    def try_out(self) -> None:
+        """Write a few tokens, alone and together: compiles what a call needs, and raises what would fail it."""
+        words = torch.arange(8, device=self._checkpoint.device)[None]
+        ask = Ask(input_ids=words, seed=0, max_new_tokens=3)
+        never = Deadline(at=float("inf"))
+        for rows in (1, min(2, self._max_rows)):
+            self.write(None, [ask] * rows, never)
+
+    def write(self, seen: Seen | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
+        """See `Writer.write`. Tasks that may be as long are the rows of one `FastDecoder.write`."""
+        answers: dict[int, list[int]] = {}
+        alike: dict[int, list[int]] = {}
+        for index, ask in enumerate(asks):
+            needed = ask.input_ids.shape[1] + ask.max_new_tokens
+            if needed > self._max_length:
+                log.info("generate writes", extra={
+                    "reason": f"{needed} tokens, prompt and answer, are more than the fast cache's {self._max_length}"})
+                answers[index] = self._plain.write(seen, [ask], deadline)[0]
+            else:
+                alike.setdefault(ask.max_new_tokens, []).append(index)
+        for indices in alike.values():
+            for start in range(0, len(indices), self._max_rows):
+                rows = indices[start: start + self._max_rows]
+                written = self._together(seen, [asks[index] for index in rows], deadline)
+                answers |= zip(rows, written, strict=True)
+        return [answers[index] for index in range(len(asks))]
+
+    def _together(self, seen: Seen | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
+        deadline.check()
+        answers: list[list[int]] = [[] for _ in asks]
+        for chunk in self._decoder.write(
+            [self._prompt(seen, ask.input_ids) for ask in asks], self._sampling, max_new_tokens=asks[0].max_new_tokens,
+            stop_ids=self._stop_ids, seeds=[ask.seed for ask in asks],
+        ):
+            deadline.check()
+            for answer, more in zip(answers, chunk, strict=True):
+                answer += more
+        return answers
+
+    def _prompt(self, seen: Seen | None, input_ids: torch.Tensor) -> Prompt:
+        pictured = input_ids == self._checkpoint.image_token_id
+        grid, encoded = (None, None) if seen is None else (seen.grid_thw, seen.encoded)
+        return prompt_of(self._checkpoint.model, input_ids, pictured, grid, encoded)
