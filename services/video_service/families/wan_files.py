@@ -10,10 +10,7 @@ from transformers import AutoImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoTask
 from video_service.families.base import Placement
-from video_service.layers.wan.codec import (
-    TEMPORAL_SCALE,
-    TorchCodec,
-)
+from video_service.layers.wan.codec import TEMPORAL_SCALE, KeptStills, TorchCodec
 from video_service.layers.wan.fast import FastCodec, FastTransformer
 from video_service.layers.wan.keys import wan_name
 from video_service.layers.wan.lean_vae import make_lean
@@ -109,7 +106,7 @@ def load_wan(
     given = read_card(files).flow_shift or shift or scheduler.get("flow_shift") or scheduler.get("shift")
     return parts | {
         "spec": spec, "placement": placement, "flow_shift": float(given or DEFAULT_SHIFT),
-        "tokenizer": read_tokenizer(files), "codec": parts.get("codec", TorchCodec(parts["vae"])),
+        "tokenizer": read_tokenizer(files), "codec": KeptStills(parts.get("codec", TorchCodec(parts["vae"]))),
         "image_processor": read_processor(files, AutoImageProcessor) if sees else None,
     }
 
