@@ -97,7 +97,7 @@ class Backend(Protocol):
 class Work:
     """One call as it goes to the worker process; times are of `time.monotonic`, one clock for all of a machine."""
 
-    image: DecodedImage | None
+    image: bytes | None
     tasks: tuple[Task, ...]
     started: float
     due: float

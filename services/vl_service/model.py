@@ -4,13 +4,11 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from contracts.describe import DescribeResponse
 from contracts.errors import Refusal
 from contracts.models import VLModelInfo
 from vl_service.backend import LATE, DeadlineExceededError, Described, Task, Work
-from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from web.problems import ProblemError
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
@@ -58,7 +56,6 @@ class Model:
             command, settings.model_copy(update={"internal_token": None}), name=f"The model {settings.model}",
             patience=Patience(cancel_grace_s=max(_LEAST_GRACE_S, settings.deadline_s)), on_gpu_memory=on_gpu_memory,
         )
-        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vl-decode")
         self._info: VLModelInfo | None = None
         self._recent_work_s = 1.0
         self.in_flight = 0
@@ -70,7 +67,6 @@ class Model:
 
     async def stop(self) -> None:
         """End the worker; what waits for it fails."""
-        self._decoder.shutdown(wait=False, cancel_futures=True)
         await self._supervisor.stop()
 
     @property
@@ -104,18 +100,14 @@ class Model:
             return ModelLoading(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
         return ModelUnavailable(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
 
-    async def answer(
-        self, look: Callable[[], DecodedImage | None], tasks: Sequence[Task], started: float
-    ) -> DescribeResponse:
-        """Decode the image by `look`, on a thread of its own, and answer the tasks about it, in turn.
-
-        So a bad image is refused at once while the model is busy. `started` is of `time.monotonic`.
+    async def answer(self, image: bytes | None, tasks: Sequence[Task], started: float) -> DescribeResponse:
+        """Answer the tasks about the image, in turn. `started` is of `time.monotonic`.
 
         Raises:
             ModelLoading, ModelFailed, ModelUnavailable: there is no worker, or it died in this call.
             QueueFull: `queue_limit` calls are in flight; nothing has changed.
             DeadlineExceededError: no result within the deadline, waiting included.
-            ProblemError: the work failed; a `Refusal` of `look` as it is.
+            ProblemError: the work failed.
         """
         if self._supervisor.not_ready is not None:
             raise self._not_now()
@@ -125,7 +117,7 @@ class Model:
                 f"The vision-language service is busy; retry in {wait_s} s.", retry_after_s=wait_s)
         self.in_flight += 1
         stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
-        job = asyncio.create_task(self._look_and_answer(look, tasks, started, due, stop))
+        job = asyncio.create_task(self._answer(image, tasks, started, due, stop))
         # the seat is free when the call has left the worker, not when the caller stops waiting for it
         job.add_done_callback(self._release)
         try:
@@ -135,11 +127,9 @@ class Model:
         finally:
             stop.set()
 
-    async def _look_and_answer(
-        self, look: Callable[[], DecodedImage | None], tasks: Sequence[Task], started: float, due: float,
-        stop: asyncio.Event,
+    async def _answer(
+        self, image: bytes | None, tasks: Sequence[Task], started: float, due: float, stop: asyncio.Event
     ) -> DescribeResponse:
-        image = await asyncio.get_running_loop().run_in_executor(self._decoder, look)
         try:
             described: Described = await self._supervisor.do(
                 Work(image=image, tasks=tuple(tasks), started=started, due=due), stop=stop)

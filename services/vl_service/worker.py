@@ -16,6 +16,7 @@ from contracts.models import VLModelInfo
 from engines.store.manifest import EngineRefused
 from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, Described, Work
 from vl_service.describe import answer
+from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from web.logs import configure_logging
 from web.worker.child import Handler, Report, WorkerProgram, run
@@ -66,9 +67,10 @@ def _describe(backend: Backend, work: Work, report: Report) -> Described:
         return False
 
     began = time.monotonic()
+    image = None if work.image is None else DecodedImage.of(work.image)
     try:
         response = answer(
-            backend, work.image, work.tasks, Deadline(at=work.due, is_canceled=is_canceled), work.started)
+            backend, image, work.tasks, Deadline(at=work.due, is_canceled=is_canceled), work.started)
     except DeadlineExceededError:
         report.check()
         raise

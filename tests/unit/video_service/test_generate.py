@@ -1,6 +1,5 @@
 """A render from request to file."""
 
-import base64
 import hashlib
 import io
 from collections.abc import Callable
@@ -18,19 +17,19 @@ from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
 from tests.unit.video_service.conftest import load_tiny, network
 from video_service.layers.memo import Memo
-from video_service.media.image import PictureUnreadable
 from video_service.render.generate import Deployed, generate
 from video_service.render.progress import RenderCanceled, silent
+from web.worker.image import ImageUnreadable
 
 
 @pytest.mark.parametrize("sampler", ["euler", "unipc", "ode", "sde"])
 @pytest.mark.parametrize("with_picture", [True, False])
 def test_every_sampler_renders_with_and_without_a_picture(
-    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path, sampler: str,
+    tiny_model: Deployed, request_64: VideoRequest, picture_png: bytes, tmp_path: Path, sampler: str,
     with_picture: bool,
 ) -> None:
     """The result states every effective parameter, and the file is what the result says."""
-    image = picture_base64 if with_picture else None
+    image = picture_png if with_picture else None
     request = request_64.model_copy(update={"sampler": sampler, "image": image, "num_frames": 5})
     result = generate(tiny_model, request, tmp_path / "video.mp4", silent)
     data = (tmp_path / "video.mp4").read_bytes()
@@ -66,8 +65,7 @@ def test_words_and_a_picture_are_encoded_once_whatever_the_seed(
              model.vae.encoder.conv_in.register_forward_hook(count("picture"))]
     stream = io.BytesIO()
     Image.new("RGB", (64, 64), (1, 77, 211)).save(stream, "PNG")  # which no other test renders
-    picture_base64 = base64.b64encode(stream.getvalue()).decode()
-    once = request_64.model_copy(update={"image": picture_base64, "prompt": "a pond that nobody saw before"})
+    once = request_64.model_copy(update={"image": stream.getvalue(), "prompt": "a pond that nobody saw before"})
     first, other_seed, other_words, other_length = (
         generate(tiny_model, once.model_copy(update=change), tmp_path / "v.mp4", silent) and dict(looks)
         for change in ({}, {"seed": 9}, {"prompt": "a hill, so new"}, {"num_frames": 5})
@@ -91,11 +89,11 @@ def test_what_is_kept_is_bounded_in_bytes_and_the_last_used_stays() -> None:
 
 
 def test_stages_are_reported_in_order_and_each_to_its_end(
-    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, picture_png: bytes, tmp_path: Path
 ) -> None:
     seen: list[tuple[RenderStage, int, int]] = []
     generate(
-        tiny_model, request_64.model_copy(update={"image": picture_base64}), tmp_path / "v.mp4",
+        tiny_model, request_64.model_copy(update={"image": picture_png}), tmp_path / "v.mp4",
         lambda stage, done, total: seen.append((stage, done, total)),
     )
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == ["text", "condition", "denoise", "decode", "write"]
@@ -148,20 +146,20 @@ def test_a_request_out_of_bounds_is_refused_before_any_work(
 
 
 def test_bytes_that_are_no_picture_fail_the_render_by_name(
-    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, picture_png: bytes, tmp_path: Path
 ) -> None:
-    for broken in ("!!", "aGVsbG8=", picture_base64[: len(picture_base64) // 8 * 4]):
-        with pytest.raises(PictureUnreadable):
+    for broken in (b"!!", picture_png[: len(picture_png) // 2]):
+        with pytest.raises(ImageUnreadable):
             generate(tiny_model, request_64.model_copy(update={"image": broken}), tmp_path / "v.mp4", silent)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_picture_reaches_the_frames(
-    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, picture_png: bytes, tmp_path: Path
 ) -> None:
     """With equal noise and words, another condition makes another video."""
     without = generate(tiny_model, request_64, tmp_path / "a.mp4", silent)
-    with_it = generate(tiny_model, request_64.model_copy(update={"image": picture_base64}), tmp_path / "b.mp4", silent)
+    with_it = generate(tiny_model, request_64.model_copy(update={"image": picture_png}), tmp_path / "b.mp4", silent)
     assert without.sha256 != with_it.sha256
 
 
