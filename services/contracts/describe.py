@@ -13,6 +13,8 @@ MAX_TEXT_CHARS = 4000
 
 Language = Literal["en", "zh"]
 TaskKind = Literal["caption", "prompt", "edit_suggestion", "question"]
+CacheResult = Literal["memory", "disk", "miss"]
+"""Where what was seen of a picture was found, or that it was looked at anew."""
 
 
 def _not_blank(text: str) -> str:

@@ -4,6 +4,7 @@ A revision is `BASE`, or `BASE+lora-HASH@SCALE`: BASE of the checkpoint, HASH of
 """
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 _MARK = "+lora-"
@@ -13,10 +14,14 @@ _SAMPLE_BYTES = 2**16
 _SAMPLES = 256
 
 
-def content_hash(path: Path) -> str:
-    """First 16 hex digits of SHA-256 over names, sizes and content of every file that decides the output."""
+def content_hash(path: Path, only: Collection[str] | None = None) -> str:
+    """First 16 hex digits of SHA-256 over names, sizes and content of every file that decides the output.
+
+    `only`: over those names in the folder alone; no other is opened.
+    """
     digest = hashlib.sha256()
-    files = [file for file in path.rglob("*") if file.is_file() and file.suffix in _HASHED]
+    found = path.rglob("*") if only is None else (path / name for name in only)
+    files = [file for file in found if file.is_file() and file.suffix in _HASHED]
     for file in sorted(files, key=lambda file: file.relative_to(path).as_posix()):
         size = file.stat().st_size
         digest.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())

@@ -18,7 +18,9 @@ from vl_service.qwen.engines.choice import choose_tower, situation_of
 from vl_service.qwen.fast.decode import Sampling
 from vl_service.qwen.fast.tower import FastTower
 from vl_service.qwen.fast.writing import Ask, FastWriter, Generate, Writer
-from vl_service.qwen.vision import Seen, TorchVision, Vision
+from vl_service.qwen.features import Features, Vision
+from vl_service.qwen.tower import Tower, tower_of
+from vl_service.qwen.vision import TorchVision
 from vl_service.settings import Settings
 from web.worker.faults import breaks_the_device, one_line
 
@@ -52,7 +54,7 @@ class QwenBackend:
     @torch.inference_mode()
     def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         """See `backend.Backend.describe`. The picture goes through the vision tower once for all tasks."""
-        seen = None if picture is None else self._vision.see(picture)
+        seen = None if picture is None else self._vision.features_of(picture, deadline)
         texts = self._write(seen, tasks, deadline)
         strange = [index for index, task in enumerate(tasks) if not in_language(clean(texts[index]), task.language)]
         if strange:
@@ -63,7 +65,7 @@ class QwenBackend:
         return Description(answers=[Answer(text=text) for text in texts], facts={})
 
     def _write(
-        self, seen: Seen | None, tasks: Sequence[Task], deadline: Deadline, *, again: bool = False
+        self, seen: Features | None, tasks: Sequence[Task], deadline: Deadline, *, again: bool = False
     ) -> list[str]:
         """A text for each task; `again` asks more sternly for its language, with another seed."""
         asks = [
@@ -74,7 +76,7 @@ class QwenBackend:
         decode = self._checkpoint.tokenizer.decode
         return [str(decode(ids, skip_special_tokens=True)) for ids in self._writer.write(seen, asks, deadline)]
 
-    def _input_ids(self, chat: list[dict[str, Any]], seen: Seen | None) -> torch.Tensor:
+    def _input_ids(self, chat: list[dict[str, Any]], seen: Features | None) -> torch.Tensor:
         """Chat → token ids `[1, tokens]` with one image token for every merged patch of the picture."""
         checkpoint = self._checkpoint
         # control tokens that the user typed become plain text: only the template may open a turn or place a picture
@@ -100,23 +102,24 @@ def load_qwen(settings: Settings, *, fast: bool | None = None) -> QwenBackend:
     if fast is None:
         fast = settings.fast_layers and checkpoint.device.type == "cuda" and checkpoint.dtype == torch.bfloat16
     return QwenBackend(
-        checkpoint, vision=_vision(checkpoint, settings, fast=fast), writer=_writer(checkpoint, settings, fast=fast))
+        checkpoint, vision=_vision(tower_of(checkpoint, image_tokens=settings.image_tokens), settings, fast=fast),
+        writer=_writer(checkpoint, settings, fast=fast))
 
 
-def _vision(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Vision:
+def _vision(tower: Tower, settings: Settings, *, fast: bool) -> Vision:
     store = EngineStore(settings.engine_store_dir.resolve())
-    choice = choose_tower(settings.engine, store, situation_of(checkpoint.revision, checkpoint.device.type))
-    tower, reason = None, choice.reason
+    choice = choose_tower(settings.engine, store, situation_of(tower.revision, tower.device.type))
+    in_windows, reason = None, choice.reason
     if fast and choice.target is None:
-        tower, form = _try(lambda: _fast_tower(checkpoint))
+        in_windows, form = _try(lambda: _fast_tower(tower))
         reason = "; ".join(filter(None, [reason, form or "windows of a size at once"]))
-    in_torch = TorchVision(checkpoint, image_tokens=settings.image_tokens, reason=reason, tower=tower)
+    in_torch = TorchVision(tower, reason=reason, fast=in_windows)
     if choice.target is None:
         return in_torch
     # What runs engines is installed where some are built.
     from vl_service.qwen.engines.vision import EngineVision, opener
 
-    return EngineVision(checkpoint, in_torch, choice, opener(store, checkpoint.device, settings.threads))
+    return EngineVision(in_torch, choice, opener(store, tower.device, settings.threads))
 
 
 def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer:
@@ -129,12 +132,12 @@ def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer
     return found or Generate(checkpoint, sampling, reason=reason)
 
 
-def _fast_tower(checkpoint: Checkpoint) -> FastTower:
-    tower = FastTower(checkpoint.model.model.visual)
-    projection = checkpoint.model.model.visual.patch_embed.proj.weight
+def _fast_tower(tower: Tower) -> FastTower:
+    fast = FastTower(tower.module)
+    projection = tower.module.patch_embed.proj.weight
     with torch.inference_mode():  # compiles what a picture needs
-        tower(projection.new_zeros(16, projection[0].numel()), torch.tensor([[1, 4, 4]]))
-    return tower
+        fast(projection.new_zeros(16, projection[0].numel()), torch.tensor([[1, 4, 4]]))
+    return fast
 
 
 def _fast_writer(checkpoint: Checkpoint, sampling: Sampling, length: int) -> FastWriter:

@@ -14,6 +14,8 @@ from vl_service.backend import CheckpointError
 from vl_service.settings import Settings
 
 FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen3_vl_moe": "Qwen3-VL MoE"}
+TOWER_PREFIXES = ("visual.", "model.visual.")  # of Qwen2-VL's first checkpoints, and of all since
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class UnsupportedCheckpointError(CheckpointError):
@@ -30,6 +32,8 @@ class Checkpoint:
     id: str
     family: str
     revision: str
+    tower_revision: str
+    """Of the vision tower's weights alone."""
     device: torch.device
     dtype: torch.dtype
     image_token_id: int
@@ -52,7 +56,7 @@ def load_checkpoint(settings: Settings) -> Checkpoint:
         model=model.to(device).eval().requires_grad_(False), tokenizer=tokenizer,
         image_processor=read_image_processor(settings),
         id=public_id(settings.model), family=FAMILIES[config.model_type], revision=find_revision(settings),
-        device=device, dtype=dtype, image_token_id=config.image_token_id,
+        tower_revision=find_tower_revision(settings), device=device, dtype=dtype, image_token_id=config.image_token_id,
     )
 
 
@@ -116,3 +120,25 @@ def find_revision(settings: Settings) -> str:
     """The hub's commit, or a hash of a folder's content."""
     commit = extract_commit_hash(find_file(settings, "config.json"), None)
     return commit if commit is not None else f"folder-{content_hash(Path(settings.model))}"
+
+
+def find_tower_revision(settings: Settings) -> str:
+    """The hub's commit, or a hash of a folder's config and of the files with the tower's weights; no others are opened.
+
+    So those who have only these files find the same. Raises `UnsupportedCheckpointError` where one is missing.
+    """
+    commit = extract_commit_hash(find_file(settings, "config.json"), None)
+    if commit is not None:
+        return commit
+    folder, files = Path(settings.model), tower_files(settings)
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise UnsupportedCheckpointError(
+            f"the vision tower of {settings.model} cannot be read: it has no {', '.join(missing)}")
+    return f"folder-{content_hash(folder, {'config.json', *files})}"
+
+
+def tower_files(settings: Settings) -> list[str]:
+    """Names of the files that hold weights of the vision tower."""
+    index = find_file(settings, _INDEX)
+    places = {} if index is None else json.loads(Path(index).read_text("utf-8"))["weight_map"]
+    return sorted({file for key, file in places.items() if key.startswith(TOWER_PREFIXES)} or {_WEIGHTS})

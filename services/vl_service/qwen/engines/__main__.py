@@ -21,8 +21,9 @@ from vl_service.qwen.checkpoint import (
     size_limits,
 )
 from vl_service.qwen.engines.choice import TowerShape, say_ready, situation_of
-from vl_service.qwen.engines.source import TowerSource, empty_tower
+from vl_service.qwen.engines.source import TowerSource
 from vl_service.qwen.engines.vision_graph import check_slots, slots_for
+from vl_service.qwen.tower import empty_tower
 from vl_service.settings import Settings
 
 DEFAULT_PATCHES = "256,1024,4096"

@@ -2,10 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from engines.export.graph import dtype_of
 from engines.run.session import Session
@@ -13,11 +11,12 @@ from engines.run.sessions import SessionOptions, open_sessions
 from engines.store.choice import WORTH_IT, EngineChoice, EngineSet
 from engines.store.manifest import EngineRefused
 from engines.store.store import EngineStore
+from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
-from vl_service.qwen.checkpoint import Checkpoint
 from vl_service.qwen.engines.choice import TowerShape
 from vl_service.qwen.engines.vision_graph import layout_of, on_host, slots_needed
-from vl_service.qwen.vision import Seen, TorchVision
+from vl_service.qwen.features import NEVER, Features
+from vl_service.qwen.vision import TorchVision
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +34,19 @@ class EngineVision:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, torch_vision: TorchVision, choice: EngineChoice[TowerShape], open_engine: Open
+        self, torch_vision: TorchVision, choice: EngineChoice[TowerShape], open_engine: Open
     ) -> None:
         """Raises `EngineRefused` if an engine is forced and the largest does not open."""
         self._torch, self._choice, self._open_engine = torch_vision, choice, open_engine
-        self._checkpoint = checkpoint
-        self._host = on_host(checkpoint.model.model.visual)
+        self._tower = torch_vision.tower
+        self._host = on_host(self._tower.module)
         self._sets = sorted(choice.sets, key=lambda found: found.shape.patches)
         self._open: dict[TowerShape, Session] = {}
-        self.engine, self.reason = choice.label(checkpoint.device.type), choice.reason
+        self.engine, self.reason = choice.label(self._tower.device.type), choice.reason
         if choice.forced:
             self._session(self._sets[-1])
 
-    def see(self, picture: DecodedImage) -> Seen:
+    def features_of(self, picture: DecodedImage, deadline: Deadline = NEVER) -> Features:
         """Raises `EngineRefused` where an engine is forced and does not run."""
         pixels, grid_thw = self._patches(picture)
         engine = self._engine_for(grid_thw)
@@ -78,19 +77,17 @@ class EngineVision:
         # Torch computes the picture's patches only: in proportion, or less.
         return found if found.speed_up * patches / found.shape.patches * WORTH_IT > 1 else None
 
-    def _run(self, engine: EngineSet[TowerShape], pixels_NP: torch.Tensor, grid_thw: torch.Tensor) -> Seen:
+    def _run(self, engine: EngineSet[TowerShape], pixels_NP: torch.Tensor, grid_thw: torch.Tensor) -> Features:
         session, dtype = self._session(engine), dtype_of(engine.precision, engine.target)
         layout = layout_of(self._host, grid_thw, engine.shape.patches, dtype=dtype)
         outputs = session.run(layout.fill(pixels_NP.to(dtype)))
-        unit, checkpoint = self._host.spatial_merge_size**2, self._checkpoint
+        unit, tower = self._host.spatial_merge_size**2, self._tower
 
-        def read(name: str) -> tuple[torch.Tensor]:
-            return (layout.read(outputs[name], unit).to(checkpoint.device, checkpoint.dtype),)
+        def read(name: str) -> torch.Tensor:
+            return layout.read(outputs[name], unit).to(tower.device, tower.dtype)
 
-        deep = [read(name) for name in session.output_names if name != "features"]
-        # The class has what the language models of all families read; they take tuples, one part for each picture.
-        encoded_as: Any = BaseModelOutputWithDeepstackFeatures
-        return self._torch.seen(encoded_as(pooler_output=read("features"), deepstack_features=deep), grid_thw)
+        deepstack = [read(name) for name in session.output_names if name != "features"]
+        return self._torch.made(read("features"), grid_thw, deepstack)
 
     def _session(self, engine: EngineSet[TowerShape]) -> Session:
         session = self._open.pop(engine.shape, None) or self._open_engine(engine)

@@ -11,7 +11,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from vl_service.backend import Deadline
 from vl_service.qwen.checkpoint import Checkpoint
 from vl_service.qwen.fast.decode import FastDecoder, Prompt, Sampling, prompt_of
-from vl_service.qwen.vision import Seen
+from vl_service.qwen.features import Features
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Writer(Protocol):
         """What writes and why, in words; empty where there was no choice."""
         ...
 
-    def write(self, seen: Seen | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
+    def write(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
         """New token ids for each. Raises `DeadlineExceededError` soon after the deadline passes."""
         ...
 
@@ -49,11 +49,11 @@ class Generate:
             self._arguments = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p,
                                "top_k": sampling.top_k}
 
-    def write(self, seen: Seen | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
+    def write(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
         """See `Writer.write`."""
         return [self._one(seen, ask, deadline) for ask in asks]
 
-    def _one(self, seen: Seen | None, ask: Ask, deadline: Deadline) -> list[int]:
+    def _one(self, seen: Features | None, ask: Ask, deadline: Deadline) -> list[int]:
         deadline.check()
         checkpoint, input_ids = self._checkpoint, ask.input_ids
         inputs: dict[str, Any] = {
@@ -62,7 +62,8 @@ class Generate:
             "mm_token_type_ids": (input_ids == checkpoint.image_token_id).to(torch.int32),
         }
         if seen is not None:
-            inputs |= {"image_grid_thw": seen.grid_thw, "mm_encoder_outputs": {"image": seen.encoded}}
+            inputs |= {"image_grid_thw": seen.grid_thw.to(checkpoint.device),
+                       "mm_encoder_outputs": {"image": seen.encoded}}
         checkpoint.model.model.rope_deltas = None  # positions of the conversation before this one
         devices = [checkpoint.device] if checkpoint.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -109,7 +110,7 @@ class FastWriter:
         for rows in (1, min(2, self._max_rows)):
             self.write(None, [ask] * rows, never)
 
-    def write(self, seen: Seen | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
+    def write(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
         """See `Writer.write`. Tasks that may be as long are the rows of one `FastDecoder.write`."""
         answers: dict[int, list[int]] = {}
         alike: dict[int, list[int]] = {}
@@ -128,7 +129,7 @@ class FastWriter:
                 answers |= zip(rows, written, strict=True)
         return [answers[index] for index in range(len(asks))]
 
-    def _together(self, seen: Seen | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
+    def _together(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
         deadline.check()
         answers: list[list[int]] = [[] for _ in asks]
         for chunk in self._decoder.write(
@@ -140,7 +141,7 @@ class FastWriter:
                 answer += more
         return answers
 
-    def _prompt(self, seen: Seen | None, input_ids: torch.Tensor) -> Prompt:
+    def _prompt(self, seen: Features | None, input_ids: torch.Tensor) -> Prompt:
         pictured = input_ids == self._checkpoint.image_token_id
         grid, encoded = (None, None) if seen is None else (seen.grid_thw, seen.encoded)
         return prompt_of(self._checkpoint.model, input_ids, pictured, grid, encoded)

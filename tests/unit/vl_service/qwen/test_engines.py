@@ -167,7 +167,7 @@ def test_a_size_is_the_patches_that_the_service_makes_of_such_a_picture(windowed
     settings = Settings(model=str(windowed), device="cpu", image_tokens=16)
     model = TowerModel(settings=settings, id="m", revision="a1", device="cpu")
     picture = DecodedImage(rgb=Image.new("RGB", (600, 300)), width=600, height=300)
-    seen = load_qwen(settings)._vision.see(picture).grid_thw
+    seen = load_qwen(settings)._vision.features_of(picture).grid_thw
     [[_, rows, columns]] = seen.tolist()
     [shape] = model.shapes(Namespace(size="600x300", patches=""))
     assert rows * columns <= shape.patches <= -(-rows // 4) * -(-columns // 4) * 16

@@ -23,11 +23,12 @@ from tests.unit.vl_service.test_app import serving
 from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import QwenBackend, load_qwen
-from vl_service.qwen.checkpoint import load_checkpoint
 from vl_service.qwen.engines.choice import choose_tower, situation_of
 from vl_service.qwen.engines.vision import EngineVision
 from vl_service.qwen.engines.vision_graph import on_host, slots_needed
-from vl_service.qwen.vision import Seen, TorchVision
+from vl_service.qwen.features import Features
+from vl_service.qwen.tower import load_tower
+from vl_service.qwen.vision import TorchVision
 from vl_service.settings import Settings
 from vl_service.worker import explain, load_backend
 
@@ -65,9 +66,8 @@ def say(engine: QwenBackend, seen: DecodedImage) -> str:
     return engine.describe(seen, [task], Deadline(at=time.monotonic() + 60)).answers[0].text
 
 
-def features(seen: Seen) -> list[torch.Tensor]:
-    deep = getattr(seen.encoded, "deepstack_features", None) or []
-    return [torch.cat(tuple(one)) for one in (seen.encoded.pooler_output, *deep)]
+def features(seen: Features) -> list[torch.Tensor]:
+    return [seen.embeddings, *seen.deepstack]
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_on_engines_it_sees_and_says_what_it_does_in_torch(built: Built, runs: list[int]) -> None:
     in_torch = load_qwen(settings(built, "torch"))
     on_engines = load_qwen(settings(built, "onnx"))
-    expected, found = features(in_torch._vision.see(CAT)), features(on_engines._vision.see(CAT))
+    expected, found = features(in_torch._vision.features_of(CAT)), features(on_engines._vision.features_of(CAT))
     assert runs == [SLOTS]
     assert len(expected) == len(found)
     for true, seen in zip(expected, found, strict=True):
@@ -113,10 +113,10 @@ def test_where_an_engine_is_forced_a_larger_picture_is_made_smaller_until_it_fit
 ) -> None:
     """And only then; a narrow picture, whose windows are cut, takes more slots than it has patches."""
     engine = load_qwen(settings(built, "onnx"))
-    seen = engine._vision.see(picture(*size))
+    seen = engine._vision.features_of(picture(*size))
     assert runs == [SLOTS]
-    whole = load_qwen(settings(built, "torch"))._vision.see(picture(*size))
-    tower = load_checkpoint(settings(built, "torch")).model.model.visual
+    whole = load_qwen(settings(built, "torch"))._vision.features_of(picture(*size))
+    tower = load_tower(settings(built, "torch")).module
     assert SLOTS * 0.4 < slots_needed(tower, seen.grid_thw) <= SLOTS
     assert (seen.num_tokens < whole.num_tokens) == (slots_needed(tower, whole.grid_thw) > SLOTS)
 
@@ -137,7 +137,7 @@ def test_auto_runs_an_engine_for_pictures_of_which_torch_would_be_slower(
     measured(own, speed_up)
     engine = load_qwen(settings(own, "auto"))
     for size, patches in (((280, 196), 216), ((168, 140), 120), ((112, 84), 48)):
-        assert int(engine._vision.see(picture(*size)).grid_thw.prod()) == patches
+        assert int(engine._vision.features_of(picture(*size)).grid_thw.prod()) == patches
     assert runs == by_engine
     assert engine.info.vision_engine == ("onnx-cpu" if by_engine else "torch-cpu")
     words = "measured faster here and verified" if by_engine else "torch was measured as fast or faster"
@@ -202,11 +202,11 @@ class BrokenSession:
 
 
 def test_a_forced_engine_that_stops_running_fails_the_call_with_the_reason(windowed: Built) -> None:
-    checkpoint = load_checkpoint(settings(windowed, "torch"))
-    choice = choose_tower("onnx", windowed.store, situation_of(checkpoint.revision, "cpu"))
-    forced = EngineVision(checkpoint, TorchVision(checkpoint, image_tokens=64), choice, lambda _: BrokenSession())
+    tower = load_tower(settings(windowed, "torch"))
+    choice = choose_tower("onnx", windowed.store, situation_of(tower.revision, "cpu"))
+    forced = EngineVision(TorchVision(tower), choice, lambda _: BrokenSession())
     with pytest.raises(EngineRefused, match="the GPU is full") as refused:
-        forced.see(CAT)
+        forced.features_of(CAT)
     told = explain(refused.value)
     assert (told.status, told.code) == (503, "engine_refused")
     assert "the GPU is full. Build it again, or set VL_ENGINE=auto" in told.detail
@@ -214,7 +214,7 @@ def test_a_forced_engine_that_stops_running_fails_the_call_with_the_reason(windo
 
 def test_laying_out_needs_nothing_of_the_tower_but_its_tables(windowed: Built) -> None:
     """Which stay on the CPU when the tower is on a GPU."""
-    tower = load_checkpoint(settings(windowed, "torch")).model.model.visual
+    tower = load_tower(settings(windowed, "torch")).module
     kept = on_host(tower)
     assert not hasattr(kept, "blocks")
     assert kept.rotary_pos_emb is not tower.rotary_pos_emb

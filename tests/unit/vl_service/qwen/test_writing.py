@@ -22,6 +22,7 @@ from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
 from vl_service.qwen.fast.decode import FastDecoder, Sampling
 from vl_service.qwen.fast.writing import FastWriter, Generate, Writer
+from vl_service.qwen.tower import tower_of
 from vl_service.qwen.vision import TorchVision
 from vl_service.settings import Settings
 
@@ -66,7 +67,7 @@ def say(engine: QwenBackend, picture: DecodedImage | None, *tasks: Task) -> list
 
 
 def engine_of(checkpoint: Checkpoint, writer: Writer) -> QwenBackend:
-    return QwenBackend(checkpoint, vision=TorchVision(checkpoint, image_tokens=64), writer=writer)
+    return QwenBackend(checkpoint, vision=TorchVision(tower_of(checkpoint, image_tokens=64)), writer=writer)
 
 
 def both(checkpoint: Checkpoint, **size: int) -> tuple[QwenBackend, QwenBackend]:
