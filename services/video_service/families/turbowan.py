@@ -16,7 +16,7 @@ from contracts.models import FloatRange, IntRange, ModelSpec
 from engines.export.graph import Graph
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver
-from video_service.families.turbowan_file import SLA_FILE, SLA_MARK, projection_names
+from video_service.families.convert.transformer import SLA_FILE, SLA_MARK, projection_names
 from video_service.families.wan import WanConditioning, WanModel
 from video_service.families.wan_files import (
     WAN_CONFIGS,

@@ -20,7 +20,7 @@ from tests.turbowan import TOLD, TOPK, load_reference, quantised, save_base, sav
 from tests.unit.video_service.conftest import load_tiny
 from video_service.engines.__main__ import main as build_engines
 from video_service.families.base import Batch
-from video_service.families.convert import convert, main
+from video_service.families.convert.command import convert, main
 from video_service.families.wan import WanConditioning
 from video_service.model import find_model, load_model, open_model
 from video_service.render.progress import silent

@@ -1,4 +1,4 @@
-"""`python -m video_service.families.convert`, which `stillmotion convert` runs: from a published file to what renders.
+"""From a published file to what renders.
 
     stillmotion convert TurboWan2.1-T2V-1.3B-480P.pth --base Wan2.1-T2V-1.3B-Diffusers OUT
 """
@@ -15,7 +15,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from video_service.families.turbowan_file import (
+from video_service.families.convert.transformer import (
     SLA_FILE,
     SLA_MARK,
     NotConvertible,
@@ -143,7 +143,3 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
