@@ -18,7 +18,6 @@ from contracts.errors import Problem
 from web.worker.child import Handler, Report, WorkerProgram, run
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
 
-
 LOADED: list[list[int]] = []
 """What a model and its libraries are: many objects, for as long as the process lives."""
 
