@@ -22,13 +22,15 @@ from web.logs import configure_logging
 from web.worker.child import Handler, Report, WorkerProgram, run
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+from web.worker.imports import lasting_imports
 
 Load = Callable[[Settings], Backend]
 
 
 def load_backend(settings: Settings) -> Backend:
     """Load the backend that the settings name; takes seconds to minutes. Raises whatever loading a checkpoint may."""
-    from vl_service.embedded import is_embedded, load_embedded
+    with lasting_imports():
+        from vl_service.embedded import is_embedded, load_embedded
 
     folder = settings.models_dir / "vl" if settings.model == "embedded" else Path(settings.model).expanduser()
     if settings.model == "embedded" or is_embedded(folder):
@@ -36,7 +38,8 @@ def load_backend(settings: Settings) -> Backend:
             raise EngineRefused(
                 f"VL_ENGINE={settings.engine}: there are no engines of the embedded checkpoint; set auto or torch")
         return load_embedded(folder, settings.threads)
-    from vl_service.qwen.backend import load_qwen  # transformers takes seconds more
+    with lasting_imports():
+        from vl_service.qwen.backend import load_qwen  # transformers takes seconds more
 
     return load_qwen(settings)
 

@@ -18,6 +18,7 @@ from web.logs import configure_logging
 from web.worker.child import Handler, WorkerProgram
 from web.worker.child import Report as WorkReport
 from web.worker.errors import WorkCanceled
+from web.worker.imports import lasting_imports
 
 
 class Engine(Protocol):
@@ -34,7 +35,8 @@ OpenModel = Callable[[VideoSettings], tuple[VideoModelInfo, Engine]]
 def open_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
     """See `video_service.model.open_model`."""
     # Imported here: torch takes seconds, in which the listening thread must already run.
-    from video_service.model import open_model
+    with lasting_imports():
+        from video_service.model import open_model
 
     return open_model(settings)
 
