@@ -21,10 +21,10 @@ from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
-from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, service_problem, timeout_problem
+from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, timeout_problem
 from gateway.run.previews import PREVIEW_FILES, keep_previews
 from gateway.run.settle import Settling, claimed
-from gateway.services.clients import ServiceError
+from gateway.services.errors import ServiceError
 from gateway.services.prompting import Prompter
 from gateway.services.video import Place, Renderers
 from gateway.storage.files import VIDEO_FILE, ChecksumMismatch, LocalFiles
@@ -110,7 +110,7 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
     except ServiceError as error:
         if job.needs_vl or error.kind == "busy":
             raise
-        await parts.ledger.note(job.id, warning=f"Not captioned: {service_problem(error).detail}", claim=job.claim)
+        await parts.ledger.note(job.id, warning=f"Not captioned: {error.detail}", claim=job.claim)
         return {}
 
 
@@ -242,7 +242,7 @@ async def _follow(job_id: str, request: VideoRequest, parts: Parts) -> RenderSta
                 ))
     except ServiceError as error:
         if error.kind == "unavailable":
-            place.failed(error.detail, silent=error.heard != "answered")
+            place.failed(error.said, silent=error.heard != "answered")
         raise
     return status
 

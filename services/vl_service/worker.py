@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import Problem, Refusal
+from contracts.errors import Problem
 from contracts.models import VLModelInfo
+from contracts.refusal import Refusal
 from engines.store.manifest import EngineRefused
 from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, Described, Work
 from vl_service.describe import answer

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from contracts.errors import Refusal
 from contracts.models import VideoModelInfo
+from contracts.refusal import Refusal
 from contracts.resolve import resolve_request
 from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, VideoRequest
 from video_service.queue.estimates import Clock, Work
