@@ -19,9 +19,9 @@ from typing import Any
 
 from contracts.errors import Problem
 from web.calls import Call, work_on
-from web.gpu_memory import cuda_memory
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+from web.worker.gpu_memory import cuda_memory
 from web.worker.messages import (
     HEADER_BYTES,
     Cancel,
