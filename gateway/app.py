@@ -35,6 +35,7 @@ from web.calls import CallMiddleware
 from web.metrics import HttpMetricsMiddleware
 from web.problem_bodies import ProblemBodiesMiddleware
 from web.problems import install_problem_handlers, problem_response
+from web.telemetry import of_requests
 
 _WHILE_IT_ARRIVES = (BodyTooLarge, IntakeFull, DiskFull)
 _SHOWN_TO_PAGES = (
@@ -57,8 +58,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app = FastAPI(
         title="Stillmotion", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
-        # Traces and series are ours (`web`); looking for others costs each request as much as its place in the line.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        telemetry=of_requests(),
     )
     for part in (generate, jobs, links, openai_videos, files, models, describe, health, metrics, docs):
         app.include_router(part.router)

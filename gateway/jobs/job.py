@@ -17,7 +17,7 @@ from contracts.jobs import (
 )
 from contracts.refusal import Refusal
 from gateway.auth.owners import DEFAULT_PRIORITY, LOCAL_OWNER
-from web.calls import current_call
+from web.calls import current_traceparent
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
     "queued": frozenset({"running", "failed", "canceled"}),
@@ -109,11 +109,6 @@ class StoredPicture:
     height: int
 
 
-def _traceparent() -> str | None:
-    call = current_call()
-    return None if call is None else call.traceparent
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job as it is accepted; `request` is what the caller asked, `parameters` what will be done."""
@@ -129,7 +124,7 @@ class NewJob:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     remixed_from: str | None = None
-    traceparent: str | None = field(default_factory=_traceparent)  # the job's work continues the trace of its request
+    traceparent: str | None = field(default_factory=current_traceparent)  # the trace that its work goes on with
 
     @property
     def needs_vl(self) -> bool:

@@ -29,7 +29,7 @@ from gateway.services.prompting import Prompter
 from gateway.services.video import Place, Renderers
 from gateway.storage.files import VIDEO_FILE, ChecksumMismatch, LocalFiles
 from gateway.threads import off_loop
-from web.calls import Call, work_on
+from web.calls import JOB_ID, REQUEST_ID, TRACEPARENT, working
 
 log = logging.getLogger(__name__)
 
@@ -214,14 +214,15 @@ async def _carry_out(
 
 async def _run(part: Callable[..., Awaitable[Any]], job_id: str, claim: int, parts: Parts, *args: Any) -> Any:
     job = await claimed(job_id, claim, parts.ledger)
-    work_on(Call.begun(request_id=job.request_id, traceparent=job.traceparent, job_id=job_id))
-    try:
-        return await part(job, parts, *args)
-    except IllegalTransition as error:
-        if error.present in TERMINAL_JOB_STATES:
-            raise
-        # Another executor has begun it: for a moment two may have the same claim, and either may carry it to its end.
-        return await part(await claimed(job_id, claim, parts.ledger), parts, *args)
+    call = {REQUEST_ID: job.request_id, TRACEPARENT: job.traceparent or "", JOB_ID: job_id}
+    with working(part.__name__, call):
+        try:
+            return await part(job, parts, *args)
+        except IllegalTransition as error:
+            if error.present in TERMINAL_JOB_STATES:
+                raise
+            # Another executor has begun it: for a moment two may have the same claim, and either may carry it on.
+            return await part(await claimed(job_id, claim, parts.ledger), parts, *args)
 
 
 async def _follow(job_id: str, request: VideoRequest, parts: Parts) -> RenderStatus:

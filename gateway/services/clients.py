@@ -17,6 +17,7 @@ from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, V
 from gateway.services.errors import Kind, ServiceError, ServiceName
 from gateway.services.pool import Probe
 from web.calls import outgoing_headers
+from web.telemetry import record_calls
 
 Body = TypeVar("Body", bound=BaseModel)
 _SHORT_TIMEOUT_S = 5.0
@@ -224,11 +225,13 @@ def connect(
     async def mark(request: httpx.Request) -> None:
         request.headers.update(outgoing_headers())
 
-    return httpx.AsyncClient(
+    http = httpx.AsyncClient(
         base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {},
         timeout=httpx.Timeout(_SHORT_TIMEOUT_S, connect=connect_timeout_s), transport=transport,
         limits=httpx.Limits(max_connections=100), event_hooks={"request": [mark]}, trust_env=False,
     )
+    record_calls(http)
+    return http
 
 
 def _kind_of(status: int) -> Kind:

@@ -17,6 +17,7 @@ from web.calls import CallMiddleware
 from web.metrics import HttpMetricsMiddleware, add_metrics_route
 from web.problem_bodies import ProblemBodiesMiddleware
 from web.problems import install_problem_handlers
+from web.telemetry import of_requests
 from web.token import InternalTokenMiddleware
 
 
@@ -39,7 +40,9 @@ def create_app(
         finally:
             await service.stop()
 
-    app = FastAPI(title="Stillmotion video service", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Stillmotion video service", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=of_requests(),
+    )
     app.state.service = service
     app.include_router(router)
     install_problem_handlers(app)
