@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from contracts.jobs import TERMINAL_JOB_STATES, Job
+from contracts.refusal import Refusal
 from gateway.jobs.job import JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
 from gateway.jobs.views import view
@@ -32,8 +33,13 @@ async def wait_until_ended(job_id: str, ledger: Ledger, seconds: float) -> JobRe
             await watcher.wait(min(left, _LOOK_AGAIN_S))
 
 
-class ClientGone(Exception):
+class ClientGone(Refusal):
     """Nobody reads the answer any more."""
+
+    status, code, title = 499, "client_closed_request", "Nobody waits"
+
+    def __init__(self) -> None:
+        super().__init__("The connection was closed; a job that was accepted goes on.")
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from httpx_sse import SSEError, aconnect_sse
@@ -14,13 +14,11 @@ from contracts.errors import Problem
 from contracts.images import REQUEST_PART, ImageRequest
 from contracts.models import Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
+from gateway.services.errors import Kind, ServiceError, ServiceName
 from gateway.services.pool import Probe
 from web.calls import outgoing_headers
+from web.telemetry import record_calls
 
-ServiceName = Literal["vl_service", "video_service"]
-Kind = Literal["unavailable", "busy", "misconfigured", "refused", "failed", "not_found", "conflict"]
-Heard = Literal["answered", "unknown", "never"]
-"""Whether the service got the request: it answered; it may have; no connection was made, so it did not."""
 Body = TypeVar("Body", bound=BaseModel)
 _SHORT_TIMEOUT_S = 5.0
 _READ_SILENCE_S = 45.0  # the services send a heartbeat more often than this
@@ -29,22 +27,6 @@ _REFUSES_US = (
     "refuses this gateway's internal token: set STILLMOTION_INTERNAL_TOKEN to the same value on the gateway and on the "
     "service, and restart both"
 )
-
-
-class ServiceError(Exception):
-    """A service did not do what it was asked. `unavailable`, `busy` and `misconfigured` are no fault of the request."""
-
-    def __init__(
-        self, service: ServiceName, kind: Kind, detail: str, *, problem: Problem | None = None,
-        retry_after_s: float | None = None, heard: Heard = "answered",
-    ) -> None:
-        super().__init__(f"{service}: {detail}")
-        self.service: ServiceName = service
-        self.kind: Kind = kind
-        self.detail = detail
-        self.problem = problem
-        self.retry_after_s = retry_after_s
-        self.heard: Heard = heard
 
 
 class _ModelId(BaseModel):
@@ -81,7 +63,7 @@ class _ServiceClient:
             return Probe(health=health, answered=True, models=frozenset(model.id for model in models.data))
         except ServiceError as error:
             stuck = error.kind == "misconfigured"
-            health = Health(ready=False, stuck=stuck, reasons=[error.detail])
+            health = Health(ready=False, stuck=stuck, reasons=[error.said])
             return Probe(health=health, answered=error.heard == "answered")
         except (httpx.HTTPError, TimeoutError) as error:
             reason, answered = f"cannot be reached at {self._http.base_url} ({_name(error)})", False
@@ -112,7 +94,7 @@ class _ServiceClient:
             raise ServiceError(self.service, kind, _REFUSES_US)
         problem = _read_problem(response)
         detail = problem.detail if problem else f"answered with status {response.status_code}"
-        raise ServiceError(self.service, kind, detail, problem=problem, retry_after_s=_retry_after(response))
+        raise ServiceError(self.service, kind, detail, reported=problem, wait_s=_retry_after(response))
 
     def _unreachable(self, error: Exception) -> ServiceError:
         never = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
@@ -243,11 +225,13 @@ def connect(
     async def mark(request: httpx.Request) -> None:
         request.headers.update(outgoing_headers())
 
-    return httpx.AsyncClient(
+    http = httpx.AsyncClient(
         base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {},
         timeout=httpx.Timeout(_SHORT_TIMEOUT_S, connect=connect_timeout_s), transport=transport,
         limits=httpx.Limits(max_connections=100), event_hooks={"request": [mark]}, trust_env=False,
     )
+    record_calls(http)
+    return http
 
 
 def _kind_of(status: int) -> Kind:

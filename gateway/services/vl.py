@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager, suppress
 
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.models import Health, VLModelInfo
-from gateway.services.clients import ServiceError, VLClient
+from gateway.services.clients import VLClient
+from gateway.services.errors import ServiceError
 from gateway.services.listing import every_model
 from gateway.services.pool import Pool
 
@@ -47,7 +48,7 @@ class Describers:
         """
         if self._num_waiting >= _CALLERS_WAITING:
             raise ServiceError(
-                "vl_service", "busy", f"{_CALLERS_WAITING} callers wait for a description already", retry_after_s=2.0
+                "vl_service", "busy", f"{_CALLERS_WAITING} callers wait for a description already", wait_s=2.0
             )
         self._num_waiting += 1
         try:
@@ -70,7 +71,7 @@ class Describers:
             if error.kind == "busy":
                 self._no_job_waits.clear()
                 for member in self.pool.members:  # not by callers' calls: their crowd would keep jobs from being begun
-                    member.full(error.detail, error.retry_after_s)
+                    member.full(error.said, error.wait_s)
             raise
         self._no_job_waits.set()
         return answer
@@ -90,7 +91,7 @@ class Describers:
                     answer = await client.describe(request)
             except ServiceError as error:
                 if error.kind in ("unavailable", "misconfigured"):
-                    member.failed(error.detail, silent=error.heard != "answered")
+                    member.failed(error.said, silent=error.heard != "answered")
                 elif error.kind != "busy":
                     member.answered()
                     raise

@@ -1,16 +1,17 @@
 """A video once more with other words."""
 
+from contracts.refusal import Refusal
 from gateway.jobs.job import JobRecord, JobState
 from gateway.submit.bodies import Submission
 
 
-class NotRemixable(Exception):
+class NotRemixable(Refusal):
     """Only a completed video can be remixed; nothing was made."""
 
+    status, code, title = 409, "video_not_completed", "The video is not completed"
+
     def __init__(self, job_id: str, state: JobState) -> None:
-        super().__init__(f"{job_id} is {state}.")
-        self.job_id = job_id
-        self.state: JobState = state
+        super().__init__(f"Only a completed video can be remixed; this one is {state}.", job_id=job_id)
 
 
 def remix_of(job: JobRecord, prompt: str) -> Submission:

@@ -11,14 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import Problem, Refusal
+from contracts.errors import Problem
 from contracts.models import VLModelInfo
+from contracts.refusal import Refusal
 from engines.store.manifest import EngineRefused
 from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, Described, Work
 from vl_service.describe import answer
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from web.logs import configure_logging
+from web.telemetry import configure_tracing
 from web.worker.child import Handler, Report, WorkerProgram, run
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
@@ -49,6 +51,7 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
 
     def opened(settings: Settings) -> tuple[VLModelInfo, Handler]:
         configure_logging("vl_service.worker", settings.log_level)
+        configure_tracing("vl_service.worker")
         try:
             backend = load(settings)
         except Exception as error:  # any reason ends up in /readyz; what is not the checkpoint's own may pass

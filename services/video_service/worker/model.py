@@ -15,6 +15,7 @@ from video_service.settings import VideoSettings
 from video_service.worker.failures import explain
 from video_service.worker.messages import RenderProgress, RenderWork
 from web.logs import configure_logging
+from web.telemetry import configure_tracing
 from web.worker.child import Handler, WorkerProgram
 from web.worker.child import Report as WorkReport
 from web.worker.errors import WorkCanceled
@@ -46,6 +47,7 @@ def worker_program(open_engine: OpenModel) -> WorkerProgram:
 
     def opened(settings: VideoSettings) -> tuple[VideoModelInfo, Handler]:
         configure_logging("video_service.worker", settings.log_level)
+        configure_tracing("video_service.worker")
         info, engine = open_engine(settings)
         return info, partial(_render, engine)
 

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from contracts.errors import Refusal
+from contracts.refusal import Refusal
 from tests.unit.video_service.queue.test_queue import BROKEN, INFO, RESULT, words
 from video_service.queue.files import RenderFiles
 from video_service.queue.queue import Limits, RenderQueue
