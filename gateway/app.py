@@ -23,6 +23,7 @@ from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_share
 from gateway.api.status import health, metrics
 from gateway.auth.addresses import AddressRefused
 from gateway.auth.callers import KeyRefused, RateExceeded
+from gateway.auth.waits import TooManyWaits
 from gateway.database.errors import DatabaseBusy, DatabaseFull
 from gateway.edge.addresses import PlainAddressMiddleware
 from gateway.edge.pages import PageGuardMiddleware
@@ -155,6 +156,16 @@ def _rate_exceeded(error: RateExceeded) -> Problem:
     return Problem(
         status=429, code="rate_limited", title="Too many requests", retry_after_s=error.retry_after_s,
         detail=f"This key may ask for work {error.rate}: send the request again in {error.retry_after_s} s.",
+    )
+
+
+def _too_many_waits(error: TooManyWaits) -> Problem:
+    whose = "in all" if error.of_all else "of yours"
+    return Problem(
+        status=503 if error.of_all else 429, code="too_many_waits", title="Too many requests that wait",
+        retry_after_s=_QUEUE_RETRY_AFTER_S,
+        detail=f"{error.limit} event streams and waiting requests {whose} are open, all that may: close some, follow "
+        f"several jobs with GET /v1/jobs, or send the request again in {_QUEUE_RETRY_AFTER_S} s.",
     )
 
 
@@ -304,6 +315,7 @@ def _client_gone(_: ClientGone | ClientDisconnect) -> Problem:
 _EXPLANATIONS: dict[type[Exception], Callable[[Any], Problem]] = {
     KeyRefused: _key_refused,
     RateExceeded: _rate_exceeded,
+    TooManyWaits: _too_many_waits,
     JobNotFound: _job_not_found,
     IllegalTransition: _illegal_transition,
     QueueFull: _queue_full,
