@@ -1,6 +1,8 @@
 """The two model services over HTTP: every call has a deadline and is one attempt."""
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -78,6 +80,8 @@ class _ServiceClient:
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._http.request(method, path, timeout=timeout_s, **multipart(asked))
+                if asked is not None and asked.images() and _knows_no_parts(response):
+                    response = await self._http.request(method, path, timeout=timeout_s, **_one_json(asked))
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._unreachable(error) from error
         self._check(response)
@@ -113,6 +117,20 @@ def multipart(asked: ImageRequest | None) -> dict[str, Any]:
         return {"content": words, "headers": {"Content-Type": "application/json"}}
     parts = {name: (name, data, _media_type(data)) for name, data in images.items()}
     return {"files": {REQUEST_PART: (None, words, "application/json"), **parts}}
+
+
+def _one_json(asked: ImageRequest) -> dict[str, Any]:
+    """As services took it that knew no parts: the images as base64 in the JSON."""
+    images = {name: base64.b64encode(data).decode("ascii") for name, data in asked.images().items()}
+    return {"json": json.loads(asked.words_json()) | images}
+
+
+def _knows_no_parts(response: httpx.Response) -> bool:
+    """Whether an earlier version's service could make nothing of the body as a whole."""
+    if response.status_code != httpx.codes.UNPROCESSABLE_ENTITY:
+        return False
+    problem = _read_problem(response)
+    return problem is not None and [field.field for field in problem.errors or []] == ["body"]
 
 
 def _media_type(image: bytes) -> str:

@@ -19,6 +19,7 @@ from web.worker.child import Handler, Report, WorkerProgram, run
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
 from web.worker.imports import lasting_imports
 
+
 def open_model(settings: str) -> tuple[dict[str, str], Handler]:
     if settings == "refuse":
         raise ModelUnavailable("The weights are damaged.")
