@@ -18,6 +18,7 @@ from skimage.data import chelsea
 from transformers import AutoModelForImageTextToText
 
 from contracts.errors import Refusal
+from tests.unit.vl_service.qwen.built_tower import Build
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, FeatureBackend
@@ -119,8 +120,8 @@ class Parts:
     vision: VisionBackend
     served: Served
 
-    def language(self, **more: Any) -> QwenBackend:
-        return load_qwen(settings(self.folder, role="language", vision_url=self.served.url, **more))
+    def language(self, *, fast: bool | None = None, **more: Any) -> QwenBackend:
+        return load_qwen(settings(self.folder, role="language", vision_url=self.served.url, **more), fast=fast)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -137,6 +138,21 @@ def test_the_language_role_says_what_the_whole_model_says(parts: Parts) -> None:
     assert say(language) == say(parts.whole)
     assert say(language, None) == say(parts.whole, None)
     assert say(parts.language(feature_cache_bytes=0), CAT) == say(parts.whole)
+
+
+def test_our_own_layers_and_engines_take_part(parts: Parts, build_tower: Build) -> None:
+    """The fast writer reads features from elsewhere; an engine sees for a language role, and behind the cache."""
+    assert say(parts.language(fast=True)) == say(parts.whole)
+    built = build_tower(parts.folder.name.rstrip("0123456789"))
+    on_engine = {"data_dir": built.data, "threads": 1}
+    vision = load_vision(settings(built.folder, role="vision", engine="onnx", **on_engine))
+    assert vision.info.vision_engine == "onnx-cpu"
+    whole = load_qwen(settings(built.folder, engine="torch", **on_engine))
+    with served(vision) as there:
+        language = load_qwen(settings(built.folder, role="language", vision_url=there.url))
+        answers = [language.describe(CAT, TASKS, soon()) for _ in range(2)]
+    assert [answer.cache for answer in answers] == ["miss", "memory"]
+    assert [said.text for said in answers[1].answers] == say(whole)
 
 
 def test_features_over_the_wire_are_those_of_the_whole_model_bit_for_bit(parts: Parts) -> None:
