@@ -3,16 +3,18 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from contracts.describe import DescribeResponse
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
-from vl_service.backend import LATE, DeadlineExceededError, Described, Task, Work
+from vl_service.backend import LATE, DeadlineExceededError, Described, Look, Looked, Task, Work
 from vl_service.settings import Settings
 from web.worker.errors import NotReady, WorkerDied, WorkStopped
 from web.worker.supervisor import Patience, Supervisor
 
+T = TypeVar("T")
 WORKER_COMMAND = (sys.executable, "-m", "vl_service.worker")
 _AFTER_A_DEATH_S = 2  # until the next worker may have loaded a model
 _LEAST_GRACE_S = 60.0  # a long prompt's first step cannot be stopped in its middle
@@ -51,8 +53,10 @@ class Model:
     ) -> None:
         """`command` gets the descriptor of a socket appended."""
         self._queue_limit, self._deadline_s = settings.queue_limit, settings.deadline_s
+        # the token is for what the worker asks of others: only a language role's does
+        told = settings if settings.role == "language" else settings.model_copy(update={"internal_token": None})
         self._supervisor: Supervisor[VLModelInfo] = Supervisor(
-            command, settings.model_copy(update={"internal_token": None}), name=f"The model {settings.model}",
+            command, told, name=f"The model {settings.model}",
             patience=Patience(cancel_grace_s=max(_LEAST_GRACE_S, settings.deadline_s)), on_gpu_memory=on_gpu_memory,
         )
         self._info: VLModelInfo | None = None
@@ -108,15 +112,25 @@ class Model:
             DeadlineExceededError: no result within the deadline, waiting included.
             WorkFailed: it did.
         """
-        if self._supervisor.not_ready is not None:
-            raise self._not_now()
-        if self.in_flight >= self._queue_limit:
-            wait_s = max(1, round(self._recent_work_s * self.in_flight))
-            raise QueueFull(
-                f"The vision-language service is busy; retry in {wait_s} s.", retry_after_s=wait_s)
-        self.in_flight += 1
+        async def work(due: float, stop: asyncio.Event) -> DescribeResponse:
+            described: Described = await self._work(
+                Work(image=image, tasks=tuple(tasks), started=started, due=due), stop)
+            return described.response
+
+        return await self._in_time(work)
+
+    async def features(self, image: bytes) -> Looked:
+        """What the vision tower sees in the image. Raises what `answer` raises."""
+        async def work(due: float, stop: asyncio.Event) -> Looked:
+            return await self._work(Look(image=image, due=due), stop)
+
+        return await self._in_time(work)
+
+    async def _in_time(self, do: Callable[[float, asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+        """What `do` makes of its deadline (`time.monotonic`) and of the event that asks it to stop."""
+        self._admit()
         stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
-        job = asyncio.create_task(self._answer(image, tasks, started, due, stop))
+        job = asyncio.create_task(do(due, stop))
         # the seat is free when the call has left the worker, not when the caller stops waiting for it
         job.add_done_callback(self._release)
         try:
@@ -126,21 +140,29 @@ class Model:
         finally:
             stop.set()
 
-    async def _answer(
-        self, image: bytes | None, tasks: Sequence[Task], started: float, due: float, stop: asyncio.Event
-    ) -> DescribeResponse:
+    def _admit(self) -> None:
+        """Take a seat. Raises `ModelLoading`, `ModelFailed`, `ModelUnavailable`, `QueueFull`."""
+        if self._supervisor.not_ready is not None:
+            raise self._not_now()
+        if self.in_flight >= self._queue_limit:
+            wait_s = max(1, round(self._recent_work_s * self.in_flight))
+            raise QueueFull(
+                f"The vision-language service is busy; retry in {wait_s} s.", retry_after_s=wait_s)
+        self.in_flight += 1
+
+    async def _work(self, work: Work | Look, stop: asyncio.Event) -> Any:
+        """What the worker makes of it, a `Described` or `Looked`."""
         try:
-            described: Described = await self._supervisor.do(
-                Work(image=image, tasks=tuple(tasks), started=started, due=due), stop=stop)
+            done: Described | Looked = await self._supervisor.do(work, stop=stop)
         except (NotReady, WorkerDied) as error:
             raise self._not_now() from error
         except WorkStopped as error:
             raise DeadlineExceededError(LATE) from error
-        self._info = described.info
-        self._recent_work_s = 0.7 * self._recent_work_s + 0.3 * described.seconds
-        return described.response
+        self._info = done.info
+        self._recent_work_s = 0.7 * self._recent_work_s + 0.3 * done.seconds
+        return done
 
-    def _release(self, job: "asyncio.Task[DescribeResponse]") -> None:
+    def _release(self, job: "asyncio.Task[Any]") -> None:
         self.in_flight -= 1
         if not job.cancelled():
             job.exception()  # mark it as seen: the caller may have gone

@@ -15,8 +15,20 @@ from contracts.errors import Problem
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
 from engines.store.manifest import EngineRefused
-from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, Described, Work
+from vl_service.backend import (
+    Backend,
+    CheckpointError,
+    Deadline,
+    DeadlineExceededError,
+    Described,
+    FeatureBackend,
+    Look,
+    Looked,
+    Work,
+    WrongRoleError,
+)
 from vl_service.describe import answer
+from vl_service.features.wire import FORMATS
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from web.logs import configure_logging
@@ -26,10 +38,10 @@ from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCancel
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
 from web.worker.imports import lasting_imports
 
-Load = Callable[[Settings], Backend]
+Load = Callable[[Settings], Backend | FeatureBackend]
 
 
-def load_backend(settings: Settings) -> Backend:
+def load_backend(settings: Settings) -> Backend | FeatureBackend:
     """Load the backend that the settings name; takes seconds to minutes. Raises whatever loading a checkpoint may."""
     with lasting_imports():
         from vl_service.embedded import is_embedded, load_embedded
@@ -39,9 +51,16 @@ def load_backend(settings: Settings) -> Backend:
         if settings.engine not in ("auto", "torch"):
             raise EngineRefused(
                 f"VL_ENGINE={settings.engine}: there are no engines of the embedded checkpoint; set auto or torch")
+        if settings.role != "all":
+            raise CheckpointError(
+                f"VL_ROLE={settings.role} is for a Qwen checkpoint; the embedded one is small enough to be whole")
         return load_embedded(folder, settings.threads)
+    if settings.role == "vision":
+        with lasting_imports():
+            from vl_service.qwen.looking import load_vision  # transformers takes seconds more
+        return load_vision(settings)
     with lasting_imports():
-        from vl_service.qwen.backend import load_qwen  # transformers takes seconds more
+        from vl_service.qwen.backend import load_qwen
 
     return load_qwen(settings)
 
@@ -59,12 +78,12 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
             if isinstance(error, CheckpointError | EngineRefused):
                 raise ModelUnavailable(words) from error
             raise ModelNotYetAvailable(words) from error
-        return backend.info, partial(_describe, backend)
+        return backend.info, partial(_work, backend)
 
     return WorkerProgram(open_model=opened, explain=explain)
 
 
-def _describe(backend: Backend, work: Work, report: Report) -> Described:
+def _work(backend: Backend | FeatureBackend, work: Work | Look, report: Report) -> Described | Looked:
     def is_canceled() -> bool:
         try:
             report.check()
@@ -72,15 +91,29 @@ def _describe(backend: Backend, work: Work, report: Report) -> Described:
             return True
         return False
 
-    began = time.monotonic()
-    image = None if work.image is None else DecodedImage.of(work.image)
+    deadline = Deadline(at=work.due, is_canceled=is_canceled)
     try:
-        response = answer(
-            backend, image, work.tasks, Deadline(at=work.due, is_canceled=is_canceled), work.started)
+        return _look(backend, work, deadline) if isinstance(work, Look) else _describe(backend, work, deadline)
     except DeadlineExceededError:
         report.check()
         raise
+
+
+def _describe(backend: Backend | FeatureBackend, work: Work, deadline: Deadline) -> Described:
+    if not isinstance(backend, Backend):
+        raise WrongRoleError("VL_ROLE=vision serves features alone; ask the service in the language role.")
+    began = time.monotonic()
+    image = None if work.image is None else DecodedImage.of(work.image)
+    response = answer(backend, image, work.tasks, deadline, work.started)
     return Described(response=response, info=backend.info, seconds=time.monotonic() - began)
+
+
+def _look(backend: Backend | FeatureBackend, work: Look, deadline: Deadline) -> Looked:
+    if not isinstance(backend, FeatureBackend):
+        raise WrongRoleError("This service has no vision tower that gives features; ask one with VL_ROLE=vision.")
+    began = time.monotonic()
+    body, cache = backend.features(DecodedImage.of(work.image, FORMATS), deadline)
+    return Looked(body=body, cache=cache, info=backend.info, seconds=time.monotonic() - began)
 
 
 def explain(error: Exception) -> Problem:
