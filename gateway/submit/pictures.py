@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gateway.auth.callers import Caller
 from gateway.images.check import CheckedImage
 from gateway.images.decoders import Decoders
+from gateway.images.refusals import named
 from gateway.jobs.job import StoredPicture
 from gateway.storage.files import LocalFiles
 from gateway.submit.bodies import Submission
@@ -40,9 +41,18 @@ class Pictures:
         before = submission.remixed_from
         if before is not None and before.picture is not None:
             return await self.read(before.id, before.picture, ())
-        data = submission.image
-        if submission.image_url is not None:
-            data = await fetch_picture(submission.image_url, self.fetching)
+        return await self._sent(submission.image if submission.image_url is None else submission.image_url)
+
+    async def last_of(self, submission: Submission) -> CheckedImage | None:
+        """The checked picture to end with, if there is one. Raises what `of` does, with the name of its field."""
+        before = submission.remixed_from
+        if before is not None and before.last_picture is not None:
+            return await self.read(before.id, before.last_picture, ())
+        with named("last_image"):
+            return await self._sent(submission.last_image)
+
+    async def _sent(self, picture: bytes | str | None) -> CheckedImage | None:
+        data = await fetch_picture(picture, self.fetching) if isinstance(picture, str) else picture
         return None if data is None else await self.checked(data)
 
     async def checked(self, image: bytes) -> CheckedImage:
