@@ -70,7 +70,7 @@ class Submitter:
         size = None if picture is None else (picture.width, picture.height)
         priority, demoted = priority_for(caller, submission.options.priority)
         job_id, call = new_job_id(), current_call()
-        parameters = resolve(submission.options, videos, vls, size)
+        parameters = resolve(submission.options, videos, vls, size, await self.catalog.absent_models())
         found = (picture.warnings if picture else ()) + framing_warnings(parameters, videos, size)
         return NewJob(
             id=job_id, owner=caller.owner, request=submission.options, parameters=parameters, picture=None,
