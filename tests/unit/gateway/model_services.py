@@ -67,6 +67,7 @@ class Script:
     vl_ready: bool = True
     video_ready: bool = True
     video_stuck: bool = False
+    video_models: VideoModelList = field(default_factory=lambda: VideoModelList(data=[VIDEO_MODEL]))
     step_s: float = 0.01
     may_go_on: threading.Event = field(default_factory=_set_event)  # cleared: renders stay in step 2
     step_seen: threading.Semaphore | None = None  # given: a render waits for one at every step
@@ -152,7 +153,7 @@ def video_app(script: Script) -> FastAPI:
     app = FastAPI()
     app.add_middleware(ScriptedToken, script=script)
     app.add_api_route("/readyz", lambda: _video_ready(script))
-    app.add_api_route("/v1/models", lambda: VideoModelList(data=[VIDEO_MODEL]))
+    app.add_api_route("/v1/models", lambda: script.video_models)
     tasks: dict[str, asyncio.Task[None]] = {}
 
     @app.put("/v1/videos/{render_id}")
