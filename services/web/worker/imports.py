@@ -10,7 +10,7 @@ def lasting_imports() -> Iterator[None]:
     """Import in the block what stays for the life of the process.
 
     torch, transformers and diffusers make a million objects; looking through them again and again while they grow is a
-    fifth of the time of their import.
+    fifth of the time of their import, and each full collection later, as after a render, would take 0.25 s more.
     """
     gc.disable()
     try:
