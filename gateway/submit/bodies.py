@@ -94,12 +94,13 @@ def read_body(
     request: Request, intake: Intake, from_form: Callable[[Form], T], from_json: Callable[[dict[str, Any]], T] | None,
     *, pictures: int = 1,
 ) -> AbstractAsyncContextManager[T]:
-    """What one of the two makes of the body, which has room for so many pictures in base64.
+    """What one of the two makes of the body, which has room for so many pictures, or one in base64.
 
     Raises:
         BodyTooLarge, IntakeFull, DiskFull, BodyRefused, FieldsRefused, and what the two raise.
     """
-    kind, limit = body_kind(request), pictures * (intake.max_image_bytes * 4 // 3) + _ROOM
+    kind = body_kind(request)
+    limit = max(intake.max_image_bytes * 4 // 3, intake.max_image_bytes * pictures) + _ROOM
     if from_json is None and kind != "form":
         raise BodyRefused("unsupported_media_type", "Send multipart/form-data: curl -F file=@cat.jpg")
 
