@@ -192,7 +192,19 @@ def form_fields(form: Form, *picture_fields: str) -> dict[str, Any]:
         if part.name in fields:
             raise BodyRefused("field_given_twice", f"The field {part.name!r} is given twice.", part.name)
         fields[part.name] = part.text
-    return _with_metadata(fields)
+    return _with_metadata(_with_loras(fields))
+
+
+def _with_loras(fields: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(loras := fields.get("loras"), str):
+        try:
+            fields["loras"] = read_object(b'{"loras": %b}' % loras.encode())["loras"]
+        except BodyRefused:
+            raise BodyRefused(
+                "loras_unreadable", "`loras` in a form is a JSON list, such as [{\"id\": \"style\", \"scale\": 0.8}].",
+                "loras",
+            ) from None
+    return fields
 
 
 def _with_metadata(fields: dict[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,13 @@ def open_checkpoint(model: str, models_dir: Path) -> CheckpointFiles:
     return _from_hub(match["id"], match["revision"])
 
 
+def public_id(model: str) -> str:
+    """What a model is called of which nothing but its setting is known: the hub id, or the folder's name."""
+    match = _HUB_ID.fullmatch(model)
+    path = Path(model)
+    return match["id"] if match is not None and not path.is_absolute() else path.name or model
+
+
 def _local(path: Path) -> CheckpointFiles:
     # A folder of the hub's cache is named by its commit.
     revision = path.name if _SNAPSHOT.fullmatch(path.name) else content_hash(path)

@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from contracts.models import VideoModelList
 from contracts.refusal import Refusal
 from tests.unit.video_service.queue.test_queue import BROKEN, INFO, RESULT, words
 from video_service.queue.files import RenderFiles
@@ -174,7 +175,8 @@ class VideoQueueMachine(RuleBasedStateMachine):
         assert process is not None
         process.loaded = how == "loaded"
         process.say(
-            Loaded(info=INFO, seconds=1.0) if process.loaded else LoadFailed(reason="no", may_pass=how == "fails"))
+            Loaded(info=VideoModelList(data=[INFO]), seconds=1.0) if process.loaded
+            else LoadFailed(reason="no", may_pass=how == "fails"))
         self.spin(turns)
 
     @precondition(lambda self: PlayedProcess.alive is not None)
