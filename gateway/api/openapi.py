@@ -59,9 +59,7 @@ def openai_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def video_body() -> dict[str, Any]:
     """`openapi_extra` of `POST /v1/videos`: one request in two encodings."""
-    create = VideoCreate.model_json_schema()
-    reference = create.pop("$defs")["InputReference"]
-    create["properties"]["input_reference"] = {"anyOf": [reference, {"type": "null"}]}
+    create, reference = _inline(VideoCreate.model_json_schema()), InputReference.model_json_schema()
     form = _form(VideoOptions.model_json_schema(), "input_reference")
     form["properties"] |= {
         f"input_reference[{name}]": _form_field(field) for name, field in reference["properties"].items()

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from video_service.render.progress import Report
 from video_service.settings import VideoSettings
 from video_service.weights.checkpoint import public_id
 from video_service.weights.held import held_bytes
+from video_service.weights.host import HostCopies
 from video_service.weights.lora import Lora, LoraFolder
 from video_service.weights.lora_merge import LoraUnusable
 from video_service.weights.memory import in_words, machine_bytes
@@ -29,6 +30,7 @@ from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
 log = logging.getLogger(__name__)
 
 _ADAPTED_KEPT = 4  # models with LoRAs by request in them
+_HOST_SHARE = 0.5  # of the machine's memory, for copies of what leaves the device
 _SHARE = 0.85  # of the memory for weights; the rest is for what a render computes
 Tell = Callable[[VideoModelList], None]
 
@@ -57,6 +59,8 @@ class Deployment:
         self._settings = settings
         self._sources: dict[str, ModelSource] = {}  # by the name in VIDEO_MODELS, as the absent ones
         self._absent: dict[str, _Absence] = {}
+        # Where the device's memory is the machine's, a copy would take the room of what it was made for.
+        self._host = HostCopies(int(machine_bytes() * _HOST_SHARE)) if len(settings.model_names) > 1 else None
         self._loras = LoraFolder(settings.loras_dir)
         self._misfits: dict[str, dict[str, LoraInfo]] = {}  # by the model's id and the LoRA's
         self._infos: dict[str, VideoModelInfo] = {}  # by id, as it was last loaded
@@ -202,6 +206,8 @@ class Deployment:
             self._note_absent(name, error)
             return
         self._absent.pop(name, None)
+        if self._host is not None and source.device == "cuda":
+            source = replace(source, files=replace(source.files, host=self._host))
         self._sources[name] = source
 
     def _check_size(self, source: ModelSource) -> None:

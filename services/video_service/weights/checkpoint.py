@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -19,6 +19,9 @@ from huggingface_hub.errors import (
 from engines.store.revisions import base_of, content_hash
 from video_service.weights.lora import Lora
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
+
+if TYPE_CHECKING:  # it needs torch
+    from video_service.weights.host import HostCopies
 
 EMBEDDED = "embedded"
 CARD_NAME = "stillmotion.json"
@@ -40,6 +43,8 @@ class CheckpointFiles:
     """With `lora` in it: see `video_service.weights.lora`."""
     lora: Lora | None = None
     """To be merged into the denoiser's weights."""
+    host: "HostCopies | None" = None
+    """Where parts that were read are kept."""
 
     def has(self, name: str) -> bool:
         return (self.path / name).is_file()

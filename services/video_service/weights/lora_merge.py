@@ -1,6 +1,5 @@
 """LoRAs into a transformer's weights, once: what renders afterwards is an ordinary model."""
 
-import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from video_service.weights.host import sharing_copy
 from video_service.weights.lora import Lora
 from video_service.weights.lora_keys import KeyTable, Part
 from web.worker.errors import ModelUnavailable
@@ -45,13 +45,6 @@ def with_loras(module: nn.Module, loras: Sequence[Lora], own_name: Callable[[str
     adapted = sharing_copy(module)
     merge_loras(adapted, loras, own_name)
     return adapted
-
-
-def sharing_copy(module: nn.Module) -> nn.Module:
-    """A module of its own parameters over the same memory: those that are given other `data` leave the first alone."""
-    memo: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
-    memo |= {id(weight): nn.Parameter(weight.data, requires_grad=False) for weight in module.parameters()}
-    return copy.deepcopy(module, memo)
 
 
 @torch.no_grad()

@@ -78,6 +78,10 @@ class Residency(Generic[Held]):
         if key in self._held and self._drop(key):
             self._on_drop()
 
+    def trim(self) -> None:
+        """Come back within the budget."""
+        self._drop_until(self.budget)
+
     def drop_unused(self) -> bool:
         """Drop all that is not in use; whether there was anything."""
         return self._drop_until(-1)

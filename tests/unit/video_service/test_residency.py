@@ -1,9 +1,20 @@
 """Laws of what stays in memory."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.videos import VideoRequest
+from tests.unit.video_service.conftest import network
+from video_service.model import find_model, load_model
+from video_service.render.generate import Deployed, generate
+from video_service.render.progress import silent
+from video_service.settings import VideoSettings
+from video_service.weights.host import HostCopies
 from video_service.weights.residency import DoesNotFit, Key, Residency
 
 SIZES = {"a": 4, "b": 3, "c": 5}
@@ -69,3 +80,31 @@ def test_a_failed_load_adds_nothing() -> None:
     with pytest.raises(ValueError, match="damaged"), residency.using(("a",), 4, fail):
         pass
     assert residency.keys == []
+
+
+def test_a_part_kept_on_the_host_comes_back_without_its_file_and_as_it_was_read(
+    tiny_folder: Path, tiny_model: Deployed, request_64: VideoRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = VideoSettings(model=str(tiny_folder), device="cpu", dtype="float32")
+    source = find_model(settings)
+    source = replace(source, files=replace(source.files, host=HostCopies(1 << 30)))
+    first = load_model(source, settings)
+    for weight in network(first).parameters():
+        weight.data = weight.data * 0  # as a LoRA, or a move to the device, gives it other data
+    monkeypatch.setattr("video_service.weights.parts.read_part", None)
+    request = request_64.model_copy(update={"num_frames": 1})
+    videos = [generate(model, request, tmp_path / "video.mp4", silent).sha256
+              for model in (load_model(source, settings), tiny_model, first)]
+    assert videos[0] == videos[1] != videos[2]
+
+
+def test_what_has_no_room_on_the_host_is_read_and_not_kept() -> None:
+    copies, reads = HostCopies(100), []
+
+    def read() -> torch.nn.Linear:
+        reads.append(1)
+        return torch.nn.Linear(10, 10)
+
+    for _ in range(2):
+        assert copies.part(("large",), read).weight.shape == (10, 10)
+    assert len(reads) == 2
