@@ -1,6 +1,7 @@
 """Every stage at full size with random weights: plain diffusers and transformers beside ours, in one process.
 
     python -m bench.gpu [--only vae,still,dit,dit14b,vl] [--tiny] [--commit NAME] [--output bench/results/gpu.json]
+    python -m bench.gpu --http [--ways dense,fp8,sparse]    # a picture to an MP4 through the three services
 
 Seconds are medians of three after a warm-up; accuracy stands beside each. `--tiny` runs the same code on any machine.
 """
@@ -19,14 +20,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "services"))  # where nothing is installed
 
+_LONG = ("seconds", "slowest", "warm_up_s", "models")
 RESULT = Path(__file__).parent / "results" / "gpu.json"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="vae,still,dit,vl")
+    parser.add_argument("--http", action="store_true", help="the whole way over HTTP, instead of stages")
+    parser.add_argument("--ways", default="dense,fp8,sparse", help="settings of the services: see gpu_http.WAYS")
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--output", type=Path, help="a JSON file; left out: in bench/results")
     parser.add_argument("--commit", default=commit(), help="what the result says it measured")
     asked = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,18 +38,27 @@ def main() -> int:
         "commit": asked.commit, "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch": torch.__version__, "stages": {},
     }
-    for name in asked.only.split(","):
+    output = asked.output or RESULT.with_name("gpu_http.json" if asked.http else "gpu.json")
+    for name in ["http"] if asked.http else asked.only.split(","):
         start = time.perf_counter()
         try:
-            results["stages"][name] = stages()[name](device, asked.tiny)
+            results["stages"][name] = (
+                http_rows(device, asked.ways.split(","), tiny=asked.tiny) if asked.http
+                else stages()[name](device, asked.tiny))
         except Exception:  # the other stages still count
             results["stages"][name] = {"failed": traceback.format_exc()[-2000:]}
             print(results["stages"][name]["failed"], flush=True)
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-        asked.output.parent.mkdir(parents=True, exist_ok=True)
-        asked.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(table(results["stages"]))
     return int(any("failed" in rows for rows in results["stages"].values()))
+
+
+def http_rows(device: str, ways: list[str], *, tiny: bool) -> dict[str, Any]:
+    from bench import gpu_http
+
+    return gpu_http.http_rows(device, ways, tiny=tiny)
 
 
 def stages() -> dict[str, Callable[[str, bool], dict[str, Any]]]:
@@ -63,7 +76,7 @@ def table(found: dict[str, Any]) -> str:
             continue
         plain = rows["plain"]["seconds"]
         for way, row in rows.items():
-            more = {key: value for key, value in row.items() if key not in ("seconds", "slowest", "warm_up_s")}
+            more = {key: value for key, value in row.items() if key not in _LONG}
             lines.append(f"{stage:8} {way:12} {row['seconds']:8.4f} s  {plain / row['seconds']:5.2f}x  {more}")
     return "\n".join(lines)
 
