@@ -16,10 +16,8 @@ from contracts.errors import FieldProblem, Problem
 from contracts.resolve import ParameterRefused
 from gateway.api import describe, docs, generate, jobs, models
 from gateway.api.advice import refused_fields
-from gateway.api.follow import ClientGone
 from gateway.api.media import files, links
 from gateway.api.openai import videos as openai_videos
-from gateway.api.openai.errors import SHARED_ROUTES, OpenAIErrorMiddleware
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
 from gateway.api.status import health, metrics
 from gateway.auth.addresses import AddressRefused
@@ -43,6 +41,8 @@ from gateway.submit.fetch import FetchFailed
 from gateway.submit.remix import NotRemixable
 from gateway.submit.uploaded import TooManyFiles, UploadNotFound
 from web.calls import CallMiddleware
+from web.chat.connected import ClientGone
+from web.chat.openai_errors import OpenAIErrorMiddleware
 from web.metrics import HttpMetricsMiddleware
 from web.problem_bodies import ProblemBodiesMiddleware
 from web.problems import install_problem_handlers, problem_response
@@ -57,6 +57,8 @@ _SHOWN_TO_PAGES = (
     "Accept-Ranges", "Content-Disposition", "Content-Location", "Content-Range", "ETag", "Idempotent-Replayed",
     "Location", "Preference-Applied", "Retry-After", "X-Request-ID",
 )
+_OPENAI_ROUTES = ("/v1/videos", "/v1/chat")
+_SHARED_ROUTES = ("/v1/files", "/v1/models")
 _PICTURE_FIELDS = {"/v1/videos": "input_reference", "/v1/files": "file"}
 
 
@@ -82,7 +84,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(PlainAddressMiddleware)
     if not settings.keys_required:
         app.add_middleware(PageGuardMiddleware, names=settings.called_as, origins=settings.allowed_origins)
-    app.add_middleware(OpenAIErrorMiddleware)
+    app.add_middleware(OpenAIErrorMiddleware, routes=_OPENAI_ROUTES, shared=_SHARED_ROUTES)
     app.add_middleware(PrefixMiddleware, public_path=settings.public_path)
     if settings.allowed_origins:
         app.add_middleware(
@@ -343,7 +345,7 @@ def _describe_fully(app: FastAPI, *, keys_required: bool) -> None:
             described = DescribeRequest.model_json_schema(ref_template="#/components/schemas/{model}")
             schema["components"]["schemas"] |= described.pop("$defs", {}) | {"DescribeRequest": described}
             schema = with_keys(schema) if keys_required else without_keys(schema)
-            app.openapi_schema = with_shared_problems(schema, SHARED_ROUTES)
+            app.openapi_schema = with_shared_problems(schema, _SHARED_ROUTES)
         return app.openapi_schema
 
     app.openapi = openapi

@@ -10,11 +10,13 @@ from fastapi.responses import JSONResponse
 from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, DescribeResponse
 from contracts.models import Health, VLModelInfo, VLModelList
 from vl_service.describe import describe
+from vl_service.dialogue.routes import add_dialogue_routes
 from vl_service.metrics import VLMetrics
 from vl_service.model import WORKER_COMMAND, Model
 from vl_service.settings import Settings
 from web.body_limit import BodyLimitMiddleware
 from web.calls import CallMiddleware
+from web.chat.openai_errors import OpenAIErrorMiddleware
 from web.metrics import HttpMetricsMiddleware, add_metrics_route
 from web.problem_bodies import ProblemBodiesMiddleware
 from web.problems import install_problem_handlers
@@ -43,12 +45,14 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(InternalTokenMiddleware, token=token)
+    app.add_middleware(OpenAIErrorMiddleware, routes=("/v1/chat/completions",))
     app.add_middleware(ProblemBodiesMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=metrics.registry)
     app.add_middleware(CallMiddleware, internal=True)
     install_problem_handlers(app)
     _add_health(app, model)
     _add_routes(app, model, settings, metrics)
+    add_dialogue_routes(app, model, settings)
     return app
 
 

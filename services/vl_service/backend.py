@@ -1,10 +1,11 @@
 """What every vision-language backend is: it looks at an image once and answers a list of tasks."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from contracts.chat import ChatEnd, ChatOptions, ChatRequest, Finish, Turn
 from contracts.describe import DescribeResponse, Language, TaskKind
 from contracts.errors import Refusal
 from contracts.models import VLModelInfo
@@ -18,6 +19,12 @@ class DeadlineExceededError(Refusal):
     """The answer was not ready in time, or nobody waits for it any more."""
 
     status, code, title = 504, "deadline_exceeded", "No answer in time"
+
+
+class CannotReplyError(Refusal):
+    """The model cannot continue this dialogue, or not in this way; the message says what it can do."""
+
+    status, code, title = 422, "cannot_reply", "The model cannot reply to this"
 
 
 class CheckpointError(Exception):
@@ -77,6 +84,19 @@ class Description:
     facts: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Some of a reply, or none and its end. Tokens are counted from the beginning, pictures with their vision tokens.
+    """
+
+    text: str = ""
+    prompt_tokens: int
+    completion_tokens: int
+    finish: Finish | None = None
+    """Set on the last piece."""
+    warnings: tuple[str, ...] = ()
+
+
 class Backend(Protocol):
     """A loaded vision-language model. Called from one thread only, one call at a time."""
 
@@ -92,6 +112,19 @@ class Backend(Protocol):
         """
         ...
 
+    def chat(
+        self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
+    ) -> Iterator[Piece]:
+        """Reply to the last turn, piece by piece as it is written; `images` stand in the turns in their order.
+
+        Every call reads its dialogue from the beginning. Closed early, it stops within a token.
+
+        Raises:
+            CannotReplyError: with the first piece at the latest.
+            DeadlineExceededError: soon after the deadline passes.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -101,6 +134,24 @@ class Work:
     tasks: tuple[Task, ...]
     started: float
     due: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatWork:
+    """A dialogue as it goes to the worker process; `due` is of `time.monotonic`. Its progress is pieces of text."""
+
+    request: ChatRequest
+    images: tuple[DecodedImage, ...]
+    due: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replied:
+    """The end of a reply, what the model is now, and the seconds that it worked."""
+
+    end: ChatEnd
+    info: VLModelInfo
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,11 @@ def decode_image(image_base64: str, *, max_pixels: int) -> DecodedImage:
     except (binascii.Error, ValueError) as error:
         raise ImageRefusedError("image_not_base64", "`image` is not base64; send the bare base64 of the file, "
                                   "without a data: prefix or line breaks.") from error
+    return decode_bytes(data, max_pixels=max_pixels)
+
+
+def decode_bytes(data: bytes, *, max_pixels: int) -> DecodedImage:
+    """As `decode_image`, of the file's bytes."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             width, height = opened.size

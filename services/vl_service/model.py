@@ -3,19 +3,22 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
+from contracts.chat import ChatEnd, ChatRequest
 from contracts.describe import DescribeResponse
 from contracts.errors import Refusal
 from contracts.models import VLModelInfo
-from vl_service.backend import LATE, DeadlineExceededError, Described, Task, Work
+from vl_service.backend import LATE, ChatWork, DeadlineExceededError, Described, Replied, Task, Work
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from web.problems import ProblemError
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
 from web.worker.supervisor import Patience, Supervisor
 
+T = TypeVar("T")
 WORKER_COMMAND = (sys.executable, "-m", "vl_service.worker")
 _AFTER_A_DEATH_S = 2  # until the next worker may have loaded a model
 _LEAST_GRACE_S = 60.0  # a long prompt's first step cannot be stopped in its middle
@@ -117,13 +120,7 @@ class Model:
             DeadlineExceededError: no result within the deadline, waiting included.
             ProblemError: the work failed; a `Refusal` of `look` as it is.
         """
-        if self._supervisor.not_ready is not None:
-            raise self._not_now()
-        if self.in_flight >= self._queue_limit:
-            wait_s = max(1, round(self._recent_work_s * self.in_flight))
-            raise QueueFull(
-                f"The vision-language service is busy; retry in {wait_s} s.", retry_after_s=wait_s)
-        self.in_flight += 1
+        self._admit()
         stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
         job = asyncio.create_task(self._look_and_answer(look, tasks, started, due, stop))
         # the seat is free when the call has left the worker, not when the caller stops waiting for it
@@ -135,14 +132,59 @@ class Model:
         finally:
             stop.set()
 
+    async def chat(
+        self, look: Callable[[], Sequence[DecodedImage]], request: ChatRequest
+    ) -> AsyncGenerator[str | ChatEnd]:
+        """Decode the images by `look`, and reply in turn: pieces of text as they are written, then the end.
+
+        Raises at once, or from what it returns, what `answer` raises. Closed early, the worker stops within a token.
+        """
+        self._admit()
+        stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        job = asyncio.create_task(self._look_and_reply(look, request, due, stop, pieces.put_nowait))
+        job.add_done_callback(self._release)
+        job.add_done_callback(lambda _: pieces.put_nowait(None))
+        reply = _followed(job, pieces, stop, due)
+        await anext(reply)  # the images are decoded
+        return reply
+
+    def _admit(self) -> None:
+        """Take a seat. Raises `ModelLoading`, `ModelFailed`, `ModelUnavailable`, `QueueFull`."""
+        if self._supervisor.not_ready is not None:
+            raise self._not_now()
+        if self.in_flight >= self._queue_limit:
+            wait_s = max(1, round(self._recent_work_s * self.in_flight))
+            raise QueueFull(
+                f"The vision-language service is busy; retry in {wait_s} s.", retry_after_s=wait_s)
+        self.in_flight += 1
+
+    async def _look(self, look: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, look)
+
     async def _look_and_answer(
         self, look: Callable[[], DecodedImage | None], tasks: Sequence[Task], started: float, due: float,
         stop: asyncio.Event,
     ) -> DescribeResponse:
-        image = await asyncio.get_running_loop().run_in_executor(self._decoder, look)
+        image = await self._look(look)
+        described: Described = await self._work(
+            Work(image=image, tasks=tuple(tasks), started=started, due=due), stop)
+        return described.response
+
+    async def _look_and_reply(
+        self, look: Callable[[], Sequence[DecodedImage]], request: ChatRequest, due: float, stop: asyncio.Event,
+        tell: Callable[[str], None],
+    ) -> Replied:
+        images = tuple(await self._look(look))
+        tell("")
+        return await self._work(ChatWork(request=request, images=images, due=due), stop, tell)
+
+    async def _work(
+        self, work: Work | ChatWork, stop: asyncio.Event, on_progress: Callable[[Any], None] = lambda _: None
+    ) -> Any:
+        """What the worker makes of it, a `Described` or `Replied`."""
         try:
-            described: Described = await self._supervisor.do(
-                Work(image=image, tasks=tuple(tasks), started=started, due=due), stop=stop)
+            done: Described | Replied = await self._supervisor.do(work, on_progress=on_progress, stop=stop)
         except (NotReady, WorkerDied) as error:
             raise self._not_now() from error
         except WorkStopped as error:
@@ -151,11 +193,24 @@ class Model:
             told = error.problem
             raise ProblemError(
                 told.status, told.code, told.title, told.detail, retry_after_s=told.retry_after_s) from error
-        self._info = described.info
-        self._recent_work_s = 0.7 * self._recent_work_s + 0.3 * described.seconds
-        return described.response
+        self._info = done.info
+        self._recent_work_s = 0.7 * self._recent_work_s + 0.3 * done.seconds
+        return done
 
-    def _release(self, job: "asyncio.Task[DescribeResponse]") -> None:
+    def _release(self, job: "asyncio.Task[Any]") -> None:
         self.in_flight -= 1
         if not job.cancelled():
             job.exception()  # mark it as seen: the caller may have gone
+
+
+async def _followed(
+    job: "asyncio.Task[Replied]", pieces: "asyncio.Queue[str | None]", stop: asyncio.Event, due: float
+) -> AsyncGenerator[str | ChatEnd]:
+    try:
+        while (piece := await asyncio.wait_for(pieces.get(), max(0.0, due - time.monotonic()))) is not None:
+            yield piece
+        yield (await job).end
+    except TimeoutError as error:
+        raise DeadlineExceededError(LATE) from error
+    finally:
+        stop.set()

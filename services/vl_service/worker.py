@@ -14,8 +14,18 @@ from typing import Any
 from contracts.errors import Problem, Refusal
 from contracts.models import VLModelInfo
 from engines.store.manifest import EngineRefused
-from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, Described, Work
+from vl_service.backend import (
+    Backend,
+    ChatWork,
+    CheckpointError,
+    Deadline,
+    DeadlineExceededError,
+    Described,
+    Replied,
+    Work,
+)
 from vl_service.describe import answer
+from vl_service.dialogue.reply import reply
 from vl_service.settings import Settings
 from web.logs import configure_logging
 from web.worker.child import Handler, Report, WorkerProgram, run
@@ -52,12 +62,12 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
             if isinstance(error, CheckpointError | EngineRefused):
                 raise ModelUnavailable(words) from error
             raise ModelNotYetAvailable(words) from error
-        return backend.info, partial(_describe, backend)
+        return backend.info, partial(_work, backend)
 
     return WorkerProgram(open_model=opened, explain=explain)
 
 
-def _describe(backend: Backend, work: Work, report: Report) -> Described:
+def _work(backend: Backend, work: Work | ChatWork, report: Report) -> Described | Replied:
     def is_canceled() -> bool:
         try:
             report.check()
@@ -65,13 +75,18 @@ def _describe(backend: Backend, work: Work, report: Report) -> Described:
             return True
         return False
 
-    began = time.monotonic()
+    deadline = Deadline(at=work.due, is_canceled=is_canceled)
     try:
-        response = answer(
-            backend, work.image, work.tasks, Deadline(at=work.due, is_canceled=is_canceled), work.started)
+        return reply(backend, work, deadline, report) if isinstance(work, ChatWork) else _describe(
+            backend, work, deadline)
     except DeadlineExceededError:
         report.check()
         raise
+
+
+def _describe(backend: Backend, work: Work, deadline: Deadline) -> Described:
+    began = time.monotonic()
+    response = answer(backend, work.image, work.tasks, deadline, work.started)
     return Described(response=response, info=backend.info, seconds=time.monotonic() - began)
 
 

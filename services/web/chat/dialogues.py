@@ -1,0 +1,64 @@
+"""`POST /v1/describe` with `messages`: each task is one reply, told as it is written or whole."""
+
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from fastapi.sse import format_sse_event
+
+from contracts.chat import ChatEnd, ChatOptions, ChatRequest
+from contracts.errors import Problem
+from contracts.openai_chat import DialogueRequest, DialogueResponse, DialogueResult, turns_of
+from web.chat.completions import Reply, usage_of
+
+Ask = Callable[[ChatRequest], Awaitable[Reply]]
+"""Begins a reply."""
+Told = AsyncGenerator[str | DialogueResult | DialogueResponse]
+"""Pieces of text, a result after those of its task, and all together at the end."""
+
+
+def asked_in(request: DialogueRequest) -> list[ChatRequest]:
+    """A request for each task. Raises pydantic's `ValidationError`."""
+    return [
+        ChatRequest(turns=turns_of(request.messages), options=ChatOptions(
+            kind=task.kind, language=request.language, profile=request.profile, seed=request.seed,
+            max_new_tokens=request.max_new_tokens))
+        for task in request.tasks
+    ]
+
+
+async def converse(asked: list[ChatRequest], ask: Ask) -> Told:
+    """Carry out the tasks in their order. Raises what `ask` and its replies raise."""
+    started = time.monotonic()
+    results: list[DialogueResult] = []
+    ends: list[ChatEnd] = []
+    for request in asked:
+        async with aclosing(await ask(request)) as reply:
+            async for piece in reply:
+                if isinstance(piece, str):
+                    yield piece
+                    continue
+                kind = request.options.kind
+                assert kind != "chat"
+                ends.append(piece)
+                results.append(DialogueResult(kind=kind, text=piece.text, warnings=list(piece.warnings)))
+                yield results[-1]
+    last = ends[-1]
+    yield DialogueResponse(
+        results=results, model=last.model, revision=last.revision, engine=last.engine,
+        seconds=time.monotonic() - started, usage=usage_of(*ends))
+
+
+async def as_events(told: Told, explain: Callable[[Exception], Problem]) -> AsyncGenerator[bytes]:
+    """Server-sent events `text` (a JSON string), `result`, at the end `done` with everything, or `error`."""
+    try:
+        async with aclosing(told):
+            async for piece in told:
+                if isinstance(piece, str):
+                    yield format_sse_event(data_str=json.dumps(piece, ensure_ascii=False), event="text")
+                else:
+                    event = "result" if isinstance(piece, DialogueResult) else "done"
+                    yield format_sse_event(data_str=piece.model_dump_json(), event=event)
+    except Exception as error:  # the status has been sent: this is the place to say it
+        yield format_sse_event(data_str=explain(error).model_dump_json(exclude_none=True), event="error")
