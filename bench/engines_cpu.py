@@ -7,7 +7,6 @@ turn, so that whatever else the machine does meets both. Ratios are of CPU secon
 """
 
 import argparse
-import base64
 import io
 import json
 import os
@@ -116,7 +115,7 @@ def _render(asked: argparse.Namespace) -> dict[str, float]:
     return {"wall_s": round(wall, 3), "cpu_s": round(cpu, 3), "peak_bytes": peak} | stages
 
 
-def _picture(width: int, height: int) -> str:
+def _picture(width: int, height: int) -> bytes:
     import numpy as np
     from PIL import Image
 
@@ -124,7 +123,7 @@ def _picture(width: int, height: int) -> str:
     pixels = np.stack([columns % 256, rows % 256, (rows + columns) % 256], axis=-1).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.models import Health
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
 from tests.unit.gateway.model_services import VIDEO_MODEL, VL_MODEL
+from web.parts import sent
 
 _VIDEO = b"instant" * 1000
 _SHA256 = hashlib.sha256(_VIDEO).hexdigest()
@@ -28,7 +29,7 @@ async def _ready(_: Request) -> Response:
 
 
 async def _describe(request: Request) -> Response:
-    asked = DescribeRequest.model_validate_json(await request.body())
+    asked = await sent(DescribeRequest)(request)
     results = [TaskResult(kind=task.kind, text=task.user_prompt or "a cat, slowly turning") for task in asked.tasks]
     answer = DescribeResponse(results=results, model="tiny-vl", revision="v1", engine="embedded-cpu", seconds=0.0)
     return Response(answer.model_dump_json(), media_type=_JSON)
@@ -38,7 +39,7 @@ def _video_app() -> Starlette:
     done: dict[str, str] = {}
 
     async def put(request: Request) -> Response:
-        asked = VideoRequest.model_validate_json(await request.body())
+        asked = await sent(VideoRequest)(request)
         render_id = request.path_params["render_id"]
         result = RenderResult(
             width=asked.width, height=asked.height, num_frames=asked.num_frames, fps=asked.fps, steps=asked.steps or 4,

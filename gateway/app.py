@@ -11,7 +11,6 @@ from starlette._utils import get_route_path
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from contracts.describe import DescribeRequest
 from contracts.errors import FieldProblem, Problem
 from contracts.resolve import ParameterRefused
 from gateway.api import describe, docs, generate, jobs, models
@@ -37,6 +36,7 @@ from gateway.services.clients import ServiceError
 from gateway.settings import GatewaySettings
 from gateway.storage.files import StoreBusy, StoreFull
 from gateway.storage.room import DiskFull
+from gateway.submit.describing import DescribeBody
 from gateway.submit.fetch import FetchFailed
 from gateway.submit.remix import NotRemixable
 from gateway.submit.uploaded import TooManyFiles, UploadNotFound
@@ -342,7 +342,7 @@ def _describe_fully(app: FastAPI, *, keys_required: bool) -> None:
         if app.openapi_schema is None:
             schema = with_problem(generate_schema())
             # `POST /v1/describe` reads its body by itself, so its type is named here.
-            described = DescribeRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+            described = DescribeBody.model_json_schema(ref_template="#/components/schemas/{model}")
             schema["components"]["schemas"] |= described.pop("$defs", {}) | {"DescribeRequest": described}
             schema = with_keys(schema) if keys_required else without_keys(schema)
             app.openapi_schema = with_shared_problems(schema, _SHARED_ROUTES)

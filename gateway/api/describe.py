@@ -1,7 +1,5 @@
 """`POST /v1/describe`: the describing service for everybody, with the picture checked first."""
 
-import base64
-
 from fastapi import APIRouter, Request
 
 from contracts.describe import DescribeRequest, DescribeResponse
@@ -9,7 +7,6 @@ from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.openapi import describe_body, problems
 from gateway.runtime import Gateway
 from gateway.submit.describing import Asked, read_description
-from gateway.threads import off_loop
 
 router = APIRouter(tags=["describe"])
 
@@ -32,5 +29,4 @@ async def _with_checked_picture(asked: Asked, gateway: Gateway) -> DescribeReque
     if asked.image is None:
         return asked.request
     picture = await gateway.pictures.checked(asked.image)
-    encoded = await off_loop(lambda: base64.b64encode(picture.data).decode("ascii"))
-    return asked.request.model_copy(update={"image": encoded})
+    return asked.request.model_copy(update={"image": picture.data})

@@ -5,7 +5,6 @@ gives it out again. Every claim of a job is a run of its own that begins where t
 """
 
 import asyncio
-import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -185,7 +184,7 @@ def describe_tasks(job: JobRecord) -> list[DescribeTask]:
     return tasks
 
 
-def video_request(job: JobRecord, image: str | None) -> VideoRequest:
+def video_request(job: JobRecord, image: bytes | None) -> VideoRequest:
     """The render of a job: the same job always gives the same body, so that a repeated PUT attaches."""
     wanted = job.parameters
     return VideoRequest(
@@ -278,12 +277,12 @@ async def _was_canceled(job_id: str, ledger: Ledger) -> bool:
         return False  # nobody knows; a render that nobody waits for is removed later
 
 
-async def _picture(job: JobRecord, files: LocalFiles) -> str | None:
+async def _picture(job: JobRecord, files: LocalFiles) -> bytes | None:
     if job.picture is None:
         return None
     path = files.path(job.id, job.picture.file)
     await off_loop(files.bring, path)
-    return await off_loop(lambda: base64.b64encode(path.read_bytes()).decode("ascii"))
+    return await off_loop(path.read_bytes)
 
 
 def _stopped_elsewhere(status: RenderStatus) -> Problem:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx
 from httpx_sse import SSEError, aconnect_sse
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.errors import Problem
+from contracts.images import REQUEST_PART, ImageRequest
 from contracts.models import Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
 from gateway.services.pool import Probe
@@ -88,14 +89,13 @@ class _ServiceClient:
             reason, answered = "gave no readable answer to /readyz", True
         return Probe(health=Health(ready=False, reasons=[reason]), answered=answered)
 
-    async def _send(self, method: str, path: str, answer: type[Body], *, timeout_s: float, content: bytes | None = None,
-                    ) -> Body:
-        # Either side may be the newer one: a request carries no field at its default (an earlier service would refuse
-        # one that it does not know), and what is unknown in an answer is ignored.
-        headers = {"Content-Type": "application/json"} if content is not None else {}
+    async def _send(
+        self, method: str, path: str, answer: type[Body], *, timeout_s: float, asked: ImageRequest | None = None
+    ) -> Body:
+        """Either side may be the newer one: what is unknown in an answer is ignored."""
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._http.request(method, path, content=content, headers=headers, timeout=timeout_s)
+                response = await self._http.request(method, path, timeout=timeout_s, **multipart(asked))
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._unreachable(error) from error
         self._check(response)
@@ -122,6 +122,21 @@ class _ServiceClient:
         )
 
 
+def multipart(asked: ImageRequest | None) -> dict[str, Any]:
+    """What httpx is to send: JSON alone, or with images multipart."""
+    if asked is None:
+        return {}
+    words, images = asked.words_json(), asked.images()
+    if not images:
+        return {"content": words, "headers": {"Content-Type": "application/json"}}
+    parts = {name: (name, data, _media_type(data)) for name, data in images.items()}
+    return {"files": {REQUEST_PART: (None, words, "application/json"), **parts}}
+
+
+def _media_type(image: bytes) -> str:
+    return "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
+
+
 class VLClient(_ServiceClient):
     """The vision-language service at one address."""
 
@@ -135,10 +150,8 @@ class VLClient(_ServiceClient):
 
     async def describe(self, request: DescribeRequest) -> DescribeResponse:
         """Answer the tasks; one attempt."""
-        content = request.model_dump_json(exclude_defaults=True).encode()
         return await self._send(
-            "POST", "/v1/describe", DescribeResponse, timeout_s=self._describe_timeout_s, content=content
-        )
+            "POST", "/v1/describe", DescribeResponse, timeout_s=self._describe_timeout_s, asked=request)
 
 
 class VideoClient(_ServiceClient):
@@ -153,8 +166,7 @@ class VideoClient(_ServiceClient):
 
     async def put(self, render_id: str, request: VideoRequest) -> RenderStatus:
         """Start the render of this id, attach to it, or find it finished; one attempt."""
-        content = request.model_dump_json(exclude_defaults=True).encode()
-        return await self._send("PUT", f"/v1/videos/{render_id}", RenderStatus, timeout_s=60.0, content=content)
+        return await self._send("PUT", f"/v1/videos/{render_id}", RenderStatus, timeout_s=60.0, asked=request)
 
     async def status(self, render_id: str) -> RenderStatus:
         """Where the render stands; one attempt."""

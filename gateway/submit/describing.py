@@ -4,10 +4,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 
-from contracts.describe import DescribeRequest, DescribeTask, Language, Text
+from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, DescribeTask, Language, Text
 from contracts.models import FrozenModel
 from gateway.intake.intake import Intake
 from gateway.intake.refusals import BodyRefused
@@ -34,6 +34,16 @@ class DescribeForm(FrozenModel):
             DescribeTask(kind="prompt", user_prompt=self.user_prompt, instruction=self.instruction),
             DescribeTask(kind="edit_suggestion"), *asked,
         ]
+
+
+class DescribeBody(DescribeRequest):
+    """A picture (or none, to enhance words alone) and up to 8 tasks answered in order."""
+
+    model_config = ConfigDict(title="DescribeRequest")
+
+    image: str | None = Field(  # pyright: ignore[reportIncompatibleVariableOverride] - text outside, bytes inside
+        default=None, max_length=MAX_IMAGE_BASE64_CHARS, description="Base64 of a PNG, JPEG or WebP, no data: prefix."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +75,8 @@ def read_description(request: Request, intake: Intake) -> AbstractAsyncContextMa
         return Asked.in_form(DescribeForm.model_validate(form_fields(form, "image")), image)
 
     def from_json(fields: dict[str, Any]) -> Asked:
-        asked = DescribeRequest.model_validate(fields)
+        asked = DescribeBody.model_validate(fields)
         image = None if asked.image is None else decode_text(asked.image, limit)
-        return Asked(request=asked.model_copy(update={"image": None}), image=image)
+        return Asked(request=DescribeRequest.model_validate(dict(asked) | {"image": None}), image=image)
 
     return read_body(request, intake, from_form, from_json)

@@ -1,15 +1,16 @@
 """A dialogue, and the inner wire that continues it: `POST /v1/chat` of the vision-language service.
 
-The body is multipart: `request` is a `ChatRequest`, and the parts `image` are the bytes of its pictures in their order.
 The answer is server-sent events, each a `ChatEvent`.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from contracts.describe import Language
 from contracts.errors import Problem
+from contracts.images import ImageBytes, ImageRequest
 from contracts.models import FrozenModel
 
 MAX_TURNS = 64
@@ -17,7 +18,6 @@ MAX_CHAT_CHARS = 64_000
 """Of all turns together."""
 MAX_CHAT_IMAGES = 4
 MAX_REPLY_TOKENS = 4096
-REQUEST_PART, IMAGE_PART = "request", "image"
 
 Role = Literal["system", "user", "assistant"]
 ReplyKind = Literal["chat", "reply", "prompt"]
@@ -72,11 +72,15 @@ class ChatOptions(FrozenModel):
     json_schema: dict[str, Any] | None = Field(default=None, description="What the reply is, as JSON.")
 
 
-class ChatRequest(FrozenModel):
-    """A dialogue whose last turn is to be answered."""
+class ChatRequest(ImageRequest):
+    """A dialogue whose last turn is to be answered; the images stand in its turns in their order."""
 
     turns: tuple[Turn, ...] = Field(min_length=1, max_length=MAX_TURNS)
     options: ChatOptions = ChatOptions()
+    image_0: ImageBytes | None = None
+    image_1: ImageBytes | None = None
+    image_2: ImageBytes | None = None
+    image_3: ImageBytes | None = None
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> Self:
@@ -94,8 +98,17 @@ class ChatRequest(FrozenModel):
 
     @property
     def num_images(self) -> int:
-        """How many pictures go with it."""
+        """For how many pictures there is a place."""
         return sum(turn.num_images for turn in self.turns)
+
+    @property
+    def pictures(self) -> tuple[bytes, ...]:
+        """The pictures, in the order of their places."""
+        return tuple(self.images().values())
+
+    def with_pictures(self, pictures: Sequence[bytes]) -> Self:
+        """The same with its pictures, one for each place."""
+        return self.model_copy(update={f"image_{index}": data for index, data in enumerate(pictures)})
 
 
 class ChatEnd(FrozenModel):

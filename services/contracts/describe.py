@@ -5,9 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from contracts.images import ImageBytes, ImageRequest
 from contracts.models import FrozenModel
 
-MAX_IMAGE_BASE64_CHARS = 28_000_000  # 20 MiB of bytes in base64
+MAX_IMAGE_BASE64_CHARS = 28_000_000  # of public bodies: 20 MiB of bytes in base64
 MAX_TEXT_CHARS = 4000
 
 Language = Literal["en", "zh"]
@@ -44,12 +45,10 @@ class DescribeTask(FrozenModel):
         return self
 
 
-class DescribeRequest(FrozenModel):
+class DescribeRequest(ImageRequest):
     """A picture (or none, to enhance words alone) and up to 8 tasks answered in order."""
 
-    image: str | None = Field(
-        default=None, max_length=MAX_IMAGE_BASE64_CHARS, description="Base64 of a PNG, JPEG or WebP, no data: prefix."
-    )
+    image: ImageBytes | None = None
     tasks: list[DescribeTask] = Field(min_length=1, max_length=8)
     language: Language = "en"
     profile: str = Field(default="embedded", max_length=64, description="Prompt style of the video model.")

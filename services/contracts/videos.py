@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from contracts.describe import MAX_IMAGE_BASE64_CHARS, MAX_TEXT_CHARS
+from contracts.describe import MAX_TEXT_CHARS
 from contracts.errors import Problem
+from contracts.images import ImageBytes, ImageRequest
 from contracts.models import FrozenModel, Sampler
 
 RENDER_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -16,7 +17,7 @@ RenderStage = Literal["text", "condition", "denoise", "decode", "write"]
 TERMINAL_RENDER_STATES: frozenset[RenderState] = frozenset({"completed", "failed", "canceled"})
 
 
-class VideoRequest(FrozenModel):
+class VideoRequest(ImageRequest):
     """A render in full: two equal bodies give equal latents on the same machine, model revision and engine.
 
     `None` asks for the model's default; the effective value is in the status.
@@ -24,11 +25,8 @@ class VideoRequest(FrozenModel):
 
     prompt: str = Field(min_length=1, max_length=MAX_TEXT_CHARS)
     negative_prompt: str = Field(default="", max_length=MAX_TEXT_CHARS)
-    image: str | None = Field(
-        default=None,
-        max_length=MAX_IMAGE_BASE64_CHARS,
-        description="Base64 of the first frame (PNG, JPEG or WebP); scaled and centre-cropped to width x height.",
-    )
+    image: ImageBytes | None = Field(
+        default=None, description="The first frame; scaled and centre-cropped to width x height.")
     model: str | None = Field(default=None, max_length=200)
     width: int = Field(ge=64, le=4096, description="Pixels.")
     height: int = Field(ge=64, le=4096, description="Pixels.")

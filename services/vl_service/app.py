@@ -3,11 +3,13 @@
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Annotated
 
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 from fastapi.responses import JSONResponse
 
-from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, DescribeResponse
+from contracts.describe import DescribeRequest, DescribeResponse
+from contracts.images import MAX_BODY_BYTES
 from contracts.models import Health, VLModelInfo, VLModelList
 from vl_service.describe import describe
 from vl_service.dialogue.routes import add_dialogue_routes
@@ -18,13 +20,12 @@ from web.body_limit import BodyLimitMiddleware
 from web.calls import CallMiddleware
 from web.chat.openai_errors import OpenAIErrorMiddleware
 from web.metrics import HttpMetricsMiddleware, add_metrics_route
+from web.parts import sent
 from web.problem_bodies import ProblemBodiesMiddleware
 from web.problems import install_problem_handlers
 from web.token import InternalTokenMiddleware
 
 log = logging.getLogger(__name__)
-
-MAX_BODY_BYTES = MAX_IMAGE_BASE64_CHARS + 1_000_000  # the picture and eight tasks of the longest texts, escaped
 
 
 def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COMMAND) -> FastAPI:
@@ -51,8 +52,8 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     app.add_middleware(CallMiddleware, internal=True)
     install_problem_handlers(app)
     _add_health(app, model)
-    _add_routes(app, model, settings, metrics)
-    add_dialogue_routes(app, model, settings)
+    _add_routes(app, model, metrics)
+    add_dialogue_routes(app, model)
     return app
 
 
@@ -77,7 +78,7 @@ def _details(info: VLModelInfo) -> dict[str, str]:
     return {"model": info.id} | {name: getattr(info, name) for name in names if getattr(info, name)}
 
 
-def _add_routes(app: FastAPI, model: Model, settings: Settings, metrics: VLMetrics) -> None:
+def _add_routes(app: FastAPI, model: Model, metrics: VLMetrics) -> None:
     async def measure() -> None:
         metrics.measure(model.in_flight)
 
@@ -89,9 +90,11 @@ def _add_routes(app: FastAPI, model: Model, settings: Settings, metrics: VLMetri
         return VLModelList(data=[model.info])
 
     @app.post("/v1/describe")
-    async def describe_picture(request: DescribeRequest) -> DescribeResponse:
+    async def describe_picture(
+        request: Annotated[DescribeRequest, Depends(sent(DescribeRequest))]
+    ) -> DescribeResponse:
         """Caption, prompt, suggestions and answers about a picture, several per call."""
-        answer = await describe(model, request, max_image_pixels=settings.max_image_pixels)
+        answer = await describe(model, request)
         metrics.described(answer.seconds)
         log.info("described", extra={"tasks": [task.kind for task in request.tasks], "seconds": answer.seconds})
         return answer

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from contracts.chat import ChatEnd, ChatOptions, ChatRequest, Finish, Turn
+from contracts.chat import ChatEnd, ChatOptions, Finish, Turn
 from contracts.describe import DescribeResponse, Language, TaskKind
 from contracts.errors import Refusal
 from contracts.models import VLModelInfo
@@ -130,7 +130,7 @@ class Backend(Protocol):
 class Work:
     """One call as it goes to the worker process; times are of `time.monotonic`, one clock for all of a machine."""
 
-    image: DecodedImage | None
+    image: bytes | None
     tasks: tuple[Task, ...]
     started: float
     due: float
@@ -140,8 +140,9 @@ class Work:
 class ChatWork:
     """A dialogue as it goes to the worker process; `due` is of `time.monotonic`. Its progress is pieces of text."""
 
-    request: ChatRequest
-    images: tuple[DecodedImage, ...]
+    turns: tuple[Turn, ...]
+    options: ChatOptions
+    images: tuple[bytes, ...]
     due: float
 
 

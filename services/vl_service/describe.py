@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contracts.describe import DescribeRequest, DescribeResponse, DescribeTask, TaskResult
 from contracts.errors import Refusal
 from vl_service.backend import Answer, Backend, Deadline, Task
-from vl_service.images import DecodedImage, decode_image
+from vl_service.images import DecodedImage
 from vl_service.model import Model
 from vl_service.prompts.polish import clean, lines, polish_prompt, polish_text
 from vl_service.prompts.profiles import Profile, profile_named
@@ -22,16 +22,16 @@ class NothingToDescribeError(Refusal):
     status, code, title = 422, "nothing_to_describe", "Nothing to describe"
 
 
-async def describe(model: Model, request: DescribeRequest, *, max_image_pixels: int) -> DescribeResponse:
+async def describe(model: Model, request: DescribeRequest) -> DescribeResponse:
     """Answer every task of a request, in order.
 
     Raises:
-        UnknownProfileError, NothingToDescribeError, ImageRefusedError: the request cannot be answered.
+        UnknownProfileError, NothingToDescribeError, ImageUnreadable: the request cannot be answered.
         Refusal, ProblemError: not now, as `Model.answer`.
     """
     started = time.monotonic()
     tasks = resolve_tasks(request)
-    return await model.answer(lambda: look_at(request, max_image_pixels), tasks, started)
+    return await model.answer(request.image, tasks, started)
 
 
 def resolve_tasks(request: DescribeRequest) -> list[Task]:
@@ -51,11 +51,6 @@ def _resolve(task: DescribeTask, request: DescribeRequest, profile: Profile) -> 
         kind=task.kind, language=language, profile=profile, seed=request.seed, max_new_tokens=request.max_new_tokens,
         question=task.question, user_prompt=task.user_prompt, instruction=task.instruction,
     )
-
-
-def look_at(request: DescribeRequest, max_image_pixels: int) -> DecodedImage | None:
-    """Decode the request's picture, if it has one."""
-    return None if request.image is None else decode_image(request.image, max_pixels=max_image_pixels)
 
 
 def answer(

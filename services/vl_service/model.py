@@ -4,21 +4,18 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from contracts.chat import ChatEnd, ChatRequest
 from contracts.describe import DescribeResponse
 from contracts.errors import Refusal
 from contracts.models import VLModelInfo
 from vl_service.backend import LATE, ChatWork, DeadlineExceededError, Described, Replied, Task, Work
-from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from web.problems import ProblemError
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
 from web.worker.supervisor import Patience, Supervisor
 
-T = TypeVar("T")
 WORKER_COMMAND = (sys.executable, "-m", "vl_service.worker")
 _AFTER_A_DEATH_S = 2  # until the next worker may have loaded a model
 _LEAST_GRACE_S = 60.0  # a long prompt's first step cannot be stopped in its middle
@@ -61,7 +58,6 @@ class Model:
             command, settings.model_copy(update={"internal_token": None}), name=f"The model {settings.model}",
             patience=Patience(cancel_grace_s=max(_LEAST_GRACE_S, settings.deadline_s)), on_gpu_memory=on_gpu_memory,
         )
-        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vl-decode")
         self._info: VLModelInfo | None = None
         self._recent_work_s = 1.0
         self.in_flight = 0
@@ -73,7 +69,6 @@ class Model:
 
     async def stop(self) -> None:
         """End the worker; what waits for it fails."""
-        self._decoder.shutdown(wait=False, cancel_futures=True)
         await self._supervisor.stop()
 
     @property
@@ -107,22 +102,18 @@ class Model:
             return ModelLoading(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
         return ModelUnavailable(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
 
-    async def answer(
-        self, look: Callable[[], DecodedImage | None], tasks: Sequence[Task], started: float
-    ) -> DescribeResponse:
-        """Decode the image by `look`, on a thread of its own, and answer the tasks about it, in turn.
-
-        So a bad image is refused at once while the model is busy. `started` is of `time.monotonic`.
+    async def answer(self, image: bytes | None, tasks: Sequence[Task], started: float) -> DescribeResponse:
+        """Answer the tasks about the image, in turn. `started` is of `time.monotonic`.
 
         Raises:
             ModelLoading, ModelFailed, ModelUnavailable: there is no worker, or it died in this call.
             QueueFull: `queue_limit` calls are in flight; nothing has changed.
             DeadlineExceededError: no result within the deadline, waiting included.
-            ProblemError: the work failed; a `Refusal` of `look` as it is.
+            ProblemError: the work failed.
         """
         self._admit()
         stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
-        job = asyncio.create_task(self._look_and_answer(look, tasks, started, due, stop))
+        job = asyncio.create_task(self._answer(image, tasks, started, due, stop))
         # the seat is free when the call has left the worker, not when the caller stops waiting for it
         job.add_done_callback(self._release)
         try:
@@ -132,21 +123,21 @@ class Model:
         finally:
             stop.set()
 
-    async def chat(
-        self, look: Callable[[], Sequence[DecodedImage]], request: ChatRequest
-    ) -> AsyncGenerator[str | ChatEnd]:
-        """Decode the images by `look`, and reply in turn: pieces of text as they are written, then the end.
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[str | ChatEnd]:
+        """Reply in turn: pieces of text as they are written, then the end. Raises at once what is known at once.
 
-        Raises at once, or from what it returns, what `answer` raises. Closed early, the worker stops within a token.
+        What it returns raises the rest of what `answer` does. Closed early, the worker stops within a token.
         """
         self._admit()
         stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        job = asyncio.create_task(self._look_and_reply(look, request, due, stop, pieces.put_nowait))
+        work = ChatWork(turns=request.turns, options=request.options, images=request.pictures, due=due)
+        job: asyncio.Task[Replied] = asyncio.create_task(self._work(work, stop, pieces.put_nowait))
         job.add_done_callback(self._release)
         job.add_done_callback(lambda _: pieces.put_nowait(None))
+        pieces.put_nowait("")
         reply = _followed(job, pieces, stop, due)
-        await anext(reply)  # the images are decoded
+        await anext(reply)  # from here on, closing it stops the work
         return reply
 
     def _admit(self) -> None:
@@ -159,25 +150,12 @@ class Model:
                 f"The vision-language service is busy; retry in {wait_s} s.", retry_after_s=wait_s)
         self.in_flight += 1
 
-    async def _look(self, look: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._decoder, look)
-
-    async def _look_and_answer(
-        self, look: Callable[[], DecodedImage | None], tasks: Sequence[Task], started: float, due: float,
-        stop: asyncio.Event,
+    async def _answer(
+        self, image: bytes | None, tasks: Sequence[Task], started: float, due: float, stop: asyncio.Event
     ) -> DescribeResponse:
-        image = await self._look(look)
-        described: Described = await self._work(
-            Work(image=image, tasks=tuple(tasks), started=started, due=due), stop)
+        work = Work(image=image, tasks=tuple(tasks), started=started, due=due)
+        described: Described = await self._work(work, stop)
         return described.response
-
-    async def _look_and_reply(
-        self, look: Callable[[], Sequence[DecodedImage]], request: ChatRequest, due: float, stop: asyncio.Event,
-        tell: Callable[[str], None],
-    ) -> Replied:
-        images = tuple(await self._look(look))
-        tell("")
-        return await self._work(ChatWork(request=request, images=images, due=due), stop, tell)
 
     async def _work(
         self, work: Work | ChatWork, stop: asyncio.Event, on_progress: Callable[[Any], None] = lambda _: None

@@ -52,7 +52,6 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(default=8, ge=1, le=1000, validation_alias="VL_QUEUE_LIMIT")
     deadline_s: float = Field(default=120.0, gt=0, le=3600, validation_alias="VL_DEADLINE_S")
-    max_image_pixels: int = Field(default=40_000_000, ge=4096, validation_alias="VL_MAX_IMAGE_PIXELS")
 
     @property
     def engine_store_dir(self) -> Path:

@@ -26,6 +26,7 @@ from vl_service.backend import (
 )
 from vl_service.describe import answer
 from vl_service.dialogue.reply import reply
+from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from web.logs import configure_logging
 from web.worker.child import Handler, Report, WorkerProgram, run
@@ -86,7 +87,8 @@ def _work(backend: Backend, work: Work | ChatWork, report: Report) -> Described 
 
 def _describe(backend: Backend, work: Work, deadline: Deadline) -> Described:
     began = time.monotonic()
-    response = answer(backend, work.image, work.tasks, deadline, work.started)
+    image = None if work.image is None else DecodedImage.of(work.image)
+    response = answer(backend, image, work.tasks, deadline, work.started)
     return Described(response=response, info=backend.info, seconds=time.monotonic() - began)
 
 

@@ -1,6 +1,5 @@
 """The whole video service as it is run, `python -m video_service`, rendering with a tiny real Wan checkpoint."""
 
-import base64
 import hashlib
 import io
 import shutil
@@ -13,6 +12,8 @@ import av
 import pytest
 from PIL import Image
 
+from contracts.videos import VideoRequest
+from gateway.services.clients import multipart
 from tests.tiny_wan import save_tiny_wan
 from tests.video_process import MODULE, VideoProcess, running
 
@@ -31,10 +32,10 @@ def long_body(**more: Any) -> dict[str, Any]:
     return body(steps=50, **more) | {"width": 128, "height": 128, "num_frames": 33}
 
 
-def picture() -> str:
+def picture() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (96, 64), "orange").save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,10 @@ def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[V
 
 
 @pytest.mark.parametrize("image", [None, picture()], ids=["words", "picture"])
-def test_words_or_a_picture_become_the_video_that_the_result_describes(service: VideoProcess, image: str | None):
+def test_words_or_a_picture_become_the_video_that_the_result_describes(service: VideoProcess, image: bytes | None):
     render_id = "words" if image is None else "picture"
-    assert service.http.put(f"/v1/videos/{render_id}", json=body(image=image)).status_code == 202
+    asked = VideoRequest.model_validate(body() | {"image": image})
+    assert service.http.put(f"/v1/videos/{render_id}", **multipart(asked)).status_code == 202
     status = service.wait_ended(render_id)
     result = status["result"]
     assert status["state"] == "completed", status["error"]

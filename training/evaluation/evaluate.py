@@ -16,7 +16,6 @@ free cores at 12 s each) and 18 clips of 32 steps (about 20 minutes); pictures i
 """
 
 import argparse
-import base64
 import hashlib
 import io
 import json
@@ -92,7 +91,7 @@ def _service(options: argparse.Namespace, width: int, height: int) -> Render:
         png = io.BytesIO()
         fitted.save(png, "PNG")
         request = VideoRequest(
-            prompt=case.prompt, image=base64.b64encode(png.getvalue()).decode(), width=width, height=height,
+            prompt=case.prompt, image=png.getvalue(), width=width, height=height,
             num_frames=options.frames, fps=FPS, steps=case.steps or options.steps, sampler=options.sampler,
             guidance_scale=options.guidance, seed=case.seed,
         )

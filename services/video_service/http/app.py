@@ -6,11 +6,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from contracts.describe import MAX_IMAGE_BASE64_CHARS
+from contracts.images import MAX_BODY_BYTES
 from contracts.resolve import ParameterRefused
 from video_service.http.routes import router
 from video_service.http.service import VideoService
-from video_service.media.image import PictureUnreadable
 from video_service.queue.files import RenderFiles
 from video_service.queue.queue import Limits, RenderQueue
 from video_service.settings import VideoSettings
@@ -22,8 +21,6 @@ from web.metrics import HttpMetricsMiddleware, add_metrics_route
 from web.problem_bodies import ProblemBodiesMiddleware
 from web.problems import install_problem_handlers, problem_response
 from web.token import InternalTokenMiddleware
-
-MAX_BODY_BYTES = MAX_IMAGE_BASE64_CHARS + 256 * 1024  # the picture, two prompts and the small fields
 
 
 def create_app(
@@ -50,7 +47,6 @@ def create_app(
     app.include_router(router)
     install_problem_handlers(app)
     app.add_exception_handler(ParameterRefused, _answer_refused)
-    app.add_exception_handler(PictureUnreadable, _answer_refused)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(InternalTokenMiddleware, token=token)
@@ -62,5 +58,5 @@ def create_app(
 
 
 def _answer_refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ParameterRefused | PictureUnreadable)
+    assert isinstance(error, ParameterRefused)
     return problem_response(refusal(error))

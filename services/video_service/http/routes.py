@@ -13,6 +13,7 @@ from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderStatus, VideoR
 from video_service.http.service import VideoService
 from video_service.queue.files import output_path
 from video_service.queue.render import Render, RenderNotFinished
+from web.parts import sent
 
 router = APIRouter()
 
@@ -24,6 +25,7 @@ def get_service(request: Request) -> VideoService:
 
 Service = Annotated[VideoService, Depends(get_service)]
 RenderId = Annotated[str, Path(pattern=RENDER_ID_PATTERN)]
+SentRequest = Annotated[VideoRequest, Depends(sent(VideoRequest))]
 
 
 def find_render(render_id: RenderId, service: Service) -> Render:
@@ -55,7 +57,7 @@ async def models(service: Service) -> VideoModelList:
 
 
 @router.put("/v1/videos/{render_id}", responses={202: {"model": RenderStatus}})
-async def put_video(render_id: RenderId, body: VideoRequest, service: Service, response: Response) -> RenderStatus:
+async def put_video(render_id: RenderId, body: SentRequest, service: Service, response: Response) -> RenderStatus:
     """Render once, however often it is asked for.
 
     202: queued now (also a failed or canceled render, which is rendered again). 200: the same id and request were

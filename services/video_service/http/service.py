@@ -6,7 +6,6 @@ from contracts.errors import Refusal
 from contracts.models import Health, VideoModelInfo
 from contracts.resolve import resolve_request
 from contracts.videos import VideoRequest
-from video_service.media.image import read_picture
 from video_service.queue.queue import RenderQueue
 from video_service.queue.render import Render, Submission
 from video_service.worker.runner import run_renders
@@ -56,15 +55,13 @@ class VideoService:
     async def put(self, render_id: str, request: VideoRequest) -> tuple[Render, bool]:
         """Find the render, or check the request against the model and queue it; true if it was queued now.
 
-        Raises `ServiceUnavailable`, `ParameterRefused`, `PictureUnreadable` and what `RenderQueue.put` raises.
+        Raises `ServiceUnavailable`, `ParameterRefused` and what `RenderQueue.put` raises.
         """
         submission = await asyncio.to_thread(Submission.of, render_id, request)
         if existing := self.renders.attach(submission):  # also while no model is there: what is done is done
             return existing, False
         info = self.usable_model()
         resolve_request(request, info)
-        if request.image is not None:
-            await asyncio.to_thread(read_picture, request.image)
         return self.renders.put(submission, self.usable_model())
 
     def usable_model(self) -> VideoModelInfo:

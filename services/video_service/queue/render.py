@@ -1,7 +1,6 @@
 """One render: its states, what is remembered of it, and how asking for it can go wrong."""
 
 import asyncio
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -77,8 +76,7 @@ class Submission:
     @classmethod
     def of(cls, render_id: str, request: VideoRequest) -> Self:
         """Hash the request: some milliseconds for a large image, so call it off the event loop."""
-        asked = request.model_dump_json(exclude_defaults=True).encode()
-        return cls(render_id=render_id, request=request, digest=hashlib.sha256(asked).hexdigest())
+        return cls(render_id=render_id, request=request, digest=request.digest())
 
 
 class Render:

@@ -9,11 +9,12 @@ from contracts.models import VideoModelInfo
 from contracts.resolve import Resolved, resolve_request
 from contracts.videos import RenderResult, VideoRequest
 from video_service.families.base import Batch, RenderRequest, VideoModel
-from video_service.media.image import fit_picture, read_picture
+from video_service.media.image import fit_picture
 from video_service.media.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo
 from video_service.media.previews import Previews
 from video_service.render.progress import Report, StageClock
 from video_service.render.render import render
+from web.worker.image import decode_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ def generate(deployed: Deployed, request: VideoRequest, output: Path, report: Re
 
     Raises:
         ParameterRefused: a field that the model cannot serve; nothing was computed.
-        PictureUnreadable: the picture's bytes are not a PNG, JPEG or WebP.
+        ImageUnreadable: the bytes of the image are none.
         VideoWriteFailed: the encoder or the disk failed.
         RenderCanceled: `report` raised it; no file is left.
     """
@@ -55,10 +56,10 @@ def generate(deployed: Deployed, request: VideoRequest, output: Path, report: Re
 
 
 def render_request(request: VideoRequest, wanted: Resolved) -> RenderRequest:
-    """The request as a model takes it. Raises `PictureUnreadable`."""
+    """The request as a model takes it. Raises `ImageUnreadable`."""
     image = None
     if request.image is not None:
-        image = fit_picture(read_picture(request.image), wanted.width, wanted.height)
+        image = fit_picture(decode_image(request.image), wanted.width, wanted.height)
     return RenderRequest(
         prompt=request.prompt, negative_prompt=request.negative_prompt, image=image, width=wanted.width,
         height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps, seed=request.seed,

@@ -2,17 +2,18 @@
 
 import errno
 
-from contracts.errors import FieldProblem, Problem
+from contracts.errors import FieldProblem, Problem, Refusal
 from contracts.resolve import ParameterRefused
-from video_service.media.image import PictureUnreadable
 from web.worker.faults import is_out_of_memory, one_line
 
 
 def explain(error: Exception) -> Problem:
     """Classify `error` for the render that raised it."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # such as VideoWriteFailed's
-    if isinstance(error, ParameterRefused | PictureUnreadable):
+    if isinstance(error, ParameterRefused):
         return refusal(error)
+    if isinstance(error, Refusal):
+        return error.problem
     if is_out_of_memory(error) or is_out_of_memory(cause):
         return Problem(
             status=500, code="out_of_memory", title="Out of memory",
@@ -30,13 +31,9 @@ def explain(error: Exception) -> Problem:
     )
 
 
-def refusal(error: ParameterRefused | PictureUnreadable) -> Problem:
+def refusal(error: ParameterRefused) -> Problem:
     """Why the model cannot serve a request: the same answer at the door and in the worker."""
-    if isinstance(error, ParameterRefused):
-        code, field, message = "invalid_request", error.field, error.message
-    else:
-        code, field, message = "unreadable_image", "image", str(error)
     return Problem(
-        status=422, code=code, title="The model cannot serve this request", detail=str(error),
-        errors=[FieldProblem(field=f"body.{field}", message=message)],
+        status=422, code="invalid_request", title="The model cannot serve this request", detail=str(error),
+        errors=[FieldProblem(field=f"body.{error.field}", message=error.message)],
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from contracts.chat import ChatEnd, ChatOptions, Turn
 from vl_service.backend import Backend, ChatWork, Deadline, Piece, Replied
+from vl_service.images import DecodedImage
 from vl_service.prompts.polish import clean, polish_prompt
 from vl_service.prompts.profiles import profile_named
 from vl_service.prompts.quotes import quoted_parts
@@ -14,10 +15,11 @@ from vl_service.prompts.quotes import quoted_parts
 
 def reply(backend: Backend, work: ChatWork, deadline: Deadline, tell: Callable[[str], None]) -> Replied:
     """Reply, telling each piece of text. Raises what `tell` and `Backend.chat` raise."""
-    began, options = time.monotonic(), work.request.options
+    began, options = time.monotonic(), work.options
+    images = [DecodedImage.of(image) for image in work.images]
     said: list[str] = []
     last: Piece | None = None
-    with closing(backend.chat(work.request.turns, work.images, options, deadline)) as pieces:  # type: ignore[type-var]
+    with closing(backend.chat(work.turns, images, options, deadline)) as pieces:  # type: ignore[type-var]
         for last in until_stop(pieces, options.stop):
             if last.text:
                 said.append(last.text)
@@ -26,7 +28,7 @@ def reply(backend: Backend, work: ChatWork, deadline: Deadline, tell: Callable[[
     assert last.finish is not None
     info = backend.info
     end = ChatEnd(
-        text=_polished("".join(said), work.request.turns, options), finish=last.finish, model=info.id,
+        text=_polished("".join(said), work.turns, options), finish=last.finish, model=info.id,
         prompt_tokens=last.prompt_tokens, completion_tokens=last.completion_tokens, revision=info.revision,
         engine=info.engine, warnings=last.warnings,
     )

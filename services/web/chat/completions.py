@@ -69,6 +69,19 @@ def usage_of(*ends: ChatEnd) -> Usage:
     return Usage(prompt_tokens=prompt, completion_tokens=written, total_tokens=prompt + written)
 
 
+async def begun(reply: Reply) -> Reply:
+    """The same once its first piece is there: what goes wrong before that is raised here."""
+    first = await anext(reply)
+
+    async def whole() -> Reply:
+        async with aclosing(reply):
+            yield first
+            async for piece in reply:
+                yield piece
+
+    return whole()
+
+
 async def end_of(reply: Reply) -> ChatEnd:
     """The end of a reply whose pieces nobody waits for."""
     async with aclosing(reply):

@@ -20,9 +20,9 @@ from video_service.settings import VideoSettings
 
 from .conftest import SHAPE, open_shelf
 from .test_choice import put
-from .test_serving import picture_base64
+from .test_serving import picture_png
 
-__all__ = ["picture_base64"]
+__all__ = ["picture_png"]
 
 
 class StrictSession:
@@ -53,7 +53,7 @@ class StrictSession:
 
 @pytest.mark.parametrize(("precision", "guidance_scale"), [("fp16", 1.0), ("bf16", 3.0)])
 def test_a_render_feeds_each_engine_exactly_what_it_takes(
-    tiny_settings: VideoSettings, tiny_source: ModelSource, clips: ClipGraphs, picture_base64: str, tmp_path: Path,
+    tiny_settings: VideoSettings, tiny_source: ModelSource, clips: ClipGraphs, picture_png: bytes, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, precision: Precision, guidance_scale: float,
 ) -> None:
     settings = tiny_settings.model_copy(update={"data_dir": tmp_path, "engine": "onnx"})
@@ -65,7 +65,7 @@ def test_a_render_feeds_each_engine_exactly_what_it_takes(
     sessions: dict[str, Any] = {name: StrictSession(graph) for name, graph in graphs.items()}
     monkeypatch.setattr(module, "open_sessions", lambda store, manifests, options: sessions)
     request = VideoRequest(
-        prompt="zoom", image=picture_base64, width=SHAPE.width, height=SHAPE.height, num_frames=SHAPE.num_frames,
+        prompt="zoom", image=picture_png, width=SHAPE.width, height=SHAPE.height, num_frames=SHAPE.num_frames,
         fps=16, seed=7, steps=2, guidance_scale=guidance_scale,
     )
     model = open_shelf(settings).model_for(request)

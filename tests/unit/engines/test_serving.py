@@ -21,16 +21,15 @@ from .conftest import SHAPE, open_shelf
 
 
 @pytest.fixture
-def request_(picture_base64: str) -> VideoRequest:
+def request_(picture_png: bytes) -> VideoRequest:
     return VideoRequest(
-        prompt="slow zoom in", image=picture_base64, width=SHAPE.width, height=SHAPE.height,
+        prompt="slow zoom in", image=picture_png, width=SHAPE.width, height=SHAPE.height,
         num_frames=SHAPE.num_frames, fps=16, seed=7, steps=3,
     )
 
 
 @pytest.fixture(scope="session")
-def picture_base64() -> str:
-    import base64
+def picture_png() -> bytes:
     import io
 
     from PIL import Image
@@ -39,7 +38,7 @@ def picture_base64() -> str:
     pixels = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 90.0)], axis=-1)
     buffer = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 @pytest.fixture

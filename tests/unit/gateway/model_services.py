@@ -8,9 +8,10 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,6 +29,7 @@ from contracts.models import (
     VLModelList,
 )
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderResult, RenderStatus, VideoRequest
+from web.parts import sent
 from web.problems import problem_response
 from web.token import InternalTokenMiddleware
 
@@ -120,7 +122,7 @@ def vl_app(script: Script) -> FastAPI:
         return VLModelList(data=[VL_MODEL])
 
     @app.post("/v1/describe")
-    async def describe(asked: DescribeRequest, request: Request) -> Response:
+    async def describe(asked: Annotated[DescribeRequest, Depends(sent(DescribeRequest))], request: Request) -> Response:
         script.describe_calls.append(asked)
         script.headers.append(dict(request.headers))
         if script.describing >= script.describe_seats:
@@ -154,7 +156,9 @@ def video_app(script: Script) -> FastAPI:
     tasks: dict[str, asyncio.Task[None]] = {}
 
     @app.put("/v1/videos/{render_id}")
-    async def put(render_id: str, asked: VideoRequest, request: Request) -> Response:
+    async def put(
+        render_id: str, asked: Annotated[VideoRequest, Depends(sent(VideoRequest))], request: Request
+    ) -> Response:
         script.headers.append(dict(request.headers))
         script.puts.append(render_id)
         if script.put_status != 200:

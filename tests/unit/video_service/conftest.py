@@ -1,6 +1,5 @@
 """A tiny checkpoint, made once, and the model loaded from it."""
 
-import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -60,10 +59,10 @@ def picture() -> Image.Image:
 
 
 @pytest.fixture(scope="session")
-def picture_base64(picture: Image.Image) -> str:
+def picture_png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 @pytest.fixture

@@ -13,19 +13,19 @@ from contracts.resolve import ParameterRefused
 from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
 from tests.unit.video_service.conftest import load_tiny, network
-from video_service.media.image import PictureUnreadable
 from video_service.render.generate import Deployed, generate
 from video_service.render.progress import RenderCanceled, silent
+from web.worker.image import ImageUnreadable
 
 
 @pytest.mark.parametrize("sampler", ["euler", "unipc", "ode", "sde"])
 @pytest.mark.parametrize("with_picture", [True, False])
 def test_every_sampler_renders_with_and_without_a_picture(
-    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path, sampler: str,
+    tiny_model: Deployed, request_64: VideoRequest, picture_png: bytes, tmp_path: Path, sampler: str,
     with_picture: bool,
 ) -> None:
     """The result states every effective parameter, and the file is what the result says."""
-    image = picture_base64 if with_picture else None
+    image = picture_png if with_picture else None
     request = request_64.model_copy(update={"sampler": sampler, "image": image, "num_frames": 5})
     result = generate(tiny_model, request, tmp_path / "video.mp4", silent)
     data = (tmp_path / "video.mp4").read_bytes()
@@ -49,11 +49,11 @@ def test_the_same_request_gives_the_same_file_and_another_seed_another(
 
 
 def test_stages_are_reported_in_order_and_each_to_its_end(
-    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, picture_png: bytes, tmp_path: Path
 ) -> None:
     seen: list[tuple[RenderStage, int, int]] = []
     generate(
-        tiny_model, request_64.model_copy(update={"image": picture_base64}), tmp_path / "v.mp4",
+        tiny_model, request_64.model_copy(update={"image": picture_png}), tmp_path / "v.mp4",
         lambda stage, done, total: seen.append((stage, done, total)),
     )
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == ["text", "condition", "denoise", "decode", "write"]
@@ -106,20 +106,20 @@ def test_a_request_out_of_bounds_is_refused_before_any_work(
 
 
 def test_bytes_that_are_no_picture_fail_the_render_by_name(
-    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, picture_png: bytes, tmp_path: Path
 ) -> None:
-    for broken in ("!!", "aGVsbG8=", picture_base64[: len(picture_base64) // 8 * 4]):
-        with pytest.raises(PictureUnreadable):
+    for broken in (b"!!", picture_png[: len(picture_png) // 2]):
+        with pytest.raises(ImageUnreadable):
             generate(tiny_model, request_64.model_copy(update={"image": broken}), tmp_path / "v.mp4", silent)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_picture_reaches_the_frames(
-    tiny_model: Deployed, request_64: VideoRequest, picture_base64: str, tmp_path: Path
+    tiny_model: Deployed, request_64: VideoRequest, picture_png: bytes, tmp_path: Path
 ) -> None:
     """With equal noise and words, another condition makes another video."""
     without = generate(tiny_model, request_64, tmp_path / "a.mp4", silent)
-    with_it = generate(tiny_model, request_64.model_copy(update={"image": picture_base64}), tmp_path / "b.mp4", silent)
+    with_it = generate(tiny_model, request_64.model_copy(update={"image": picture_png}), tmp_path / "b.mp4", silent)
     assert without.sha256 != with_it.sha256
 
 

@@ -179,7 +179,7 @@ async def test_the_describing_route_passes_a_sound_picture_on(
     assert [result["text"] for result in answer["results"]] == ["a grey cat on a sill", "yes"]
     passed_on = services.script.describe_calls[0].image
     assert passed_on is not None
-    assert base64.b64decode(passed_on).startswith(b"\xff\xd8"), "bare base64 of the checked picture"
+    assert passed_on.startswith(b"\xff\xd8"), "the checked picture"
 
 
 async def test_the_describing_route_takes_a_form_and_answers_with_every_kind_of_text(
@@ -193,7 +193,7 @@ async def test_the_describing_route_takes_a_form_and_answers_with_every_kind_of_
     passed_on = services.script.describe_calls[0]
     assert (passed_on.language, passed_on.tasks[3].question) == ("zh", "Is it day?")
     assert passed_on.image is not None
-    assert base64.b64decode(passed_on.image).startswith(b"\xff\xd8")
+    assert passed_on.image.startswith(b"\xff\xd8")
     assert len((await client.post("/v1/describe", files=files)).json()["results"]) == 3, "no question, no answer"
     left_empty = await client.post("/v1/describe", data={"question": "Is it day?"}, files={"image": ("", b"")})
     assert refuse(left_empty)["code"] == "image_missing"
