@@ -12,10 +12,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from contracts.errors import FieldProblem, Problem
+from contracts.openai_chat import ChatCompletionRequest, ConversedRequest
 from contracts.resolve import ParameterRefused
 from gateway.api import describe, docs, generate, jobs, models
 from gateway.api.advice import refused_fields
 from gateway.api.media import files, links
+from gateway.api.openai import chat as openai_chat
 from gateway.api.openai import videos as openai_videos
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
 from gateway.api.status import health, metrics
@@ -59,7 +61,7 @@ _SHOWN_TO_PAGES = (
 )
 _OPENAI_ROUTES = ("/v1/videos", "/v1/chat")
 _SHARED_ROUTES = ("/v1/files", "/v1/models")
-_PICTURE_FIELDS = {"/v1/videos": "input_reference", "/v1/files": "file"}
+_PICTURE_FIELDS = {"/v1/chat": "messages", "/v1/videos": "input_reference", "/v1/files": "file"}
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -78,7 +80,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         # Traces and series are ours (`web`); looking for others costs each request as much as its place in the line.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for part in (generate, jobs, links, openai_videos, files, models, describe, health, metrics, docs):
+    for part in (generate, jobs, links, openai_videos, openai_chat, files, models, describe, health, metrics, docs):
         app.include_router(part.router)
         app.include_router(_heads(part.router))
     app.add_middleware(PlainAddressMiddleware)
@@ -341,9 +343,10 @@ def _describe_fully(app: FastAPI, *, keys_required: bool) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = with_problem(generate_schema())
-            # `POST /v1/describe` reads its body by itself, so its type is named here.
-            described = DescribeBody.model_json_schema(ref_template="#/components/schemas/{model}")
-            schema["components"]["schemas"] |= described.pop("$defs", {}) | {"DescribeRequest": described}
+            # These routes read their bodies by themselves, so the types are named here.
+            for body in (DescribeBody, ConversedRequest, ChatCompletionRequest):
+                described = body.model_json_schema(ref_template="#/components/schemas/{model}")
+                schema["components"]["schemas"] |= described.pop("$defs", {}) | {described["title"]: described}
             schema = with_keys(schema) if keys_required else without_keys(schema)
             app.openapi_schema = with_shared_problems(schema, _SHARED_ROUTES)
         return app.openapi_schema

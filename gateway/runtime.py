@@ -15,6 +15,7 @@ from gateway.auth.callers import Door
 from gateway.auth.keys import KeyStore
 from gateway.auth.links import Links
 from gateway.auth.signing import Signer, open_signer
+from gateway.conversations.store import Bounds, ConversationStore
 from gateway.database.database import Database
 from gateway.images.check import ImageLimits
 from gateway.images.decoders import Decoders
@@ -52,6 +53,7 @@ from gateway.storage.files import LocalFiles
 from gateway.storage.room import Reserve, Room
 from gateway.storage.sweep import Known, Sweeper
 from gateway.submit.accept import Submitter
+from gateway.submit.dialogue import Dialogues
 from gateway.submit.fetch import Fetching
 from gateway.submit.pictures import Pictures
 from gateway.submit.uploaded import UploadStore
@@ -82,6 +84,7 @@ class Gateway:
     room: Room
     intake: Intake
     pictures: Pictures
+    dialogues: Dialogues
     cancellation: Cancellation
     care: Recovery
     webhooks: WebhookSender
@@ -106,6 +109,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
                     ledger=gateway.ledger, files=gateway.files, keep_files_s=settings.keep_files_s,
                     keep_jobs_s=settings.keep_jobs_s,
                 ).keep_running()),
+                asyncio.create_task(gateway.dialogues.keep_expiring()),
             ]
             try:
                 yield gateway
@@ -145,6 +149,9 @@ def _assemble(
         poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
     pictures = _pictures(settings, database, files, tls)
+    dialogues = Dialogues(files=files, pictures=pictures, describers=vl, store=ConversationStore(database, Bounds(
+        keep_s=settings.keep_conversations_s, max_of_owner=settings.max_conversations,
+        max_bytes_of_owner=settings.max_conversation_bytes)))
     reserve = Reserve(settings.state_dir / "reserve", settings.reserve_bytes)
     reserve.fill()
     room = Room(settings.data_dir, settings.min_free_bytes, reserve)
@@ -156,19 +163,21 @@ def _assemble(
         ), executors=_executors(settings, database), ledger=ledger, unfinished=store.unfinished,
         dead_after_s=settings.dead_after_s, settling=settling,
         sweeper=Sweeper(files, deployment_of(database), Known(
-            kept=lambda: store.ids() | pictures.uploads.ids(), let_go=store.let_go,
+            kept=lambda: store.ids() | pictures.uploads.ids() | dialogues.store.ids(), let_go=store.let_go,
         )),
     )
     return Gateway(
         settings=settings, metrics=metrics, database=database,
         door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger, files=files, vl=vl,
-        video=video, catalog=catalog, engine=engine, room=room, pictures=pictures, care=care, webhooks=webhooks,
+        video=video, catalog=catalog, engine=engine, room=room, pictures=pictures, dialogues=dialogues, care=care,
+        webhooks=webhooks,
         intake=Intake(
             settings.state_dir / "incoming", room, max_image_bytes=settings.max_image_bytes,
             disk_bytes=settings.max_incoming_bytes, memory_bytes=_INTAKE_BYTES, patience_s=_INTAKE_PATIENCE_S,
         ),
         submitter=Submitter(
-            settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog
+            settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog,
+            conversations=dialogues.store,
         ),
         cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video, reserve=reserve),
     )

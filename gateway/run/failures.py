@@ -1,14 +1,17 @@
 """What went wrong with a job: its own fault, which stays on it as a problem, or something that passes."""
 
 import errno
+import logging
 from dataclasses import dataclass
 
 from obstore.exceptions import BaseError
 
-from contracts.errors import Problem
+from contracts.errors import Problem, Refusal
 from contracts.jobs import Awaited
 from gateway.database.errors import DatabaseBusy, DatabaseDamaged
 from gateway.services.clients import Kind, ServiceError
+
+log = logging.getLogger(__name__)
 
 _NEXT_STEP: dict[Kind, str] = {
     "unavailable": "Check that it runs and is ready (its /readyz says why not), then send the request again.",
@@ -128,6 +131,16 @@ def service_problem(error: ServiceError) -> Problem:
         retry_after_s=round(error.retry_after_s or 5) if unavailable else None,
         errors=error.problem.errors if error.problem else None,
     )
+
+
+def explained(error: Exception) -> Problem:
+    """What the caller is told of an error after the answer began."""
+    if isinstance(error, ServiceError):
+        return service_problem(error)
+    if isinstance(error, Refusal):
+        return error.problem
+    log.exception("an answer broke off", exc_info=error)
+    return absence_problem("database", "database: cannot be used") if database_is_away(error) else unexpected_problem()
 
 
 def render_problem(reported: Problem | None) -> Problem:

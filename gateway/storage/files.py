@@ -17,7 +17,7 @@ from anyio import to_thread
 
 VIDEO_FILE = "video.mp4"
 OWNERS, TRASH = ".deployments", ".trash"
-_FOLDER = re.compile(r"(job|file)_[0-9a-f]{24}")
+_FOLDER = re.compile(r"(job|file|conv)_[0-9a-f]{24}")
 _FILE = re.compile(r"[a-z_]{1,32}\.(png|jpg|webp|mp4)")
 _PART = re.compile(_FILE.pattern + r"\.[0-9a-f]{8}\.part")
 
@@ -183,7 +183,7 @@ class LocalFiles:
 
 
 def is_folder(name: str) -> bool:
-    """Whether a folder of this name is ours: of a job, or of an uploaded file."""
+    """Whether a folder of this name is ours: of a job, an uploaded file or a conversation."""
     return _FOLDER.fullmatch(name) is not None
 
 

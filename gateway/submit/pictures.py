@@ -40,10 +40,15 @@ class Pictures:
         before = submission.remixed_from
         if before is not None and before.picture is not None:
             return await self.read(before.id, before.picture, ())
-        data = submission.image
-        if submission.image_url is not None:
-            data = await fetch_picture(submission.image_url, self.fetching)
-        return None if data is None else await self.checked(data)
+        if submission.conversation is not None and submission.image is None and submission.image_url is None:
+            stored = submission.conversation.pictures
+            return await self.read(submission.conversation.id, stored[-1], ()) if stored else None
+        given = submission.image if submission.image_url is None else submission.image_url
+        return None if given is None else await self.at(given)
+
+    async def at(self, given: bytes | str) -> CheckedImage:
+        """The checked picture of these bytes, or at this address; raises as `of`."""
+        return await self.checked(await fetch_picture(given, self.fetching) if isinstance(given, str) else given)
 
     async def checked(self, image: bytes) -> CheckedImage:
         """The picture, decoded and encoded anew in another process. Raises `ImageRefused`, `DecodersBusy`."""

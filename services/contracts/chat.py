@@ -38,7 +38,7 @@ class ImagePart(FrozenModel):
     type: Literal["image"] = "image"
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Part = TextPart | ImagePart  # told apart by their fields: on the wire, what is at its default is left out
 
 
 class Turn(FrozenModel):

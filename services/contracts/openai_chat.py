@@ -1,6 +1,7 @@
 """OpenAI's chat completions as its SDK writes and reads them, and our dialogues, whose messages have the same shape."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,7 @@ from contracts.chat import (
     ChatRequest,
     Finish,
     ImagePart,
+    Role,
     TextPart,
     Turn,
 )
@@ -172,6 +174,15 @@ class DialogueRequest(FrozenModel):
         return self
 
 
+class ConversedRequest(DialogueRequest):
+    """A dialogue whose beginning may be kept here."""
+
+    conversation: str | None = Field(
+        default=None, min_length=1, max_length=64,
+        description="Of an earlier answer: `messages` are then the new ones alone.")
+    store: bool = Field(default=True, description="Keep the dialogue, so that it goes on by its `conversation`.")
+
+
 class DialogueResult(FrozenModel):
     """What came of one task."""
 
@@ -202,6 +213,34 @@ class DialogueResponse(BaseModel):
     conversation: str | None = Field(
         default=None, exclude_if=lambda value: value is None,
         description="Goes on under this id: send it as `conversation` with the next message alone.")
+
+
+class SaidMessage(BaseModel):
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+    pictures: int = Field(description="How many it showed.")
+
+
+class ConversationView(BaseModel):
+    """A conversation as it is kept."""
+
+    id: str
+    object: Literal["conversation"] = "conversation"
+    created_at: datetime
+    used_at: datetime
+    messages: list[SaidMessage]
+    prompt: str | None = Field(default=None, description="The last one that was written in it.")
+    job_id: str | None = Field(default=None, description="The last video that was made of it.")
+
+
+class ConversationDeleted(BaseModel):
+    """The conversation and its pictures are gone."""
+
+    id: str
+    object: Literal["conversation.deleted"] = "conversation.deleted"
+    deleted: Literal[True] = True
 
 
 class CompletionMessage(BaseModel):

@@ -185,7 +185,12 @@ async def _followed(
     job: "asyncio.Task[Replied]", pieces: "asyncio.Queue[str | None]", stop: asyncio.Event, due: float
 ) -> AsyncGenerator[str | ChatEnd]:
     try:
-        while (piece := await asyncio.wait_for(pieces.get(), max(0.0, due - time.monotonic()))) is not None:
+        while True:
+            # Not wait_for: on Python 3.11 it loses a cancellation that meets a piece.
+            async with asyncio.timeout(due - time.monotonic()):
+                piece = await pieces.get()
+            if piece is None:
+                break
             yield piece
         yield (await job).end
     except TimeoutError as error:

@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from contracts.chat import ChatEnd
 from contracts.errors import Problem
 from contracts.openai_chat import ChatCompletion, Choice, CompletionMessage, Usage
 from web.chat.openai_errors import openai_error
 
+T = TypeVar("T")
 Reply = AsyncGenerator[str | ChatEnd]
 """Pieces of text, then the end."""
 
@@ -69,14 +70,14 @@ def usage_of(*ends: ChatEnd) -> Usage:
     return Usage(prompt_tokens=prompt, completion_tokens=written, total_tokens=prompt + written)
 
 
-async def begun(reply: Reply) -> Reply:
+async def begun(pieces: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """The same once its first piece is there: what goes wrong before that is raised here."""
-    first = await anext(reply)
+    first = await anext(pieces)
 
-    async def whole() -> Reply:
-        async with aclosing(reply):
+    async def whole() -> AsyncGenerator[T]:
+        async with aclosing(pieces):
             yield first
-            async for piece in reply:
+            async for piece in pieces:
                 yield piece
 
     return whole()

@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from fastapi.sse import format_sse_event
 
-from contracts.chat import ChatEnd, ChatOptions, ChatRequest
+from contracts.chat import ChatEnd, ChatOptions, ChatRequest, Turn
 from contracts.errors import Problem
-from contracts.openai_chat import DialogueRequest, DialogueResponse, DialogueResult, turns_of
+from contracts.openai_chat import DialogueRequest, DialogueResponse, DialogueResult
 from web.chat.completions import Reply, usage_of
 
 Ask = Callable[[ChatRequest], Awaitable[Reply]]
@@ -18,22 +18,22 @@ Told = AsyncGenerator[str | DialogueResult | DialogueResponse]
 """Pieces of text, a result after those of its task, and all together at the end."""
 
 
-def asked_in(request: DialogueRequest) -> list[ChatRequest]:
-    """A request for each task. Raises pydantic's `ValidationError`."""
+def requests_for(request: DialogueRequest, turns: Sequence[Turn]) -> list[ChatRequest]:
+    """One for each task, about these turns. Raises pydantic's `ValidationError`."""
     return [
-        ChatRequest(turns=turns_of(request.messages), options=ChatOptions(
+        ChatRequest(turns=tuple(turns), options=ChatOptions(
             kind=task.kind, language=request.language, profile=request.profile, seed=request.seed,
             max_new_tokens=request.max_new_tokens))
         for task in request.tasks
     ]
 
 
-async def converse(asked: list[ChatRequest], ask: Ask) -> Told:
+async def converse(requests: Sequence[ChatRequest], ask: Ask) -> Told:
     """Carry out the tasks in their order. Raises what `ask` and its replies raise."""
     started = time.monotonic()
     results: list[DialogueResult] = []
     ends: list[ChatEnd] = []
-    for request in asked:
+    for request in requests:
         async with aclosing(await ask(request)) as reply:
             async for piece in reply:
                 if isinstance(piece, str):
@@ -48,6 +48,15 @@ async def converse(asked: list[ChatRequest], ask: Ask) -> Told:
     yield DialogueResponse(
         results=results, model=last.model, revision=last.revision, engine=last.engine,
         seconds=time.monotonic() - started, usage=usage_of(*ends))
+
+
+async def whole(told: Told) -> DialogueResponse:
+    """All together, without the pieces."""
+    async with aclosing(told):
+        async for piece in told:
+            if isinstance(piece, DialogueResponse):
+                return piece
+    raise EOFError("the dialogue has no end")
 
 
 async def as_events(told: Told, explain: Callable[[Exception], Problem]) -> AsyncGenerator[bytes]:
