@@ -75,7 +75,7 @@ def engines_command(context: typer.Context) -> None:
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def convert_command(context: typer.Context) -> None:
-    """Convert a published TurboWan file to a folder for VIDEO_MODEL: `convert --help` says more."""
+    """Convert published files to a folder for VIDEO_MODEL: `convert --help` says more."""
     raise typer.Exit(convert(context.args, Console(stderr=True)))
 
 

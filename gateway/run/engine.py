@@ -19,6 +19,7 @@ from anyio import to_thread
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
 
 from gateway.database.database import normal_url
+from gateway.database.engine_waits import bound_engine_waits
 from gateway.database.sqlite_clock import mend_sqlite_clock
 from gateway.jobs.queue import Claim
 from gateway.run.pipeline import Answer, Step
@@ -237,6 +238,7 @@ class DbosEngine:
     def _prepare(self) -> None:
         """Make the database and the webhooks' queue: one that is there at launch is polled from the first moment on.
         """
+        bound_engine_waits()
         if self._url.get_backend_name() == "sqlite":
             mend_sqlite_clock()
             _use_wal(str(self._url.database))

@@ -4,7 +4,7 @@ Source: https://github.com/Wan-Video/Wan2.1; numbers agree with `WanPipeline` an
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -16,12 +16,14 @@ from contracts.models import ModelSpec
 from contracts.resolve import Sampling
 from engines.run.session import Session
 from video_service.families.base import Batch, Placement, Solver, Stages
+from video_service.layers.memo import Memo
 from video_service.layers.pixels import picture_tensor
 from video_service.layers.tokens import cut_warning
 from video_service.layers.umt5 import TextEncoder, clean_prompt, embed
 from video_service.layers.wan.codec import (
     TEMPORAL_SCALE,
     Codec,
+    KeptStills,
     latent_frames,
     latent_statistics,
     normalised,
@@ -31,6 +33,8 @@ from video_service.layers.wan.fast import FastTransformer
 from video_service.media.image import fit_picture
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, RCM_SIGMA_MAX_I2V, RCM_SIGMA_MAX_T2V
 from video_service.render.solvers import EulerSolver, Noise, RcmSolver
+
+_TEXTS_BYTES = 64 << 20  # a text of 512 tokens is 4 MB in bfloat16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,8 @@ class WanModel:
     """How the modules compute, where that is not the plain way."""
     image_encoder: CLIPVisionModel | None = None
     image_processor: Any = None
+    texts: Memo = field(default_factory=lambda: Memo(_TEXTS_BYTES))
+    """Embeddings by their words."""
 
     def encode(self, batch: Batch, stages: Stages) -> WanConditioning:
         sampling = batch.first.sampling
@@ -126,7 +132,9 @@ class WanModel:
         return replace(
             self, placement=replace(self.placement, dtype=dtype),
             text_encoder=EngineTextEncoder(sessions["text_encoder"]),
-            codec=EngineCodec(sessions["vae_encoder"], sessions["vae_decoder_first"], sessions["vae_decoder_later"]),
+            texts=Memo(_TEXTS_BYTES),
+            codec=KeptStills(EngineCodec(
+                sessions["vae_encoder"], sessions["vae_decoder_first"], sessions["vae_decoder_later"])),
             transformer=EngineTransformer(sessions["transformer"], self.transformer.config),
         )
 
@@ -135,8 +143,11 @@ class WanModel:
         return {"text_encoder": self.text_encoder, "vae": self.vae, "transformer": plain(self.transformer)}
 
     def _embed(self, texts: Sequence[str]) -> torch.Tensor:
-        embedded = embed(self.tokenizer, self.text_encoder, texts, self.spec.text_tokens, self.placement.device)
-        return embedded.to(self.placement.dtype)
+        def made() -> torch.Tensor:
+            embedded = embed(self.tokenizer, self.text_encoder, texts, self.spec.text_tokens, self.placement.device)
+            return embedded.to(self.placement.dtype)
+
+        return self.texts.get(tuple(texts), made)
 
     def _warnings(self, batch: Batch) -> tuple[tuple[str, ...], ...]:
         guided = batch.first.sampling.is_guided

@@ -32,7 +32,7 @@ from video_service.layers.wan.graphs import wan_graphs
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS
 from video_service.weights.checkpoint import CheckpointFiles
 
-_PARTS = {**WAN_PARTS, "transformer_2": WanTransformer3DModel}
+EXPERT_PARTS = {**WAN_PARTS, "transformer_2": WanTransformer3DModel}
 # The converted repositories say shift 3; these are the authors' own values, as are the scales (high noise, low noise).
 _SHIFT = {"t2v": 12.0, "i2v": 5.0}
 _GUIDANCE = {"t2v": (4.0, 3.0), "i2v": (3.5, 3.5)}
@@ -49,7 +49,7 @@ class Wan22A14B:
         return is_wan(files) and has_experts(files) and not has_frame_times(files)
 
     def spec(self, files: CheckpointFiles) -> ModelSpec:
-        files.require((*WAN_CONFIGS, "transformer_2/config.json"), _PARTS)
+        files.require((*WAN_CONFIGS, "transformer_2/config.json"), EXPERT_PARTS)
         task = _task(files)
         scales = [FloatRange(minimum=1.0, maximum=20.0, default=default) for default in _GUIDANCE[task]]
         return wan_spec(
@@ -59,9 +59,8 @@ class Wan22A14B:
 
     def load(self, files: CheckpointFiles, placement: Placement) -> "ExpertsModel":
         task = _task(files)
-        fields = load_wan(self.spec(files), files, placement, _PARTS, shift=_SHIFT[task])
-        ratio = files.read_json("model_index.json").get("boundary_ratio") or _BOUNDARY[task]
-        return ExpertsModel(**fields, boundary=ratio * NUM_TRAIN_TIMESTEPS)
+        fields = load_wan(self.spec(files), files, placement, EXPERT_PARTS, shift=_SHIFT[task])
+        return ExpertsModel(**fields, boundary=boundary_of(files))
 
     def runs(self, spec: ModelSpec, shape: ClipShape) -> Mapping[str, int]:
         half = max(1, spec.steps.default // 2)  # about: the share of each depends on shift and boundary
@@ -92,6 +91,12 @@ class ExpertsModel(WanModel):
 
     def modules(self) -> dict[str, Any]:
         return WanModel.modules(self) | {"transformer_2": plain(self.transformer_2)}
+
+
+def boundary_of(files: CheckpointFiles) -> float:
+    """The timestep, 0 to 1000, at and above which the expert for high noise denoises."""
+    ratio = files.read_json("model_index.json").get("boundary_ratio") or _BOUNDARY[_task(files)]
+    return ratio * NUM_TRAIN_TIMESTEPS
 
 
 def _task(files: CheckpointFiles) -> str:

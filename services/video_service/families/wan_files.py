@@ -10,10 +10,7 @@ from transformers import AutoImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoTask
 from video_service.families.base import Placement
-from video_service.layers.wan.codec import (
-    TEMPORAL_SCALE,
-    TorchCodec,
-)
+from video_service.layers.wan.codec import TEMPORAL_SCALE, KeptStills, TorchCodec
 from video_service.layers.wan.fast import FastCodec, FastTransformer
 from video_service.layers.wan.keys import wan_name
 from video_service.layers.wan.lean_vae import make_lean
@@ -84,12 +81,12 @@ def wan_spec(files: CheckpointFiles, family: str, **own: Any) -> ModelSpec:
 
 def load_wan(
     spec: ModelSpec, files: CheckpointFiles, placement: Placement, kinds: Mapping[str, Any],
-    shift: float | None = None, sla: Sla | None = None,
+    shift: float | None = None, slas: Mapping[str, Sla] | None = None,
 ) -> dict[str, Any]:
     """The fields of a `WanModel`, and any further part by its folder.
 
     `shift` is what the authors use, where the published scheduler's config says something else; a card goes before it.
-    With `sla` every transformer attends that way, on any device.
+    With `slas` each transformer, by its folder, attends its own way, on any device.
 
     Raises `ModelUnavailable`.
     """
@@ -104,32 +101,32 @@ def load_wan(
                 merge_lora(parts[name], files.lora, wan_name)
         parts = {name: part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
-        parts |= fast_parts(files, parts, placement, sla)
+        parts |= fast_parts(files, parts, placement, slas or {})
     scheduler = files.find_json("scheduler/scheduler_config.json")
     given = read_card(files).flow_shift or shift or scheduler.get("flow_shift") or scheduler.get("shift")
     return parts | {
         "spec": spec, "placement": placement, "flow_shift": float(given or DEFAULT_SHIFT),
-        "tokenizer": read_tokenizer(files), "codec": parts.get("codec", TorchCodec(parts["vae"])),
+        "tokenizer": read_tokenizer(files), "codec": KeptStills(parts.get("codec", TorchCodec(parts["vae"]))),
         "image_processor": read_processor(files, AutoImageProcessor) if sees else None,
     }
 
 
 def fast_parts(
-    files: CheckpointFiles, parts: Mapping[str, Any], placement: Placement, sla: Sla | None = None
+    files: CheckpointFiles, parts: Mapping[str, Any], placement: Placement, slas: Mapping[str, Sla]
 ) -> dict[str, Any]:
     """The transformers and the codec in their fast forms where device and format fit, and what was done, as `form`.
 
-    With `sla` the transformers have theirs everywhere: a model taught so has no plain one. Raises `ModelUnavailable`.
+    With `slas` the transformers have theirs everywhere: a model taught so has no plain one. Raises `ModelUnavailable`.
     """
     layers = placement.layers
     transformers = [name for name in parts if name.startswith("transformer")]
     reasons = [reason for name in transformers if (reason := why_not(parts[name]))]
-    if sla is not None and reasons:
+    if slas and reasons:
         raise ModelUnavailable(f"{files.name}: its sparse attention cannot run: {reasons[0]}.")
     if not layers.fast or placement.device.type != "cuda" or placement.dtype != torch.bfloat16:
-        if sla is None:
+        if not slas:
             return {}
-        return {name: FastTransformer(parts[name], sla=sla) for name in transformers} | {"form": _sparse(sla)}
+        return {name: FastTransformer(parts[name], sla=sla) for name, sla in slas.items()} | {"form": _sparse(slas)}
     fast: dict[str, Any] = {"codec": FastCodec(parts["vae"])}
     done = ["VAE as CUDA graphs"]
     if has_frame_times(files):
@@ -137,14 +134,15 @@ def fast_parts(
     elif reasons:
         done.append(f"transformer plain: {reasons[0]}")
     else:
-        if sla is None and layers.topk is not None:
-            sla = Sla(topk=layers.topk)
-        fast |= {name: FastTransformer(parts[name], fp8=layers.fp8, sla=sla) for name in transformers}
+        if not slas and layers.topk is not None:
+            slas = dict.fromkeys(transformers, Sla(topk=layers.topk))
+        fast |= {name: FastTransformer(parts[name], fp8=layers.fp8, sla=slas.get(name)) for name in transformers}
         done += ["a step as a CUDA graph"] + ["float8 products"] * layers.fp8
-        done += [] if sla is None else [_sparse(sla)]
+        done += [_sparse(slas)] if slas else []
     return fast | {"form": ", ".join(done)}
 
 
-def _sparse(sla: Sla) -> str:
+def _sparse(slas: Mapping[str, Sla]) -> str:
+    sla = next(iter(slas.values()))
     beside = "" if sla.projections is None else ", a linear branch beside it"
     return f"sparse attention to {sla.topk:.0%} of the keys{beside}"

@@ -5,6 +5,7 @@ process ends at once when the other one is gone, however it went.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import queue
@@ -153,6 +154,9 @@ def _load(link: _ParentLink, start: Start, program: WorkerProgram) -> Handler | 
             may_pass=not known or isinstance(error, ModelNotYetAvailable) or is_out_of_memory(error.__cause__),
         ))
         return None
+    # A collection that visits a loaded model and its libraries takes up to a second, in the middle of some work.
+    gc.collect()
+    gc.freeze()
     link.send(Loaded(info=info, seconds=round(time.monotonic() - started_s, 3)))
     return handler
 

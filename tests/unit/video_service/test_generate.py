@@ -1,7 +1,10 @@
 """A render from request to file."""
 
 import hashlib
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +16,7 @@ from contracts.resolve import ParameterRefused
 from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
 from tests.unit.video_service.conftest import load_tiny, network
+from video_service.layers.memo import Memo
 from video_service.render.generate import Deployed, generate
 from video_service.render.progress import RenderCanceled, silent
 from web.worker.image import ImageUnreadable
@@ -46,6 +50,42 @@ def test_the_same_request_gives_the_same_file_and_another_seed_another(
         for seed in (1, 1, 2)
     ]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_words_and_a_picture_are_encoded_once_whatever_the_seed(
+    tiny_model: Deployed, request_64: VideoRequest, tmp_path: Path
+) -> None:
+    looks = {"words": 0, "picture": 0}
+
+    def count(name: str) -> Callable[..., None]:
+        return lambda *_: looks.update({name: looks[name] + 1})
+
+    model: Any = tiny_model.model
+    hooks = [model.text_encoder.register_forward_hook(count("words")),
+             model.vae.encoder.conv_in.register_forward_hook(count("picture"))]
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), (1, 77, 211)).save(stream, "PNG")  # which no other test renders
+    once = request_64.model_copy(update={"image": stream.getvalue(), "prompt": "a pond that nobody saw before"})
+    first, other_seed, other_words, other_length = (
+        generate(tiny_model, once.model_copy(update=change), tmp_path / "v.mp4", silent) and dict(looks)
+        for change in ({}, {"seed": 9}, {"prompt": "a hill, so new"}, {"num_frames": 5})
+    )
+    for hook in hooks:
+        hook.remove()
+    assert first == other_seed == {"words": 1, "picture": 1}
+    assert other_words == {"words": 2, "picture": 1}
+    assert other_length == {"words": 2, "picture": 2}
+
+
+def test_what_is_kept_is_bounded_in_bytes_and_the_last_used_stays() -> None:
+    memo, made = Memo(3000), list[str]()
+
+    def get(key: str) -> torch.Tensor:
+        return memo.get(key, lambda: made.append(key) or torch.zeros(1000, dtype=torch.uint8))
+
+    for key in "abcabdabcd":
+        get(key)
+    assert "".join(made) == "abcdcd"
 
 
 def test_stages_are_reported_in_order_and_each_to_its_end(

@@ -9,23 +9,26 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from rich.console import Console
 
 from contracts.resolve import ParameterRefused
 from contracts.videos import VideoRequest
 from gateway.cli.convert import convert as convert_by_command
 from tests.parity import a_request, ours
-from tests.tiny_wan import save_tiny_wan
+from tests.tiny_families import save_tiny_family
 from tests.turbowan import TOLD, TOPK, load_reference, quantised, save_base, save_published, weights_of
 from tests.unit.video_service.conftest import load_tiny
 from video_service.engines.__main__ import main as build_engines
-from video_service.families.base import Batch
-from video_service.families.convert import convert, main
+from video_service.families.base import Batch, Layers, Placement
+from video_service.families.convert.command import convert, main
+from video_service.families.turbowan import _attention
 from video_service.families.wan import WanConditioning
 from video_service.model import find_model, load_model, open_model
 from video_service.render.progress import silent
 from video_service.render.schedules import rcm_times
 from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import open_checkpoint
 from web.worker.errors import ModelUnavailable
 
 Tensors = dict[str, torch.Tensor]
@@ -49,7 +52,8 @@ def folder(
     where, quant = tmp_path_factory.mktemp("turbo"), request.param == "quant"
     source = save_published(where / "TurboWan.pth", weights_of(reference), quant=quant)
     weights = convert(source, base, where / request.param, topk=TOPK)
-    assert weights.dequantised == (20 if quant else 0), "q, k, v, o twice and two of the feed-forward, in two blocks"
+    dequantised = weights["transformer"].dequantised
+    assert dequantised == (20 if quant else 0), "q, k, v, o twice and two of the feed-forward, in two blocks"
     return where / request.param
 
 
@@ -162,6 +166,31 @@ def test_building_engines_of_it_is_refused(
     assert "no engines are built of turbowan2.1: it renders in torch alone" in capfd.readouterr().err
 
 
+def test_all_of_the_keys_is_dense_attention_without_the_linear_branch(reference: Tensors, folder: Path) -> None:
+    settings = VideoSettings(model=str(folder), device="cpu", dtype="float32", attention_topk=1.0)
+    deployed = load_model(find_model(settings), settings)
+    assert "dense attention, without the linear branch it was taught with" in deployed.info.engine_reason
+    model: Any = deployed.model
+    plain = WanTransformer3DModel.from_pretrained(folder / "transformer")
+    latents, times = reference["noise"].float(), torch.tensor([988.0])
+    expected = plain(latents, times, reference["text"].float(), return_dict=False)[0]
+    found = model.predict(latents, 988.0, given_text(reference, model, four_steps().sampling))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("device", "triton", "sparse"), [
+    ("cpu", False, True), ("cuda", True, True), ("cuda", False, False),
+])
+def test_where_nothing_attends_sparsely_the_model_is_dense(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, triton: bool, sparse: bool
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton else None)
+    placement = Placement(device=torch.device(device), dtype=torch.bfloat16, weights=False, layers=Layers(topk=0.1))
+    slas, placed, form = _attention(open_checkpoint(str(folder), folder), placement, ["transformer"])
+    assert bool(slas) == sparse
+    assert (form is None, placed.layers.topk) == ((True, 0.1) if sparse else (False, None))
+
+
 def test_the_deployments_topk_goes_before_the_checkpoints(folder: Path) -> None:
     settings = VideoSettings(model=str(folder), device="cpu", dtype="float32", attention_topk=0.5)
     assert "sparse attention to 50%" in load_model(find_model(settings), settings).info.engine_reason
@@ -207,7 +236,8 @@ REFUSED: list[tuple[str, Callable[[Tensors], Any], str]] = [
     ("no_proj_l", lambda w: {n: x for n, x in w.items() if "proj_l" not in n}, "it has no proj_l"),
     ("one_proj_l", lambda w: {n: x for n, x in w.items() if "0.self_attn.attn_op" not in n}, r"it lacks .*proj_l\.w"),
     ("shape", changed(**{f"{Q}.weight": lambda x: x[:128]}), rf"{Q}\.weight is .*\[128, 256\]"),
-    ("image_to_video", changed(**{"patch_embedding.weight": torch.zeros(256, 144)}), "an image-to-video model"),
+    ("image_to_video", changed(**{"patch_embedding.weight": torch.zeros(256, 144)}), "image-to-video .* as --low"),
+    ("channels", changed(**{"patch_embedding.weight": torch.zeros(256, 140)}), "takes 35 channels for 16"),
     ("another_family", lambda w: {"unet.conv_in.weight": torch.zeros(4)}, "no Wan transformer: .*conv_in"),
     ("other_things", lambda w: {"generator": w}, "other things than tensors"),
     ("no_scale", lambda w: changed(**{f"{Q}.scale": None})(quantised(w)), f"{Q} is not one int8 weight"),
@@ -267,7 +297,8 @@ def test_a_base_of_another_kind_and_an_existing_folder_are_refused(
     reference: Tensors, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = save_published(tmp_path / "t.pth", weights_of(reference))
-    assert_refused(source, save_tiny_wan(tmp_path / "i2v", card=None), "no Wan2.1 T2V in diffusers' layout", capfd)
+    other = save_tiny_family(tmp_path / "ti2v", "wan2.2-ti2v")
+    assert_refused(source, other, "no Wan2.1 or Wan2.2 A14B in diffusers' layout", capfd)
     assert_refused(source, tmp_path / "nowhere", "lacks model_index.json", capfd)
     assert_refused(tmp_path / "nothing.pth", base, "No such file", capfd)
     assert main([str(source), "--base", str(base), str(base)]) == 1

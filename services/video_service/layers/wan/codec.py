@@ -1,5 +1,6 @@
 """Pixels to latents and back, as the loop sees it, and torch's way of doing it."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -13,9 +14,11 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     unpatchify,
 )
 
+from video_service.layers.memo import Memo
 from video_service.layers.pixels import to_levels
 
 TEMPORAL_SCALE = 4
+_STILLS_BYTES = 64 << 20
 _CONV_REACH = 2  # a causal convolution of 3 frames sees 2 back
 
 
@@ -74,6 +77,25 @@ class TorchCodec(Codec):
             end = 1 if start == 0 else start + chunk
             frames = vae.decoder(x_BCTHW[:, :, start:end], feat_cache=history, feat_idx=[0], first_chunk=start == 0)
             yield unpatchify(frames, vae.config["patch_size"] or 1)  # Wan2.2's small VAE decodes patches of 2x2 pixels
+
+
+class KeptStills(Codec):
+    """A codec that encodes a picture once: another seed or other words for it find its latents."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._stills = Memo(_STILLS_BYTES)
+
+    def encode_still(self, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:
+        pixels = picture_BCTHW.float().cpu().numpy().tobytes()
+        key = (hashlib.sha256(pixels).digest(), picture_BCTHW.shape, picture_BCTHW.dtype, num_frames)
+        return self._stills.get(key, lambda: self._codec.encode_still(picture_BCTHW, num_frames))
+
+    def decode(self, latents_BCTHW: torch.Tensor, chunk: int) -> Iterator[torch.Tensor]:
+        return self._codec.decode(latents_BCTHW, chunk)
+
+    def decode_levels(self, latents_BCTHW: torch.Tensor) -> Iterator[torch.Tensor]:
+        return self._codec.decode_levels(latents_BCTHW)
 
 
 def encode_picture(vae: AutoencoderKLWan, picture_BCTHW: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,10 @@ _WAN_NAMES = (
     (r"^condition_embedder\.text_embedder\.linear_1$", "text_embedding.0"),
     (r"^condition_embedder\.text_embedder\.linear_2$", "text_embedding.2"),
     (r"^condition_embedder\.time_proj$", "time_projection.1"), (r"^proj_out$", "head.head"),
+    (r"^condition_embedder\.image_embedder\.norm1$", "img_emb.proj.0"),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.0\.proj$", "img_emb.proj.1"),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.2$", "img_emb.proj.3"),
+    (r"^condition_embedder\.image_embedder\.norm2$", "img_emb.proj.4"),
 )
 
 
@@ -27,4 +31,6 @@ def wan_parameter(name: str) -> str:
     module, _, own = name.rpartition(".")
     if own == "scale_shift_table":
         return f"{module or 'head'}.modulation"
+    if own == "pos_embed":
+        return "img_emb.emb_pos"
     return f"{wan_name(module)}.{own}"

@@ -124,7 +124,7 @@ async def test_ten_thousand_jobs_leave_both_databases_as_large_as_a_thousand_did
         return sum(path.stat().st_size for path in settings.state_dir.glob("*.sqlite*"))
 
     async with open_gateway(settings) as (_, opened):
-        async def run_job(job_id: str, step: Step) -> None:
+        async def run_job(job_id: str, _: int, step: Step) -> None:
             async def move(to: JobState) -> Answer:
                 return {"ended": False, "value": (await opened.ledger.move(job_id, to)).state}
 
@@ -138,7 +138,7 @@ async def test_ten_thousand_jobs_leave_both_databases_as_large_as_a_thousand_did
             jobs = [await opened.ledger.add(new_job(), 1000) for _ in range(500)]
             for job in jobs:
                 with contextlib.suppress(JobNotFound):  # gone already: its time was over
-                    await wait_until_ended(job.id, opened.ledger, 60)
+                    assert (await wait_until_ended(job.id, opened.ledger, 60)).finished
             sizes.append(size())
-    print(sizes)
+            print(sizes[-1], flush=True)
     assert max(sizes[2:]) < 1.2 * sizes[1], sizes

@@ -2,9 +2,11 @@
 
 To load: `ready`, `refuse`, `later`, `die`, `sleep`, or a path: there is a life less in that file with every start, and
 while lives are left the worker dies loading. To work: `echo`, `count` (reports 1..5), `die`, `poison` (a fatal device
-error), `break`, `slow` (1000 steps of 20 ms), `hang`, or bytes, whose length is the answer.
+error), `break`, `slow` (1000 steps of 20 ms), `hang`, `garbage` (objects a collection visits), or bytes, whose length
+is the answer.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -16,6 +18,9 @@ from contracts.errors import Problem
 from web.worker.child import Handler, Report, WorkerProgram, run
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
 
+LOADED: list[list[int]] = []
+"""What a model and its libraries are: many objects, for as long as the process lives."""
+
 
 def open_model(settings: str) -> tuple[dict[str, str], Handler]:
     if settings == "refuse":
@@ -26,6 +31,7 @@ def open_model(settings: str) -> tuple[dict[str, str], Handler]:
         time.sleep(600)
     if settings == "die" or (settings.startswith("/") and take_a_life(Path(settings))):
         os.kill(os.getpid(), signal.SIGKILL)
+    LOADED.extend([number] for number in range(50_000))
     return {"id": "scripted"}, work
 
 
@@ -44,6 +50,8 @@ def work(payload: Any, report: Report) -> Any:
         raise ValueError("the step failed") from RuntimeError("CUDA error: an illegal memory access was encountered")
     if payload == "break":
         raise KeyError("no such thing")
+    if payload == "garbage":
+        return len(gc.get_objects())
     if payload == "hang":
         time.sleep(600)
     for step in range({"count": 5, "slow": 1000}.get(payload, 0)):

@@ -1,0 +1,1 @@
+"""Published files in their authors' layout, converted once to the folder that renders."""
