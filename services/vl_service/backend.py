@@ -46,6 +46,10 @@ class Deadline:
         """Whether work on the answer should stop now."""
         return time.monotonic() >= self.at or self.is_canceled()
 
+    def remaining_s(self) -> float:
+        """Seconds until then; negative when it has passed."""
+        return self.at - time.monotonic()
+
     def check(self) -> None:
         """Raise `DeadlineExceededError` once the deadline has passed."""
         if self.passed():

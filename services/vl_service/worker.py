@@ -38,6 +38,10 @@ Load = Callable[[Settings], Backend]
 
 def load_backend(settings: Settings) -> Backend:
     """Load the backend that the settings name; takes seconds to minutes. Raises whatever loading a checkpoint may."""
+    if settings.remote_url is not None:
+        from vl_service.remote import load_remote  # httpx, which no other backend needs
+
+        return load_remote(settings)
     from vl_service.embedded import is_embedded, load_embedded
 
     folder = settings.models_dir / "vl" if settings.model == "embedded" else Path(settings.model).expanduser()
