@@ -27,7 +27,8 @@ from vl_service.remote import RemoteAwayError, RemoteBackend, RemoteFailedError,
 from vl_service.settings import Settings
 
 SAID = [Turn(role="user", content=(ImagePart(), TextPart(text="What?"))),
-        Turn(role="assistant", content=(TextPart(text="A cat."),)), Turn(role="user", content=(TextPart(text="Sure?"),))]
+        Turn(role="assistant", content=(TextPart(text="A cat."),)),
+        Turn(role="user", content=(TextPart(text="Sure?"),))]
 
 
 def soon(seconds: float = 60) -> Deadline:
