@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) -e '.[dev,engines,rtx]'
+	$(PIP) -e '.[dev,engines,otel,rtx]'
 	touch $@
 
 # make demo IMAGE=cat.jpg PROMPT="slow zoom out": as they were typed (make would read $ as its own), and handed on in the

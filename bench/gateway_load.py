@@ -204,7 +204,8 @@ def main() -> None:
         )
         gateway = gateway_process(
             folder, "load", f"http://127.0.0.1:{vl_port}", f"http://127.0.0.1:{video_port}", url,
-            GATEWAY_MAX_QUEUE="100000", GATEWAY_CONCURRENCY=str(asked.concurrency), STILLMOTION_LOG_LEVEL="WARNING",
+            GATEWAY_MAX_QUEUE="100000", GATEWAY_MAX_WAITS=str(asked.watchers), STILLMOTION_LOG_LEVEL="WARNING",
+            GATEWAY_CONCURRENCY=str(asked.concurrency),
         )
         stack.callback(instant.kill)
         stack.callback(gateway.kill)

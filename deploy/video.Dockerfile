@@ -15,7 +15,7 @@ RUN python3 -m venv --without-pip /opt/venv
 WORKDIR /build
 COPY deploy/requirements.py pyproject.toml constraints.txt ./
 ARG ENGINE_TARGET
-RUN python3 requirements.py video ${ENGINE_TARGET} > requirements.txt \
+RUN python3 requirements.py video otel ${ENGINE_TARGET} > requirements.txt \
     && python3 -m pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt
 
 FROM ${BASE_IMAGE} AS code

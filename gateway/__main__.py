@@ -18,6 +18,7 @@ from gateway.settings import GatewaySettings
 from gateway.storage.deployment import open_database
 from gateway.storage.files import make_folder
 from web.logs import configure_logging
+from web.telemetry import configure_tracing
 
 _NOT_CONFIGURED, _TRY_LATER, _CANNOT_WRITE, _DAMAGED = 78, 75, 73, 65  # as sysexits.h names them
 
@@ -29,6 +30,7 @@ def main() -> None:
     os.umask(0o077)  # what is written here is nobody else's to read, whoever writes it for us
     settings = GatewaySettings()
     configure_logging("gateway", settings.log_level)
+    configure_tracing("gateway")
     check_start(settings)
     server = make_server(
         create_app(settings), host=settings.host, port=settings.port,

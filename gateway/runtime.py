@@ -15,6 +15,7 @@ from gateway.auth.callers import Door
 from gateway.auth.keys import KeyStore
 from gateway.auth.links import Links
 from gateway.auth.signing import Signer, open_signer
+from gateway.auth.waits import Waits
 from gateway.conversations.store import Bounds, ConversationStore
 from gateway.database.database import Database
 from gateway.images.check import ImageLimits
@@ -74,6 +75,7 @@ class Gateway:
     metrics: GatewayMetrics
     database: Database
     door: Door
+    waits: Waits
     ledger: Ledger
     files: LocalFiles
     vl: Describers
@@ -168,9 +170,10 @@ def _assemble(
     )
     return Gateway(
         settings=settings, metrics=metrics, database=database,
-        door=Door(KeyStore(database), keys_required=settings.keys_required), ledger=ledger, files=files, vl=vl,
-        video=video, catalog=catalog, engine=engine, room=room, pictures=pictures, dialogues=dialogues, care=care,
-        webhooks=webhooks,
+        door=Door(KeyStore(database), keys_required=settings.keys_required),
+        waits=Waits(per_caller=settings.max_waits, in_all=settings.max_connections * 3 // 4),
+        ledger=ledger, files=files, vl=vl, video=video, catalog=catalog, engine=engine, room=room, pictures=pictures,
+        dialogues=dialogues, care=care, webhooks=webhooks,
         intake=Intake(
             settings.state_dir / "incoming", room, max_image_bytes=settings.max_image_bytes,
             disk_bytes=settings.max_incoming_bytes, memory_bytes=_INTAKE_BYTES, patience_s=_INTAKE_PATIENCE_S,

@@ -79,6 +79,14 @@ class GatewaySettings(BaseSettings):
         int,
         Field(validation_alias="GATEWAY_MAX_CONNECTIONS", ge=8, description="Open connections to this process."),
     ] = 1000
+    max_waits: Annotated[
+        int,
+        Field(
+            validation_alias="GATEWAY_MAX_WAITS", ge=1,
+            description="Event streams and waiting requests that one caller may have open: a key or, where none is "
+            "needed, an address. All callers together leave a quarter of GATEWAY_MAX_CONNECTIONS free.",
+        ),
+    ] = 200
     max_incoming_bytes: Annotated[
         int,
         Field(

@@ -1,11 +1,15 @@
 """How a route reaches the open parts of the process, who calls it, and the caller's own jobs."""
 
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.auth.callers import Caller
+from gateway.auth.owners import LOCAL_OWNER
+from gateway.auth.waits import network_of
 from gateway.jobs.job import JobNotFound, JobRecord
 from gateway.runtime import Gateway
 
@@ -30,6 +34,21 @@ async def _caller(
 
 TheCaller = Annotated[Caller, Depends(_caller)]
 """Declared by every route but health and docs: refuses whoever has no key, and one that asks too often."""
+
+
+def one_wait(request: Request, caller: Caller, gateway: Gateway) -> AbstractContextManager[None]:
+    """The caller waits during the block, as a key or, where none is needed, from an address; see `Waits.one`."""
+    who = network_of(request.client.host if request.client else None) if caller.owner == LOCAL_OWNER else caller.owner
+    return gateway.waits.one(who)
+
+
+async def _one_wait(request: Request, caller: TheCaller, gateway: OpenGateway) -> AsyncIterator[None]:
+    with one_wait(request, caller, gateway):
+        yield
+
+
+WhileAnswered = Depends(_one_wait)
+"""Declared by a route whose answer is a stream: it counts among its caller's waits until it ends."""
 
 IdempotencyKey = Annotated[
     str | None,

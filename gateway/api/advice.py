@@ -1,17 +1,13 @@
 """A body with refused fields, answered with what the model would take."""
 
-from pydantic import ValidationError
-
 from contracts.errors import Problem
 from contracts.resolve import advice
 from gateway.runtime import Gateway
-from gateway.services.clients import ServiceError
-from web.problems import validation_problem
+from gateway.services.errors import ServiceError
 
 
-async def refused_fields(error: ValidationError, gateway: Gateway) -> Problem:
-    """The refused fields, each with what the model takes where that is known."""
-    problem = validation_problem(error.errors(include_url=False, include_input=False))
+async def with_advice(problem: Problem, gateway: Gateway) -> Problem:
+    """The refused fields of a body, each with what the model takes where that is known."""
     try:
         model = (await gateway.catalog.video_models())[0]
     except ServiceError:

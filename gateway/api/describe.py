@@ -8,9 +8,8 @@ from fastapi.responses import Response, StreamingResponse
 
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.openai_chat import ConversationDeleted, ConversationView, DialogueResponse, SaidMessage
-from gateway.api.access import OpenGateway, TheCaller
+from gateway.api.access import OpenGateway, TheCaller, WhileAnswered
 from gateway.api.openapi import describe_body, problems
-from gateway.run.failures import explained
 from gateway.runtime import Gateway
 from gateway.submit.describing import Asked, read_description
 from gateway.submit.dialogue import Begun
@@ -25,8 +24,9 @@ ConversationId = Annotated[str, Path(description="The conversation's `id`.", max
 
 
 @router.post(
-    "/v1/describe", responses=problems(404, 409, 413, 415, 422, 502, 503), openapi_extra=describe_body(),
+    "/v1/describe", responses=problems(404, 409, 413, 415, 422, 429, 502, 503), openapi_extra=describe_body(),
     summary="Describe a picture, answer about it, or talk about it", response_model=DescribeResponse | DialogueResponse,
+    dependencies=[WhileAnswered],
 )
 async def describe(request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:
     """`caption`, `prompt`, `edit_suggestion` and `question`, several in one call; `image` as data URI or base64.
@@ -51,7 +51,7 @@ async def _converse(message: Begun, request: Request, gateway: Gateway) -> Respo
     if not message.request.stream:
         answer = await while_connected(request, whole(told))
         return Response(answer.model_dump_json(), media_type="application/json")
-    events = as_events(await while_connected(request, once_begun(told)), explained)
+    events = as_events(await while_connected(request, once_begun(told)))
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 

@@ -7,9 +7,9 @@ from fastapi import APIRouter
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
+from contracts.refusal import Refusal
 from gateway.api.media.ranges import RangedFile
 from gateway.edge.prefix import current_prefix
-from web.problems import ProblemError
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,5 +41,6 @@ async def docs() -> HTMLResponse:
 async def asset(name: str) -> FileResponse:
     """One of the page's own files."""
     if name not in _MEDIA_TYPES:
-        raise ProblemError(404, "not_found", "Not found", f"There is no {name} among the files of /docs.")
+        raise Refusal(
+            f"There is no {name} among the files of /docs.", status=404, code="not_found", title="Not found")
     return RangedFile(_ASSETS / name, media_type=_MEDIA_TYPES[name], headers={"Cache-Control": "max-age=86400"})

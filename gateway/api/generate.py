@@ -1,6 +1,7 @@
 """`POST /generate`: the one call that matters."""
 
 import re
+from contextlib import nullcontext
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -8,7 +9,7 @@ from fastapi.responses import FileResponse, Response
 
 from contracts.errors import Problem
 from contracts.jobs import Job
-from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller
+from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller, one_wait
 from gateway.api.follow import wait_until_ended
 from gateway.api.openapi import generate_body, problems
 from gateway.edge.prefix import current_prefix
@@ -51,14 +52,17 @@ async def generate(
     `Accept: video/mp4` waits and answers with the bytes, or with the problem of the job that failed;
     `Idempotency-Key` makes sending again safe: the same body answers with the same job, another body with 422.
     """
-    async with read_submission(request, gateway.intake) as submission:
-        job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
-    if wanted_form(request.headers.get("accept", "")) == "video":
-        response = await while_connected(request, _answer_with_video(job, gateway))
-    else:
-        wait_s = preferred_wait_s(request.headers.get("prefer", ""))
-        answering = _answer_with_job(job, wait_s, gateway)
-        response = await answering if wait_s is None else await while_connected(request, answering)
+    wants_video = wanted_form(request.headers.get("accept", "")) == "video"
+    wait_s = preferred_wait_s(request.headers.get("prefer", ""))
+    # Before anything is accepted: who is refused here has made no job, and may ask again.
+    with one_wait(request, caller, gateway) if wants_video or wait_s else nullcontext():
+        async with read_submission(request, gateway.intake) as submission:
+            job, replayed = await gateway.submitter.accept(submission, caller, idempotency_key)
+        if wants_video:
+            response = await while_connected(request, _answer_with_video(job, gateway))
+        else:
+            answering = _answer_with_job(job, wait_s, gateway)
+            response = await answering if wait_s is None else await while_connected(request, answering)
     if replayed:
         response.headers[REPLAYED] = "true"
     return response

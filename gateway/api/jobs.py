@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from pydantic import AfterValidator
 
 from contracts.jobs import Job, JobPage, JobState
-from gateway.api.access import OpenGateway, OwnJob, TheCaller
+from gateway.api.access import OpenGateway, OwnJob, TheCaller, WhileAnswered, one_wait
 from gateway.api.follow import encode, event_stream, wait_until_ended
 from gateway.api.media.content import FILE_RESPONSES, Variant, serve
 from gateway.api.openapi import problems
@@ -48,14 +48,17 @@ async def list_jobs(
     return await view_page(jobs, limit, gateway.ledger)
 
 
-@router.get("/{job_id}", responses=problems(404, 422), summary="One job")
+@router.get("/{job_id}", responses=problems(404, 422, 429), summary="One job")
 async def get_job(
-    request: Request, own: OwnJob, gateway: OpenGateway,
+    request: Request, own: OwnJob, caller: TheCaller, gateway: OpenGateway,
     wait: Annotated[int, Query(ge=0, description="Seconds to wait for the end; capped.", examples=[30])] = 0,
 ) -> Job:
     """The job as it is, or, with `wait`, once it has ended or the time is over."""
     wait_s = min(wait, gateway.settings.max_wait_s)
-    job = await while_connected(request, wait_until_ended(own.id, gateway.ledger, wait_s)) if wait_s else own
+    if not wait_s or own.finished:
+        return await view(own, gateway.ledger)
+    with one_wait(request, caller, gateway):
+        job = await while_connected(request, wait_until_ended(own.id, gateway.ledger, wait_s))
     return await view(job, gateway.ledger)
 
 
@@ -72,12 +75,12 @@ async def delete_job(own: OwnJob, gateway: OpenGateway) -> None:
 
 
 @router.get(
-    "/{job_id}/events", response_class=StreamingResponse, summary="Follow a job",
+    "/{job_id}/events", response_class=StreamingResponse, summary="Follow a job", dependencies=[WhileAnswered],
     responses={
         200: {"description": "A `Job` per event, under the event name of its state; ends with the job.",
               "content": {"text/event-stream": {"itemSchema": _EVENT}}},
         204: {"description": "Nothing after `Last-Event-ID`: the job has ended. Stop reconnecting."},
-        **problems(404),
+        **problems(404, 429),
     },
 )
 async def job_events(

@@ -6,11 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from contracts.models import ListedVideoModel, ListedVLModel, ModelList
+from contracts.refusal import Refusal
 from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.openapi import problems
 from gateway.runtime import Gateway
-from gateway.services.clients import ServiceError
-from web.problems import ProblemError
+from gateway.services.errors import ServiceError
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -37,7 +37,9 @@ async def get_model(
         if model.id == model_id:
             return model
     known = ", ".join(model.id for model in models)
-    raise ProblemError(404, "model_not_found", "No such model", f"There is no model {model_id!r}; there are: {known}.")
+    raise Refusal(
+        f"There is no model {model_id!r}; there are: {known}.", status=404, code="model_not_found",
+        title="No such model")
 
 
 async def _listed(gateway: Gateway) -> list[ListedVideoModel | ListedVLModel]:

@@ -23,6 +23,8 @@ import certifi
 import httpx
 from anyio import to_thread
 
+from contracts.refusal import Refusal
+
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -46,13 +48,13 @@ _SPECIAL_V6: Final = tuple(map(IPv6Network, (
 )))
 
 
-class AddressRefused(ValueError):
+class AddressRefused(Refusal):
     """The address is not called: a stable `code`, and in words what to do. Nothing was sent."""
 
+    status, title = 422, "The picture cannot be fetched"
+
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
+        super().__init__(detail, code=code, field="image")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,27 +8,28 @@ from dataclasses import dataclass
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
+from contracts.refusal import Refusal
 from gateway.auth.keys import KeyRecord, KeyStore, parse_rate
 from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER
 from gateway.database.errors import DatabaseBusy
 from gateway.threads import off_loop
 
 
-class KeyRefused(Exception):
+class KeyRefused(Refusal):
     """A key is needed, and none that is known was given."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
+    status, code, title = 401, "key_required", "A key is required"
 
 
-class RateExceeded(Exception):
+class RateExceeded(Refusal):
     """The key asked for work more often than it may; nothing was done."""
 
+    status, code, title = 429, "rate_limited", "Too many requests"
+
     def __init__(self, rate: str, retry_after_s: int) -> None:
-        super().__init__(f"More than {rate}.")
-        self.rate = rate
-        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"This key may ask for work {rate}: send the request again in {retry_after_s} s.",
+            retry_after_s=retry_after_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,27 @@ from dataclasses import dataclass
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from contracts.refusal import Refusal
+
 PREFIX = "/v1/links/"
 
 
-class LinkRefused(Exception):
+class LinkRefused(Refusal):
     """The link was not made here; it names nothing."""
 
+    status, code, title = 404, "link_unknown", "No such link"
 
-class LinkExpired(Exception):
+    def __init__(self) -> None:
+        super().__init__("This link was not made by this server.")
+
+
+class LinkExpired(Refusal):
     """The link was good once."""
+
+    status, code, title = 410, "link_expired", "The link has expired"
+
+    def __init__(self) -> None:
+        super().__init__("Ask for a new one: it is on the job, as `urls.link`.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

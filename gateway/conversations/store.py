@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contracts.chat import Turn
-from contracts.errors import FieldProblem, Refusal
+from contracts.refusal import Refusal
 from gateway.database.database import Database, metadata
 from gateway.jobs.job import StoredPicture
 
@@ -39,7 +39,7 @@ class ConversationNotFound(Refusal):
     def __init__(self, conversation_id: str) -> None:
         super().__init__(
             f"There is no conversation {conversation_id}, or not any more: begin one without `conversation`.",
-            errors=[FieldProblem(field="body.conversation", message="There is no such conversation")])
+            field="conversation")
 
 
 class ConversationMoved(Refusal):

@@ -96,7 +96,10 @@ class BoundedProtocol(H11Protocol):
         return self._began + self._received / self._patience.body_bytes_per_s
 
     def may_make_room(self, now: float) -> bool:
-        """Whether it may be closed for another: nothing is served on it, or its body takes a while already."""
+        """Whether it may be closed for another: nothing is served on it, its body takes a while already, or nobody
+        takes its answer."""
+        if self._stalled_since is not None:
+            return now - self._stalled_since > self._patience.answer_s / 12
         age = now - self._began
         return age > _NEW_S if self.waits_for_head else self.waits_for_client and age > self._patience.body_s / 4
 
@@ -124,6 +127,9 @@ class BoundedProtocol(H11Protocol):
         if self._given_up:
             return
         self._given_up = True
+        if self._stalled_since is not None:  # what was not taken would be waited for
+            self.transport.abort()
+            return
         told = bool(self.conn.trailing_data[0]) if self.waits_for_head else not self.cycle.response_started
         if not self.waits_for_head:
             self.cycle.disconnected = True

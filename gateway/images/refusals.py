@@ -2,22 +2,28 @@
 
 from typing import Final
 
+from contracts.refusal import Refusal
+
 ADVICE: Final = "Send one still PNG, JPEG, WebP, AVIF, HEIC, GIF, BMP or TIFF picture."
 
 
-class ImageRefused(ValueError):
+class ImageRefused(Refusal):
     """The bytes are no image that we take: a stable `code`, and in words what to do. Nothing was stored."""
 
+    title = "The picture is not taken"
+
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
+        status = {"image_too_many_bytes": 413, "image_format_unsupported": 415}.get(code, 422)
+        super().__init__(detail, status=status, code=code, field="image")
 
 
-class DecodersBusy(Exception):
-    """As many images wait for a decoder as may; nothing was decoded. Try again in `retry_after_s`."""
+class DecodersBusy(Refusal):
+    """As many images wait for a decoder as may; nothing was decoded."""
 
-    retry_after_s = 5
+    status, code, title = 503, "image_decoders_busy", "Too many pictures at once"
+
+    def __init__(self) -> None:
+        super().__init__("Other pictures wait to be checked: send the request again in 5 s.", retry_after_s=5)
 
 
 def too_many_bytes(max_bytes: int) -> ImageRefused:

@@ -15,8 +15,9 @@ from contracts.jobs import (
     JobState,
     VideoFile,
 )
+from contracts.refusal import Refusal
 from gateway.auth.owners import DEFAULT_PRIORITY, LOCAL_OWNER
-from web.calls import current_call
+from web.calls import current_traceparent
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
     "queued": frozenset({"running", "failed", "canceled"}),
@@ -29,22 +30,26 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
 UNFINISHED: tuple[JobState, ...] = tuple(state for state in TRANSITIONS if state not in TERMINAL_JOB_STATES)
 
 
-class JobNotFound(LookupError):
+class JobNotFound(Refusal):
     """There is no job with this id."""
 
+    status, code, title = 404, "job_not_found", "No such job"
+
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"There is no job {job_id!r}.")
-        self.job_id = job_id
+        super().__init__(f"There is no job {job_id}; GET /v1/jobs lists those that there are.", job_id=job_id)
 
 
-class IllegalTransition(Exception):
+class IllegalTransition(Refusal):
     """The table does not lead from the job's present state to the wanted one; nothing was changed."""
 
+    status, code, title = 409, "job_state_conflict", "The job's state does not allow it"
+
     def __init__(self, job_id: str, present: JobState, wanted: str) -> None:
-        super().__init__(f"Job {job_id} is {present}; it cannot become {wanted}.")
-        self.job_id = job_id
+        first = f"cancel it (POST /v1/jobs/{job_id}/cancel), then delete it"
+        detail = f"The job is {present}: {first}." if wanted == "removed" else (
+            f"The job is already {present}; nothing was changed.")
+        super().__init__(detail, job_id=job_id, log=f"Job {job_id} is {present}; it cannot become {wanted}.")
         self.present: JobState = present
-        self.wanted = wanted
 
 
 class ClaimLost(Exception):
@@ -55,24 +60,31 @@ class ClaimLost(Exception):
         self.job_id = job_id
 
 
-class QueueFull(Exception):
+class QueueFull(Refusal):
     """As many jobs wait as may wait; nothing was added."""
 
+    status, code, title = 429, "queue_full", "The queue is full"
+    _told = "{} jobs wait, which is all that may: send the request again in 10 s."
+
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} jobs wait already.")
-        self.limit = limit
+        super().__init__(self._told.format(limit), retry_after_s=10)
 
 
 class OwnerQueueFull(QueueFull):
     """As many jobs of one owner wait or run as may; nothing was added."""
 
+    code, title = "too_many_jobs", "Too many jobs of yours"
+    _told = "{} jobs of this key wait or run, all that may: wait for one to end, or cancel one."
 
-class KeyReused(Exception):
+
+class KeyReused(Refusal):
     """The `Idempotency-Key` belongs to a request with another body; nothing was added."""
 
+    status, code, title = 422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"
+
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"This Idempotency-Key made {job_id} from another body.")
-        self.job_id = job_id
+        super().__init__(
+            f"This Idempotency-Key made {job_id} from another body: send a new key with a new request.", job_id=job_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +109,6 @@ class StoredPicture:
     height: int
 
 
-def _traceparent() -> str | None:
-    call = current_call()
-    return None if call is None else call.traceparent
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job as it is accepted; `request` is what the caller asked, `parameters` what will be done."""
@@ -117,7 +124,7 @@ class NewJob:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     remixed_from: str | None = None
-    traceparent: str | None = field(default_factory=_traceparent)  # the job's work continues the trace of its request
+    traceparent: str | None = field(default_factory=current_traceparent)  # the trace that its work goes on with
 
     @property
     def needs_vl(self) -> bool:

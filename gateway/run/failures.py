@@ -1,34 +1,21 @@
 """What went wrong with a job: its own fault, which stays on it as a problem, or something that passes."""
 
 import errno
-import logging
 from dataclasses import dataclass
 
 from obstore.exceptions import BaseError
 
-from contracts.errors import Problem, Refusal
+from contracts.errors import Problem
 from contracts.jobs import Awaited
 from gateway.database.errors import DatabaseBusy, DatabaseDamaged
-from gateway.services.clients import Kind, ServiceError
+from gateway.services.errors import Kind, ServiceError
 
-log = logging.getLogger(__name__)
-
-_NEXT_STEP: dict[Kind, str] = {
-    "unavailable": "Check that it runs and is ready (its /readyz says why not), then send the request again.",
-    "busy": "It has more work than it takes: send the request again later.",
-    "misconfigured": "Then send the request again.",
-    "refused": "Change what it names and send the request again.",
-    "failed": "Its log has the cause; sending the request again is safe.",
-    "not_found": "It no longer knows this render; send the request again.",
-    "conflict": "Send the request again.",
-}
-_STATUS: dict[Kind, int] = {"unavailable": 503, "busy": 503, "refused": 422}
 _PASSES: frozenset[Kind] = frozenset({"unavailable", "busy", "misconfigured", "not_found"})
 _FAILS_AGAIN: frozenset[Kind] = frozenset({"refused"})
 _RENDER_PASSES = frozenset({"model_unavailable", "disk_full", "unavailable", "busy"})
 # The same request would fail the same way: rendering it again only makes its owner wait longer.
 _RENDER_FAILS_AGAIN = frozenset({
-    "invalid_request", "unreadable_image", "out_of_memory", "render_failed", "deadline_exceeded", "interrupted",
+    "out_of_memory", "render_failed", "deadline_exceeded", "interrupted",
 })
 # Nothing of a full disk, a used-up limit or a network file system is a job's fault; a file that is not there is lost.
 _LOST = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENAMETOOLONG})
@@ -69,14 +56,13 @@ def judge(error: Exception) -> Passing | Problem:
     if isinstance(error, RenderFailed):
         return _judge_render(error.problem)
     if isinstance(error, ServiceError):
-        problem = service_problem(error)
+        problem = error.problem
         if error.kind in _FAILS_AGAIN:
             return problem
-        stopping = error.problem is not None and error.problem.code == "render_stopping"
+        stopping = error.reported is not None and error.reported.code == "render_stopping"
         counts = error.kind not in _PASSES and not stopping
         return Passing(
-            what=error.service, detail=str(error), problem=problem, retry_after_s=error.retry_after_s or 0.0,
-            counts=counts,
+            what=error.service, detail=str(error), problem=problem, retry_after_s=error.wait_s or 0.0, counts=counts,
         )
     if database_is_away(error):
         return _passing("database", error)
@@ -91,7 +77,7 @@ def database_is_away(error: BaseException) -> bool:
 
 
 def _judge_render(problem: Problem) -> Passing | Problem:
-    if problem.code in _RENDER_FAILS_AGAIN:
+    if problem.code in _RENDER_FAILS_AGAIN or problem.status == 422:
         return problem
     return Passing(
         what="video_service", detail=problem.detail, problem=problem, retry_after_s=float(problem.retry_after_s or 0),
@@ -119,28 +105,6 @@ def _passing(what: Awaited, error: Exception) -> Passing:
     why = f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__
     detail = f"{what}: cannot be used ({why})"
     return Passing(what=what, detail=detail, problem=absence_problem(what, detail))
-
-
-def service_problem(error: ServiceError) -> Problem:
-    """A service's failure as a problem with the code `<service>_<kind>`."""
-    unavailable = error.kind in ("unavailable", "busy")
-    return Problem(
-        status=_STATUS.get(error.kind, 502), code=f"{error.service}_{error.kind}",
-        title=f"The {error.service} is {error.kind}" if unavailable else f"The {error.service} did not do its part",
-        detail=f"The {error.service} {_sentence(error)} {_NEXT_STEP[error.kind]}",
-        retry_after_s=round(error.retry_after_s or 5) if unavailable else None,
-        errors=error.problem.errors if error.problem else None,
-    )
-
-
-def explained(error: Exception) -> Problem:
-    """What the caller is told of an error after the answer began."""
-    if isinstance(error, ServiceError):
-        return service_problem(error)
-    if isinstance(error, Refusal):
-        return error.problem
-    log.exception("an answer broke off", exc_info=error)
-    return absence_problem("database", "database: cannot be used") if database_is_away(error) else unexpected_problem()
 
 
 def render_problem(reported: Problem | None) -> Problem:
@@ -183,10 +147,3 @@ def timeout_problem(limit_s: float) -> Problem:
         detail=f"The video_service did not finish within {limit_s:g} s. Ask for fewer frames, a smaller size or fewer "
         "steps, or raise GATEWAY_RENDER_TIMEOUT_S.",
     )
-
-
-def _sentence(error: ServiceError) -> str:
-    if error.kind in ("unavailable", "busy", "misconfigured") and error.problem is None:
-        return error.detail.rstrip(".") + "."
-    verb = {"refused": "refused", "busy": "is busy", "unavailable": "is not available"}.get(error.kind, "failed")
-    return f"{verb}: {error.detail.rstrip('.')}."

@@ -21,15 +21,15 @@ from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
-from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, service_problem, timeout_problem
+from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, timeout_problem
 from gateway.run.previews import PREVIEW_FILES, keep_previews
 from gateway.run.settle import Settling, claimed
-from gateway.services.clients import ServiceError
+from gateway.services.errors import ServiceError
 from gateway.services.prompting import Prompter
 from gateway.services.video import Place, Renderers
 from gateway.storage.files import VIDEO_FILE, ChecksumMismatch, LocalFiles
 from gateway.threads import off_loop
-from web.calls import Call, work_on
+from web.calls import JOB_ID, REQUEST_ID, TRACEPARENT, working
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
     except ServiceError as error:
         if job.needs_vl or error.kind == "busy":
             raise
-        await parts.ledger.note(job.id, warning=f"Not captioned: {service_problem(error).detail}", claim=job.claim)
+        await parts.ledger.note(job.id, warning=f"Not captioned: {error.detail}", claim=job.claim)
         return {}
 
 
@@ -214,14 +214,15 @@ async def _carry_out(
 
 async def _run(part: Callable[..., Awaitable[Any]], job_id: str, claim: int, parts: Parts, *args: Any) -> Any:
     job = await claimed(job_id, claim, parts.ledger)
-    work_on(Call.begun(request_id=job.request_id, traceparent=job.traceparent, job_id=job_id))
-    try:
-        return await part(job, parts, *args)
-    except IllegalTransition as error:
-        if error.present in TERMINAL_JOB_STATES:
-            raise
-        # Another executor has begun it: for a moment two may have the same claim, and either may carry it to its end.
-        return await part(await claimed(job_id, claim, parts.ledger), parts, *args)
+    call = {REQUEST_ID: job.request_id, TRACEPARENT: job.traceparent or "", JOB_ID: job_id}
+    with working(part.__name__, call):
+        try:
+            return await part(job, parts, *args)
+        except IllegalTransition as error:
+            if error.present in TERMINAL_JOB_STATES:
+                raise
+            # Another executor has begun it: for a moment two may have the same claim, and either may carry it on.
+            return await part(await claimed(job_id, claim, parts.ledger), parts, *args)
 
 
 async def _follow(job_id: str, request: VideoRequest, parts: Parts) -> RenderStatus:
@@ -242,7 +243,7 @@ async def _follow(job_id: str, request: VideoRequest, parts: Parts) -> RenderSta
                 ))
     except ServiceError as error:
         if error.kind == "unavailable":
-            place.failed(error.detail, silent=error.heard != "answered")
+            place.failed(error.said, silent=error.heard != "answered")
         raise
     return status
 

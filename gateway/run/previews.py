@@ -7,7 +7,7 @@ from typing import Final
 
 from contracts.videos import RenderFile
 from gateway.jobs.job import StoredPicture
-from gateway.services.clients import ServiceError
+from gateway.services.errors import ServiceError
 from gateway.services.video import Place
 from gateway.storage.files import LocalFiles
 

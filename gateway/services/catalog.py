@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from contracts.models import VideoModelInfo, VLModelInfo
-from gateway.services.clients import ServiceError
+from gateway.services.errors import ServiceError
 from gateway.services.video import Renderers
 from gateway.services.vl import Describers
 

@@ -1,9 +1,11 @@
 """The two model services over HTTP: every call has a deadline and is one attempt."""
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from httpx_sse import EventSource, SSEError, aconnect_sse
@@ -15,13 +17,11 @@ from contracts.errors import Problem
 from contracts.images import REQUEST_PART, ImageRequest
 from contracts.models import Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
+from gateway.services.errors import Kind, ServiceError, ServiceName
 from gateway.services.pool import Probe
 from web.calls import outgoing_headers
+from web.telemetry import record_calls
 
-ServiceName = Literal["vl_service", "video_service"]
-Kind = Literal["unavailable", "busy", "misconfigured", "refused", "failed", "not_found", "conflict"]
-Heard = Literal["answered", "unknown", "never"]
-"""Whether the service got the request: it answered; it may have; no connection was made, so it did not."""
 Body = TypeVar("Body", bound=BaseModel)
 _SHORT_TIMEOUT_S = 5.0
 _READ_SILENCE_S = 45.0  # the services send a heartbeat more often than this
@@ -30,22 +30,6 @@ _REFUSES_US = (
     "refuses this gateway's internal token: set STILLMOTION_INTERNAL_TOKEN to the same value on the gateway and on the "
     "service, and restart both"
 )
-
-
-class ServiceError(Exception):
-    """A service did not do what it was asked. `unavailable`, `busy` and `misconfigured` are no fault of the request."""
-
-    def __init__(
-        self, service: ServiceName, kind: Kind, detail: str, *, problem: Problem | None = None,
-        retry_after_s: float | None = None, heard: Heard = "answered",
-    ) -> None:
-        super().__init__(f"{service}: {detail}")
-        self.service: ServiceName = service
-        self.kind: Kind = kind
-        self.detail = detail
-        self.problem = problem
-        self.retry_after_s = retry_after_s
-        self.heard: Heard = heard
 
 
 class _ModelId(BaseModel):
@@ -82,7 +66,7 @@ class _ServiceClient:
             return Probe(health=health, answered=True, models=frozenset(model.id for model in models.data))
         except ServiceError as error:
             stuck = error.kind == "misconfigured"
-            health = Health(ready=False, stuck=stuck, reasons=[error.detail])
+            health = Health(ready=False, stuck=stuck, reasons=[error.said])
             return Probe(health=health, answered=error.heard == "answered")
         except (httpx.HTTPError, TimeoutError) as error:
             reason, answered = f"cannot be reached at {self._http.base_url} ({_name(error)})", False
@@ -97,6 +81,8 @@ class _ServiceClient:
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._http.request(method, path, timeout=timeout_s, **multipart(asked))
+                if asked is not None and asked.images() and _knows_no_parts(response):
+                    response = await self._http.request(method, path, timeout=timeout_s, **_one_json(asked))
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._unreachable(error) from error
         self._check(response)
@@ -113,7 +99,7 @@ class _ServiceClient:
             raise ServiceError(self.service, kind, _REFUSES_US)
         problem = _read_problem(response)
         detail = problem.detail if problem else f"answered with status {response.status_code}"
-        raise ServiceError(self.service, kind, detail, problem=problem, retry_after_s=_retry_after(response))
+        raise ServiceError(self.service, kind, detail, reported=problem, wait_s=_retry_after(response))
 
     def _unreachable(self, error: Exception) -> ServiceError:
         never = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
@@ -132,6 +118,20 @@ def multipart(asked: ImageRequest | None) -> dict[str, Any]:
         return {"content": words, "headers": {"Content-Type": "application/json"}}
     parts = {name: (name, data, _media_type(data)) for name, data in images.items()}
     return {"files": {REQUEST_PART: (None, words, "application/json"), **parts}}
+
+
+def _one_json(asked: ImageRequest) -> dict[str, Any]:
+    """As services took it that knew no parts: the images as base64 in the JSON."""
+    images = {name: base64.b64encode(data).decode("ascii") for name, data in asked.images().items()}
+    return {"json": json.loads(asked.words_json()) | images}
+
+
+def _knows_no_parts(response: httpx.Response) -> bool:
+    """Whether an earlier version's service could make nothing of the body as a whole."""
+    if response.status_code != httpx.codes.UNPROCESSABLE_ENTITY:
+        return False
+    problem = _read_problem(response)
+    return problem is not None and [field.field for field in problem.errors or []] == ["body"]
 
 
 def _media_type(image: bytes) -> str:
@@ -171,8 +171,8 @@ class VLClient(_ServiceClient):
                     told = ChatEvent.model_validate_json(event.data, extra="ignore")
                     if told.error is not None:
                         raise ServiceError(
-                            self.service, _kind_of(told.error.status), told.error.detail, problem=told.error,
-                            retry_after_s=told.error.retry_after_s)
+                            self.service, _kind_of(told.error.status), told.error.detail, reported=told.error,
+                            wait_s=told.error.retry_after_s)
                     if told.text:
                         yield told.text
                     if told.end is not None:
@@ -274,11 +274,13 @@ def connect(
     async def mark(request: httpx.Request) -> None:
         request.headers.update(outgoing_headers())
 
-    return httpx.AsyncClient(
+    http = httpx.AsyncClient(
         base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {},
         timeout=httpx.Timeout(_SHORT_TIMEOUT_S, connect=connect_timeout_s), transport=transport,
         limits=httpx.Limits(max_connections=100), event_hooks={"request": [mark]}, trust_env=False,
     )
+    record_calls(http)
+    return http
 
 
 def _kind_of(status: int) -> Kind:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from contracts.models import VideoModelInfo, VLModelInfo
-from gateway.services.clients import ServiceError
+from gateway.services.errors import ServiceError
 from gateway.services.pool import Client, Pool
 
 Model = TypeVar("Model", VideoModelInfo, VLModelInfo)

@@ -5,7 +5,8 @@ import logging
 
 from contracts.models import Health, VideoModelInfo
 from contracts.videos import VideoRequest
-from gateway.services.clients import ServiceError, VideoClient
+from gateway.services.clients import VideoClient
+from gateway.services.errors import ServiceError
 from gateway.services.listing import every_model
 from gateway.services.pool import Member, Pool
 from gateway.services.render_places import RenderPlaces
@@ -123,11 +124,11 @@ class Renderers:
     def _may_leave(self, place: Place, error: ServiceError, fresh: bool) -> bool:
         """Whether the render is surely not with `place`: it said no, never heard of it, or is taken to be gone."""
         if error.kind == "busy":
-            place.full(error.detail, error.retry_after_s)
+            place.full(error.said, error.wait_s)
             return True  # it answers that it did not take the render
         if error.kind not in ("unavailable", "misconfigured"):
             return False
-        place.failed(error.detail, silent=error.heard != "answered")
+        place.failed(error.said, silent=error.heard != "answered")
         if error.heard == "answered" or (fresh and error.heard == "never"):
             return True
         return place.silent_for_s() >= self._abandon_after_s

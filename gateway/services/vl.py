@@ -7,7 +7,8 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from contracts.chat import ChatEnd, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.models import Health, VLModelInfo
-from gateway.services.clients import ServiceError, VLClient
+from gateway.services.clients import VLClient
+from gateway.services.errors import ServiceError
 from gateway.services.listing import every_model
 from gateway.services.pool import Member, Pool
 
@@ -49,7 +50,7 @@ class Describers:
         """
         if self._num_waiting >= _CALLERS_WAITING:
             raise ServiceError(
-                "vl_service", "busy", f"{_CALLERS_WAITING} callers wait for a description already", retry_after_s=2.0
+                "vl_service", "busy", f"{_CALLERS_WAITING} callers wait for a description already", wait_s=2.0
             )
         self._num_waiting += 1
         try:
@@ -72,7 +73,7 @@ class Describers:
             if error.kind == "busy":
                 self._no_job_waits.clear()
                 for member in self.pool.members:  # not by callers' calls: their crowd would keep jobs from being begun
-                    member.full(error.detail, error.retry_after_s)
+                    member.full(error.said, error.wait_s)
             raise
         self._no_job_waits.set()
         return answer
@@ -129,6 +130,6 @@ class Describers:
 
     def _note(self, error: ServiceError, member: Member[VLClient]) -> None:
         if error.kind in ("unavailable", "misconfigured"):
-            member.failed(error.detail, silent=error.heard != "answered")
+            member.failed(error.said, silent=error.heard != "answered")
         elif error.kind != "busy":
             member.answered()

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, S3Config  # for type checkers only: it is not there at run time
+    from obstore.store import ClientConfig, RetryConfig, S3Config  # for type checkers only: it is not there at run time
 
 from gateway.storage.files import (
     OWNERS,
@@ -33,6 +33,8 @@ from gateway.storage.files import (
 )
 
 _COPY_KEPT_S = 3600.0
+# A caller waits for these; jobs wait longer, in the line. The store's own ten retries take up to three minutes.
+_RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
 _ERROR_CHARS = 200
 _BEFORE_OURS, _AFTER_OURS = "file_", "job`"  # in a bucket's order of names; everything else there is not even listed
 _LAST = "\U0010fffd"
@@ -207,7 +209,7 @@ def open_bucket(
         config["access_key_id"], config["secret_access_key"] = key_id, secret
     plain = endpoint is not None and endpoint.startswith("http://")
     options: ClientConfig = {"allow_http": plain, "timeout": "60s"}
-    store = S3Store(bucket, prefix=prefix or None, client_options=options, config=config)
+    store = S3Store(bucket, prefix=prefix or None, client_options=options, config=config, retry_config=_RETRIES)
     return BucketFiles(root, store)
 
 

@@ -15,6 +15,9 @@ from typing import BinaryIO
 
 from anyio import to_thread
 
+from contracts.refusal import Refusal
+from gateway.database.errors import DISK_FULL
+
 VIDEO_FILE = "video.mp4"
 OWNERS, TRASH = ".deployments", ".trash"
 _FOLDER = re.compile(r"(job|file|conv)_[0-9a-f]{24}")
@@ -39,12 +42,22 @@ class Stored:
     made: bool
 
 
-class StoreBusy(OSError):
+class StoreBusy(Refusal, OSError):
     """The disk or the bucket cannot be used now; nothing was stored. The same call may succeed later."""
+
+    status, code, title = 503, "storage_unavailable", "The place for files cannot be used now"
+
+    def __init__(self, said: str) -> None:
+        super().__init__("No job is lost. Send the request again in 5 s.", retry_after_s=5, log=said)
 
 
 class StoreFull(StoreBusy):
     """There is no room."""
+
+    status, code, title = 507, "disk_full", "No room on disk"
+
+    def __init__(self, said: str) -> None:
+        Refusal.__init__(self, DISK_FULL, retry_after_s=60, log=said)
 
 
 class ChecksumMismatch(ValueError):
@@ -247,8 +260,9 @@ def storing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreBusy
-        raise kind(error.errno, str(error)) from error
+        failed = (StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreBusy)(str(error))
+        failed.errno = error.errno
+        raise failed from error
 
 
 def make_folder(path: Path) -> None:

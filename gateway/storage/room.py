@@ -7,19 +7,22 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from contracts.refusal import Refusal
 from gateway.database.errors import DatabaseFull
 from gateway.threads import off_loop
 
 _LOOK_AGAIN_S = 0.5  # a busy server writes little in that time, measured by the room that is kept
 
 
-class DiskFull(Exception):
+class DiskFull(Refusal):
     """Less than `needed` bytes are free; nothing was stored."""
 
+    status, code, title = 507, "disk_full", "No room on disk"
+
     def __init__(self, free: int, needed: int) -> None:
-        super().__init__(f"{free} of {needed} bytes free")
-        self.free = free
-        self.needed = needed
+        super().__init__(
+            f"{free // 2**20} MiB are free where {needed // 2**20} MiB are needed: delete jobs that are done with, or "
+            "give the server more space.", retry_after_s=60)
 
 
 class Reserve:

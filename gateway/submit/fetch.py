@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from contracts.refusal import Refusal
 from gateway.auth.addresses import AddressRefused, AddressRules, Resolve, call_in_turn, outside_client, pin, read_url
 
 _CONNECT_TIMEOUT_S = 5.0
@@ -16,13 +17,14 @@ _HEADERS = {
 }
 
 
-class FetchFailed(Exception):
+class FetchFailed(Refusal):
     """The address was called and no picture came back: a stable `code`, and in words what to do."""
 
+    title = "The picture cannot be fetched"
+
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
+        status = 413 if code == "image_too_many_bytes" else 422
+        super().__init__(detail, status=status, code=code, field="image")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

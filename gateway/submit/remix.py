@@ -4,19 +4,20 @@ from dataclasses import replace
 from typing import Any
 
 from contracts.jobs import EffectiveParameters, GenerateOptions
+from contracts.refusal import Refusal
 from contracts.resolve import ParameterRefused
 from gateway.conversations.store import Conversation
 from gateway.jobs.job import JobRecord, JobState
 from gateway.submit.bodies import Submission
 
 
-class NotRemixable(Exception):
+class NotRemixable(Refusal):
     """Only a completed video can be remixed; nothing was made."""
 
+    status, code, title = 409, "video_not_completed", "The video is not completed"
+
     def __init__(self, job_id: str, state: JobState) -> None:
-        super().__init__(f"{job_id} is {state}.")
-        self.job_id = job_id
-        self.state: JobState = state
+        super().__init__(f"Only a completed video can be remixed; this one is {state}.", job_id=job_id)
 
 
 def remix_of(job: JobRecord, prompt: str) -> Submission:

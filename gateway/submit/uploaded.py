@@ -7,6 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from contracts.errors import FieldProblem
+from contracts.refusal import Refusal
 from gateway.database.database import Database, metadata, page_of
 from gateway.jobs.job import StoredPicture
 
@@ -26,20 +28,24 @@ _files = sa.Table(
 _FILES_LOCK = 4
 
 
-class UploadNotFound(LookupError):
+class UploadNotFound(Refusal):
     """There is no uploaded file with this id, or it is another owner's."""
 
+    status, code, title = 404, "file_not_found", "No such file"
+
     def __init__(self, file_id: str) -> None:
-        super().__init__(f"There is no file {file_id!r}.")
-        self.file_id = file_id
+        super().__init__(
+            f"There is no file {file_id}; POST /v1/files makes one, GET /v1/files lists those that there are.",
+            errors=[FieldProblem(field="file_id", message="There is no such file")])
 
 
-class TooManyFiles(Exception):
+class TooManyFiles(Refusal):
     """An owner keeps as many files as may be kept; nothing was added."""
 
+    status, code, title = 409, "too_many_files", "Too many files"
+
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} files are kept already.")
-        self.limit = limit
+        super().__init__(f"{limit} files are kept, which is all that may: delete one (DELETE /v1/files/{{id}}) first.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

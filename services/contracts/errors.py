@@ -1,7 +1,5 @@
 """RFC 9457 problem details, the one error body of all three services."""
 
-from typing import ClassVar
-
 from pydantic import BaseModel, ConfigDict, Field
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -27,29 +25,3 @@ class Problem(BaseModel):
     job_id: str | None = None
     retry_after_s: int | None = Field(default=None, ge=0, description="Seconds after which a retry makes sense.")
     errors: list[FieldProblem] | None = None
-
-
-class Refusal(Exception):
-    """Something that is asked for and not done: a kind says its status, code and title, a case its detail.
-
-    Every HTTP app answers it with its `problem`.
-    """
-
-    status: ClassVar[int]
-    code: ClassVar[str]
-    title: ClassVar[str]
-
-    def __init__(
-        self, detail: str, *, retry_after_s: int | None = None, errors: list[FieldProblem] | None = None
-    ) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
-        self.errors = errors
-
-    @property
-    def problem(self) -> Problem:
-        """What the caller is told."""
-        return Problem(
-            status=self.status, code=self.code, title=self.title, detail=str(self), retry_after_s=self.retry_after_s,
-            errors=self.errors,
-        )

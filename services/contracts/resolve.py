@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from contracts.framing import share_cut, whole_size
 from contracts.jobs import GenerateOptions
 from contracts.models import FloatRange, IntRange, ModelSpec, Sampler, VideoModelInfo
+from contracts.refusal import Refusal
 from contracts.videos import VideoRequest
 
 _SHARED_FIELDS = {"width", "height", "num_frames", "fps", "sampler", "steps", "guidance_scale", "guidance_scale_2"}
@@ -17,14 +18,14 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 
-class ParameterRefused(ValueError):
+class ParameterRefused(Refusal):
     """A parameter that the model cannot serve: stable `code`, the `field`, and in words what would work."""
 
+    status, title = 422, "The request cannot be served"
+
     def __init__(self, code: str, field: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+        super().__init__(message, code=code, field=field)
         self.field = field
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

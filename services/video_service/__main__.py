@@ -14,6 +14,7 @@ from video_service.queue.files import FolderInUse, RenderFiles
 from video_service.settings import VideoSettings
 from video_service.worker.runner import WORKER_COMMAND
 from web.logs import configure_logging
+from web.telemetry import configure_tracing
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def main(worker_command: Sequence[str] = WORKER_COMMAND) -> int:
     os.umask(0o077)  # videos are nobody else's to see
     settings = VideoSettings()
     configure_logging("video_service", settings.log_level)
+    configure_tracing("video_service")
     files = RenderFiles(settings.data_dir.resolve() / "video")
     with contextlib.ExitStack() as held:
         try:

@@ -5,12 +5,14 @@ import uvicorn
 from vl_service.app import create_app
 from vl_service.settings import Settings
 from web.logs import configure_logging
+from web.telemetry import configure_tracing
 
 
 def main() -> None:
     """Read the environment and serve until told to stop."""
     settings = Settings()
     configure_logging("vl_service", settings.log_level)
+    configure_tracing("vl_service")
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
         timeout_graceful_shutdown=10,

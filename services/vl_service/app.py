@@ -23,6 +23,7 @@ from web.metrics import HttpMetricsMiddleware, add_metrics_route
 from web.parts import sent
 from web.problem_bodies import ProblemBodiesMiddleware
 from web.problems import install_problem_handlers
+from web.telemetry import of_requests
 from web.token import InternalTokenMiddleware
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,10 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
         finally:
             await model.stop()
 
-    app = FastAPI(title="Stillmotion vision-language service", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Stillmotion vision-language service", lifespan=lifespan, docs_url=None, redoc_url=None,
+        telemetry=of_requests(),
+    )
     app.state.model = model
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from contracts.chat import ChatEnd, ChatOptions, Finish, Turn
 from contracts.describe import DescribeResponse, Language, TaskKind
-from contracts.errors import Refusal
 from contracts.models import VLModelInfo
+from contracts.refusal import Refusal
 from vl_service.images import DecodedImage
 from vl_service.prompts.profiles import Profile
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from contracts.describe import DescribeRequest, DescribeResponse, DescribeTask, TaskResult
-from contracts.errors import Refusal
+from contracts.refusal import Refusal
 from vl_service.backend import Answer, Backend, Deadline, Task
 from vl_service.images import DecodedImage
 from vl_service.model import Model
@@ -27,7 +27,7 @@ async def describe(model: Model, request: DescribeRequest) -> DescribeResponse:
 
     Raises:
         UnknownProfileError, NothingToDescribeError, ImageUnreadable: the request cannot be answered.
-        Refusal, ProblemError: not now, as `Model.answer`.
+        Refusal: not now, as `Model.answer`.
     """
     started = time.monotonic()
     tasks = resolve_tasks(request)

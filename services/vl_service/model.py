@@ -8,12 +8,11 @@ from typing import Any
 
 from contracts.chat import ChatEnd, ChatRequest
 from contracts.describe import DescribeResponse
-from contracts.errors import Refusal
 from contracts.models import VLModelInfo
+from contracts.refusal import Refusal
 from vl_service.backend import LATE, ChatWork, DeadlineExceededError, Described, Replied, Task, Work
 from vl_service.settings import Settings
-from web.problems import ProblemError
-from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
+from web.worker.errors import NotReady, WorkerDied, WorkStopped
 from web.worker.supervisor import Patience, Supervisor
 
 WORKER_COMMAND = (sys.executable, "-m", "vl_service.worker")
@@ -109,7 +108,7 @@ class Model:
             ModelLoading, ModelFailed, ModelUnavailable: there is no worker, or it died in this call.
             QueueFull: `queue_limit` calls are in flight; nothing has changed.
             DeadlineExceededError: no result within the deadline, waiting included.
-            ProblemError: the work failed.
+            WorkFailed: it did.
         """
         self._admit()
         stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
@@ -167,10 +166,6 @@ class Model:
             raise self._not_now() from error
         except WorkStopped as error:
             raise DeadlineExceededError(LATE) from error
-        except WorkFailed as error:
-            told = error.problem
-            raise ProblemError(
-                told.status, told.code, told.title, told.detail, retry_after_s=told.retry_after_s) from error
         self._info = done.info
         self._recent_work_s = 0.7 * self._recent_work_s + 0.3 * done.seconds
         return done

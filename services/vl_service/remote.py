@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 
 from contracts.chat import ChatOptions, Finish, Turn
-from contracts.errors import Refusal
 from contracts.models import VLModelInfo
+from contracts.refusal import Refusal
 from vl_service.backend import (
     Answer,
     CannotReplyError,

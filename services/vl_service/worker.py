@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import Problem, Refusal
+from contracts.errors import Problem
 from contracts.models import VLModelInfo
+from contracts.refusal import Refusal
 from engines.store.manifest import EngineRefused
 from vl_service.backend import (
     Backend,
@@ -29,9 +30,11 @@ from vl_service.dialogue.reply import reply
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from web.logs import configure_logging
+from web.telemetry import configure_tracing
 from web.worker.child import Handler, Report, WorkerProgram, run
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+from web.worker.imports import lasting_imports
 
 Load = Callable[[Settings], Backend]
 
@@ -42,7 +45,8 @@ def load_backend(settings: Settings) -> Backend:
         from vl_service.remote import load_remote  # httpx, which no other backend needs
 
         return load_remote(settings)
-    from vl_service.embedded import is_embedded, load_embedded
+    with lasting_imports():
+        from vl_service.embedded import is_embedded, load_embedded
 
     folder = settings.models_dir / "vl" if settings.model == "embedded" else Path(settings.model).expanduser()
     if settings.model == "embedded" or is_embedded(folder):
@@ -50,7 +54,8 @@ def load_backend(settings: Settings) -> Backend:
             raise EngineRefused(
                 f"VL_ENGINE={settings.engine}: there are no engines of the embedded checkpoint; set auto or torch")
         return load_embedded(folder, settings.threads)
-    from vl_service.qwen.backend import load_qwen  # transformers takes seconds more
+    with lasting_imports():
+        from vl_service.qwen.backend import load_qwen  # transformers takes seconds more
 
     return load_qwen(settings)
 
@@ -60,6 +65,7 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
 
     def opened(settings: Settings) -> tuple[VLModelInfo, Handler]:
         configure_logging("vl_service.worker", settings.log_level)
+        configure_tracing("vl_service.worker")
         try:
             backend = load(settings)
         except Exception as error:  # any reason ends up in /readyz; what is not the checkpoint's own may pass

@@ -1,12 +1,18 @@
-"""What a piece of work is done for (request, job, trace): on every log line and on every call that it makes."""
+"""What a piece of work is done for (request, job, trace): on every log line and on every call that it makes.
+
+The trace is OpenTelemetry's current span (W3C Trace Context); where none is recorded its ids go on all the same.
+"""
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Self
 
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,45 +22,17 @@ JOB_ID = "X-Stillmotion-Job"
 """Names the job that an internal call works for; heard by the model services only."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# W3C Trace Context: versions after 00 may append fields; version ff and ids of zeros alone are not valid.
-_IDS = r"(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
-_TRACEPARENT = re.compile(rf"00-{_IDS}")
-_LATER_TRACEPARENT = re.compile(rf"(?!00|ff)[0-9a-f]{{2}}-{_IDS}(?:-.*)?")
-
-
+_W3C = TraceContextTextMapPropagator()
+_tracer = trace.get_tracer("stillmotion")
 _random = random.Random()  # ids are no secrets, and asking the kernel for each is a good part of accepting a job
-
-
-def _random_hex(num_bytes: int) -> str:
-    return _random.randbytes(num_bytes).hex()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The ids of one piece of work; `span_id` is this process's own part of the trace."""
+    """The ids of one piece of work, beside its trace."""
 
     request_id: str
-    trace_id: str
-    span_id: str
-    trace_flags: str
     job_id: str | None = None
-
-    @classmethod
-    def begun(cls, *, request_id: str | None = None, traceparent: str | None = None, job_id: str | None = None) -> Self:
-        """A new part of the given trace, or of a new one where none (or nothing readable) is given."""
-        given = (traceparent or "").strip()
-        parent = _TRACEPARENT.fullmatch(given) or _LATER_TRACEPARENT.fullmatch(given)
-        return cls(
-            request_id=request_id if request_id and _ID.fullmatch(request_id) else _random_hex(12),
-            trace_id=parent[1] if parent else _random_hex(16), span_id=_random_hex(8),
-            trace_flags=parent[3] if parent else "00",  # not sampled: nobody asked for it to be recorded
-            job_id=job_id if job_id and _ID.fullmatch(job_id) else None,
-        )
-
-    @property
-    def traceparent(self) -> str:
-        """The header that makes the called service continue this trace."""
-        return f"00-{self.trace_id}-{self.span_id}-{self.trace_flags}"
 
 
 _current: ContextVar[Call | None] = ContextVar("stillmotion_call", default=None)
@@ -65,18 +43,21 @@ def current_call() -> Call | None:
     return _current.get()
 
 
-def work_on(call: Call) -> None:
-    """Let this task, and those that it starts, work for `call`."""
-    _current.set(call)
+def current_traceparent() -> str | None:
+    """The header that makes whoever is called continue this trace."""
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier)
+    return carrier.get(TRACEPARENT)
 
 
 def outgoing_headers() -> dict[str, str]:
-    """The headers that tell a called service what it works for."""
+    """What tells a called service, or `working`, what it works for."""
     call = _current.get()
     if call is None:
         return {}
-    named = {JOB_ID: call.job_id} if call.job_id else {}
-    return {REQUEST_ID: call.request_id, TRACEPARENT: call.traceparent, **named}
+    headers = {REQUEST_ID: call.request_id} | ({JOB_ID: call.job_id} if call.job_id else {})
+    _W3C.inject(headers)
+    return headers
 
 
 def log_fields() -> Mapping[str, str]:
@@ -84,8 +65,47 @@ def log_fields() -> Mapping[str, str]:
     call = _current.get()
     if call is None:
         return {}
+    span = trace.get_current_span().get_span_context()
     named = {"job_id": call.job_id} if call.job_id else {}
-    return {"request_id": call.request_id, "trace_id": call.trace_id, "span_id": call.span_id, **named}
+    return {
+        "request_id": call.request_id, "trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}", **named,
+    }
+
+
+@contextmanager
+def working(name: str, headers: Mapping[str, str]) -> Iterator[None]:
+    """Let the block, and the tasks that it starts, work for what `headers` say, as a span of their trace."""
+    span = _tracer.start_span(name, _W3C.extract(headers))
+    with _attached(span if span.is_recording() else _continued(headers), _call(headers, internal=True)):
+        yield
+
+
+@contextmanager
+def _attached(span: Span, call: Call) -> Iterator[None]:
+    token = _current.set(call)
+    try:
+        with trace.use_span(span, end_on_exit=True):
+            yield
+    finally:
+        _current.reset(token)
+
+
+def _call(headers: Mapping[str, str], *, internal: bool) -> Call:
+    def given(name: str) -> str | None:
+        found = headers.get(name)
+        return found if found and _ID.fullmatch(found) else None
+
+    return Call(request_id=given(REQUEST_ID) or f"{_random.getrandbits(96):024x}",
+                job_id=given(JOB_ID) if internal else None)
+
+
+def _continued(headers: Mapping[str, str]) -> Span:
+    """A part of the given trace, or of a new one where none (or nothing readable) is given, that nobody records."""
+    parent = trace.get_current_span(_W3C.extract(headers)).get_span_context()
+    return NonRecordingSpan(SpanContext(
+        trace_id=parent.trace_id or _random.getrandbits(128), span_id=_random.getrandbits(64), is_remote=False,
+        trace_flags=parent.trace_flags, trace_state=parent.trace_state,
+    ))
 
 
 class CallMiddleware:
@@ -102,15 +122,13 @@ class CallMiddleware:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        call = Call.begun(
-            request_id=headers.get(REQUEST_ID), traceparent=headers.get(TRACEPARENT),
-            job_id=headers.get(JOB_ID) if self.internal else None,
-        )
-        work_on(call)
+        call = _call(headers, internal=self.internal)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)[REQUEST_ID] = call.request_id
             await send(message)
 
-        return await self.app(scope, receive, send_with_id)
+        span = trace.get_current_span()  # FastAPI's, where it records one
+        with _attached(span if span.is_recording() else _continued(headers), call):
+            return await self.app(scope, receive, send_with_id)

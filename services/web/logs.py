@@ -5,6 +5,7 @@ import logging
 from datetime import UTC, datetime
 
 from web.calls import log_fields
+from web.telemetry import HEALTH_PATHS
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -40,4 +41,4 @@ def configure_logging(service: str, level: str = "INFO") -> None:
 def _is_no_health_check(record: logging.LogRecord) -> bool:
     """Health checks and scrapes come every few seconds for ever and would bury everything else."""
     path = record.args[2] if isinstance(record.args, tuple) and len(record.args) > 2 else ""
-    return path not in ("/livez", "/readyz", "/metrics")
+    return path not in HEALTH_PATHS

@@ -1,7 +1,7 @@
 """Exception to problem+json mapping, installed once per app."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,7 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from contracts.errors import PROBLEM_MEDIA_TYPE, FieldProblem, Problem, Refusal
+from contracts.errors import PROBLEM_MEDIA_TYPE, FieldProblem, Problem
+from contracts.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -24,23 +25,6 @@ _CODES = {
 def code_of(status: int) -> str:
     """The stable code of an error that nobody named more closely."""
     return _CODES.get(status, "http_error")
-
-
-class ProblemError(Refusal):
-    """A refusal that has no kind of its own: it is made where it is raised."""
-
-    def __init__(
-        self, status: int, code: str, title: str, detail: str, *, retry_after_s: int | None = None,
-        errors: list[FieldProblem] | None = None, job_id: str | None = None,
-    ) -> None:
-        super().__init__(detail, retry_after_s=retry_after_s, errors=errors)
-        self._head = {"status": status, "code": code, "title": title, "job_id": job_id}
-
-    @property
-    def problem(self) -> Problem:
-        """What the caller is told."""
-        return Problem.model_validate(
-            self._head | {"detail": str(self), "retry_after_s": self.retry_after_s, "errors": self.errors})
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
@@ -72,12 +56,19 @@ def _message(error: Any) -> str:
     return str(error["msg"])
 
 
-def install_problem_handlers(app: FastAPI) -> None:
-    """Make every error of `app` an `application/problem+json` body."""
+async def answer_refusal(_: Request, refusal: Refusal) -> Response:
+    """Its problem, as it is."""
+    return problem_response(refusal.problem)
 
-    async def on_refusal(_: Request, error: Exception) -> Response:
+
+def install_problem_handlers(
+    app: FastAPI, answer: Callable[[Request, Refusal], Awaitable[Response]] = answer_refusal
+) -> None:
+    """Make every error of `app` an `application/problem+json` body; `answer` is what becomes of a refusal."""
+
+    async def on_refusal(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
-        return problem_response(error.problem)
+        return await answer(request, error)
 
     async def on_invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -7,9 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.errors import Problem
 from web.problems import problem_response
-
-# Numbers only, no words of any caller: who collects them must not need the token, with which one can render.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+from web.telemetry import HEALTH_PATHS
 
 
 class InternalTokenMiddleware:
@@ -23,7 +21,9 @@ class InternalTokenMiddleware:
         self.token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self.token is None or scope["path"] in OPEN_PATHS:
+        # Health and metrics are numbers, no words of any caller: who collects them must not need the token, with which
+        # one can render.
+        if scope["type"] != "http" or self.token is None or scope["path"] in HEALTH_PATHS:
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get("authorization", "")
         if hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):

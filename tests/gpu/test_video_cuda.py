@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_wan(tmp_path_factory.mktemp("tiny") / "wan")
 
 
-def render(model: Deployed, output: Path, *, image: str | None = None, sampler: str = "euler") -> np.ndarray:
+def render(model: Deployed, output: Path, *, image: bytes | None = None, sampler: str = "euler") -> np.ndarray:
     request = VideoRequest(
         prompt="slow zoom in", image=image, width=96, height=64, num_frames=9, fps=16, seed=3
     ).model_copy(update={"sampler": sampler})

@@ -6,12 +6,12 @@ from typing import Any, Literal
 from fastapi import Request
 from fastapi.responses import Response
 
+from contracts.refusal import Refusal
 from gateway.api.media.ranges import RangedFile
 from gateway.jobs.job import JobRecord, StoredPicture
 from gateway.runtime import Gateway
 from gateway.storage.files import VIDEO_FILE
 from gateway.threads import off_loop
-from web.problems import ProblemError
 
 Variant = Literal["video", "thumbnail", "spritesheet", "input"]
 
@@ -27,7 +27,7 @@ async def serve(job: JobRecord, variant: Variant, request: Request, gateway: Gat
     """One file of the job.
 
     Raises:
-        ProblemError: there is none of this kind, or not yet.
+        Refusal: there is none of this kind, or not yet.
     """
     path, media_type, sha256 = _artifact(job, variant, gateway)
     return await _send(path, media_type, sha256, request, job.id, gateway)
@@ -51,8 +51,8 @@ async def _send(
     try:
         stat = await off_loop(path.stat)
     except FileNotFoundError:
-        raise ProblemError(
-            404, "file_missing", "The file is gone", f"A file of {name} is no longer there."
+        raise Refusal(
+            f"A file of {name} is no longer there.", status=404, code="file_missing", title="The file is gone"
         ) from None
     return RangedFile(
         path, headers=headers, media_type=media_type, stat_result=stat, filename=f"{name}{path.suffix}",
@@ -66,18 +66,18 @@ def _matches(header: str | None, sha256: str) -> bool:
 
 def _artifact(job: JobRecord, variant: Variant, gateway: Gateway) -> tuple[Path, str, str]:
     if job.expired_at is not None:
-        raise ProblemError(
-            410, "expired", "The files have expired", job_id=job.id,
-            detail="This server keeps files for a while, and that is over: send the request again for a new video.",
+        raise Refusal(
+            "This server keeps files for a while, and that is over: send the request again for a new video.",
+            status=410, code="expired", title="The files have expired", job_id=job.id,
         )
     if variant == "input":
         return _picture(job, job.picture, "This job was made from words alone.", gateway)
     if job.state != "completed" or job.video is None:
         hint = "its error says why" if job.state == "failed" else "follow its events, or ask again with ?wait=30"
-        raise ProblemError(
-            409, "video_not_available", "There is no video",
+        raise Refusal(
             f"The job is {job.state}: {'it will have none' if job.finished else 'not yet'}; {hint}."
-            if job.state != "canceled" else "The job was canceled: it has no video.", job_id=job.id,
+            if job.state != "canceled" else "The job was canceled: it has no video.",
+            status=409, code="video_not_available", title="There is no video", job_id=job.id,
         )
     if variant == "video":
         return gateway.files.path(job.id, VIDEO_FILE), "video/mp4", job.video.sha256
@@ -87,5 +87,5 @@ def _artifact(job: JobRecord, variant: Variant, gateway: Gateway) -> tuple[Path,
 
 def _picture(job: JobRecord, picture: StoredPicture | None, absent: str, gateway: Gateway) -> tuple[Path, str, str]:
     if picture is None:
-        raise ProblemError(404, "no_picture", "No picture", absent, job_id=job.id)
+        raise Refusal(absent, status=404, code="no_picture", title="No picture", job_id=job.id)
     return gateway.files.path(job.id, picture.file), picture.media_type, picture.sha256

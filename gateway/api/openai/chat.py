@@ -7,21 +7,20 @@ from fastapi.responses import Response, StreamingResponse
 
 from contracts.chat import ChatRequest
 from contracts.openai_chat import ChatCompletion
-from gateway.api.access import OpenGateway, TheCaller
+from contracts.refusal import Refusal
+from gateway.api.access import OpenGateway, TheCaller, WhileAnswered
 from gateway.api.openapi import chat_body, openai_errors
-from gateway.run.failures import explained
 from gateway.runtime import Gateway
 from gateway.submit.describing import read_completion
 from web.chat.completions import Completion, Reply, begun
 from web.chat.connected import while_connected
-from web.problems import ProblemError
 
 router = APIRouter(prefix="/v1/chat", tags=["OpenAI chat"])
 
 
 @router.post(
     "/completions", response_model=ChatCompletion, responses=openai_errors(400, 404, 413, 429, 500, 502, 503),
-    openapi_extra=chat_body(), summary="Talk about pictures",
+    openapi_extra=chat_body(), summary="Talk about pictures", dependencies=[WhileAnswered],
 )
 async def create_chat_completion(request: Request, _: TheCaller, gateway: OpenGateway) -> Response:
     """As in OpenAI's API, with the vision-language model of this server: text and `image_url` (a data URI, or an https
@@ -37,7 +36,7 @@ async def create_chat_completion(request: Request, _: TheCaller, gateway: OpenGa
         return Response(whole.model_dump_json(), media_type="application/json")
     options = asked.request.stream_options
     chunks = completion.chunks(
-        await while_connected(request, begun(reply)), explain=explained,
+        await while_connected(request, begun(reply)),
         include_usage=options is not None and options.include_usage)
     return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -51,6 +50,6 @@ async def _reply(request: ChatRequest, model: str, gateway: Gateway) -> Reply:
 async def _check_model(wanted: str, gateway: Gateway) -> None:
     known = [model.id for model in await gateway.catalog.known_vl_models()]
     if known and wanted not in known:
-        raise ProblemError(
-            404, "model_not_found", "No such model",
-            f"There is no vision-language model {wanted!r} here; use one of: {', '.join(known)}.")
+        raise Refusal(
+            f"There is no vision-language model {wanted!r} here; use one of: {', '.join(known)}.",
+            status=404, code="model_not_found", title="No such model")

@@ -3,23 +3,21 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi import FastAPI
 
 from contracts.images import MAX_BODY_BYTES
-from contracts.resolve import ParameterRefused
 from video_service.http.routes import router
 from video_service.http.service import VideoService
 from video_service.queue.files import RenderFiles
 from video_service.queue.queue import Limits, RenderQueue
 from video_service.settings import VideoSettings
-from video_service.worker.failures import refusal
 from video_service.worker.runner import WORKER_COMMAND, supervise
 from web.body_limit import BodyLimitMiddleware
 from web.calls import CallMiddleware
 from web.metrics import HttpMetricsMiddleware, add_metrics_route
 from web.problem_bodies import ProblemBodiesMiddleware
-from web.problems import install_problem_handlers, problem_response
+from web.problems import install_problem_handlers
+from web.telemetry import of_requests
 from web.token import InternalTokenMiddleware
 
 
@@ -42,11 +40,12 @@ def create_app(
         finally:
             await service.stop()
 
-    app = FastAPI(title="Stillmotion video service", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Stillmotion video service", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=of_requests(),
+    )
     app.state.service = service
     app.include_router(router)
     install_problem_handlers(app)
-    app.add_exception_handler(ParameterRefused, _answer_refused)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(InternalTokenMiddleware, token=token)
@@ -55,8 +54,3 @@ def create_app(
     app.add_middleware(CallMiddleware, internal=True)
     add_metrics_route(app, renders.metrics.registry)
     return app
-
-
-def _answer_refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ParameterRefused)
-    return problem_response(refusal(error))

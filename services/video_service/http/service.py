@@ -2,8 +2,8 @@
 
 import asyncio
 
-from contracts.errors import Refusal
 from contracts.models import Health, VideoModelInfo
+from contracts.refusal import Refusal
 from contracts.resolve import resolve_request
 from contracts.videos import VideoRequest
 from video_service.queue.queue import RenderQueue

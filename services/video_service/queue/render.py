@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from contracts.errors import Refusal
 from contracts.models import VideoModelInfo
+from contracts.refusal import Refusal
 from contracts.resolve import resolve_request
 from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, VideoRequest
 from video_service.queue.estimates import Clock, Work
 from video_service.queue.history import StatusHistory
-from web.calls import Call, current_call
+from web.calls import outgoing_headers
 
 TRANSITIONS: dict[RenderState, frozenset[RenderState]] = {
     "queued": frozenset({"running", "canceled"}),
@@ -98,7 +98,7 @@ class Render:
             # Guidance runs the network twice a step: with and without the prompt.
             passes=sampling.steps * (2 if sampling.guidance_scale > 1 else 1),
         )
-        self.call: Call | None = current_call()
+        self.call = outgoing_headers()
         """Of whoever asked for the render: it is logged, and traced, under the same ids."""
         self.history = StatusHistory(RenderStatus(id=self.id, state="queued"))
         self.stop_requested = asyncio.Event()

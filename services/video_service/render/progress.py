@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import torch
+from typing import TYPE_CHECKING
 
 from contracts.videos import RenderStage
+
+if TYPE_CHECKING:  # the worker reads this file before it listens to the HTTP process, and torch takes seconds
+    import torch
 
 Report = Callable[[RenderStage, int, int], None]
 """Called as `report(stage, done, total)`; `done` counts finished units of that stage: prompts in `text`, pictures in
@@ -27,7 +29,7 @@ class StageClock:
     On a GPU, work counts as done when the device has done it, not when it was queued.
     """
 
-    def __init__(self, report: Report, device: torch.device | None = None) -> None:
+    def __init__(self, report: Report, device: "torch.device | None" = None) -> None:
         self._report = report
         self._device = device if device is not None and device.type == "cuda" else None
         self._started_s = time.perf_counter()
@@ -44,6 +46,8 @@ class StageClock:
     def done(self, stage: RenderStage, done: int, total: int) -> None:
         """Report units within a stage. Raises what `report` raises."""
         if self._device is not None:
+            import torch
+
             torch.cuda.synchronize(self._device)
         self._report(stage, done, total)
 

@@ -2,16 +2,14 @@
 
 import errno
 
-from contracts.errors import FieldProblem, Problem, Refusal
-from contracts.resolve import ParameterRefused
+from contracts.errors import Problem
+from contracts.refusal import Refusal
 from web.worker.faults import is_out_of_memory, one_line
 
 
 def explain(error: Exception) -> Problem:
     """Classify `error` for the render that raised it."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # such as VideoWriteFailed's
-    if isinstance(error, ParameterRefused):
-        return refusal(error)
     if isinstance(error, Refusal):
         return error.problem
     if is_out_of_memory(error) or is_out_of_memory(cause):
@@ -28,12 +26,4 @@ def explain(error: Exception) -> Problem:
     return Problem(
         status=500, code="render_failed", title="The render failed",
         detail=f"{one_line(error)}. The log of the video service has the whole cause.",
-    )
-
-
-def refusal(error: ParameterRefused) -> Problem:
-    """Why the model cannot serve a request: the same answer at the door and in the worker."""
-    return Problem(
-        status=422, code="invalid_request", title="The model cannot serve this request", detail=str(error),
-        errors=[FieldProblem(field=f"body.{error.field}", message=error.message)],
     )

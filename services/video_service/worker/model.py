@@ -15,9 +15,11 @@ from video_service.settings import VideoSettings
 from video_service.worker.failures import explain
 from video_service.worker.messages import RenderProgress, RenderWork
 from web.logs import configure_logging
+from web.telemetry import configure_tracing
 from web.worker.child import Handler, WorkerProgram
 from web.worker.child import Report as WorkReport
 from web.worker.errors import WorkCanceled
+from web.worker.imports import lasting_imports
 
 
 class Engine(Protocol):
@@ -34,7 +36,8 @@ OpenModel = Callable[[VideoSettings], tuple[VideoModelInfo, Engine]]
 def open_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
     """See `video_service.model.open_model`."""
     # Imported here: torch takes seconds, in which the listening thread must already run.
-    from video_service.model import open_model
+    with lasting_imports():
+        from video_service.model import open_model
 
     return open_model(settings)
 
@@ -44,6 +47,7 @@ def worker_program(open_engine: OpenModel) -> WorkerProgram:
 
     def opened(settings: VideoSettings) -> tuple[VideoModelInfo, Handler]:
         configure_logging("video_service.worker", settings.log_level)
+        configure_tracing("video_service.worker")
         info, engine = open_engine(settings)
         return info, partial(_render, engine)
 

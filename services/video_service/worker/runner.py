@@ -10,7 +10,7 @@ from video_service.queue.queue import RenderQueue
 from video_service.queue.render import Render
 from video_service.settings import VideoSettings
 from video_service.worker.messages import RenderProgress, RenderWork
-from web.calls import Call, work_on
+from web.calls import JOB_ID, working
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
 from web.worker.supervisor import Patience, Supervisor
 
@@ -40,7 +40,8 @@ async def run_renders(renders: RenderQueue, worker: Supervisor[VideoModelInfo], 
         await worker.ready()
         await renders.wait()
         if worker.not_ready is None and (render := renders.start_next()):
-            await _render(renders, render, worker, render_timeout_s)
+            with working("render", render.call | {JOB_ID: render.id}):
+                await _render(renders, render, worker, render_timeout_s)
             renders.purge()
 
 
@@ -49,11 +50,6 @@ async def _render(
 ) -> None:
     """Bring one render to its end, whichever it is."""
     assert render.request is not None
-    call = render.call
-    work_on(Call.begun(
-        request_id=call.request_id if call else None, traceparent=call.traceparent if call else None,
-        job_id=render.id,
-    ))
 
     def on_progress(progress: RenderProgress) -> None:
         renders.advance(render, progress.stage, progress.done, progress.total)

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
@@ -14,16 +13,13 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from pydantic import ValidationError
 
 from contracts.chat import ChatEnd, ChatEvent, ChatRequest
-from contracts.errors import Problem, Refusal
 from contracts.openai_chat import ChatCompletion, ChatCompletionRequest, picture_addresses
+from contracts.refusal import Refusal
 from vl_service.model import Model
 from vl_service.prompts.profiles import profile_named
-from web.chat.completions import Completion, Reply, begun
+from web.chat.completions import Completion, Reply, begun, explained
 from web.chat.connected import while_connected
 from web.parts import sent
-from web.problems import ProblemError
-
-log = logging.getLogger(__name__)
 
 _SSE = "text/event-stream"
 
@@ -46,9 +42,9 @@ def add_dialogue_routes(app: FastAPI, model: Model) -> None:
     async def begin(request: ChatRequest) -> Reply:
         profile_named(request.options.profile)
         if request.num_images != len(request.pictures):
-            raise ProblemError(
-                422, "invalid_request", "The request is not valid",
-                f"There are {request.num_images} pictures in the dialogue, and {len(request.pictures)} came with it.")
+            raise Refusal(
+                f"There are {request.num_images} pictures in the dialogue, and {len(request.pictures)} came with it.",
+                status=422, code="invalid_request", title="The request is not valid")
         return await model.chat(request)
 
     @app.post("/v1/chat", response_class=StreamingResponse)
@@ -71,17 +67,7 @@ def add_dialogue_routes(app: FastAPI, model: Model) -> None:
             return Response(whole.model_dump_json(), media_type="application/json")
         usage = asked.stream_options is not None and asked.stream_options.include_usage
         reply = await while_connected(request, begun(reply))
-        return StreamingResponse(completion.chunks(reply, include_usage=usage, explain=explain), media_type=_SSE)
-
-
-def explain(error: Exception) -> Problem:
-    """What the caller is told of an error after the answer began."""
-    if isinstance(error, Refusal):
-        return error.problem
-    log.exception("a reply broke off", exc_info=error)
-    return Problem(
-        status=500, code="internal_error", title="Internal error",
-        detail="The server failed to answer; its log has the cause. Trying again is safe.")
+        return StreamingResponse(completion.chunks(reply, include_usage=usage), media_type=_SSE)
 
 
 async def _events(reply: Reply) -> AsyncGenerator[bytes]:
@@ -91,7 +77,7 @@ async def _events(reply: Reply) -> AsyncGenerator[bytes]:
             async for piece in reply:
                 yield _event(ChatEvent(end=piece) if isinstance(piece, ChatEnd) else ChatEvent(text=piece))
     except Exception as error:  # the status has been sent: this is the place to say it
-        yield _event(ChatEvent(error=explain(error)))
+        yield _event(ChatEvent(error=explained(error)))
 
 
 def _event(event: ChatEvent) -> bytes:

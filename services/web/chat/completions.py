@@ -1,9 +1,10 @@
 """A reply in OpenAI's words: whole, or as the chunks that its SDK reads."""
 
 import json
+import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -11,7 +12,10 @@ from typing import Any, TypeVar
 from contracts.chat import ChatEnd
 from contracts.errors import Problem
 from contracts.openai_chat import ChatCompletion, Choice, CompletionMessage, Usage
+from contracts.refusal import Refusal
 from web.chat.openai_errors import openai_error
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Reply = AsyncGenerator[str | ChatEnd]
@@ -38,9 +42,7 @@ class Completion:
             choices=[Choice(message=CompletionMessage(content=end.text), finish_reason=end.finish)],
         )
 
-    async def chunks(
-        self, reply: Reply, *, include_usage: bool, explain: Callable[[Exception], Problem]
-    ) -> AsyncGenerator[bytes]:
+    async def chunks(self, reply: Reply, *, include_usage: bool) -> AsyncGenerator[bytes]:
         """Server-sent events; what goes wrong in their middle is one that the SDK raises."""
         try:
             yield self._chunk({"role": "assistant", "content": ""})
@@ -54,7 +56,7 @@ class Completion:
                         yield self._event([], usage=usage_of(piece).model_dump())
             yield b"data: [DONE]\n\n"
         except Exception as error:  # the status has been sent: this is the place to say it
-            yield _data(openai_error(explain(error)).model_dump())
+            yield _data(openai_error(explained(error)).model_dump())
 
     def _chunk(self, delta: dict[str, str], finish: str | None = None) -> bytes:
         return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}])
@@ -68,6 +70,16 @@ def usage_of(*ends: ChatEnd) -> Usage:
     """Tokens of one reply, or of several together."""
     prompt, written = sum(end.prompt_tokens for end in ends), sum(end.completion_tokens for end in ends)
     return Usage(prompt_tokens=prompt, completion_tokens=written, total_tokens=prompt + written)
+
+
+def explained(error: Exception) -> Problem:
+    """What the caller is told of an error after the answer began."""
+    if isinstance(error, Refusal):
+        return error.problem
+    log.exception("an answer broke off", exc_info=error)
+    return Problem(
+        status=500, code="internal_error", title="Internal error",
+        detail="The server failed to answer; its log has the cause. Trying again is safe.")
 
 
 async def begun(pieces: AsyncGenerator[T]) -> AsyncGenerator[T]:

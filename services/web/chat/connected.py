@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from contracts.errors import Refusal
+from contracts.refusal import Refusal
 
 Answer = TypeVar("Answer")
 
@@ -15,6 +15,9 @@ class ClientGone(Refusal):
     """Nobody reads the answer any more."""
 
     status, code, title = 499, "client_closed_request", "Nobody waits"
+
+    def __init__(self) -> None:
+        super().__init__("The connection was closed; a job that was accepted goes on.")
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -27,7 +30,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGone("The connection was closed.")
+            raise ClientGone
         return working.result()
     finally:
         working.cancel()

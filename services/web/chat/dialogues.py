@@ -8,9 +8,8 @@ from contextlib import aclosing
 from fastapi.sse import format_sse_event
 
 from contracts.chat import ChatEnd, ChatOptions, ChatRequest, Turn
-from contracts.errors import Problem
 from contracts.openai_chat import DialogueRequest, DialogueResponse, DialogueResult
-from web.chat.completions import Reply, usage_of
+from web.chat.completions import Reply, explained, usage_of
 
 Ask = Callable[[ChatRequest], Awaitable[Reply]]
 """Begins a reply."""
@@ -59,7 +58,7 @@ async def whole(told: Told) -> DialogueResponse:
     raise EOFError("the dialogue has no end")
 
 
-async def as_events(told: Told, explain: Callable[[Exception], Problem]) -> AsyncGenerator[bytes]:
+async def as_events(told: Told) -> AsyncGenerator[bytes]:
     """Server-sent events `text` (a JSON string), `result`, at the end `done` with everything, or `error`."""
     try:
         async with aclosing(told):
@@ -70,4 +69,4 @@ async def as_events(told: Told, explain: Callable[[Exception], Problem]) -> Asyn
                     event = "result" if isinstance(piece, DialogueResult) else "done"
                     yield format_sse_event(data_str=piece.model_dump_json(), event=event)
     except Exception as error:  # the status has been sent: this is the place to say it
-        yield format_sse_event(data_str=explain(error).model_dump_json(exclude_none=True), event="error")
+        yield format_sse_event(data_str=explained(error).model_dump_json(exclude_none=True), event="error")

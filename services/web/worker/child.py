@@ -5,7 +5,6 @@ process ends at once when the other one is gone, however it went.
 """
 
 import contextlib
-import gc
 import logging
 import os
 import queue
@@ -19,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import Problem
-from web.calls import Call, work_on
-from web.gpu_memory import cuda_memory
+from web.calls import working
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+from web.worker.gpu_memory import cuda_memory
 from web.worker.messages import (
     HEADER_BYTES,
     Cancel,
@@ -154,16 +153,17 @@ def _load(link: _ParentLink, start: Start, program: WorkerProgram) -> Handler | 
             may_pass=not known or isinstance(error, ModelNotYetAvailable) or is_out_of_memory(error.__cause__),
         ))
         return None
-    # A collection that visits a loaded model and its libraries takes up to a second, in the middle of some work.
-    gc.collect()
-    gc.freeze()
     link.send(Loaded(info=info, seconds=round(time.monotonic() - started_s, 3)))
     return handler
 
 
 def _do(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgram) -> bool:
     """Do one piece of work and say what became of it; false if this process cannot go on."""
-    work_on(Call.begun(request_id=work.request_id, traceparent=work.traceparent, job_id=work.job_id))
+    with working("work", work.call):
+        return _do_it(link, work, handler, program)
+
+
+def _do_it(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgram) -> bool:
     report = Report(lambda value: link.send(Progress(id=work.id, value=value)), lambda: link.is_canceled(work.id))
     try:
         link.send(Done(id=work.id, result=handler(work.payload, report), gpu_memory=cuda_memory()))

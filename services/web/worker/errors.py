@@ -3,6 +3,7 @@
 from typing import Literal
 
 from contracts.errors import Problem
+from contracts.refusal import Refusal
 
 StopReason = Literal["canceled", "deadline"]
 
@@ -15,12 +16,13 @@ class NotReady(Exception):
         self.retry_after_s = retry_after_s
 
 
-class WorkFailed(Exception):
-    """The work raised; its worker lives on or is replaced."""
+class WorkFailed(Refusal):
+    """The work raised; its worker lives on or is replaced. `problem` is what the worker said."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail)
-        self.problem = problem
+    def __init__(self, told: Problem) -> None:
+        super().__init__(
+            told.detail, status=told.status, code=told.code, title=told.title, errors=told.errors,
+            retry_after_s=told.retry_after_s)
 
 
 class WorkStopped(Exception):

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from contracts.errors import Refusal
+from contracts.refusal import Refusal
 
 FORMATS = ("PNG", "JPEG")
 MAX_PIXELS = 52_000_000

@@ -27,9 +27,8 @@ class Work:
 
     id: int
     payload: Any
-    request_id: str | None = None
-    traceparent: str | None = None
-    job_id: str | None = None
+    call: dict[str, str] = field(default_factory=dict)
+    """As `web.calls.outgoing_headers` says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from web.calls import current_call
+from web.calls import outgoing_headers
 from web.worker.errors import NotReady, StopReason, WorkerDied, WorkFailed, WorkStopped
 from web.worker.messages import Cancel, Done, Failed, Loaded, LoadFailed, Message, Outcome, Progress, Start, Work
 from web.worker.process import WorkerProcess
@@ -162,11 +162,7 @@ class Supervisor(Generic[Info]):
             assert self._worker is not None
             task = self._task = _Task(
                 id=next(self._ids), on_progress=on_progress, outcome=asyncio.get_running_loop().create_future())
-            call = current_call()
-            self._worker.send(Work(
-                id=task.id, payload=payload, request_id=call.request_id if call else None,
-                traceparent=call.traceparent if call else None, job_id=call.job_id if call else None,
-            ))
+            self._worker.send(Work(id=task.id, payload=payload, call=outgoing_headers()))
             try:
                 stopped_for = await self._stop_when_due(self._worker, task, stop, timeout_s)
                 return await self._result(task, stopped_for)

@@ -1,6 +1,5 @@
 """W3C trace context and ids: continued where they are well-formed, begun anew where not, on every log line."""
 
-import contextvars
 import json
 import logging
 
@@ -8,7 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from web.calls import Call, CallMiddleware, current_call, log_fields, outgoing_headers, work_on
+from web.calls import CallMiddleware, current_call, log_fields, outgoing_headers, working
 from web.logs import JsonFormatter
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -70,9 +69,7 @@ def test_every_log_line_names_what_is_worked_on() -> None:
     assert current_call() is None
     record = logging.makeLogRecord({"msg": "hello", "levelname": "INFO", "name": "x"})
     assert "request_id" not in json.loads(JsonFormatter("s").format(record))
-    def inside() -> dict[str, str]:
-        work_on(Call.begun(request_id="r1", traceparent=PARENT, job_id="job_1"))
-        return json.loads(JsonFormatter("s").format(record))
-
-    line = contextvars.copy_context().run(inside)
+    with working("work", {"X-Request-ID": "r1", "traceparent": PARENT, "X-Stillmotion-Job": "job_1"}):
+        line = json.loads(JsonFormatter("s").format(record))
     assert (line["request_id"], line["job_id"], line["trace_id"]) == ("r1", "job_1", TRACE)
+    assert current_call() is None

@@ -11,11 +11,11 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     WanCausalConv3d,
     WanResample,
     patchify,
-    unpatchify,
 )
 
 from video_service.layers.memo import Memo
 from video_service.layers.pixels import to_levels
+from video_service.layers.wan.vae import WanVaeDecoder
 
 TEMPORAL_SCALE = 4
 _STILLS_BYTES = 64 << 20
@@ -57,10 +57,10 @@ class Codec(Protocol):
 
 
 class TorchCodec(Codec):
-    """diffusers' VAE."""
+    """The VAE's weights in torch's operators, on any device."""
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
-        self._vae = vae
+        self._vae, self._decoder = vae, WanVaeDecoder(vae)
 
     def encode_still(self, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:
         if num_frames == 1:
@@ -68,15 +68,7 @@ class TorchCodec(Codec):
         return encode_still(self._vae, picture_BCTHW, num_frames)
 
     def decode(self, latents_BCTHW: torch.Tensor, chunk: int) -> Iterator[torch.Tensor]:
-        vae = self._vae
-        x_BCTHW = vae.post_quant_conv(latents_BCTHW)
-        # The first latent frame stands alone: it has no temporal upsampling and is absent from that layer's history.
-        starts = [0, *range(1, x_BCTHW.shape[2], chunk)]
-        history: list[torch.Tensor | str | None] = [None] * vae._cached_conv_counts["decoder"]
-        for start in starts:
-            end = 1 if start == 0 else start + chunk
-            frames = vae.decoder(x_BCTHW[:, :, start:end], feat_cache=history, feat_idx=[0], first_chunk=start == 0)
-            yield unpatchify(frames, vae.config["patch_size"] or 1)  # Wan2.2's small VAE decodes patches of 2x2 pixels
+        return self._decoder.decode(latents_BCTHW, chunk)
 
 
 class KeptStills(Codec):

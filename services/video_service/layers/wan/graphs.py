@@ -17,9 +17,9 @@ from video_service.engines.shape import ClipShape
 from video_service.layers.umt5_graph import TextEncoder
 from video_service.layers.wan.baked import BakedTransformer
 from video_service.layers.wan.codec import latent_frames
+from video_service.layers.wan.vae import WanVaeDecoder
 from video_service.layers.wan.vae_graphs import (
     FirstFrame,
-    LaterFrame,
     PictureEncoder,
     StillEncoder,
     example_history,
@@ -95,7 +95,7 @@ def decoder_graphs(vae: AutoencoderKLWan, shape: ClipShape) -> list[Graph]:
     vae, scale = export_form(vae), vae.config["scale_factor_spatial"]
     latent = torch.randn(1, vae.config["z_dim"], 1, shape.height // scale, shape.width // scale).to(vae.dtype)
     history = example_history(vae, latent)
-    first, later = FirstFrame(vae, latent), LaterFrame(vae)
+    first, later = FirstFrame(vae, latent), WanVaeDecoder(vae)
     return [
         Graph(
             name="vae_decoder_first", module=first, inputs={"latent": latent},

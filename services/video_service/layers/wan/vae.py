@@ -7,7 +7,7 @@
 Every history is two frames [B, C, 2, H, W], before the clip's start zeros: so there are two graphs, first and later,
 without branches on what was seen. diffusers keeps 33 slots that hold a tensor of one or two frames, nothing or the
 word "Rep"; the frames are the same. `decode_step` tells the network once, over `ops`: in torch here, for any device,
-compiler or exporter; in buffers and kernels in `wan_vae_cuda`.
+compiler or exporter; in buffers and kernels in `vae_cuda`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,9 +57,11 @@ class TorchOps:
         self._history = iter(history)
         self._first = not history
         self.left: list[torch.Tensor] = []
+        self.unseen: list[int] = []
+        """Which of `left` the clip's first frame does not reach: they are zeros."""
 
     def convolve(self, conv: Any, x: torch.Tensor, norm: Any = None, keep: bool = False) -> torch.Tensor:
-        return self._causal(conv, x if norm is None else F.silu(norm(x)))
+        return self._causal(conv, x if norm is None else F.silu(norm(x), inplace=True))  # nothing else reads the norm
 
     def _causal(self, conv: Any, x: torch.Tensor) -> torch.Tensor:
         x = F.pad(x, (0, 0, 0, 0, HISTORY, 0)) if self._first else torch.cat([next(self._history), x], dim=2)
@@ -82,6 +84,7 @@ class TorchOps:
     def upsample(self, layer: Any, x: torch.Tensor, first: bool) -> torch.Tensor:
         if layer.mode == "upsample3d" and first:
             # The first frame stands alone: it is not among what the temporal convolution has seen.
+            self.unseen.append(len(self.left))
             self.left.append(x.new_zeros(1).expand(*x.shape[:2], HISTORY, *x.shape[3:]))
         elif layer.mode == "upsample3d":
             x = self._causal(layer.time_conv, x).unflatten(1, (2, -1))
@@ -104,13 +107,20 @@ class WanVaeDecoder(nn.Module):
 
         Without `history` the clip begins.
         """
+        frames, ops = self.step(latents_BCTHW, history)
+        return frames, *ops.left
+
+    def step(self, latents_BCTHW: torch.Tensor, history: Sequence[torch.Tensor]) -> tuple[torch.Tensor, TorchOps]:
+        """As `forward`; the history is in what computed it."""
         ops = TorchOps(history)
         x = decode_step(ops, self.decoder, self.post_quant_conv(latents_BCTHW), first=not history)
-        return unpatchify(x, self.patch_size), *ops.left
+        return unpatchify(x, self.patch_size), ops
 
-    def decode(self, latents_BCTHW: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Unclamped frames of each latent frame of a clip in turn; the latents as the VAE makes them."""
+    def decode(self, latents_BCTHW: torch.Tensor, chunk: int = 1) -> Iterator[torch.Tensor]:
+        """Unclamped frames of a clip: of its first latent frame, then of up to `chunk` at once; latents as the VAE
+        makes them."""
+        first, later = latents_BCTHW[:, :, :1], latents_BCTHW[:, :, 1:]
         history: Sequence[torch.Tensor] = ()
-        for latent in latents_BCTHW.split(1, dim=2):
-            frames, *history = self(latent, *history)
+        for latents in (first, *(later.split(chunk, dim=2) if later.shape[2] else ())):
+            frames, *history = self(latents, *history)
             yield frames

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from contracts.describe import Language
-from contracts.errors import Refusal
+from contracts.refusal import Refusal
 
 Part = Literal["photo", "shot", "motion", "ambience", "setting", "light", "camera"]
 

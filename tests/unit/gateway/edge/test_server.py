@@ -134,6 +134,17 @@ async def test_who_does_not_take_the_answer_is_let_go(tmp_path: Path, services: 
         silent.close()
 
 
+async def test_answers_that_nobody_takes_make_room(tmp_path: Path, services: Services) -> None:
+    async with served(tmp_path, services, max_connections=10, patience=Patience(answer_s=12.0)) as stack:
+        silent = [await asyncio.to_thread(socket.create_connection, ("127.0.0.1", stack.port)) for _ in range(20)]
+        for connection in silent:
+            connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+        await until_connections(stack, 10)
+        assert (await stack.client.post("/generate", json={"prompt": "a kite"})).status_code == 202
+        for connection in silent:
+            connection.close()
+
+
 async def until_connections(stack: Served, number: int) -> None:
     async with asyncio.timeout(8):
         while len(stack.server.server_state.connections) != number:  # noqa: ASYNC110 - a set has no event

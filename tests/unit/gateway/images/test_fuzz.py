@@ -171,5 +171,8 @@ def test_damaged_files_are_images_or_refusals_and_odd_metadata_refuses_none() ->
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 def test_twenty_thousand_of_them() -> None:
-    run(16_000, 4_000, first=1_000_000)
+    seen = run(16_000, 4_000, first=1_000_000)
+    print(seen)
+    assert sum(seen.values()) == 16_000

@@ -13,7 +13,8 @@ from contracts.models import Health
 from contracts.videos import VideoRequest
 from gateway.database.database import Database
 from gateway.jobs.store import JobStore
-from gateway.services.clients import ServiceError, VideoClient, connect
+from gateway.services.clients import VideoClient, connect
+from gateway.services.errors import ServiceError
 from gateway.services.pool import Member, Pool, Probe
 from gateway.services.render_places import RenderPlaces
 from gateway.services.video import Renderers

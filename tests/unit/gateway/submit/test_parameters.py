@@ -55,7 +55,7 @@ def test_what_the_model_cannot_do_is_refused_with_what_it_can(asked: dict[str, A
     with pytest.raises(ParameterRefused) as refused:
         resolved(**asked)
     assert refused.value.code == code
-    assert named in refused.value.message
+    assert named in refused.value.detail
 
 
 def test_a_sampler_the_model_lacks_and_a_task_it_lacks_are_refused() -> None:

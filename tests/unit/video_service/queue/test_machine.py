@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from contracts.errors import Refusal
+from contracts.refusal import Refusal
 from tests.unit.video_service.queue.test_queue import BROKEN, INFO, RESULT, words
 from video_service.queue.files import RenderFiles
 from video_service.queue.queue import Limits, RenderQueue
@@ -136,8 +136,12 @@ class VideoQueueMachine(RuleBasedStateMachine):
         submission = Submission.of(render_id, words(prompt))
         self.attempt(lambda: self.queue.attach(submission))
         self.spin(between)
-        self.attempt(lambda: self.queue.put(submission, INFO))
+        self.attempt(lambda: self.put_now(submission))
         self.spin(turns)
+
+    def put_now(self, submission: Submission) -> None:
+        render, _ = self.queue.put(submission, INFO)
+        assert not render.stop_requested.is_set(), "who puts gets no render that somebody else is canceling"
 
     @rule(render_id=IDS, turns=TURNS)
     def delete(self, render_id: str, turns: int) -> None:
@@ -223,6 +227,7 @@ class VideoQueueMachine(RuleBasedStateMachine):
         assert [render.status.queue_position for render in waiting] == [
             index + bool(running) for index in range(len(waiting))
         ]
+        assert not any(render.stop_requested.is_set() for render in waiting), "what was canceled begins again"
         assert all((render.request is None) == render.is_terminal for render in known)
 
     def teardown(self) -> None:

@@ -69,7 +69,7 @@ async def test_work_is_done_with_progress_and_the_worker_says_what_it_can_do(sta
     assert await supervisor.do(bytes(5_000_000)) == 5_000_000
 
 
-async def test_a_collection_in_the_middle_of_work_does_not_visit_what_was_loaded(start: Start):
+async def test_a_collection_in_the_middle_of_work_does_not_visit_what_was_imported(start: Start):
     assert await (await start("ready")).do("garbage") < 50_000
 
 
