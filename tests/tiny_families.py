@@ -70,6 +70,12 @@ def _clip_i2v(shallow: bool) -> dict[str, Any]:
     }
 
 
+def _flf2v(shallow: bool) -> dict[str, Any]:
+    """Wan2.1 FLF2V-14B: the same, with a place for each token of the first and of the last image."""
+    parts = _clip_i2v(shallow)
+    return parts | {"transformer": _transformer(36, 16, shallow, image_dim=24, pos_embed_seq_len=2 * 5)}
+
+
 def _experts(shallow: bool) -> dict[str, Any]:
     """Wan2.2 I2V-A14B: Wan2.1's VAE, 36 channels, two transformers."""
     return _wan(_transformer(36, 16, shallow)) | {"transformer_2": _transformer(36, 16, shallow)}
@@ -139,18 +145,20 @@ def _text_encoder() -> UMT5EncoderModel:
 
 
 def _transformer(
-    in_channels: int, out_channels: int, shallow: bool, image_dim: int | None = None
+    in_channels: int, out_channels: int, shallow: bool, image_dim: int | None = None, **more: Any
 ) -> WanTransformer3DModel:
     return WanTransformer3DModel(
         patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=16, in_channels=in_channels,
         out_channels=out_channels, text_dim=32, freq_dim=32, ffn_dim=64, num_layers=1 if shallow else 2,
         cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=64,
         image_dim=image_dim, added_kv_proj_dim=None if image_dim is None else 32,
+        **more,
     )
 
 
 _FAMILIES: dict[str, tuple[Callable[[bool], dict[str, Any]], Any, dict[str, Any]]] = {
     "wan2.1-i2v-clip": (_clip_i2v, WanImageToVideoPipeline, {}),
+    "wan2.1-flf2v": (_flf2v, WanImageToVideoPipeline, {}),
     "wan2.2-experts": (_experts, WanImageToVideoPipeline, {"boundary_ratio": 0.9}),
     "wan2.2-experts-t2v": (_experts_t2v, WanPipeline, {"boundary_ratio": 0.875}),
     "i2vgen-xl": (_i2vgen, I2VGenXLPipeline, {}),

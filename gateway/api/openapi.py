@@ -82,6 +82,8 @@ def remix_body() -> dict[str, Any]:
 def generate_body() -> dict[str, Any]:
     """`openapi_extra` of `POST /generate`: one request in two encodings."""
     form = _form(GenerateRequest.model_json_schema(), "image")
+    form["properties"]["last_image"] = {
+        "type": "string", "format": "binary", "description": "How the video ends; of models with the task `flf2v`."}
     return {"requestBody": {
         "required": True,
         "content": {

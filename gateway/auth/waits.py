@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from contracts.refusal import Refusal
 
-_RETRY_AFTER_S = 5
+_RETRY_AFTER_S = 10
 _NETWORK_BITS = 64  # of an IPv6 address: what one customer has at least
 
 

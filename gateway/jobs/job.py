@@ -124,6 +124,7 @@ class NewJob:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     remixed_from: str | None = None
+    last_picture: StoredPicture | None = None
     traceparent: str | None = field(default_factory=current_traceparent)  # the trace that its work goes on with
 
     @property
@@ -162,6 +163,8 @@ class JobRecord:
     idempotency_key: str | None
     fingerprint: str | None
     remixed_from: str | None
+    last_picture: StoredPicture | None
+    """The one to end with."""
     thumbnail: StoredPicture | None
     spritesheet: StoredPicture | None
     expired_at: float | None

@@ -54,6 +54,7 @@ _jobs = sa.Table(
     sa.Column("idempotency_key", sa.String(255)),
     sa.Column("fingerprint", sa.String(64)),
     sa.Column("remixed_from", sa.String(64)),
+    sa.Column("last_picture", sa.JSON(none_as_null=True)),
     sa.Column("thumbnail", sa.JSON(none_as_null=True)),
     sa.Column("spritesheet", sa.JSON(none_as_null=True)),
     sa.Column("expired_at", sa.Float),
@@ -324,7 +325,7 @@ def _new_row(job: NewJob, turn: int) -> dict[str, Any]:
         "request": job.request.model_dump(mode="json"), "parameters": job.parameters.model_dump(mode="json"),
         "picture": asdict(job.picture) if job.picture else None, "warnings": list(job.warnings), "timings": {},
         "render_attempt": 0, "idempotency_key": job.idempotency_key, "fingerprint": job.fingerprint,
-        "remixed_from": job.remixed_from,
+        "remixed_from": job.remixed_from, "last_picture": asdict(job.last_picture) if job.last_picture else None,
     }
 
 
@@ -353,7 +354,7 @@ def _record(row: sa.Row[Any]) -> JobRecord:
     values = row._asdict()
     values["request"] = GenerateOptions.model_validate(values["request"])
     values["parameters"] = EffectiveParameters.model_validate(values["parameters"])
-    for name in ("picture", "thumbnail", "spritesheet"):
+    for name in ("picture", "last_picture", "thumbnail", "spritesheet"):
         values[name] = StoredPicture(**values[name]) if values[name] else None
     values["warnings"] = tuple(values["warnings"])
     values["video"] = VideoFile.model_validate(values["video"]) if values["video"] else None

@@ -19,7 +19,7 @@ from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
-from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord
+from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord, StoredPicture
 from gateway.jobs.ledger import Ledger
 from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, timeout_problem
 from gateway.run.previews import PREVIEW_FILES, keep_previews
@@ -97,7 +97,7 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
     if not tasks:
         return {}
     request = DescribeRequest(
-        image=await _picture(job, parts.files), tasks=tasks, language=job.parameters.language,
+        image=await _picture(job, job.picture, parts.files), tasks=tasks, language=job.parameters.language,
         profile=job.parameters.profile, seed=job.parameters.seed,
     )
     try:
@@ -116,7 +116,8 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
 
 async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
     """Have the video rendered under the job's id; returns the `RenderResult`."""
-    request = video_request(job, await _picture(job, parts.files))
+    pictures = [await _picture(job, picture, parts.files) for picture in (job.picture, job.last_picture)]
+    request = video_request(job, *pictures)
     started, limit = time.monotonic(), asyncio.timeout(parts.render_timeout_s)
     try:
         async with limit:
@@ -184,14 +185,14 @@ def describe_tasks(job: JobRecord) -> list[DescribeTask]:
     return tasks
 
 
-def video_request(job: JobRecord, image: bytes | None) -> VideoRequest:
+def video_request(job: JobRecord, image: bytes | None, last_image: bytes | None = None) -> VideoRequest:
     """The render of a job: the same job always gives the same body, so that a repeated PUT attaches."""
     wanted = job.parameters
     return VideoRequest(
         prompt=job.actual_prompt or "", negative_prompt=job.request.negative_prompt or "", image=image,
         model=wanted.model, width=wanted.width, height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps,
         steps=wanted.steps, sampler=wanted.sampler, guidance_scale=wanted.guidance_scale,
-        guidance_scale_2=wanted.guidance_scale_2, seed=wanted.seed,
+        guidance_scale_2=wanted.guidance_scale_2, seed=wanted.seed, last_image=last_image,
     )
 
 
@@ -278,10 +279,10 @@ async def _was_canceled(job_id: str, ledger: Ledger) -> bool:
         return False  # nobody knows; a render that nobody waits for is removed later
 
 
-async def _picture(job: JobRecord, files: LocalFiles) -> bytes | None:
-    if job.picture is None:
+async def _picture(job: JobRecord, picture: StoredPicture | None, files: LocalFiles) -> bytes | None:
+    if picture is None:
         return None
-    path = files.path(job.id, job.picture.file)
+    path = files.path(job.id, picture.file)
     await off_loop(files.bring, path)
     return await off_loop(path.read_bytes)
 

@@ -66,31 +66,32 @@ class Submitter:
         await self._check_webhook(options.webhook_url)
         if options.conversation is not None:
             submission = await self._continued(submission, options.conversation, caller)
-        picture = await self.pictures.of(submission, caller)
-        job = await self._new_job(submission, caller, picture, idempotency_key, fingerprint)
-        entered = await self._enter(job, caller, picture)
+        picture, last = await self.pictures.of(submission, caller), await self.pictures.last_of(submission)
+        job = await self._new_job(submission, caller, picture, last, idempotency_key, fingerprint)
+        entered = await self._enter(job, caller, picture, last)
         if options.conversation is not None:
             await off_loop(self.conversations.note_job, options.conversation, entered[0].id)
         return entered
 
     async def _continued(self, submission: Submission, conversation_id: str, caller: Caller) -> Submission:
         conversation = await off_loop(self.conversations.get, conversation_id, caller.owner)
-        last = None
+        before = None
         if conversation.job_id is not None:
             with suppress(JobNotFound):  # it was removed
-                last = (await self.ledger.get(conversation.job_id)).parameters
-        return continued(submission, conversation, last)
+                before = (await self.ledger.get(conversation.job_id)).parameters
+        return continued(submission, conversation, before)
 
     async def _new_job(
-        self, submission: Submission, caller: Caller, picture: CheckedImage | None, idempotency_key: str | None,
-        fingerprint: str | None,
+        self, submission: Submission, caller: Caller, picture: CheckedImage | None, last: CheckedImage | None,
+        idempotency_key: str | None, fingerprint: str | None,
     ) -> NewJob:
         videos, vls = await self.catalog.video_models(), await self.catalog.known_vl_models()
         size = None if picture is None else (picture.width, picture.height)
         priority, demoted = priority_for(caller, submission.options.priority)
         job_id, call = new_job_id(), current_call()
-        parameters = resolve(submission.options, videos, vls, size)
-        found = (picture.warnings if picture else ()) + framing_warnings(parameters, videos, size)
+        parameters = resolve(submission.options, videos, vls, size, to_last_image=last is not None)
+        found = tuple(said for image in (picture, last) if image for said in image.warnings)
+        found += framing_warnings(parameters, videos, size)
         return NewJob(
             id=job_id, owner=caller.owner, request=submission.options, parameters=parameters, picture=None,
             priority=priority, warnings=found + demoted,
@@ -98,9 +99,13 @@ class Submitter:
             fingerprint=fingerprint, remixed_from=submission.remixed_from.id if submission.remixed_from else None,
         )
 
-    async def _enter(self, job: NewJob, caller: Caller, picture: CheckedImage | None) -> tuple[JobRecord, bool]:
+    async def _enter(
+        self, job: NewJob, caller: Caller, picture: CheckedImage | None, last: CheckedImage | None
+    ) -> tuple[JobRecord, bool]:
         if picture is not None:
             job = replace(job, picture=await self.pictures.store(job.id, "input", picture))
+        if last is not None:
+            job = replace(job, last_picture=await self.pictures.store(job.id, "last", last))
         try:
             stored = await self.ledger.add(job, self.settings.max_queued_jobs, caller.max_jobs)
         except (QueueFull, KeyReused):  # surely no row names the picture; of whatever else happens here, one may

@@ -1,4 +1,4 @@
-"""The bodies that ask for a video, in every encoding, and never with more than one picture."""
+"""The bodies that ask for a video, in every encoding, with at most one picture to begin with and one to end with."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from contracts.jobs import GenerateOptions, GenerateRequest
 from gateway.conversations.store import Conversation
-from gateway.images.refusals import too_many_bytes
+from gateway.images.refusals import named, too_many_bytes
 from gateway.intake.forms import Part, parse_multipart, parse_urlencoded
 from gateway.intake.intake import Intake
 from gateway.intake.json_text import MAX_FIELDS_BYTES, read_object
@@ -23,6 +23,7 @@ from gateway.submit.picture_text import picture_text
 
 _ROOM = 1024 * 1024  # what the other fields and the framing may take beside the picture
 _URLENCODED_BYTES = 4 * 1024 * 1024  # for words: each %xx costs its decoder sixty bytes
+_LAST = "last_image"
 _METADATA = re.compile(r"metadata\[.+\]")
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ class Submission:
     image: bytes | None = None
     image_url: str | None = None
     file_id: str | None = None
+    last_image: bytes | str | None = None
+    """The picture to end with: its bytes, unchecked, or its address."""
     remixed_from: JobRecord | None = None
     conversation: Conversation | None = None
 
@@ -58,6 +61,9 @@ class Submission:
             self.options.model_dump(mode="json", exclude_defaults=True), picture, self.image_url, self.file_id,
             self.remixed_from.id if self.remixed_from else None,
         ]
+        if self.last_image is not None:
+            last = self.last_image
+            asked.append(last if isinstance(last, str) else hashlib.sha256(last).hexdigest())
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
@@ -73,25 +79,30 @@ def read_submission(request: Request, intake: Intake) -> AbstractAsyncContextMan
     limit = intake.max_image_bytes
 
     def from_form(form: Form) -> Submission:
-        picture = form_picture(form, "image", limit)
-        return submission_of(GenerateRequest.model_validate(form_fields(form, "image")), picture)
+        picture = form_picture(form, "image", limit, beside=_LAST)
+        with named(_LAST):
+            last = form_picture(form, _LAST, limit, beside="image")
+        return submission_of(GenerateRequest.model_validate(form_fields(form, "image", _LAST)), picture, last)
 
     def from_json(fields: dict[str, Any]) -> Submission:
         asked = GenerateRequest.model_validate(fields)
-        return submission_of(asked, picture_text(asked.image, limit))
+        picture = picture_text(asked.image, limit)
+        with named(_LAST):
+            return submission_of(asked, picture, picture_text(asked.last_image, limit))
 
-    return read_body(request, intake, from_form, from_json)
+    return read_body(request, intake, from_form, from_json, pictures=2)
 
 
 def read_body(
-    request: Request, intake: Intake, from_form: Callable[[Form], T], from_json: Callable[[dict[str, Any]], T] | None
+    request: Request, intake: Intake, from_form: Callable[[Form], T], from_json: Callable[[dict[str, Any]], T] | None,
+    *, pictures: int = 1,
 ) -> AbstractAsyncContextManager[T]:
-    """What one of the two makes of the body, which has room for a picture in base64.
+    """What one of the two makes of the body, which has room for so many pictures in base64.
 
     Raises:
         BodyTooLarge, IntakeFull, DiskFull, BodyRefused, FieldsRefused, and what the two raise.
     """
-    kind, limit = body_kind(request), intake.max_image_bytes * 4 // 3 + _ROOM
+    kind, limit = body_kind(request), pictures * (intake.max_image_bytes * 4 // 3) + _ROOM
     if from_json is None and kind != "form":
         raise BodyRefused("unsupported_media_type", "Send multipart/form-data: curl -F file=@cat.jpg")
 
@@ -122,10 +133,12 @@ def read_fields(
     return intake.reading(request, MAX_FIELDS_BYTES, read)
 
 
-def submission_of(asked: GenerateRequest, picture: bytes | str | None) -> Submission:
-    """The submission of a validated body; `picture` is its bytes or its address."""
+def submission_of(
+    asked: GenerateRequest, picture: bytes | str | None, last: bytes | str | None = None
+) -> Submission:
+    """The submission of a validated body; `picture` and `last` are their bytes or their addresses."""
     return Submission(
-        options=GenerateOptions.model_validate(asked.model_dump(exclude={"image", "file_id"})),
+        options=GenerateOptions.model_validate(asked.model_dump(exclude={"image", _LAST, "file_id"})), last_image=last,
         image=picture if isinstance(picture, bytes) else None,
         image_url=picture if isinstance(picture, str) else None, file_id=asked.file_id,
     )
@@ -148,11 +161,12 @@ def body_kind(request: Request) -> Literal["form", "words", "json"]:
     )
 
 
-def form_picture(form: Form, field: str, max_image_bytes: int) -> bytes | str | None:
-    """The picture in `field`, its bytes or its address. Raises `BodyRefused`, `ImageRefused`."""
+def form_picture(form: Form, field: str, max_image_bytes: int, *, beside: str | None = None) -> bytes | str | None:
+    """The picture in `field`, its bytes or its address; `beside` it may be another. Raises `BodyRefused`,
+    `ImageRefused`."""
     given = [part for part in form if part.name == field and not part.left_empty]
     for part in form:
-        if part.filename is not None and part.name != field and not part.left_empty:
+        if part.filename is not None and part.name not in (field, beside) and not part.left_empty:
             raise BodyRefused(
                 "unexpected_file", f"The file field {part.name!r} is not known: the picture goes in `{field}`.",
                 part.name,
@@ -169,10 +183,10 @@ def form_picture(form: Form, field: str, max_image_bytes: int) -> bytes | str | 
     return part.data
 
 
-def form_fields(form: Form, picture_field: str) -> dict[str, Any]:
+def form_fields(form: Form, *picture_fields: str) -> dict[str, Any]:
     """Every other field of a form, by name. Raises `BodyRefused`."""
     fields: dict[str, Any] = {}
-    own = [part for part in form if part.name != picture_field and part.data]  # one left empty is one left out
+    own = [part for part in form if part.name not in picture_fields and part.data]  # one left empty is one left out
     if sum(len(part.data) for part in own) > MAX_FIELDS_BYTES:
         raise BodyRefused(
             "too_many_fields", f"Beside its picture a form has at most {MAX_FIELDS_BYTES // 1024} KiB of text."

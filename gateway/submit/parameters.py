@@ -12,15 +12,22 @@ from contracts.resolve import resolve as resolve_render
 
 def resolve(
     options: GenerateOptions, videos: Sequence[VideoModelInfo], vls: Sequence[VLModelInfo],
-    picture_size: tuple[int, int] | None,
+    picture_size: tuple[int, int] | None, *, to_last_image: bool = False,
 ) -> EffectiveParameters:
     """Every parameter of the job; `picture_size` is (width, height) in pixels, `None` for words alone.
+
+    `to_last_image`: there is a picture to end with too.
 
     Raises:
         ParameterRefused: for the first parameter that cannot be served.
     """
     model = find_model(options.model, videos)
-    render = resolve_render(options, model, picture_size)
+    if to_last_image and "flf2v" not in model.tasks:
+        able = [other.id for other in videos if "flf2v" in other.tasks]
+        instead = f"`model` {' or '.join(able)} does" if able else "no model here does"
+        raise ParameterRefused(
+            "task_not_supported", "last_image", f"{model.id} takes no last picture; {instead}. Or leave it out.")
+    render = resolve_render(options, model, picture_size, to_last_image=to_last_image)
     profile = options.profile or model.profile
     _check_words(options, profile, vls)
     return EffectiveParameters(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gateway.auth.callers import Caller
 from gateway.images.check import CheckedImage
 from gateway.images.decoders import Decoders
+from gateway.images.refusals import named
 from gateway.jobs.job import StoredPicture
 from gateway.storage.files import LocalFiles
 from gateway.submit.bodies import Submission
@@ -43,8 +44,18 @@ class Pictures:
         if submission.conversation is not None and submission.image is None and submission.image_url is None:
             stored = submission.conversation.pictures
             return await self.read(submission.conversation.id, stored[-1], ()) if stored else None
-        given = submission.image if submission.image_url is None else submission.image_url
-        return None if given is None else await self.at(given)
+        return await self._sent(submission.image if submission.image_url is None else submission.image_url)
+
+    async def last_of(self, submission: Submission) -> CheckedImage | None:
+        """The checked picture to end with, if there is one. Raises what `of` does, with the name of its field."""
+        before = submission.remixed_from
+        if before is not None and before.last_picture is not None:
+            return await self.read(before.id, before.last_picture, ())
+        with named("last_image"):
+            return await self._sent(submission.last_image)
+
+    async def _sent(self, picture: bytes | str | None) -> CheckedImage | None:
+        return None if picture is None else await self.at(picture)
 
     async def at(self, given: bytes | str) -> CheckedImage:
         """The checked picture of these bytes, or at this address; raises as `of`."""

@@ -79,3 +79,6 @@ class DescribeResponse(BaseModel):
     engine: str
     seconds: float = Field(ge=0)
     facts: dict[str, str] = Field(default_factory=dict, description="Measured picture facts, where the engine has any.")
+    cache: CacheResult | None = Field(
+        default=None, exclude_if=lambda cache: cache is None,  # left out so that earlier gateways read it
+        description="Where a Qwen checkpoint found what it sees in the picture; `miss`: it looked.")

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from contracts.models import FrozenModel
 
 MAX_IMAGE_BYTES = 21_000_000
-MAX_BODY_BYTES = 28_000_000 + 1_000_000  # of one image in an earlier gateway's base64, and of the longest texts
+MAX_BODY_BYTES = 2 * MAX_IMAGE_BYTES + 1_000_000  # of two images, or one in an earlier gateway's base64, and texts
 REQUEST_PART = "request"
 
 ImageBytes = Annotated[bytes, Field(max_length=MAX_IMAGE_BYTES)]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.describe import MAX_IMAGE_BASE64_CHARS, Language, Text
+from contracts.describe import Language, Text
 from contracts.errors import Problem
 from contracts.models import FrozenModel, Sampler
 
@@ -60,10 +60,14 @@ class GenerateOptions(FrozenModel):
 class GenerateRequest(GenerateOptions):
     """JSON body of `POST /generate`; a multipart body has the same fields, with `image` as a file."""
 
-    image: str | None = Field(
-        default=None, max_length=MAX_IMAGE_BASE64_CHARS,
+    image: str | None = Field(  # bounded by its bytes, as a file is
+        default=None,
         description="Data URI or bare base64 of a still picture (PNG, JPEG, WebP, AVIF, HEIC, GIF, BMP, TIFF); or an "
         "https URL, where this server fetches from its host.",
+    )
+    last_image: str | None = Field(
+        default=None,
+        description="How the video ends, in the forms of `image`; of models with the task `flf2v`.",
     )
     file_id: str | None = Field(
         default=None, min_length=1, max_length=64, description="Instead of `image`: a picture of `POST /v1/files`."

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Open, because a family may bring its own; which ones a model takes is in its spec.
 Sampler = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-VideoTask = Literal["t2v", "i2v"]
+VideoTask = Literal["t2v", "i2v", "flf2v"]
+"""From words, from a picture, from a first and a last picture."""
 
 
 class FrozenModel(BaseModel):

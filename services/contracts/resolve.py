@@ -55,16 +55,15 @@ class Resolved:
     sampling: Sampling
 
 
-def resolve(options: GenerateOptions, model: VideoModelInfo, image_size: Size | None) -> Resolved:
-    """Every parameter of the render; `image_size` is None for words alone.
+def resolve(
+    options: GenerateOptions, model: VideoModelInfo, image_size: Size | None, *, to_last_image: bool = False
+) -> Resolved:
+    """Every parameter of the render; `image_size` is None for words alone, `to_last_image` says that it has an end too.
 
     Raises:
         ParameterRefused: for the first parameter that cannot be served.
     """
-    task = "t2v" if image_size is None else "i2v"
-    if task not in model.tasks:
-        wanted = "animates a picture: send one" if task == "t2v" else "works from words alone: leave the picture out"
-        raise ParameterRefused("task_not_supported", "image", f"{model.id} {wanted}.")
+    _check_task(model, image_size is not None, to_last_image)
     size = _size(options, model, image_size)
     fps = model.fps.default if options.fps is None else options.fps
     if not model.fps.minimum <= fps <= model.fps.maximum:
@@ -75,6 +74,23 @@ def resolve(options: GenerateOptions, model: VideoModelInfo, image_size: Size | 
     )
 
 
+def _check_task(model: ModelSpec, from_image: bool, to_last_image: bool) -> None:
+    if to_last_image:
+        if "flf2v" not in model.tasks:
+            raise ParameterRefused(
+                "task_not_supported", "last_image", f"{model.id} takes no last picture: leave `last_image` out.")
+        if not from_image:
+            raise ParameterRefused("task_not_supported", "image", "`last_image` goes with `image`: send both.")
+        return
+    if ("i2v" if from_image else "t2v") in model.tasks:
+        return
+    if from_image and "flf2v" in model.tasks:
+        raise ParameterRefused(
+            "task_not_supported", "last_image", f"{model.id} animates between two pictures: send `last_image` too.")
+    wanted = "works from words alone: leave the picture out" if from_image else "animates a picture: send one"
+    raise ParameterRefused("task_not_supported", "image", f"{model.id} {wanted}.")
+
+
 def resolve_request(request: VideoRequest, model: VideoModelInfo) -> Resolved:
     """The same for a request of the inner wire. Raises `ParameterRefused`."""
     if request.model not in (None, model.id):
@@ -83,7 +99,8 @@ def resolve_request(request: VideoRequest, model: VideoModelInfo) -> Resolved:
         )
     fields = request.model_dump(include=_SHARED_FIELDS)
     size = None if request.image is None else (request.width, request.height)
-    return resolve(GenerateOptions.model_validate(fields), model, size)
+    return resolve(
+        GenerateOptions.model_validate(fields), model, size, to_last_image=request.last_image is not None)
 
 
 def _sampling(options: GenerateOptions, model: ModelSpec) -> Sampling:

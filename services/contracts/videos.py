@@ -27,6 +27,8 @@ class VideoRequest(ImageRequest):
     negative_prompt: str = Field(default="", max_length=MAX_TEXT_CHARS)
     image: ImageBytes | None = Field(
         default=None, description="The first frame; scaled and centre-cropped to width x height.")
+    last_image: ImageBytes | None = Field(
+        default=None, description="The last frame, in the same form; of models that animate between two pictures.")
     model: str | None = Field(default=None, max_length=200)
     width: int = Field(ge=64, le=4096, description="Pixels.")
     height: int = Field(ge=64, le=4096, description="Pixels.")

@@ -13,6 +13,8 @@ from contracts.images import MAX_BODY_BYTES
 from contracts.models import Health, VLModelInfo, VLModelList
 from vl_service.describe import describe
 from vl_service.dialogue.routes import add_dialogue_routes
+from vl_service.features.probe import VisionProbe
+from vl_service.features.routes import add_features_route
 from vl_service.metrics import VLMetrics
 from vl_service.model import WORKER_COMMAND, Model
 from vl_service.settings import Settings
@@ -55,13 +57,14 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     app.add_middleware(HttpMetricsMiddleware, registry=metrics.registry)
     app.add_middleware(CallMiddleware, internal=True)
     install_problem_handlers(app)
-    _add_health(app, model)
+    _add_health(app, model, VisionProbe(settings))
     _add_routes(app, model, metrics)
     add_dialogue_routes(app, model)
+    add_features_route(app, model, metrics)
     return app
 
 
-def _add_health(app: FastAPI, model: Model) -> None:
+def _add_health(app: FastAPI, model: Model, vision: VisionProbe) -> None:
     @app.get("/livez")
     async def livez() -> Health:
         """The process answers."""
@@ -70,7 +73,7 @@ def _add_health(app: FastAPI, model: Model) -> None:
     @app.get("/readyz", responses={503: {"model": Health}})
     async def readyz() -> Response:
         """200 when a description would succeed now, else 503 with the reason."""
-        reason = model.not_ready
+        reason = model.not_ready or await vision.away()
         details = {} if reason else _details(model.info)
         health = Health(
             ready=reason is None, stuck=model.is_stuck, reasons=[reason] if reason else [], details=details)
@@ -100,5 +103,6 @@ def _add_routes(app: FastAPI, model: Model, metrics: VLMetrics) -> None:
         """Caption, prompt, suggestions and answers about a picture, several per call."""
         answer = await describe(model, request)
         metrics.described(answer.seconds)
+        metrics.looked(answer.cache)
         log.info("described", extra={"tasks": [task.kind for task in request.tasks], "seconds": answer.seconds})
         return answer

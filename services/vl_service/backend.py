@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from contracts.chat import ChatEnd, ChatOptions, Finish, Turn
-from contracts.describe import DescribeResponse, Language, TaskKind
+from contracts.describe import CacheResult, DescribeResponse, Language, TaskKind
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
 from vl_service.images import DecodedImage
@@ -86,6 +86,8 @@ class Description:
 
     answers: Sequence[Answer]
     facts: Mapping[str, str]
+    cache: CacheResult | None = None
+    """Of what was seen in the picture, where the backend keeps that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ class Piece:
     warnings: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A loaded vision-language model. Called from one thread only, one call at a time."""
 
@@ -128,6 +131,26 @@ class Backend(Protocol):
             DeadlineExceededError: soon after the deadline passes.
         """
         ...
+
+
+@runtime_checkable
+class FeatureBackend(Protocol):
+    """A loaded vision tower. Called from one thread only, one call at a time."""
+
+    @property
+    def info(self) -> VLModelInfo:
+        """Which model this is and what computes it."""
+        ...
+
+    def features(self, picture: DecodedImage, deadline: Deadline) -> tuple[bytes, CacheResult]:
+        """What it sees, as a safetensors file; see `vl_service.qwen.features`."""
+        ...
+
+
+class WrongRoleError(Refusal):
+    """This service has another part of the model; the message says which. What asks it may be set right."""
+
+    status, code, title = 503, "wrong_role", "Another part of the model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,5 +187,23 @@ class Described:
     """What comes back: the answer, what the model is now, and the seconds that it worked."""
 
     response: DescribeResponse
+    info: VLModelInfo
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One picture to see, as it goes to the worker process; `due` as in `Work`."""
+
+    image: bytes
+    due: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What comes back: a safetensors file, where it was found, what the model is now, the seconds that it worked."""
+
+    body: bytes
+    cache: CacheResult
     info: VLModelInfo
     seconds: float

@@ -62,7 +62,7 @@ def answer(
         results=[_polished(task, said) for task, said in zip(tasks, description.answers, strict=True)],
         model=backend.info.id, revision=backend.info.revision, engine=backend.info.engine,
         seconds=time.monotonic() - started,
-        facts=dict(description.facts),
+        facts=dict(description.facts), cache=description.cache,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Self
 
 from PIL import Image
 
-from web.worker.image import decode_image
+from web.worker.image import FORMATS, decode_image
 
 KEPT_PIXELS = 2_400_000  # more detail than any of the engines looks at
 
@@ -19,9 +19,9 @@ class DecodedImage:
     height: int
 
     @classmethod
-    def of(cls, data: bytes) -> Self:
+    def of(cls, data: bytes, formats: tuple[str, ...] = FORMATS) -> Self:
         """Decode it. Raises `ImageUnreadable`."""
-        rgb = decode_image(data)
+        rgb = decode_image(data, formats)
         width, height = rgb.size
         scale = (KEPT_PIXELS / (width * height)) ** 0.5
         if scale < 1:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from web.metrics import SECONDS_BUCKETS, Gauge, GpuMemory, Histogram, new_registry
+from contracts.describe import CacheResult
+from web.metrics import SECONDS_BUCKETS, Counter, Gauge, GpuMemory, Histogram, new_registry
 
 
 class VLMetrics:
@@ -15,11 +16,20 @@ class VLMetrics:
             buckets=SECONDS_BUCKETS,
         )
         self._in_flight = Gauge("stillmotion_describe_in_flight", "Calls that wait or run.", registry=registry)
+        self._looks = Counter(
+            "stillmotion_features", "Pictures of answered calls, by where their features were; miss: computed.",
+            ["cache"], registry=registry,
+        )
         self._gpu = GpuMemory(registry)
 
     def described(self, seconds: float) -> None:
         """A call was answered."""
         self._seconds.observe(seconds)
+
+    def looked(self, cache: CacheResult | None) -> None:
+        """A picture was seen; None: by a backend that keeps nothing."""
+        if cache is not None:
+            self._looks.labels(cache).inc()
 
     def measure(self, in_flight: int) -> None:
         """Show what only changes by itself."""

@@ -3,18 +3,19 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from contracts.chat import ChatEnd, ChatRequest
 from contracts.describe import DescribeResponse
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
-from vl_service.backend import LATE, ChatWork, DeadlineExceededError, Described, Replied, Task, Work
+from vl_service.backend import LATE, ChatWork, DeadlineExceededError, Described, Look, Looked, Replied, Task, Work
 from vl_service.settings import Settings
 from web.worker.errors import NotReady, WorkerDied, WorkStopped
 from web.worker.supervisor import Patience, Supervisor
 
+T = TypeVar("T")
 WORKER_COMMAND = (sys.executable, "-m", "vl_service.worker")
 _AFTER_A_DEATH_S = 2  # until the next worker may have loaded a model
 _LEAST_GRACE_S = 60.0  # a long prompt's first step cannot be stopped in its middle
@@ -53,8 +54,10 @@ class Model:
     ) -> None:
         """`command` gets the descriptor of a socket appended."""
         self._queue_limit, self._deadline_s = settings.queue_limit, settings.deadline_s
+        # the token is for what the worker asks of others: only a language role's does
+        told = settings if settings.role == "language" else settings.model_copy(update={"internal_token": None})
         self._supervisor: Supervisor[VLModelInfo] = Supervisor(
-            command, settings.model_copy(update={"internal_token": None}), name=f"The model {settings.model}",
+            command, told, name=f"The model {settings.model}",
             patience=Patience(cancel_grace_s=max(_LEAST_GRACE_S, settings.deadline_s)), on_gpu_memory=on_gpu_memory,
         )
         self._info: VLModelInfo | None = None
@@ -110,9 +113,25 @@ class Model:
             DeadlineExceededError: no result within the deadline, waiting included.
             WorkFailed: it did.
         """
+        async def work(due: float, stop: asyncio.Event) -> DescribeResponse:
+            described: Described = await self._work(
+                Work(image=image, tasks=tuple(tasks), started=started, due=due), stop)
+            return described.response
+
+        return await self._in_time(work)
+
+    async def features(self, image: bytes) -> Looked:
+        """What the vision tower sees in the image. Raises what `answer` raises."""
+        async def work(due: float, stop: asyncio.Event) -> Looked:
+            return await self._work(Look(image=image, due=due), stop)
+
+        return await self._in_time(work)
+
+    async def _in_time(self, do: Callable[[float, asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+        """What `do` makes of its deadline (`time.monotonic`) and of the event that asks it to stop."""
         self._admit()
         stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
-        job = asyncio.create_task(self._answer(image, tasks, started, due, stop))
+        job = asyncio.create_task(do(due, stop))
         # the seat is free when the call has left the worker, not when the caller stops waiting for it
         job.add_done_callback(self._release)
         try:
@@ -149,19 +168,12 @@ class Model:
                 f"The vision-language service is busy; retry in {wait_s} s.", retry_after_s=wait_s)
         self.in_flight += 1
 
-    async def _answer(
-        self, image: bytes | None, tasks: Sequence[Task], started: float, due: float, stop: asyncio.Event
-    ) -> DescribeResponse:
-        work = Work(image=image, tasks=tuple(tasks), started=started, due=due)
-        described: Described = await self._work(work, stop)
-        return described.response
-
     async def _work(
-        self, work: Work | ChatWork, stop: asyncio.Event, on_progress: Callable[[Any], None] = lambda _: None
+        self, work: Work | Look | ChatWork, stop: asyncio.Event, on_progress: Callable[[Any], None] = lambda _: None
     ) -> Any:
-        """What the worker makes of it, a `Described` or `Replied`."""
+        """What the worker makes of it, a `Described`, `Looked` or `Replied`."""
         try:
-            done: Described | Replied = await self._supervisor.do(work, on_progress=on_progress, stop=stop)
+            done: Described | Looked | Replied = await self._supervisor.do(work, on_progress=on_progress, stop=stop)
         except (NotReady, WorkerDied) as error:
             raise self._not_now() from error
         except WorkStopped as error:

@@ -1,9 +1,9 @@
 """Everything the environment may say to this service, read once."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -58,6 +58,29 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(default=8, ge=1, le=1000, validation_alias="VL_QUEUE_LIMIT")
     deadline_s: float = Field(default=120.0, gt=0, le=3600, validation_alias="VL_DEADLINE_S")
+
+    role: Literal["all", "vision", "language"] = Field(
+        default="all", validation_alias="VL_ROLE",
+        description="Of a Qwen checkpoint: vision loads its tower alone and serves features; language loads no tower "
+        "and fetches them from VL_VISION_URL.")
+    vision_url: str | None = Field(
+        default=None, pattern=r"^https?://[^/]+/?$", validation_alias="VL_VISION_URL",
+        description="Of the service in the vision role.")
+    vision_timeout_s: float = Field(
+        default=30.0, gt=0, le=600, validation_alias="VL_VISION_TIMEOUT_S",
+        description="For one picture's features, tries and waiting included.")
+    feature_cache_bytes: int = Field(
+        default=2**28, ge=0, validation_alias="VL_FEATURE_CACHE_BYTES",
+        description="Main memory for what was seen of pictures.")
+    feature_cache_dir: Path | None = Field(
+        default=None, validation_alias="VL_FEATURE_CACHE_DIR", description="Keeps it across restarts; unset: nothing.")
+    feature_cache_disk_bytes: int = Field(default=2**32, ge=0, validation_alias="VL_FEATURE_CACHE_DISK_BYTES")
+
+    @model_validator(mode="after")
+    def _role_is_complete(self) -> Self:
+        if self.role == "language" and self.vision_url is None:
+            raise ValueError("VL_ROLE=language needs VL_VISION_URL, the address of a service with VL_ROLE=vision")
+        return self
 
     @property
     def engine_store_dir(self) -> Path:

@@ -22,11 +22,16 @@ from vl_service.backend import (
     Deadline,
     DeadlineExceededError,
     Described,
+    FeatureBackend,
+    Look,
+    Looked,
     Replied,
     Work,
+    WrongRoleError,
 )
 from vl_service.describe import answer
 from vl_service.dialogue.reply import reply
+from vl_service.features.wire import FORMATS
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from web.logs import configure_logging
@@ -36,10 +41,10 @@ from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCancel
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
 from web.worker.imports import lasting_imports
 
-Load = Callable[[Settings], Backend]
+Load = Callable[[Settings], Backend | FeatureBackend]
 
 
-def load_backend(settings: Settings) -> Backend:
+def load_backend(settings: Settings) -> Backend | FeatureBackend:
     """Load the backend that the settings name; takes seconds to minutes. Raises whatever loading a checkpoint may."""
     if settings.remote_url is not None:
         from vl_service.remote import load_remote  # httpx, which no other backend needs
@@ -53,9 +58,16 @@ def load_backend(settings: Settings) -> Backend:
         if settings.engine not in ("auto", "torch"):
             raise EngineRefused(
                 f"VL_ENGINE={settings.engine}: there are no engines of the embedded checkpoint; set auto or torch")
+        if settings.role != "all":
+            raise CheckpointError(
+                f"VL_ROLE={settings.role} is for a Qwen checkpoint; the embedded one is small enough to be whole")
         return load_embedded(folder, settings.threads)
+    if settings.role == "vision":
+        with lasting_imports():
+            from vl_service.qwen.looking import load_vision  # transformers takes seconds more
+        return load_vision(settings)
     with lasting_imports():
-        from vl_service.qwen.backend import load_qwen  # transformers takes seconds more
+        from vl_service.qwen.backend import load_qwen
 
     return load_qwen(settings)
 
@@ -78,7 +90,9 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
     return WorkerProgram(open_model=opened, explain=explain)
 
 
-def _work(backend: Backend, work: Work | ChatWork, report: Report) -> Described | Replied:
+def _work(
+    backend: Backend | FeatureBackend, work: Work | Look | ChatWork, report: Report
+) -> Described | Looked | Replied:
     def is_canceled() -> bool:
         try:
             report.check()
@@ -88,8 +102,13 @@ def _work(backend: Backend, work: Work | ChatWork, report: Report) -> Described 
 
     deadline = Deadline(at=work.due, is_canceled=is_canceled)
     try:
-        return reply(backend, work, deadline, report) if isinstance(work, ChatWork) else _describe(
-            backend, work, deadline)
+        if isinstance(work, Look):
+            return _look(backend, work, deadline)
+        if not isinstance(backend, Backend):
+            raise WrongRoleError("VL_ROLE=vision serves features alone; ask the service in the language role.")
+        if isinstance(work, ChatWork):
+            return reply(backend, work, deadline, report)
+        return _describe(backend, work, deadline)
     except DeadlineExceededError:
         report.check()
         raise
@@ -100,6 +119,14 @@ def _describe(backend: Backend, work: Work, deadline: Deadline) -> Described:
     image = None if work.image is None else DecodedImage.of(work.image)
     response = answer(backend, image, work.tasks, deadline, work.started)
     return Described(response=response, info=backend.info, seconds=time.monotonic() - began)
+
+
+def _look(backend: Backend | FeatureBackend, work: Look, deadline: Deadline) -> Looked:
+    if not isinstance(backend, FeatureBackend):
+        raise WrongRoleError("This service has no vision tower that gives features; ask one with VL_ROLE=vision.")
+    began = time.monotonic()
+    body, cache = backend.features(DecodedImage.of(work.image, FORMATS), deadline)
+    return Looked(body=body, cache=cache, info=backend.info, seconds=time.monotonic() - began)
 
 
 def explain(error: Exception) -> Problem:

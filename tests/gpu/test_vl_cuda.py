@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from skimage.data import chelsea
 
+from tests.unit.vl_service.qwen.test_roles import say, served
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import load_qwen
+from vl_service.qwen.looking import load_vision
 from vl_service.settings import Settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -74,3 +76,16 @@ def test_in_float32_the_graphs_write_what_generate_does(family: str, tmp_path: P
         for engine in (load_qwen(settings), load_qwen(settings, fast=True))
     ]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_roles_on_cuda_say_what_the_whole_says(family: str, dtype: str, tmp_path: Path) -> None:
+    """Features leave the device and come back; a cached answer is the first one's."""
+    folder = save_tiny_checkpoint(family, tmp_path, width=64)
+    both = {"model": str(folder), "device": "cuda", "dtype": dtype, "greedy": True, "data_dir": tmp_path}
+    whole = load_qwen(Settings(**both))
+    with served(load_vision(Settings(role="vision", **both))) as there:
+        language = load_qwen(Settings(role="language", vision_url=there.url, **both))
+        expected = say(whole)
+        assert [say(language), say(language), say(whole)] == [expected] * 3

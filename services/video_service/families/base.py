@@ -59,6 +59,16 @@ class RenderRequest:
     fps: int
     seed: int
     sampling: Sampling
+    last_image: Image.Image | None = None
+    """The last frame, of the same size; goes with `image`."""
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """What clips of one batch have in common."""
+        return (
+            self.width, self.height, self.num_frames, self.fps, self.sampling, self.image is None,
+            self.last_image is None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +79,8 @@ class Batch:
 
     def __post_init__(self) -> None:
         first, *others = self.requests
-        for other in others:
-            if (other.width, other.height, other.num_frames, other.fps, other.sampling, other.image is None) != (
-                first.width, first.height, first.num_frames, first.fps, first.sampling, first.image is None
-            ):
-                raise ValueError("clips of one batch differ in more than words, image and seed")
+        if any(other.form != first.form for other in others):
+            raise ValueError("clips of one batch differ in more than words, images and seed")
 
     @property
     def first(self) -> RenderRequest:

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from PIL import Image
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase
 
 from contracts.models import ModelSpec
@@ -88,7 +89,7 @@ class WanModel:
         )
 
     def solver(self, batch: Batch, given: WanConditioning) -> Solver:
-        sampling, noise = batch.first.sampling, Noise(batch.seeds, self._latent_shape(batch), self.placement.device)
+        sampling, noise = batch.first.sampling, Noise(batch.seeds, self.latent_shape(batch), self.placement.device)
         match sampling.sampler:
             case "euler":
                 return EulerSolver(noise, sampling.steps, self.flow_shift)
@@ -163,7 +164,7 @@ class WanModel:
 
     def condition(self, batch: Batch) -> torch.Tensor | None:
         """Mask and latents of a clip that is the image and then zeros; all zeros without one."""
-        shape = self._latent_shape(batch)
+        shape = self.latent_shape(batch)
         channels = self.transformer.config["in_channels"] - shape[0]
         if channels == 0:
             return None
@@ -178,7 +179,8 @@ class WanModel:
     def _see(self, batch: Batch) -> torch.Tensor | None:
         if self.image_encoder is None:
             return None
-        seen = self.image_processor(images=[request.image for request in batch.requests], return_tensors="pt")
+        ends = (image for request in batch.requests for image in (request.image, request.last_image))
+        seen = self.image_processor(images=[image for image in ends if image is not None], return_tensors="pt")
         pixels = seen.pixel_values.to(self.placement.device, self.image_encoder.dtype)
         states = self.image_encoder(pixel_values=pixels, output_hidden_states=True).hidden_states
         return states[-2].to(self.placement.dtype)
@@ -187,10 +189,14 @@ class WanModel:
         """Each first frame [1, 3, 1, H, W] in [-1, 1], scaled to cover the clip and cropped to its centre."""
         for request in batch.requests:
             assert request.image is not None
-            fitted = fit_picture(request.image, request.width, request.height)
-            yield picture_tensor(fitted)[None, :, None].to(self.placement.device, self.placement.dtype)
+            yield self.frame(request.image, batch)
 
-    def _latent_shape(self, batch: Batch) -> tuple[int, int, int, int]:
+    def frame(self, image: Image.Image, batch: Batch) -> torch.Tensor:
+        """One frame [1, 3, 1, H, W] in [-1, 1]."""
+        fitted = fit_picture(image, batch.first.width, batch.first.height)
+        return picture_tensor(fitted)[None, :, None].to(self.placement.device, self.placement.dtype)
+
+    def latent_shape(self, batch: Batch) -> tuple[int, int, int, int]:
         config, first = self.vae.config, batch.first
         scale = config["scale_factor_spatial"]
         return config["z_dim"], latent_frames(first.num_frames), first.height // scale, first.width // scale

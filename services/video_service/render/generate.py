@@ -57,12 +57,13 @@ def generate(deployed: Deployed, request: VideoRequest, output: Path, report: Re
 
 def render_request(request: VideoRequest, wanted: Resolved) -> RenderRequest:
     """The request as a model takes it. Raises `ImageUnreadable`."""
-    image = None
-    if request.image is not None:
-        image = fit_picture(decode_image(request.image), wanted.width, wanted.height)
+    image, last = (
+        None if sent is None else fit_picture(decode_image(sent), wanted.width, wanted.height)
+        for sent in (request.image, request.last_image)
+    )
     return RenderRequest(
-        prompt=request.prompt, negative_prompt=request.negative_prompt, image=image, width=wanted.width,
-        height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps, seed=request.seed,
+        prompt=request.prompt, negative_prompt=request.negative_prompt, image=image, last_image=last,
+        width=wanted.width, height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps, seed=request.seed,
         sampling=wanted.sampling,
     )
 

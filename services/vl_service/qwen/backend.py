@@ -1,14 +1,13 @@
 """The qwen engine: a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint answers every task in its own words."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
 from contracts.chat import ChatOptions, Turn
+from contracts.describe import CacheResult
 from contracts.models import VLModelInfo
-from engines.store.store import EngineStore
 from vl_service.backend import Answer, Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import messages
@@ -16,18 +15,12 @@ from vl_service.prompts.polish import clean, in_language
 from vl_service.prompts.profiles import profiles
 from vl_service.qwen.chat import QwenChat, chat_ids
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
-from vl_service.qwen.engines.choice import choose_tower, situation_of
 from vl_service.qwen.fast.decode import Sampling
-from vl_service.qwen.fast.tower import FastTower
+from vl_service.qwen.fast.forms import try_form
 from vl_service.qwen.fast.writing import Ask, FastWriter, Generate, Writer
 from vl_service.qwen.features import Features, Vision
-from vl_service.qwen.tower import Tower, tower_of
-from vl_service.qwen.vision import TorchVision
+from vl_service.qwen.looking import feature_file, open_vision, wants_fast
 from vl_service.settings import Settings
-from web.worker.faults import breaks_the_device, one_line
-
-log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _WORDS = 1536  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
 _LONGEST = 8192  # its most: 1.2 GB a row of Qwen3-VL-8B
@@ -65,7 +58,8 @@ class QwenBackend:
             for index, text in zip(strange, again, strict=True):
                 if in_language(clean(text), tasks[index].language):
                     texts[index] = text
-        return Description(answers=[Answer(text=text) for text in texts], facts={})
+        return Description(
+            answers=[Answer(text=text) for text in texts], facts={}, cache=None if seen is None else seen.cache)
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
@@ -91,6 +85,14 @@ class QwenBackend:
         return torch.tensor([ids], device=self._checkpoint.device)
 
 
+class WholeBackend(QwenBackend):
+    """With a tower of its own, of which others may have features, too."""
+
+    def features(self, picture: DecodedImage, deadline: Deadline) -> tuple[bytes, CacheResult]:
+        """See `backend.FeatureBackend.features`."""
+        return feature_file(self._vision, picture, deadline)
+
+
 def load_qwen(settings: Settings, *, fast: bool | None = None) -> QwenBackend:
     """Load the checkpoint that `VL_MODEL` names. Raises `EngineRefused` where `VL_ENGINE` names what cannot run.
 
@@ -100,26 +102,10 @@ def load_qwen(settings: Settings, *, fast: bool | None = None) -> QwenBackend:
         torch.set_num_threads(settings.threads)
     checkpoint = load_checkpoint(settings)
     if fast is None:
-        fast = settings.fast_layers and checkpoint.device.type == "cuda" and checkpoint.dtype == torch.bfloat16
-    return QwenBackend(
-        checkpoint, vision=_vision(tower_of(checkpoint, image_tokens=settings.image_tokens), settings, fast=fast),
-        writer=_writer(checkpoint, settings, fast=fast))
-
-
-def _vision(tower: Tower, settings: Settings, *, fast: bool) -> Vision:
-    store = EngineStore(settings.engine_store_dir.resolve())
-    choice = choose_tower(settings.engine, store, situation_of(tower.revision, tower.device.type))
-    in_windows, reason = None, choice.reason
-    if fast and choice.target is None:
-        in_windows, form = _try(lambda: _fast_tower(tower))
-        reason = "; ".join(filter(None, [reason, form or "windows of a size at once"]))
-    in_torch = TorchVision(tower, reason=reason, fast=in_windows)
-    if choice.target is None:
-        return in_torch
-    # What runs engines is installed where some are built.
-    from vl_service.qwen.engines.vision import EngineVision, opener
-
-    return EngineVision(in_torch, choice, opener(store, tower.device, settings.threads))
+        fast = wants_fast(settings, checkpoint.device, checkpoint.dtype)
+    kind = QwenBackend if settings.role == "language" else WholeBackend
+    return kind(checkpoint, vision=open_vision(checkpoint, settings, fast=fast),
+                writer=_writer(checkpoint, settings, fast=fast))
 
 
 def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer:
@@ -128,32 +114,11 @@ def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer
     if not fast:
         return Generate(checkpoint, sampling)
     length = min(settings.image_tokens + _WORDS, _LONGEST)
-    found, reason = _try(lambda: _fast_writer(checkpoint, sampling, length))
+    found, reason = try_form(lambda: _fast_writer(checkpoint, sampling, length))
     return found or Generate(checkpoint, sampling, reason=reason)
-
-
-def _fast_tower(tower: Tower) -> FastTower:
-    fast = FastTower(tower.module)
-    projection = tower.module.patch_embed.proj.weight
-    with torch.inference_mode():  # compiles what a picture needs
-        fast(projection.new_zeros(16, projection[0].numel()), torch.tensor([[1, 4, 4]]))
-    return fast
 
 
 def _fast_writer(checkpoint: Checkpoint, sampling: Sampling, length: int) -> FastWriter:
     writer = FastWriter(checkpoint, sampling, Generate(checkpoint, sampling), max_length=length)
     writer.try_out()
     return writer
-
-
-def _try(make: Callable[[], T]) -> tuple[T | None, str]:
-    """A fast form, or why transformers' own form stays: not covered, no memory for it, no compiler here."""
-    try:
-        return make(), ""
-    except NotImplementedError as error:
-        return None, f"plain: {error}"
-    except Exception as error:
-        if breaks_the_device(error):
-            raise
-        log.warning("a fast form does not run here", exc_info=True)
-        return None, f"plain: {one_line(error, 300)}"

@@ -11,6 +11,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from engines.store.revisions import content_hash
 from vl_service.backend import CheckpointError
+from vl_service.qwen.language import load_language_model
 from vl_service.settings import Settings
 
 FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen3_vl_moe": "Qwen3-VL MoE"}
@@ -40,7 +41,7 @@ class Checkpoint:
 
 
 def load_checkpoint(settings: Settings) -> Checkpoint:
-    """Load what `VL_MODEL` names.
+    """Load what `VL_MODEL` names; in the language role without its vision tower.
 
     Raises:
         UnsupportedCheckpointError: another architecture, or CUDA asked for where there is none.
@@ -48,7 +49,11 @@ def load_checkpoint(settings: Settings) -> Checkpoint:
     """
     config = read_config(settings)
     device, dtype = device_and_dtype(settings)
-    model: Any = AutoModelForImageTextToText.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)
+    model: Any
+    if settings.role == "language":
+        model = load_language_model(settings.model, settings.revision, config, dtype)
+    else:
+        model = AutoModelForImageTextToText.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)
     tokenizer = AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _chat_template(settings)

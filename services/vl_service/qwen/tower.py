@@ -21,7 +21,7 @@ from vl_service.qwen.checkpoint import (
     size_limits,
     tower_files,
 )
-from vl_service.qwen.features import fingerprint
+from vl_service.qwen.features import Expected, expected_of, fingerprint
 from vl_service.settings import Settings
 
 
@@ -34,21 +34,27 @@ class Tower:
     image_processor: Any
     size: Mapping[str, int]
     """Limits of a picture, areas in pixels."""
-    processor: str
-    """Fingerprint of the processor at these limits."""
-    revision: str
+    expected: Expected
+    """What its features are."""
     device: torch.device
-    dtype: torch.dtype
+
+    @property
+    def revision(self) -> str:
+        return self.expected.revision
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.expected.dtype
 
 
 def tower_of(checkpoint: Checkpoint, *, image_tokens: int) -> Tower:
     """Of a checkpoint that is loaded whole; at most `image_tokens` for a picture."""
     size = size_limits(checkpoint.image_processor, image_tokens)
-    return Tower(
-        module=checkpoint.model.model.visual, image_processor=checkpoint.image_processor, size=size,
-        processor=fingerprint(checkpoint.image_processor, size), revision=checkpoint.tower_revision,
-        device=checkpoint.device, dtype=checkpoint.dtype,
-    )
+    expected = expected_of(
+        checkpoint.model.config, processor=fingerprint(checkpoint.image_processor, size),
+        revision=checkpoint.tower_revision, dtype=checkpoint.dtype)
+    return Tower(module=checkpoint.model.model.visual, image_processor=checkpoint.image_processor, size=size,
+                 expected=expected, device=checkpoint.device)
 
 
 def load_tower(settings: Settings) -> Tower:
@@ -61,11 +67,10 @@ def load_tower(settings: Settings) -> Tower:
     config, image_processor = read_config(settings), read_image_processor(settings)
     device, dtype = device_and_dtype(settings)
     size = size_limits(image_processor, settings.image_tokens)
-    return Tower(
-        module=read_tower(settings, config, dtype).to(device), image_processor=image_processor, size=size,
-        processor=fingerprint(image_processor, size), revision=find_tower_revision(settings), device=device,
-        dtype=dtype,
-    )
+    expected = expected_of(config, processor=fingerprint(image_processor, size),
+                           revision=find_tower_revision(settings), dtype=dtype)
+    return Tower(module=read_tower(settings, config, dtype).to(device), image_processor=image_processor, size=size,
+                 expected=expected, device=device)
 
 
 def empty_tower(config: Any) -> Any:

@@ -44,4 +44,4 @@ class TorchVision:
     ) -> Features:
         """Features of this tower."""
         return Features(embeddings=embeddings_NC, grid_thw=grid_thw.cpu(), deepstack=tuple(deepstack),
-                        revision=self.tower.revision, processor=self.tower.processor)
+                        revision=self.tower.revision, processor=self.tower.expected.processor)

@@ -16,12 +16,12 @@ class ImageUnreadable(Refusal):
     status, code, title = 422, "unreadable_image", "The image cannot be read"
 
 
-def decode_image(data: bytes) -> Image.Image:
-    """The RGB pixels of a PNG or JPEG. Raises `ImageUnreadable`, for too large a one before any pixel is decoded."""
+def decode_image(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """The RGB pixels of a file of these formats. Raises `ImageUnreadable`; for too large a one before it decodes."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height <= MAX_PIXELS:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageUnreadable(f"The image is no PNG or JPEG, or is cut short: {error}") from error
+        raise ImageUnreadable(f"The image is no {' or '.join(formats)}, or is cut short: {error}") from error
     raise ImageUnreadable(f"The image has more than {MAX_PIXELS} pixels.")

@@ -79,6 +79,20 @@ def test_every_variable_of_the_gpu_file_is_a_setting_of_that_service(service: st
     assert names <= environment_names(SETTINGS.get(service, VideoSettings))
 
 
+def test_the_vision_service_is_hardened_as_the_language_service_and_seen_by_nobody_else() -> None:
+    """In a file of its own, so that anchors do not reach it."""
+    language, parts = compose()["services"]["vl_service"], compose("deploy/compose.vision.yml")["services"]
+    vision, changed = parts["vision_service"], parts["vl_service"]
+    alike = language.keys() - {"build", "environment"}
+    assert {name: vision[name] for name in alike} == {name: language[name] for name in alike}
+    assert "ports" not in vision
+    assert vision["networks"] == ["services"]
+    assert vision["environment"]["VL_ROLE"] == "vision"
+    assert changed["environment"] == {"VL_ROLE": "language", "VL_VISION_URL": "http://vision_service:8001"}
+    for service in (vision, changed, compose("deploy/compose.vision.gpu.yml")["services"]["vision_service"]):
+        assert set(service["environment"]) <= environment_names(VLSettings)
+
+
 @pytest.mark.parametrize(("service", "kind"), DOCKERFILES.items())
 def test_every_variable_that_an_image_sets_is_a_setting_of_that_service(service: str, kind: str) -> None:
     given = " ".join(rest for instruction, rest in final_stage(kind) if instruction == "ENV")

@@ -58,6 +58,7 @@ def _set_event() -> threading.Event:
 class Script:
     """What the services do, and what they were asked. Read and written from the test's thread as well."""
 
+    models: list[VideoModelInfo] = field(default_factory=lambda: [VIDEO_MODEL])
     describe_delay_s: float = 0.0
     describe_status: int = 200
     describe_warnings: list[str] = field(default_factory=list)
@@ -186,7 +187,7 @@ def video_app(script: Script) -> FastAPI:
     app = FastAPI()
     app.add_middleware(ScriptedToken, script=script)
     app.add_api_route("/readyz", lambda: _video_ready(script))
-    app.add_api_route("/v1/models", lambda: VideoModelList(data=[VIDEO_MODEL]))
+    app.add_api_route("/v1/models", lambda: VideoModelList(data=script.models))
     tasks: dict[str, asyncio.Task[None]] = {}
 
     @app.put("/v1/videos/{render_id}")

@@ -17,7 +17,7 @@ from video_service.model import find_model
 from video_service.render.generate import Deployed
 from video_service.settings import VideoSettings
 
-NAMES = ("wan2.1-i2v-clip", "wan2.2-experts", "wan2.2-experts-t2v", "wan2.2-ti2v")
+NAMES = ("wan2.1-i2v-clip", "wan2.1-flf2v", "wan2.2-experts", "wan2.2-experts-t2v", "wan2.2-ti2v")
 SAMPLERS: list[tuple[Sampler, int]] = [("euler", 4), ("unipc", 5)]
 
 
@@ -33,6 +33,7 @@ def models(folders: dict[str, Path]) -> dict[str, Deployed]:
 
 @pytest.mark.parametrize(("name", "family", "tasks", "scales", "multiple", "frames"), [
     ("wan2.1-i2v-clip", "wan2.1", ["i2v"], (5.0, None), 16, 81),
+    ("wan2.1-flf2v", "wan2.1-flf2v", ["flf2v"], (5.0, None), 16, 81),
     ("wan2.2-experts", "wan2.2-a14b", ["i2v"], (3.5, 3.5), 16, 81),
     ("wan2.2-experts-t2v", "wan2.2-a14b", ["t2v"], (4.0, 3.0), 16, 81),
     ("wan2.2-ti2v", "wan2.2-ti2v", ["t2v", "i2v"], (5.0, None), 32, 121),
@@ -59,6 +60,24 @@ def test_an_image_seen_by_clip_gives_the_pipelines_frames(
     request = a_request(image=picture, sampling={"sampler": sampler, "steps": steps, "guidance_scale": scale})
     [mine] = ours(models[name].model, request)
     assert_same(mine, theirs(WanImageToVideoPipeline.from_pretrained(folders[name]), request, image=picture))
+
+
+@pytest.mark.parametrize(("sampler", "steps", "scale"), [("euler", 4, 1.0), ("unipc", 5, 3.0)])
+def test_a_first_and_a_last_image_give_the_pipelines_frames(
+    folders: dict[str, Path], models: dict[str, Deployed], picture: Image.Image, sampler: Sampler, steps: int,
+    scale: float,
+) -> None:
+    """At the authors' shift; two clips together are those rendered alone."""
+    sampling = {"sampler": sampler, "steps": steps, "guidance_scale": scale}
+    requests = [
+        a_request(image=image, last_image=last, sampling=sampling, seed=seed)
+        for seed, image, last in ((1, picture, picture.rotate(90)), (2, picture.rotate(180), picture))
+    ]
+    pipeline = WanImageToVideoPipeline.from_pretrained(folders["wan2.1-flf2v"])
+    together = ours(models["wan2.1-flf2v"].model, *requests)
+    for request, mine in zip(requests, together, strict=True):
+        expected = theirs(pipeline, request, shift=16.0, image=request.image, last_image=request.last_image)
+        assert_same(mine, expected)
 
 
 @pytest.mark.parametrize(("sampler", "steps"), SAMPLERS)

@@ -18,11 +18,17 @@ from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-@contextmanager
-def running(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running(
+    environment: dict[str, str], *, port: int | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    port = port or free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "vl_service"], env={**os.environ, **environment, "VL_PORT": str(port)})
     try:
@@ -32,12 +38,12 @@ def running(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[byte
         process.wait(10)
 
 
-def wait_until(url: str, status: int) -> httpx.Response:
+def wait_until(url: str, status: int, *, saying: str = "") -> httpx.Response:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         try:
             response = httpx.get(url, timeout=20)
-            if response.status_code == status:
+            if response.status_code == status and saying in response.text:
                 return response
         except httpx.TransportError:
             pass

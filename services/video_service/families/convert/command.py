@@ -1,5 +1,6 @@
-"""From a published file to what renders.
+"""From published files to what renders.
 
+    stillmotion convert Wan2.1-T2V-1.3B OUT                          # the folder as Wan's authors publish it
     stillmotion convert TurboWan2.1-T2V-1.3B-480P.pth --base Wan2.1-T2V-1.3B-Diffusers OUT
     stillmotion convert TurboWan2.2-I2V-A14B-high-720P.pth --low TurboWan2.2-I2V-A14B-low-720P.pth --base … OUT
 """
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 
 from video_service.families.convert.files import NotConvertible
 from video_service.families.convert.folder import link_part, new_folder, write_json, write_transformer
+from video_service.families.convert.original import others_index, write_others
 from video_service.families.convert.transformer import TransformerWeights, read_transformer
 from video_service.families.wan_files import has_frame_times, is_wan
 from video_service.weights.checkpoint import CheckpointFiles
@@ -21,7 +23,7 @@ from web.worker.errors import ModelUnavailable
 
 _WEIGHTS = ("text_encoder", "vae")
 _TAKEN = (*_WEIGHTS, "tokenizer", "scheduler")
-_TURBO_BOUNDARY = 0.9
+_BOUNDARY = {"t2v": 0.875, "i2v": 0.9}
 _INTERRUPTED = 130
 
 
@@ -29,7 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Convert one model; returns the exit status."""
     options = _command_line().parse_args(arguments)
     try:
-        experts = convert(options.source, options.base, options.out, low=options.low, topk=options.topk)
+        if options.source.is_dir():
+            experts = convert_original(options.source, options.out)
+        elif options.base is None:
+            raise NotConvertible("a transformer alone needs the other parts of a Wan: name its folder as --base")
+        else:
+            experts = convert(options.source, options.base, options.out, low=options.low, topk=options.topk)
     except (NotConvertible, ModelUnavailable, OSError, SafetensorError) as error:
         sys.stderr.write(f"{options.source} was not converted: {str(error).removesuffix('.')}.\n")
         return 1
@@ -39,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if dequantised := sum(weights.dequantised for weights in experts.values()):
         sys.stdout.write(f"{dequantised} weights in int8 blocks were dequantised to bfloat16.\n")
     blocks = " and ".join(str(weights.config["num_layers"]) for weights in experts.values())
-    sys.stdout.write(f"Wrote {options.out}: {blocks} blocks, {options.topk:.0%} of the key blocks kept. "
-                     f"Render with VIDEO_MODEL={options.out.resolve()}\n")
+    sparse = f", {options.topk:.0%} of the key blocks kept" if experts["transformer"].projections else ""
+    sys.stdout.write(f"Wrote {options.out}: {blocks} blocks{sparse}. Render with VIDEO_MODEL={options.out.resolve()}\n")
     return 0
 
 
@@ -71,15 +78,40 @@ def convert(
     return experts
 
 
+def convert_original(source: Path, out: Path) -> dict[str, TransformerWeights]:
+    """Write the Wan in the folder `source`, as its authors publish it, as the new folder `out`: all of it or nothing.
+
+    Raises:
+        NotConvertible: a file of it is missing, damaged, or of another kind; or `out` is there already.
+        OSError, SafetensorError: the disk.
+    """
+    high, low = source / "high_noise_model", source / "low_noise_model"
+    paths = {"transformer": high, "transformer_2": low} if high.is_dir() or low.is_dir() else {"transformer": source}
+    with new_folder(out) as folder:
+        experts = {name: _named(path) for name, path in paths.items()}
+        first = experts["transformer"]
+        sees = "image_dim" in first.config
+        for name, weights in experts.items():
+            write_transformer(weights, folder / name, topk=1.0)
+        write_others(source, folder, sees=sees)
+        _check_fit(first, CheckpointFiles(name=out.name, path=folder, hub_id=None, revision=""))
+        index = {"_class_name": "WanImageToVideoPipeline" if first.takes_image else "WanPipeline",
+                 **others_index(sees=sees), **{name: ["diffusers", "WanTransformer3DModel"] for name in experts}}
+        if len(experts) > 1:
+            index["boundary_ratio"] = _BOUNDARY["i2v" if first.takes_image else "t2v"]
+        write_json(folder / "model_index.json", index)
+    return experts
+
+
 def _command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="stillmotion convert", description="Published TurboWan files to a folder that renders: TurboWan2.1 "
-        "text-to-video, or TurboWan2.2 image-to-video from its two files.")
-    parser.add_argument("source", type=Path, metavar="SOURCE.pth",
-                        help="as its authors publish it, -quant or not; of TurboWan2.2, the `high` one")
+        prog="stillmotion convert", description="Published files to a folder that renders: a Wan2.1 or Wan2.2 A14B "
+        "as its authors publish it, TurboWan2.1 text-to-video, or TurboWan2.2 image-to-video from its two files.")
+    parser.add_argument("source", type=Path, metavar="SOURCE",
+                        help="Wan's folder, or a TurboWan .pth, -quant or not; of TurboWan2.2, the `high` one")
     parser.add_argument("--low", type=Path, metavar="LOW.pth", help="of TurboWan2.2, the `low` one")
-    parser.add_argument("--base", type=Path, required=True, metavar="FOLDER",
-                        help="a Wan2.1 or Wan2.2 A14B in diffusers' layout: text encoder, tokenizer, VAE, scheduler")
+    parser.add_argument("--base", type=Path, metavar="FOLDER",
+                        help="of TurboWan: a Wan2.1 or Wan2.2 A14B in diffusers' layout, for all other parts")
     parser.add_argument("--topk", type=float, default=0.1,
                         help="share of the key blocks that attention keeps (default 0.1; 0.15 for quality; 1: dense)")
     parser.add_argument("out", type=Path, metavar="OUT", help="the new folder, for VIDEO_MODEL")
@@ -105,14 +137,18 @@ def _experts(source: Path, low: Path | None) -> dict[str, TransformerWeights]:
     return {"transformer": first, "transformer_2": second}
 
 
-def _turbo(source: Path) -> TransformerWeights:
+def _named(source: Path) -> TransformerWeights:
     try:
-        weights = read_transformer(source)
+        return read_transformer(source)
     except NotConvertible as error:
         raise NotConvertible(f"{source.name}: {error}") from error
+
+
+def _turbo(source: Path) -> TransformerWeights:
+    weights = _named(source)
     if not weights.projections:
         raise NotConvertible(f"{source.name}: it has no proj_l: a plain Wan model, which has no sparse-linear "
-                             "attention. Its diffusers folder renders as it is")
+                             "attention. Convert its authors' whole folder, or take it in diffusers' layout")
     return weights
 
 
@@ -142,4 +178,4 @@ def _model_index(experts: Mapping[str, TransformerWeights], base: Mapping[str, A
     index: dict[str, Any] = {"_class_name": "WanImageToVideoPipeline" if image else "WanPipeline"}
     index |= {name: base[name] for name in ("_diffusers_version", *_TAKEN) if name in base}
     index |= {name: ["diffusers", "WanTransformer3DModel"] for name in experts}
-    return index | ({"boundary_ratio": _TURBO_BOUNDARY} if len(experts) > 1 else {})
+    return index | ({"boundary_ratio": _BOUNDARY["i2v"]} if len(experts) > 1 else {})

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +94,12 @@ def encode_picture(vae: AutoencoderKLWan, picture_BCTHW: torch.Tensor) -> torch.
     """Posterior mode [1, z_dim, 1, h, w] of a picture [1, 3, 1, H, W] alone."""
     moments = vae.quant_conv(vae.encoder(patchify(picture_BCTHW, vae.config["patch_size"] or 1)))
     return moments[:, : vae.config["z_dim"]]
+
+
+def encode_clip(vae: AutoencoderKLWan, frames_BCTHW: torch.Tensor) -> torch.Tensor:
+    """Posterior mode [1, z_dim, k + 1, h, w] of a whole clip [1, 3, 4k + 1, H, W], four frames at a time."""
+    encoded: Any = vae.encode(frames_BCTHW)
+    return encoded.latent_dist.mode()
 
 
 def encode_still(vae: AutoencoderKLWan, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:
