@@ -12,13 +12,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from contracts.errors import Problem
+from contracts.openai_chat import ChatCompletionRequest, ConversedRequest
 from contracts.refusal import Refusal
 from gateway.api import describe, docs, generate, jobs, models
 from gateway.api.advice import with_advice
-from gateway.api.follow import ClientGone
 from gateway.api.media import files, links
+from gateway.api.openai import chat as openai_chat
 from gateway.api.openai import videos as openai_videos
-from gateway.api.openai.errors import SHARED_ROUTES, OpenAIErrorMiddleware
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
 from gateway.api.status import health, metrics
 from gateway.edge.addresses import PlainAddressMiddleware
@@ -32,6 +32,8 @@ from gateway.settings import GatewaySettings
 from gateway.storage.room import DiskFull
 from gateway.submit.describing import DescribeBody
 from web.calls import CallMiddleware
+from web.chat.connected import ClientGone
+from web.chat.openai_errors import OpenAIErrorMiddleware
 from web.metrics import HttpMetricsMiddleware
 from web.problem_bodies import ProblemBodiesMiddleware
 from web.problems import install_problem_handlers, problem_response
@@ -42,7 +44,9 @@ _SHOWN_TO_PAGES = (
     "Accept-Ranges", "Content-Disposition", "Content-Location", "Content-Range", "ETag", "Idempotent-Replayed",
     "Location", "Preference-Applied", "Retry-After", "X-Request-ID",
 )
-_PICTURE_FIELDS = {"/v1/videos": "input_reference", "/v1/files": "file"}
+_OPENAI_ROUTES = ("/v1/videos", "/v1/chat")
+_SHARED_ROUTES = ("/v1/files", "/v1/models")
+_PICTURE_FIELDS = {"/v1/chat": "messages", "/v1/videos": "input_reference", "/v1/files": "file"}
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -60,13 +64,13 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         telemetry=of_requests(),
     )
-    for part in (generate, jobs, links, openai_videos, files, models, describe, health, metrics, docs):
+    for part in (generate, jobs, links, openai_videos, openai_chat, files, models, describe, health, metrics, docs):
         app.include_router(part.router)
         app.include_router(_heads(part.router))
     app.add_middleware(PlainAddressMiddleware)
     if not settings.keys_required:
         app.add_middleware(PageGuardMiddleware, names=settings.called_as, origins=settings.allowed_origins)
-    app.add_middleware(OpenAIErrorMiddleware)
+    app.add_middleware(OpenAIErrorMiddleware, routes=_OPENAI_ROUTES, shared=_SHARED_ROUTES)
     app.add_middleware(PrefixMiddleware, public_path=settings.public_path)
     if settings.allowed_origins:
         app.add_middleware(
@@ -126,11 +130,12 @@ def _describe_fully(app: FastAPI, *, keys_required: bool) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = with_problem(generate_schema())
-            # `POST /v1/describe` reads its body by itself, so its type is named here.
-            described = DescribeBody.model_json_schema(ref_template="#/components/schemas/{model}")
-            schema["components"]["schemas"] |= described.pop("$defs", {}) | {"DescribeRequest": described}
+            # These routes read their bodies by themselves, so the types are named here.
+            for body in (DescribeBody, ConversedRequest, ChatCompletionRequest):
+                described = body.model_json_schema(ref_template="#/components/schemas/{model}")
+                schema["components"]["schemas"] |= described.pop("$defs", {}) | {described["title"]: described}
             schema = with_keys(schema) if keys_required else without_keys(schema)
-            app.openapi_schema = with_shared_problems(schema, SHARED_ROUTES)
+            app.openapi_schema = with_shared_problems(schema, _SHARED_ROUTES)
         return app.openapi_schema
 
     app.openapi = openapi

@@ -16,6 +16,7 @@ from gateway.auth.keys import KeyStore
 from gateway.auth.links import Links
 from gateway.auth.signing import Signer, open_signer
 from gateway.auth.waits import Waits
+from gateway.conversations.store import Bounds, ConversationStore
 from gateway.database.database import Database
 from gateway.images.check import ImageLimits
 from gateway.images.decoders import Decoders
@@ -53,6 +54,7 @@ from gateway.storage.files import LocalFiles
 from gateway.storage.room import Reserve, Room
 from gateway.storage.sweep import Known, Sweeper
 from gateway.submit.accept import Submitter
+from gateway.submit.dialogue import Dialogues
 from gateway.submit.fetch import Fetching
 from gateway.submit.pictures import Pictures
 from gateway.submit.uploaded import UploadStore
@@ -84,6 +86,7 @@ class Gateway:
     room: Room
     intake: Intake
     pictures: Pictures
+    dialogues: Dialogues
     cancellation: Cancellation
     care: Recovery
     webhooks: WebhookSender
@@ -108,6 +111,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
                     ledger=gateway.ledger, files=gateway.files, keep_files_s=settings.keep_files_s,
                     keep_jobs_s=settings.keep_jobs_s,
                 ).keep_running()),
+                asyncio.create_task(gateway.dialogues.keep_expiring()),
             ]
             try:
                 yield gateway
@@ -147,6 +151,9 @@ def _assemble(
         poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
     pictures = _pictures(settings, database, files, tls)
+    dialogues = Dialogues(files=files, pictures=pictures, describers=vl, store=ConversationStore(database, Bounds(
+        keep_s=settings.keep_conversations_s, max_of_owner=settings.max_conversations,
+        max_bytes_of_owner=settings.max_conversation_bytes)))
     reserve = Reserve(settings.state_dir / "reserve", settings.reserve_bytes)
     reserve.fill()
     room = Room(settings.data_dir, settings.min_free_bytes, reserve)
@@ -158,7 +165,7 @@ def _assemble(
         ), executors=_executors(settings, database), ledger=ledger, unfinished=store.unfinished,
         dead_after_s=settings.dead_after_s, settling=settling,
         sweeper=Sweeper(files, deployment_of(database), Known(
-            kept=lambda: store.ids() | pictures.uploads.ids(), let_go=store.let_go,
+            kept=lambda: store.ids() | pictures.uploads.ids() | dialogues.store.ids(), let_go=store.let_go,
         )),
     )
     return Gateway(
@@ -166,13 +173,14 @@ def _assemble(
         door=Door(KeyStore(database), keys_required=settings.keys_required),
         waits=Waits(per_caller=settings.max_waits, in_all=settings.max_connections * 3 // 4),
         ledger=ledger, files=files, vl=vl, video=video, catalog=catalog, engine=engine, room=room, pictures=pictures,
-        care=care, webhooks=webhooks,
+        dialogues=dialogues, care=care, webhooks=webhooks,
         intake=Intake(
             settings.state_dir / "incoming", room, max_image_bytes=settings.max_image_bytes,
             disk_bytes=settings.max_incoming_bytes, memory_bytes=_INTAKE_BYTES, patience_s=_INTAKE_PATIENCE_S,
         ),
         submitter=Submitter(
-            settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog
+            settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog,
+            conversations=dialogues.store,
         ),
         cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video, reserve=reserve),
     )

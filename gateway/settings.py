@@ -116,6 +116,23 @@ class GatewaySettings(BaseSettings):
             "there is no video (any more), else as long as the video.",
         ),
     ] = None
+    keep_conversations_s: Annotated[
+        float,
+        Field(
+            validation_alias="GATEWAY_KEEP_CONVERSATIONS_S", gt=0,
+            description="How long a conversation is kept after it was used last.",
+        ),
+    ] = 7 * 86400.0
+    max_conversations: Annotated[
+        int,
+        Field(validation_alias="GATEWAY_MAX_CONVERSATIONS", ge=1,
+              description="Conversations that are kept of an owner; the oldest make room."),
+    ] = 100
+    max_conversation_bytes: Annotated[
+        int,
+        Field(validation_alias="GATEWAY_MAX_CONVERSATION_BYTES", ge=MIB,
+              description="Of all conversations of an owner, pictures included; the oldest make room."),
+    ] = 256 * MIB
     artifacts_url: Annotated[
         str | None,
         Field(

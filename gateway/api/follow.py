@@ -1,21 +1,15 @@
 """Waiting for a job, and following it as server-sent events."""
 
-import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
 
-from fastapi import Request
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from contracts.jobs import TERMINAL_JOB_STATES, Job
-from contracts.refusal import Refusal
 from gateway.jobs.job import JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
 from gateway.jobs.views import view
-
-Answer = TypeVar("Answer")
 
 _LOOK_AGAIN_S = 5.0  # a change made by another process wakes nobody here
 
@@ -31,38 +25,6 @@ async def wait_until_ended(job_id: str, ledger: Ledger, seconds: float) -> JobRe
             if job.finished or left <= 0:
                 return job
             await watcher.wait(min(left, _LOOK_AGAIN_S))
-
-
-class ClientGone(Refusal):
-    """Nobody reads the answer any more."""
-
-    status, code, title = 499, "client_closed_request", "Nobody waits"
-
-    def __init__(self) -> None:
-        super().__init__("The connection was closed; a job that was accepted goes on.")
-
-
-async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """The result of `work`, which is stopped when the client of `request` (whose body was read) hangs up.
-
-    Raises:
-        ClientGone: it did.
-    """
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.wait({working, leaving})
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def event_stream(job_id: str, ledger: Ledger, last_event_id: str | None, heartbeat_s: float,

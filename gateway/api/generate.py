@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, Response
 from contracts.errors import Problem
 from contracts.jobs import Job
 from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller, one_wait
-from gateway.api.follow import wait_until_ended, while_connected
+from gateway.api.follow import wait_until_ended
 from gateway.api.openapi import generate_body, problems
 from gateway.edge.prefix import current_prefix
 from gateway.jobs.job import JobRecord
@@ -19,6 +19,7 @@ from gateway.runtime import Gateway
 from gateway.storage.files import VIDEO_FILE
 from gateway.submit.bodies import read_submission
 from gateway.threads import off_loop
+from web.chat.connected import while_connected
 from web.problems import problem_response
 
 router = APIRouter(tags=["generate"])

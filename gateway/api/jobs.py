@@ -8,11 +8,12 @@ from pydantic import AfterValidator
 
 from contracts.jobs import Job, JobPage, JobState
 from gateway.api.access import OpenGateway, OwnJob, TheCaller, WhileAnswered, one_wait
-from gateway.api.follow import encode, event_stream, wait_until_ended, while_connected
+from gateway.api.follow import encode, event_stream, wait_until_ended
 from gateway.api.media.content import FILE_RESPONSES, Variant, serve
 from gateway.api.openapi import problems
 from gateway.jobs.store import MAX_SEQUENCE
 from gateway.jobs.views import view, view_page
+from web.chat.connected import while_connected
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

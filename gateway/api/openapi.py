@@ -113,8 +113,26 @@ def describe_body() -> dict[str, Any]:
     }
     return {"requestBody": {"required": True, "content": {
         "multipart/form-data": {"schema": form | {"required": ["image"]}},
-        "application/json": {"schema": {"$ref": "#/components/schemas/DescribeRequest"}, "example": example},
+        "application/json": {
+            "schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in (
+                "DescribeRequest", "ConversedRequest")]},
+            "examples": {
+                "tasks": {"summary": "Tasks", "value": example},
+                "dialogue": {"summary": "The next message of a dialogue", "value": {
+                    "conversation": "conv_5f0c6b1e9a2d4c7f", "tasks": [{"kind": "prompt"}],
+                    "messages": [{"role": "user", "content": "Make it slower, and dusk."}]}},
+            },
+        },
     }}}
+
+
+def chat_body() -> dict[str, Any]:
+    """`openapi_extra` of `POST /v1/chat/completions`."""
+    example = {"model": "embedded", "max_tokens": 100, "messages": [{"role": "user", "content": [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/4AAQ…"}}]}]}
+    return {"requestBody": {"required": True, "content": {"application/json": {
+        "schema": {"$ref": "#/components/schemas/ChatCompletionRequest"}, "example": example}}}}
 
 
 def with_problem(schema: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +144,7 @@ def with_problem(schema: dict[str, Any]) -> dict[str, Any]:
     schemas["Problem"] = definitions
     for path, operations in schema["paths"].items():
         for operation in operations.values():
-            _say_how_it_refuses(operation, openai=path.startswith("/v1/videos"))
+            _say_how_it_refuses(operation, openai=path.startswith(("/v1/videos", "/v1/chat")))
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     return schema

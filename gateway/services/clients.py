@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import httpx
-from httpx_sse import SSEError, aconnect_sse
+from httpx_sse import EventSource, SSEError, aconnect_sse
 from pydantic import BaseModel, ValidationError
 
+from contracts.chat import ChatEnd, ChatEvent, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.errors import Problem
 from contracts.images import REQUEST_PART, ImageRequest
@@ -156,6 +157,36 @@ class VLClient(_ServiceClient):
         """Answer the tasks; one attempt."""
         return await self._send(
             "POST", "/v1/describe", DescribeResponse, timeout_s=self._describe_timeout_s, asked=request)
+
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[str | ChatEnd]:
+        """Pieces of the reply as they are written, then its end; one attempt. Closed early, the model stops."""
+        timeout = httpx.Timeout(_SHORT_TIMEOUT_S, read=self._describe_timeout_s)
+        headers = {"Accept": "text/event-stream"}
+        sent = multipart(request)
+        try:
+            async with self._http.stream(
+                "POST", "/v1/chat", timeout=timeout, **(sent | {"headers": headers | sent.get("headers", {})})
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    self._check(response)
+                async for event in EventSource(response).aiter_sse():
+                    told = ChatEvent.model_validate_json(event.data, extra="ignore")
+                    if told.error is not None:
+                        raise ServiceError(
+                            self.service, _kind_of(told.error.status), told.error.detail, reported=told.error,
+                            wait_s=told.error.retry_after_s)
+                    if told.text:
+                        yield told.text
+                    if told.end is not None:
+                        yield told.end
+                        return
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        except (SSEError, ValidationError) as error:
+            raise ServiceError(self.service, "failed", f"answered POST /v1/chat unreadably: {error}") from error
+        raise ServiceError(self.service, "unavailable", "broke off in the middle of a reply")
 
 
 class VideoClient(_ServiceClient):

@@ -1,18 +1,20 @@
 """Every vision-language service of this deployment as one: the least busy healthy address answers."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 
+from contracts.chat import ChatEnd, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.models import Health, VLModelInfo
 from gateway.services.clients import VLClient
 from gateway.services.errors import ServiceError
 from gateway.services.listing import every_model
-from gateway.services.pool import Pool
+from gateway.services.pool import Member, Pool
 
 _CALLERS_AT_ONCE = 2  # of each address; the service takes more, so a job never finds all of its places taken
 _CALLERS_WAITING = 8  # each with its picture in memory
+_ASK_THE_NEXT = frozenset({"unavailable", "misconfigured", "busy"})
 _STAND_BACK_S = 15.0  # longer than a job pauses that found the service full
 
 
@@ -90,10 +92,8 @@ class Describers:
                 with member.at_work() as client:
                     answer = await client.describe(request)
             except ServiceError as error:
-                if error.kind in ("unavailable", "misconfigured"):
-                    member.failed(error.said, silent=error.heard != "answered")
-                elif error.kind != "busy":
-                    member.answered()
+                self._note(error, member)
+                if error.kind not in _ASK_THE_NEXT:
                     raise
                 problem = error
                 continue
@@ -101,3 +101,35 @@ class Describers:
             return answer
         assert problem is not None, "there is at least one address"
         raise problem
+
+    async def chat(self, request: ChatRequest, model: str | None = None) -> AsyncGenerator[str | ChatEnd]:
+        """The reply of the best address that runs `model`, of the next one while nothing has come and one is away or
+        full. Raises `ServiceError`, of the last one that was asked.
+        """
+        problem: ServiceError | None = None
+        for member in self.pool.ranked(model=model):
+            if problem is not None and not member.healthy:
+                break
+            begun = False
+            try:
+                with member.at_work() as client:
+                    async with aclosing(client.chat(request)) as reply:
+                        async for piece in reply:
+                            begun = True
+                            yield piece
+            except ServiceError as error:
+                self._note(error, member)
+                if begun or error.kind not in _ASK_THE_NEXT:
+                    raise
+                problem = error
+                continue
+            member.answered()
+            return
+        assert problem is not None, "there is at least one address"
+        raise problem
+
+    def _note(self, error: ServiceError, member: Member[VLClient]) -> None:
+        if error.kind in ("unavailable", "misconfigured"):
+            member.failed(error.said, silent=error.heard != "answered")
+        elif error.kind != "busy":
+            member.answered()

@@ -21,7 +21,7 @@ from web.durable import PART_SUFFIX, begin, commit, discard, replace_file
 
 VIDEO_FILE = "video.mp4"
 OWNERS, TRASH = ".deployments", ".trash"
-_FOLDER = re.compile(r"(job|file)_[0-9a-f]{24}")
+_FOLDER = re.compile(r"(job|file|conv)_[0-9a-f]{24}")
 _FILE = re.compile(r"[a-z_]{1,32}\.(png|jpg|webp|mp4)")
 _PART = re.compile(_FILE.pattern + PART_SUFFIX)
 
@@ -193,7 +193,7 @@ class LocalFiles:
 
 
 def is_folder(name: str) -> bool:
-    """Whether a folder of this name is ours: of a job, or of an uploaded file."""
+    """Whether a folder of this name is ours: of a job, an uploaded file or a conversation."""
     return _FOLDER.fullmatch(name) is not None
 
 

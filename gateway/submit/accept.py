@@ -1,13 +1,15 @@
 """The door: a request is checked completely before anything of it is stored."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from contracts.resolve import ParameterRefused
 from gateway.auth.addresses import AddressRefused
 from gateway.auth.callers import Caller, priority_for
+from gateway.conversations.store import ConversationStore
 from gateway.images.check import CheckedImage
 from gateway.intake.refusals import BodyRefused
-from gateway.jobs.job import JobRecord, KeyReused, NewJob, QueueFull, new_job_id
+from gateway.jobs.job import JobNotFound, JobRecord, KeyReused, NewJob, QueueFull, new_job_id
 from gateway.jobs.ledger import Ledger
 from gateway.run.webhooks import check_address
 from gateway.services.catalog import Catalog
@@ -17,6 +19,7 @@ from gateway.storage.room import Room
 from gateway.submit.bodies import Submission
 from gateway.submit.parameters import framing_warnings, resolve
 from gateway.submit.pictures import Pictures
+from gateway.submit.remix import continued
 from gateway.threads import off_loop
 from web.calls import current_call
 
@@ -33,6 +36,7 @@ class Submitter:
     room: Room
     pictures: Pictures
     catalog: Catalog
+    conversations: ConversationStore
 
     async def accept(
         self, submission: Submission, caller: Caller, idempotency_key: str | None = None
@@ -42,12 +46,14 @@ class Submitter:
         Raises:
             BodyRefused, ParameterRefused, DiskFull, QueueFull, OwnerQueueFull, KeyReused, and what `Pictures.of`
                 raises: nothing is left behind.
+            ConversationNotFound: the caller has no such conversation.
             ServiceError: the video service was never reached, so nothing can be checked against its model.
 
         Canceled, or cut off from the database, in the middle of its commit, it cannot know whether the job is there:
         the picture stays, and the sweep removes it where no job names it.
         """
-        if not submission.has_picture and submission.options.prompt is None:
+        options = submission.options
+        if not submission.has_picture and options.prompt is None and options.conversation is None:
             raise BodyRefused("nothing_to_animate", "Send a picture as `image`, or words as `prompt`, or both.")
         fingerprint = None
         if idempotency_key is not None:
@@ -57,10 +63,23 @@ class Submitter:
             if before is not None:
                 return before, True
         await self.room.check()
-        await self._check_webhook(submission.options.webhook_url)
+        await self._check_webhook(options.webhook_url)
+        if options.conversation is not None:
+            submission = await self._continued(submission, options.conversation, caller)
         picture, last = await self.pictures.of(submission, caller), await self.pictures.last_of(submission)
         job = await self._new_job(submission, caller, picture, last, idempotency_key, fingerprint)
-        return await self._enter(job, caller, picture, last)
+        entered = await self._enter(job, caller, picture, last)
+        if options.conversation is not None:
+            await off_loop(self.conversations.note_job, options.conversation, entered[0].id)
+        return entered
+
+    async def _continued(self, submission: Submission, conversation_id: str, caller: Caller) -> Submission:
+        conversation = await off_loop(self.conversations.get, conversation_id, caller.owner)
+        before = None
+        if conversation.job_id is not None:
+            with suppress(JobNotFound):  # it was removed
+                before = (await self.ledger.get(conversation.job_id)).parameters
+        return continued(submission, conversation, before)
 
     async def _new_job(
         self, submission: Submission, caller: Caller, picture: CheckedImage | None, last: CheckedImage | None,

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from contracts.jobs import GenerateOptions, GenerateRequest
+from gateway.conversations.store import Conversation
 from gateway.images.refusals import named, too_many_bytes
 from gateway.intake.forms import Part, parse_multipart, parse_urlencoded
 from gateway.intake.intake import Intake
@@ -29,8 +30,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What was asked, and the picture as it came: its bytes (unchecked), its address, a file uploaded before, or what
-    the remixed job began with.
+    """What was asked, and the picture as it came: its bytes (unchecked), its address, a file uploaded before, what
+    the remixed job began with, or the last one of the conversation.
     """
 
     options: GenerateOptions
@@ -40,6 +41,7 @@ class Submission:
     last_image: bytes | str | None = None
     """The picture to end with: its bytes, unchecked, or its address."""
     remixed_from: JobRecord | None = None
+    conversation: Conversation | None = None
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.image, self.image_url, self.file_id)) > 1:
@@ -49,7 +51,8 @@ class Submission:
     def has_picture(self) -> bool:
         """Whether there is a picture at all."""
         remixes_one = self.remixed_from is not None and self.remixed_from.picture is not None
-        return remixes_one or (self.image, self.image_url, self.file_id) != (None, None, None)
+        talked_of_one = self.conversation is not None and bool(self.conversation.pictures)
+        return remixes_one or talked_of_one or (self.image, self.image_url, self.file_id) != (None, None, None)
 
     def fingerprint(self) -> str:
         """SHA-256 in hex of what was asked; two encodings of the same wish have the same. Hashes megabytes."""

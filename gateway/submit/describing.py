@@ -1,5 +1,7 @@
 """The bodies that ask about a picture: JSON with its tasks, or a form for people with curl."""
 
+import secrets
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -7,12 +9,14 @@ from typing import Any, Self
 from pydantic import ConfigDict, Field
 from starlette.requests import Request
 
+from contracts.chat import ChatRequest
 from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, DescribeTask, Language, Text
 from contracts.models import FrozenModel
+from contracts.openai_chat import ChatCompletionRequest, ConversedRequest, Message, picture_addresses
 from gateway.intake.intake import Intake
 from gateway.intake.refusals import BodyRefused
 from gateway.submit.bodies import Form, form_fields, form_picture, read_body
-from gateway.submit.picture_text import decode_text
+from gateway.submit.picture_text import decode_text, picture_text
 
 
 class DescribeForm(FrozenModel):
@@ -60,7 +64,44 @@ class Asked:
             tasks=form.tasks, language=form.language, profile=form.profile, seed=form.seed))
 
 
-def read_description(request: Request, intake: Intake) -> AbstractAsyncContextManager[Asked]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedDialogue:
+    """The next message of a dialogue, and the pictures in it: bytes (unchecked) or addresses, in their order."""
+
+    request: ConversedRequest
+    pictures: tuple[bytes | str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedCompletion:
+    """What OpenAI's SDK asks: of the model, and the pictures, as above."""
+
+    request: ChatCompletionRequest
+    chat: ChatRequest
+    pictures: tuple[bytes | str, ...]
+
+
+def read_completion(request: Request, intake: Intake) -> AbstractAsyncContextManager[AskedCompletion]:
+    """Read the body of `POST /v1/chat/completions`; raises as `read_description`."""
+
+    def from_json(fields: dict[str, Any]) -> AskedCompletion:
+        asked = ChatCompletionRequest.model_validate(fields)
+        return AskedCompletion(
+            request=asked, chat=asked.asked(seed=secrets.randbelow(2**31)),
+            pictures=_pictures(asked.messages, intake.max_image_bytes))
+
+    def from_form(_: Form) -> AskedCompletion:
+        raise BodyRefused("unsupported_media_type", "Send application/json.")
+
+    return read_body(request, intake, from_form, from_json)
+
+
+def _pictures(messages: Sequence[Message], max_bytes: int) -> tuple[bytes | str, ...]:
+    found = [picture_text(address, max_bytes) for address in picture_addresses(messages)]
+    return tuple(picture for picture in found if picture is not None)
+
+
+def read_description(request: Request, intake: Intake) -> AbstractAsyncContextManager[Asked | AskedDialogue]:
     """Read any encoding of `POST /v1/describe`; what was read counts as on its way in until the block ends.
 
     Raises:
@@ -68,13 +109,16 @@ def read_description(request: Request, intake: Intake) -> AbstractAsyncContextMa
     """
     limit = intake.max_image_bytes
 
-    def from_form(form: Form) -> Asked:
+    def from_form(form: Form) -> Asked | AskedDialogue:
         image = form_picture(form, "image", limit)
         if not isinstance(image, bytes):
             raise BodyRefused("image_missing", "Send the picture itself: curl -F image=@cat.jpg", "image")
         return Asked.in_form(DescribeForm.model_validate(form_fields(form, "image")), image)
 
-    def from_json(fields: dict[str, Any]) -> Asked:
+    def from_json(fields: dict[str, Any]) -> Asked | AskedDialogue:
+        if "messages" in fields:
+            dialogue = ConversedRequest.model_validate(fields)
+            return AskedDialogue(request=dialogue, pictures=_pictures(dialogue.messages, limit))
         asked = DescribeBody.model_validate(fields)
         image = None if asked.image is None else decode_text(asked.image, limit)
         return Asked(request=DescribeRequest.model_validate(dict(asked) | {"image": None}), image=image)

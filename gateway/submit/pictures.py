@@ -41,6 +41,9 @@ class Pictures:
         before = submission.remixed_from
         if before is not None and before.picture is not None:
             return await self.read(before.id, before.picture, ())
+        if submission.conversation is not None and submission.image is None and submission.image_url is None:
+            stored = submission.conversation.pictures
+            return await self.read(submission.conversation.id, stored[-1], ()) if stored else None
         return await self._sent(submission.image if submission.image_url is None else submission.image_url)
 
     async def last_of(self, submission: Submission) -> CheckedImage | None:
@@ -52,8 +55,11 @@ class Pictures:
             return await self._sent(submission.last_image)
 
     async def _sent(self, picture: bytes | str | None) -> CheckedImage | None:
-        data = await fetch_picture(picture, self.fetching) if isinstance(picture, str) else picture
-        return None if data is None else await self.checked(data)
+        return None if picture is None else await self.at(picture)
+
+    async def at(self, given: bytes | str) -> CheckedImage:
+        """The checked picture of these bytes, or at this address; raises as `of`."""
+        return await self.checked(await fetch_picture(given, self.fetching) if isinstance(given, str) else given)
 
     async def checked(self, image: bytes) -> CheckedImage:
         """The picture, decoded and encoded anew in another process. Raises `ImageRefused`, `DecodersBusy`."""

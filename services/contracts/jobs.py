@@ -24,6 +24,11 @@ class GenerateOptions(FrozenModel):
 
     prompt: Text | None = Field(default=None, description="What should happen. Left out: written from the picture.")
     instruction: Text | None = Field(default=None, description="How the prompt should be written.")
+    conversation: str | None = Field(
+        default=None, min_length=1, max_length=64,
+        description="Instead of `prompt`: the last one of this dialogue of `POST /v1/describe`, with its last picture "
+        "where none is sent, and in size, length, sampling and seed as its last video where nothing else is asked.",
+    )
     enhance: Enhance = Field(default="auto", description="Whether the prompt is enhanced by what is seen.")
     negative_prompt: Text | None = None
     model: str | None = Field(default=None, max_length=200)

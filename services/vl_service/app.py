@@ -12,6 +12,7 @@ from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.images import MAX_BODY_BYTES
 from contracts.models import Health, VLModelInfo, VLModelList
 from vl_service.describe import describe
+from vl_service.dialogue.routes import add_dialogue_routes
 from vl_service.features.probe import VisionProbe
 from vl_service.features.routes import add_features_route
 from vl_service.metrics import VLMetrics
@@ -19,6 +20,7 @@ from vl_service.model import WORKER_COMMAND, Model
 from vl_service.settings import Settings
 from web.body_limit import BodyLimitMiddleware
 from web.calls import CallMiddleware
+from web.chat.openai_errors import OpenAIErrorMiddleware
 from web.metrics import HttpMetricsMiddleware, add_metrics_route
 from web.parts import sent
 from web.problem_bodies import ProblemBodiesMiddleware
@@ -50,12 +52,14 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(InternalTokenMiddleware, token=token)
+    app.add_middleware(OpenAIErrorMiddleware, routes=("/v1/chat/completions",))
     app.add_middleware(ProblemBodiesMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=metrics.registry)
     app.add_middleware(CallMiddleware, internal=True)
     install_problem_handlers(app)
     _add_health(app, model, VisionProbe(settings))
     _add_routes(app, model, metrics)
+    add_dialogue_routes(app, model)
     add_features_route(app, model, metrics)
     return app
 

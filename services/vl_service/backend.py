@@ -1,10 +1,11 @@
 """What every vision-language backend is: it looks at an image once and answers a list of tasks."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from contracts.chat import ChatEnd, ChatOptions, Finish, Turn
 from contracts.describe import CacheResult, DescribeResponse, Language, TaskKind
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
@@ -18,6 +19,12 @@ class DeadlineExceededError(Refusal):
     """The answer was not ready in time, or nobody waits for it any more."""
 
     status, code, title = 504, "deadline_exceeded", "No answer in time"
+
+
+class CannotReplyError(Refusal):
+    """The model cannot continue this dialogue, or not in this way; the message says what it can do."""
+
+    status, code, title = 422, "cannot_reply", "The model cannot reply to this"
 
 
 class CheckpointError(Exception):
@@ -38,6 +45,10 @@ class Deadline:
     def passed(self) -> bool:
         """Whether work on the answer should stop now."""
         return time.monotonic() >= self.at or self.is_canceled()
+
+    def remaining_s(self) -> float:
+        """Seconds until then; negative when it has passed."""
+        return self.at - time.monotonic()
 
     def check(self) -> None:
         """Raise `DeadlineExceededError` once the deadline has passed."""
@@ -79,6 +90,19 @@ class Description:
     """Of what was seen in the picture, where the backend keeps that."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Some of a reply, or none and its end. Tokens are counted from the beginning, pictures with their vision tokens.
+    """
+
+    text: str = ""
+    prompt_tokens: int
+    completion_tokens: int
+    finish: Finish | None = None
+    """Set on the last piece."""
+    warnings: tuple[str, ...] = ()
+
+
 @runtime_checkable
 class Backend(Protocol):
     """A loaded vision-language model. Called from one thread only, one call at a time."""
@@ -92,6 +116,19 @@ class Backend(Protocol):
         """Answer every task about the picture; without one, prompt tasks work from their words alone.
 
         Equal arguments give equal answers. Raises `DeadlineExceededError` soon after the deadline passes.
+        """
+        ...
+
+    def chat(
+        self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
+    ) -> Iterator[Piece]:
+        """Reply to the last turn, piece by piece as it is written; `images` stand in the turns in their order.
+
+        Every call reads its dialogue from the beginning. Closed early, it stops within a token.
+
+        Raises:
+            CannotReplyError: with the first piece at the latest.
+            DeadlineExceededError: soon after the deadline passes.
         """
         ...
 
@@ -124,6 +161,25 @@ class Work:
     tasks: tuple[Task, ...]
     started: float
     due: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatWork:
+    """A dialogue as it goes to the worker process; `due` is of `time.monotonic`. Its progress is pieces of text."""
+
+    turns: tuple[Turn, ...]
+    options: ChatOptions
+    images: tuple[bytes, ...]
+    due: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replied:
+    """The end of a reply, what the model is now, and the seconds that it worked."""
+
+    end: ChatEnd
+    info: VLModelInfo
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,14 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
+from contracts.chat import ChatEnd, ChatRequest
 from contracts.describe import DescribeResponse
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
-from vl_service.backend import LATE, DeadlineExceededError, Described, Look, Looked, Task, Work
+from vl_service.backend import LATE, ChatWork, DeadlineExceededError, Described, Look, Looked, Replied, Task, Work
 from vl_service.settings import Settings
 from web.worker.errors import NotReady, WorkerDied, WorkStopped
 from web.worker.supervisor import Patience, Supervisor
@@ -140,6 +141,23 @@ class Model:
         finally:
             stop.set()
 
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[str | ChatEnd]:
+        """Reply in turn: pieces of text as they are written, then the end. Raises at once what is known at once.
+
+        What it returns raises the rest of what `answer` does. Closed early, the worker stops within a token.
+        """
+        self._admit()
+        stop, due = asyncio.Event(), time.monotonic() + self._deadline_s
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        work = ChatWork(turns=request.turns, options=request.options, images=request.pictures, due=due)
+        job: asyncio.Task[Replied] = asyncio.create_task(self._work(work, stop, pieces.put_nowait))
+        job.add_done_callback(self._release)
+        job.add_done_callback(lambda _: pieces.put_nowait(None))
+        pieces.put_nowait("")
+        reply = _followed(job, pieces, stop, due)
+        await anext(reply)  # from here on, closing it stops the work
+        return reply
+
     def _admit(self) -> None:
         """Take a seat. Raises `ModelLoading`, `ModelFailed`, `ModelUnavailable`, `QueueFull`."""
         if self._supervisor.not_ready is not None:
@@ -150,10 +168,12 @@ class Model:
                 f"The vision-language service is busy; retry in {wait_s} s.", retry_after_s=wait_s)
         self.in_flight += 1
 
-    async def _work(self, work: Work | Look, stop: asyncio.Event) -> Any:
-        """What the worker makes of it, a `Described` or `Looked`."""
+    async def _work(
+        self, work: Work | Look | ChatWork, stop: asyncio.Event, on_progress: Callable[[Any], None] = lambda _: None
+    ) -> Any:
+        """What the worker makes of it, a `Described`, `Looked` or `Replied`."""
         try:
-            done: Described | Looked = await self._supervisor.do(work, stop=stop)
+            done: Described | Looked | Replied = await self._supervisor.do(work, on_progress=on_progress, stop=stop)
         except (NotReady, WorkerDied) as error:
             raise self._not_now() from error
         except WorkStopped as error:
@@ -166,3 +186,21 @@ class Model:
         self.in_flight -= 1
         if not job.cancelled():
             job.exception()  # mark it as seen: the caller may have gone
+
+
+async def _followed(
+    job: "asyncio.Task[Replied]", pieces: "asyncio.Queue[str | None]", stop: asyncio.Event, due: float
+) -> AsyncGenerator[str | ChatEnd]:
+    try:
+        while True:
+            # Not wait_for: on Python 3.11 it loses a cancellation that meets a piece.
+            async with asyncio.timeout(due - time.monotonic()):
+                piece = await pieces.get()
+            if piece is None:
+                break
+            yield piece
+        yield (await job).end
+    except TimeoutError as error:
+        raise DeadlineExceededError(LATE) from error
+    finally:
+        stop.set()

@@ -24,6 +24,12 @@ class Settings(BaseSettings):
         description="`embedded`, a folder in its layout, or the hub id or folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL "
         "checkpoint.",
     )
+    remote_url: str | None = Field(
+        default=None, validation_alias="VL_REMOTE_URL", pattern=r"^https?://[^\s]+$",
+        description="Base URL of a server with OpenAI's chat completions, such as http://vllm:8000/v1, in place of a "
+        "model in this process; VL_MODEL is then its name there.")
+    remote_key: SecretStr | None = Field(
+        default=None, validation_alias="VL_REMOTE_KEY", description="Its key, where it asks for one.")
     models_dir: Path = Field(
         default=REPOSITORY / "models", validation_alias="STILLMOTION_MODELS",
         description="Holds the embedded checkpoint in vl/.",

@@ -17,6 +17,7 @@ from contracts.refusal import Refusal
 from engines.store.manifest import EngineRefused
 from vl_service.backend import (
     Backend,
+    ChatWork,
     CheckpointError,
     Deadline,
     DeadlineExceededError,
@@ -24,10 +25,12 @@ from vl_service.backend import (
     FeatureBackend,
     Look,
     Looked,
+    Replied,
     Work,
     WrongRoleError,
 )
 from vl_service.describe import answer
+from vl_service.dialogue.reply import reply
 from vl_service.features.wire import FORMATS
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
@@ -43,6 +46,10 @@ Load = Callable[[Settings], Backend | FeatureBackend]
 
 def load_backend(settings: Settings) -> Backend | FeatureBackend:
     """Load the backend that the settings name; takes seconds to minutes. Raises whatever loading a checkpoint may."""
+    if settings.remote_url is not None:
+        from vl_service.remote import load_remote  # httpx, which no other backend needs
+
+        return load_remote(settings)
     with lasting_imports():
         from vl_service.embedded import is_embedded, load_embedded
 
@@ -83,7 +90,9 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
     return WorkerProgram(open_model=opened, explain=explain)
 
 
-def _work(backend: Backend | FeatureBackend, work: Work | Look, report: Report) -> Described | Looked:
+def _work(
+    backend: Backend | FeatureBackend, work: Work | Look | ChatWork, report: Report
+) -> Described | Looked | Replied:
     def is_canceled() -> bool:
         try:
             report.check()
@@ -93,15 +102,19 @@ def _work(backend: Backend | FeatureBackend, work: Work | Look, report: Report) 
 
     deadline = Deadline(at=work.due, is_canceled=is_canceled)
     try:
-        return _look(backend, work, deadline) if isinstance(work, Look) else _describe(backend, work, deadline)
+        if isinstance(work, Look):
+            return _look(backend, work, deadline)
+        if not isinstance(backend, Backend):
+            raise WrongRoleError("VL_ROLE=vision serves features alone; ask the service in the language role.")
+        if isinstance(work, ChatWork):
+            return reply(backend, work, deadline, report)
+        return _describe(backend, work, deadline)
     except DeadlineExceededError:
         report.check()
         raise
 
 
-def _describe(backend: Backend | FeatureBackend, work: Work, deadline: Deadline) -> Described:
-    if not isinstance(backend, Backend):
-        raise WrongRoleError("VL_ROLE=vision serves features alone; ask the service in the language role.")
+def _describe(backend: Backend, work: Work, deadline: Deadline) -> Described:
     began = time.monotonic()
     image = None if work.image is None else DecodedImage.of(work.image)
     response = answer(backend, image, work.tasks, deadline, work.started)

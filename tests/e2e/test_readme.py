@@ -49,7 +49,7 @@ def paste(command: str, folder: Path, stack: Stack, environment: Mapping[str, st
 
 def test_each_answers_and_together_they_bring_a_video(stack: Stack, folder: Path) -> None:
     stack.wait_ready()
-    found, job = examples(), ""
+    found, job, talk = examples(), "", ""
     assert len(found) >= 7, found
     for command in found:
         if "/cancel" in command:  # one that has just been accepted: the other was followed to its end
@@ -57,11 +57,15 @@ def test_each_answers_and_together_they_bring_a_video(stack: Stack, folder: Path
             assert json.loads(paste(command, folder, stack, {"JOB": job}))["id"] == job
             job = done
             continue
-        said = paste(command, folder, stack, {"JOB": job})
+        said = paste(command, folder, stack, {"JOB": job, "CONV": talk})
         if not job:
             job = json.loads(said)["id"]
         if "/events" in command:
             assert "event:" in said
+        elif '"messages"' in command:
+            assert json.loads(said)["results"][0]["kind"] == "prompt"
+            talk = talk or json.loads(said)["conversation"]
+            assert json.loads(said)["conversation"] == talk
         elif "/v1/describe" in command:
             assert {"caption", "prompt", "edit_suggestion"} <= {one["kind"] for one in json.loads(said)["results"]}
     for name in ("cat.mp4", "video.mp4"):

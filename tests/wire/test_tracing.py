@@ -32,7 +32,7 @@ class Collector(ThreadingHTTPServer):
 
 
 class Receiver(BaseHTTPRequestHandler):
-    server: Collector
+    server: Collector  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_POST(self) -> None:
         said = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))

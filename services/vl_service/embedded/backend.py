@@ -5,8 +5,10 @@ from pathlib import Path
 
 import torch
 
+from contracts.chat import ChatOptions, Turn
 from contracts.models import VLModelInfo
-from vl_service.backend import Answer, Deadline, Description, Task
+from vl_service.backend import Answer, Deadline, Description, Piece, Task
+from vl_service.embedded import dialogue
 from vl_service.embedded.checkpoint import load_generator
 from vl_service.embedded.model.generator import ASKED_AT_MOST, Generator
 from vl_service.embedded.model.record import facts_as_text
@@ -55,6 +57,12 @@ class EmbeddedBackend:
         return Description(
             answers=[self._answer(answers, task) for task in tasks],
             facts=facts_as_text(observation.record, observation.facts, answers.guess.name if answers.guess else ""))
+
+    def chat(
+        self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
+    ) -> Iterator[Piece]:
+        """See `backend.Backend.chat`."""
+        return dialogue.reply(self, self._generator.tokenizer, turns, images, options, deadline)
 
     def _answer(self, answers: Answers | None, task: Task) -> Answer:
         """Without a picture only a prompt can be written."""

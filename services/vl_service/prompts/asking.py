@@ -2,11 +2,14 @@
 
 import re
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from contracts.chat import ChatOptions, Turn
 from vl_service.backend import Task
+from vl_service.prompts.profiles import profile_named
 
 _FENCE = re.compile(r"<\s*/?\s*user\s*>", re.IGNORECASE)
 
@@ -22,6 +25,20 @@ def messages(task: Task, *, with_picture: bool, again: bool = False) -> list[dic
     content.append({"type": "text", "text": _request(task, with_picture, again)})
     system = _words()[task.language]["system"].strip()
     return [{"role": "system", "content": [{"type": "text", "text": system}]}, {"role": "user", "content": content}]
+
+
+def dialogue(turns: Sequence[Turn], options: ChatOptions) -> list[dict[str, Any]]:
+    """Turns → chat messages: as they are, or, to reply in our manner or write a prompt, under our own system text."""
+    said = [{"role": turn.role, "content": [part.model_dump() for part in turn.content]} for turn in turns]
+    if options.kind == "chat":
+        return said
+    profile = profile_named(options.profile)
+    language = profile.language_for(options.language) if options.kind == "prompt" else options.language
+    words = _words()[language]
+    if options.kind == "prompt":
+        request = words["dialogue_prompt"].replace("{guide}", profile.guide[language])
+        said[-1]["content"].append({"type": "text", "text": f"\n\n{request}"})
+    return [{"role": "system", "content": [{"type": "text", "text": words["dialogue"].strip()}]}, *said]
 
 
 def _request(task: Task, with_picture: bool, again: bool) -> str:

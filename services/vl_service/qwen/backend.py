@@ -1,17 +1,19 @@
 """The qwen engine: a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint answers every task in its own words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
+from contracts.chat import ChatOptions, Turn
 from contracts.describe import CacheResult
 from contracts.models import VLModelInfo
-from vl_service.backend import Answer, Deadline, Description, Task
+from vl_service.backend import Answer, Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import messages
 from vl_service.prompts.polish import clean, in_language
 from vl_service.prompts.profiles import profiles
+from vl_service.qwen.chat import QwenChat, chat_ids
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
 from vl_service.qwen.fast.decode import Sampling
 from vl_service.qwen.fast.forms import try_form
@@ -30,6 +32,7 @@ class QwenBackend:
     def __init__(self, checkpoint: Checkpoint, *, vision: Vision, writer: Writer) -> None:
         self._checkpoint = checkpoint
         self._vision, self._writer = vision, writer
+        self._chat = QwenChat(checkpoint, vision, writer)
         self._info = VLModelInfo(
             id=checkpoint.id, revision=checkpoint.revision, engine=f"transformers-{checkpoint.device.type}",
             dtype=str(checkpoint.dtype).removeprefix("torch."),
@@ -58,6 +61,12 @@ class QwenBackend:
         return Description(
             answers=[Answer(text=text) for text in texts], facts={}, cache=None if seen is None else seen.cache)
 
+    def chat(
+        self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
+    ) -> Iterator[Piece]:
+        """See `backend.Backend.chat`."""
+        return self._chat.reply(turns, images, options, deadline)
+
     def _write(
         self, seen: Features | None, tasks: Sequence[Task], deadline: Deadline, *, again: bool = False
     ) -> list[str]:
@@ -72,17 +81,8 @@ class QwenBackend:
 
     def _input_ids(self, chat: list[dict[str, Any]], seen: Features | None) -> torch.Tensor:
         """Chat → token ids `[1, tokens]` with one image token for every merged patch of the picture."""
-        checkpoint = self._checkpoint
-        # control tokens that the user typed become plain text: only the template may open a turn or place a picture
-        encoded = checkpoint.tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=True, return_dict=True, sanitize_control_tokens=True)
-        ids: list[int] = list(encoded["input_ids"])
-        places = [index for index, token in enumerate(ids) if token == checkpoint.image_token_id]
-        if len(places) != (seen is not None):
-            raise ValueError(f"the chat template placed {len(places)} pictures, not {int(seen is not None)}")
-        if seen is not None:
-            ids[places[0]: places[0] + 1] = [checkpoint.image_token_id] * seen.num_tokens
-        return torch.tensor([ids], device=checkpoint.device)
+        ids = chat_ids(self._checkpoint, chat, [] if seen is None else [seen])
+        return torch.tensor([ids], device=self._checkpoint.device)
 
 
 class WholeBackend(QwenBackend):

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from contracts.chat import ChatEnd, ChatEvent, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.errors import Problem
 from contracts.models import (
@@ -65,6 +66,11 @@ class Script:
     describe_seats: int = 1000  # more calls at once are refused as too many
     describing: int = 0
     describe_calls: list[DescribeRequest] = field(default_factory=list)
+    chat_calls: list[ChatRequest] = field(default_factory=list)
+    chat_pieces: list[str] = field(default_factory=lambda: ["The cat ", "turns."])
+    chat_problem: Problem | None = None  # after the first piece
+    chat_goes_on: bool = False  # until the gateway leaves
+    chats_left: int = 0
     vl_ready: bool = True
     video_ready: bool = True
     video_stuck: bool = False
@@ -148,7 +154,35 @@ def vl_app(script: Script) -> FastAPI:
         answer = DescribeResponse(results=results, model="tiny-vl", revision="v1", engine="embedded-cpu", seconds=0.01)
         return JSONResponse(answer.model_dump(mode="json"))
 
+    @app.post("/v1/chat")
+    async def chat(asked: Annotated[ChatRequest, Depends(sent(ChatRequest))]) -> Response:
+        script.chat_calls.append(asked)
+        if script.describing >= script.describe_seats:
+            return problem_response(Problem(status=429, code="queue_full", title="Full", detail="one moment"))
+        return StreamingResponse(_reply(asked, script), media_type="text/event-stream")
+
     return app
+
+
+async def _reply(asked: ChatRequest, script: Script) -> AsyncIterator[str]:
+    def event(told: ChatEvent) -> str:
+        return f"data: {told.model_dump_json(exclude_defaults=True)}\n\n"
+
+    try:
+        for piece in script.chat_pieces:
+            yield event(ChatEvent(text=piece))
+            if script.chat_problem is not None:
+                yield event(ChatEvent(error=script.chat_problem))
+                return
+        while script.chat_goes_on:
+            await asyncio.sleep(0.02)
+            yield event(ChatEvent(text="and "))
+    except asyncio.CancelledError:
+        script.chats_left += 1
+        raise
+    yield event(ChatEvent(end=ChatEnd(
+        text=f"{asked.options.kind}: {''.join(script.chat_pieces)}", finish="stop", prompt_tokens=len(asked.turns),
+        completion_tokens=len(script.chat_pieces), model="tiny-vl", revision="v1", engine="embedded-cpu")))
 
 
 def video_app(script: Script) -> FastAPI:

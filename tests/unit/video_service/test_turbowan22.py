@@ -38,7 +38,8 @@ def an_expert(seed: int) -> tuple[WanTransformer3DModel, Tensors]:
         )
         published = {wan_parameter(name): value.clone() for name, value in network.state_dict().items()}
         published["patch_embedding.weight"] = published["patch_embedding.weight"].flatten(1)
-        for index, block in enumerate(network.blocks):
+        blocks: Any = network.blocks
+        for index, block in enumerate(blocks):
             proj = torch.nn.Linear(128, 128)
             for name, value in proj.state_dict().items():
                 published[f"blocks.{index}.self_attn.attn_op.local_attn.proj_l.{name}"] = value
@@ -107,16 +108,17 @@ def folder(files: list[Path], base: Path, tmp_path_factory: pytest.TempPathFacto
 
 @torch.no_grad()
 def written_out(
-    experts: list[Any], base: Path, picture: Image.Image, request: Any, *, steps: int, ode: bool
+    experts: list[Any], base: Path, request: Any, *, steps: int, ode: bool
 ) -> tuple[torch.Tensor, list[int]]:
     """The rules of TurboDiffusion's `wan2.2_i2v_infer.py` line by line, and the tokens' expert at each step."""
     pipeline = WanImageToVideoPipeline(
         tokenizer=AutoTokenizer.from_pretrained(base / "tokenizer"), transformer=experts[0][0],
-        text_encoder=UMT5EncoderModel.from_pretrained(base / "text_encoder"), scheduler=None,
+        text_encoder=UMT5EncoderModel.from_pretrained(base / "text_encoder"),
+        scheduler=None,  # pyright: ignore[reportArgumentType] - nothing here asks it
         vae=AutoencoderKLWan.from_pretrained(base / "vae"),
     )
     text, _ = pipeline.encode_prompt(request.prompt, do_classifier_free_guidance=False, max_sequence_length=512)
-    pixels = pipeline.video_processor.preprocess(picture, height=HEIGHT, width=WIDTH)
+    pixels = pipeline.video_processor.preprocess(request.image, height=HEIGHT, width=WIDTH)
     generator = torch.Generator("cpu").manual_seed(request.seed)
     noise, y = pipeline.prepare_latents(
         pixels, 1, 16, HEIGHT, WIDTH, FRAMES, torch.float32, torch.device("cpu"), generator)
@@ -144,7 +146,7 @@ def test_latents_are_those_of_the_rules_written_out(
         image=picture.resize((WIDTH, HEIGHT)), width=WIDTH, height=HEIGHT, num_frames=FRAMES,
         sampling={"sampler": sampler, "steps": steps, "guidance_scale_2": 1.0},
     )
-    expected, took = written_out(experts, base, request.image, request, steps=steps, ode=sampler == "ode")
+    expected, took = written_out(experts, base, request, steps=steps, ode=sampler == "ode")
     assert took == used
     [(latents, frames)] = ours(load_tiny(folder).model, request)
     torch.testing.assert_close(latents, expected.float(), rtol=1e-4, atol=1e-4)

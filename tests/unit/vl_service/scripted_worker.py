@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from contracts.chat import ChatOptions, Turn
 from contracts.models import VLModelInfo
 from engines.store.manifest import EngineRefused
-from vl_service.backend import Answer, CheckpointError, Deadline, Description, Task
+from vl_service.backend import Answer, CannotReplyError, CheckpointError, Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from vl_service.worker import worker_program
@@ -39,6 +40,28 @@ class Scripted:
             self._note("-")
         size = "" if picture is None else f"{picture.rgb.size}"
         return Description(answers=[Answer(text=f"Said {size}. Said {size}.")] * len(tasks), facts={})
+
+    def chat(
+        self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
+    ) -> Iterator[Piece]:
+        """Says the words of the last turn, one at a time; `hold` says `on` until it may let go."""
+        if options.json_schema is not None:
+            raise CannotReplyError("No JSON from me.")
+        self._note("+")
+        try:
+            said = 0
+            for word in [str(len(images)), *turns[-1].text.split()]:
+                while word == "hold" and not (self.folder / "let_go").exists():
+                    deadline.check()
+                    said += 1
+                    yield Piece(text="on ", prompt_tokens=len(turns), completion_tokens=said)
+                    time.sleep(0.01)
+                self._do(word, deadline)
+                said += 1
+                yield Piece(text=f"{word} ", prompt_tokens=len(turns), completion_tokens=said)
+            yield Piece(prompt_tokens=len(turns), completion_tokens=said, finish="stop")
+        finally:
+            self._note("-")
 
     def _do(self, word: str, deadline: Deadline) -> None:
         if word == "die":

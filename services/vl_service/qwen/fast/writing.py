@@ -1,12 +1,15 @@
 """Conversations → the words that a Qwen-VL checkpoint continues them with: by `generate`, or by the fast decoder."""
 
 import logging
-from collections.abc import Sequence
+import queue
+import threading
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 
 from vl_service.backend import Deadline
 from vl_service.qwen.checkpoint import Checkpoint
@@ -34,8 +37,23 @@ class Writer(Protocol):
         """What writes and why, in words; empty where there was no choice."""
         ...
 
+    @property
+    def sampling(self) -> Sampling:
+        """How it draws tokens where a call says nothing else."""
+        ...
+
     def write(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
         """New token ids for each. Raises `DeadlineExceededError` soon after the deadline passes."""
+        ...
+
+    def stream(
+        self, seen: Features | None, ask: Ask, deadline: Deadline, *, sampling: Sampling | None = None,
+        rules: Sequence[LogitsProcessor] = (),
+    ) -> Generator[list[int]]:
+        """As `write` for one, a few tokens at a time as they are written, without what ends them.
+
+        `sampling` in place of the writer's own; `rules` say which tokens may follow. Closed early, it stops in a token.
+        """
         ...
 
 
@@ -43,17 +61,50 @@ class Generate:
     """By transformers' `generate`, one after another."""
 
     def __init__(self, checkpoint: Checkpoint, sampling: Sampling, *, reason: str = "") -> None:
-        self._checkpoint, self.reason = checkpoint, reason
-        self._arguments: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if not sampling.greedy:
-            self._arguments = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p,
-                               "top_k": sampling.top_k}
+        self._checkpoint, self.sampling, self.reason = checkpoint, sampling, reason
 
     def write(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
         """See `Writer.write`."""
-        return [self._one(seen, ask, deadline) for ask in asks]
+        return [self._one(seen, ask, deadline, _arguments(self.sampling)) for ask in asks]
 
-    def _one(self, seen: Features | None, ask: Ask, deadline: Deadline) -> list[int]:
+    def stream(
+        self, seen: Features | None, ask: Ask, deadline: Deadline, *, sampling: Sampling | None = None,
+        rules: Sequence[LogitsProcessor] = (),
+    ) -> Generator[list[int]]:
+        """See `Writer.stream`. `generate` returns when all is written, so it runs on a thread of its own."""
+        written: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        closed, failures = threading.Event(), list[Exception]()
+        until_closed = replace(deadline, is_canceled=lambda: closed.is_set() or deadline.is_canceled())
+        arguments = _arguments(sampling or self.sampling) | {
+            "streamer": _Tokens(written), "logits_processor": LogitsProcessorList(rules)}
+
+        @torch.inference_mode()
+        def run() -> None:
+            try:
+                self._one(seen, ask, until_closed, arguments)
+            except Exception as error:  # raised below, where the caller is
+                failures.append(error)
+            finally:
+                written.put(None)
+
+        thread = threading.Thread(target=run, name="generate")
+        thread.start()
+        try:
+            while (token := written.get()) is not None:
+                if token not in self._ends:
+                    yield [token]
+        finally:
+            closed.set()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    @property
+    def _ends(self) -> frozenset[int]:
+        ends = self._checkpoint.model.generation_config.eos_token_id
+        return frozenset([ends] if isinstance(ends, int) else ends or ())
+
+    def _one(self, seen: Features | None, ask: Ask, deadline: Deadline, arguments: dict[str, Any]) -> list[int]:
         deadline.check()
         checkpoint, input_ids = self._checkpoint, ask.input_ids
         inputs: dict[str, Any] = {
@@ -69,11 +120,18 @@ class Generate:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(ask.seed % 2**63)
             output = checkpoint.model.generate(
-                **inputs, max_new_tokens=ask.max_new_tokens, **self._arguments,
+                **inputs, max_new_tokens=ask.max_new_tokens, **arguments,
                 stopping_criteria=StoppingCriteriaList([_StopAtDeadline(deadline)]),
             )
         deadline.check()
         return output[0, input_ids.shape[1]:].tolist()
+
+
+def _arguments(sampling: Sampling) -> dict[str, Any]:
+    """Of `generate`."""
+    if sampling.greedy:
+        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    return {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
 
 
 class _StopAtDeadline(StoppingCriteria):
@@ -85,6 +143,22 @@ class _StopAtDeadline(StoppingCriteria):
         return cast(torch.BoolTensor, stop)
 
 
+class _Tokens(BaseStreamer):
+    """Hands on what `generate` writes; the first it is given is the prompt."""
+
+    def __init__(self, written: "queue.SimpleQueue[int | None]") -> None:
+        self._written, self._prompt_is_next = written, True
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self._prompt_is_next:
+            for token in value.flatten().tolist():
+                self._written.put(token)
+        self._prompt_is_next = False
+
+    def end(self) -> None:
+        pass
+
+
 class FastWriter:
     """By the fast decoder, several at once; what does not fit its cache by `plain`."""
 
@@ -94,7 +168,7 @@ class FastWriter:
         """Raises `NotImplementedError` for what `decode.why_not` names."""
         rules = checkpoint.model.generation_config
         self._checkpoint, self._plain = checkpoint, plain
-        self._sampling = replace(sampling, repetition_penalty=rules.repetition_penalty or 1.0)
+        self.sampling = replace(sampling, repetition_penalty=rules.repetition_penalty or 1.0)
         ends = rules.eos_token_id
         self._stop_ids: list[int] = [ends] if isinstance(ends, int) else list(ends or ())
         self._decoder = FastDecoder(checkpoint.model, max_length=max_length, max_rows=max_rows)
@@ -129,11 +203,30 @@ class FastWriter:
                 answers |= zip(rows, written, strict=True)
         return [answers[index] for index in range(len(asks))]
 
+    @torch.inference_mode()
+    def stream(
+        self, seen: Features | None, ask: Ask, deadline: Deadline, *, sampling: Sampling | None = None,
+        rules: Sequence[LogitsProcessor] = (),
+    ) -> Generator[list[int]]:
+        """See `Writer.stream`."""
+        if rules or ask.input_ids.shape[1] + ask.max_new_tokens > self._max_length:
+            yield from self._plain.stream(seen, ask, deadline, sampling=sampling, rules=rules)
+            return
+        deadline.check()
+        how = replace(sampling or self.sampling, repetition_penalty=self.sampling.repetition_penalty)
+        for [tokens] in self._decoder.write(
+            [self._prompt(seen, ask.input_ids)], how, max_new_tokens=ask.max_new_tokens, stop_ids=self._stop_ids,
+            seeds=[ask.seed],
+        ):
+            deadline.check()
+            if tokens:
+                yield tokens
+
     def _together(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
         deadline.check()
         answers: list[list[int]] = [[] for _ in asks]
         for chunk in self._decoder.write(
-            [self._prompt(seen, ask.input_ids) for ask in asks], self._sampling, max_new_tokens=asks[0].max_new_tokens,
+            [self._prompt(seen, ask.input_ids) for ask in asks], self.sampling, max_new_tokens=asks[0].max_new_tokens,
             stop_ids=self._stop_ids, seeds=[ask.seed for ask in asks],
         ):
             deadline.check()

@@ -36,7 +36,7 @@ REFUSED = {
 
 def error_type(path: str) -> type[OpenAIError | Problem]:
     """What the errors of a route are."""
-    if path.startswith("/v1/videos"):
+    if path.startswith(("/v1/videos", "/v1/chat")):
         return OpenAIError
     return SharedProblem if path.startswith(("/v1/files", "/v1/models")) else Problem
 

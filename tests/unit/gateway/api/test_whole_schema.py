@@ -62,6 +62,10 @@ class Places:
             time.sleep(0.0 if made.is_success else 0.2)  # the queue may be full of the jobs of these tests
         return self._job_id
 
+    def conversation_id(self) -> str:
+        said = {"messages": [{"role": "user", "content": "a kite"}]}
+        return self.client.post("/v1/describe", json=said).raise_for_status().json()["conversation"]
+
     def file_id(self) -> str:
         if self.client.get(f"/v1/files/{self._file_id}").status_code != 200:
             made = self.client.post("/v1/files", files={"file": self._picture["image"]})
@@ -94,7 +98,8 @@ def test_nothing_is_answered_that_is_not_documented(operation: APIOperation, liv
 
 
 def call(case: schemathesis.Case, live: Places) -> None:
-    known = {"job_id": live.job_id, "video_id": live.job_id, "file_id": live.file_id, "model_id": lambda: "tiny-wan"}
+    known = {"conversation_id": live.conversation_id, "job_id": live.job_id, "video_id": live.job_id,
+             "file_id": live.file_id, "model_id": lambda: "tiny-wan"}
     for name, real in known.items():
         # Every second call meets something that is there.
         if name in case.path_parameters and len(str(case.path_parameters[name])) % 2:
@@ -104,6 +109,8 @@ def call(case: schemathesis.Case, live: Places) -> None:
         case.body = {name: value for name, value in case.body.items() if name in UNBOUNDED} | {"prompt": "a kite"}
     if case.operation.path == "/v1/describe" and case.media_type == "application/json" and SEEN.total() % 2:
         case.body = {"image": live.encoded_picture, "tasks": [{"kind": "caption"}]}  # chance makes no picture
+    if case.operation.path == "/v1/chat/completions" and SEEN.total() % 2:
+        case.body = {"model": "tiny-vl", "messages": [{"role": "user", "content": "What is this?"}]}
     answer = case.call(base_url=str(live.client.base_url), timeout=20)
     SEEN[case.operation.label, answer.status_code] += 1
     case.validate_response(answer, checks=CHECKS)
@@ -116,7 +123,7 @@ def test_the_calls_went_over_the_whole_api_and_further_than_its_door(live: Place
     """Nothing was left out of the document but the pages of /docs, and most operations did what they are for."""
     paths = set(live.client.get("/openapi.json").json()["paths"])
     assert {"/generate", "/v1/jobs", "/v1/jobs/{job_id}/events", "/v1/videos", "/v1/videos/{video_id}/remix",
-            "/v1/files", "/v1/describe", "/v1/models", "/readyz"} <= paths
+            "/v1/files", "/v1/describe", "/v1/chat/completions", "/v1/models", "/readyz"} <= paths
     succeeded = {label for label, status in SEEN if status < 300}
     # These need a valid picture, a job that still runs, a signature.
     by_chance = {"POST /v1/files", "POST /v1/jobs/{job_id}/cancel", "GET /v1/links/{token}"}

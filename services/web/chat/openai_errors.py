@@ -9,10 +9,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.openai_videos import OpenAIError, OpenAIErrorDetail, SharedProblem
 
-OPENAI_ROUTES = ("/v1/videos",)
-"""Answer as OpenAI's API does, and with its statuses."""
-SHARED_ROUTES = ("/v1/files", "/v1/models")
-"""Answer with problems like the rest of ours; `error` in them is what OpenAI's SDKs read."""
 # Where OpenAI has one status for what we tell apart: its SDK raises BadRequestError.
 _STATUS = {406: 400, 415: 400, 416: 416, 422: 400}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -35,14 +31,18 @@ def _parameter(field: str) -> str:
 
 
 class OpenAIErrorMiddleware:
-    """Rewrites every `application/problem+json` answer of the routes that OpenAI's SDKs call, whoever gave it."""
+    """Rewrites every `application/problem+json` answer of the routes that OpenAI's SDKs call, whoever gave it.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    Those below `routes` answer as OpenAI's API does, and with its statuses; those below `shared` with problems like
+    the rest of ours, in which `error` is what OpenAI's SDKs read.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[str], shared: Sequence[str] = ()) -> None:
+        self.app, self.routes, self.shared = app, routes, shared
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shared = _is_below(SHARED_ROUTES, scope)
-        if not shared and not _is_below(OPENAI_ROUTES, scope):
+        shared = _is_below(self.shared, scope)
+        if not shared and not _is_below(self.routes, scope):
             return await self.app(scope, receive, send)
         held: list[Message] = []
 
