@@ -44,7 +44,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FilesT
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)  # the fast ones first
+    # Files with slow tests first: one that came last would run alone, when the other processes have nothing left.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import Problem
-from contracts.models import VideoModelInfo
+from contracts.models import VideoModelInfo, VideoModelList
 from web.worker.child import Handler, Report, WorkerProgram, run
 
 
-def open_model(_: object) -> tuple[VideoModelInfo, Handler]:
-    return VideoModelInfo.model_validate_json(Path(sys.argv[1]).read_bytes()), render_for_ever
+def open_model(_: object) -> tuple[VideoModelList, Handler]:
+    return VideoModelList.model_validate_json(Path(sys.argv[1]).read_bytes()), render_for_ever
 
 
 def render_for_ever(_: Any, report: Report) -> None:
@@ -29,7 +29,7 @@ def explain(error: Exception) -> Problem:
 def command(info: VideoModelInfo, folder: Path) -> tuple[str, ...]:
     """How the service starts it."""
     path = folder / "info.json"
-    path.write_text(info.model_dump_json())
+    path.write_text(VideoModelList(data=[info]).model_dump_json())
     return sys.executable, __file__, str(path)
 
 

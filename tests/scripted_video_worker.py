@@ -13,25 +13,34 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from contracts.models import VideoModelInfo
+from contracts.models import VideoModelList
 from contracts.resolve import resolve_request
 from contracts.videos import RenderResult, VideoRequest
 from tests.tiny_wan_card import TINY_INFO
 from video_service.render.progress import Report
-from video_service.settings import VideoSettings
-from video_service.worker.model import Engine, worker_program
+from video_service.worker.model import worker_program
 from web.calls import current_call
 from web.worker.child import run
 
 STEP_S = 0.02
 
 
-def open_scripted_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
-    info = TINY_INFO
+class ScriptedModels:
+    """The tiny model, and what the prompts say."""
 
-    def engine(request: VideoRequest, output: Path, report: Report) -> RenderResult:
+    def models(self) -> VideoModelList:
+        return VideoModelList(data=[TINY_INFO])
+
+    def look_again(self) -> VideoModelList:
+        return self.models()
+
+    def render(
+        self, request: VideoRequest, output: Path, report: Report, tell: Callable[[VideoModelList], None]
+    ) -> RenderResult:
+        info = TINY_INFO
         sampling = resolve_request(request, info).sampling
         report("text", 1, 1)
         report("denoise", 0, sampling.steps)
@@ -51,8 +60,6 @@ def open_scripted_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine
             sha256=hashlib.sha256(content).hexdigest(),
             timings={"denoise": STEP_S * sampling.steps, "total": STEP_S * sampling.steps + 0.01},
         )
-
-    return info, engine
 
 
 def note_completion() -> None:
@@ -76,4 +83,4 @@ def misbehave(prompt: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(worker_program(open_scripted_model)))
+    sys.exit(run(worker_program(lambda settings: ScriptedModels())))

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_anyflow import AnyFlowTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
+from diffusers.pipelines.anyflow.pipeline_anyflow import AnyFlowPipeline
 from diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl import I2VGenXLPipeline
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_flow_map_euler_discrete import FlowMapEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from transformers import (
     CLIPImageProcessor,
@@ -74,6 +77,16 @@ def _flf2v(shallow: bool) -> dict[str, Any]:
     """Wan2.1 FLF2V-14B: the same, with a place for each token of the first and of the last image."""
     parts = _clip_i2v(shallow)
     return parts | {"transformer": _transformer(36, 16, shallow, image_dim=24, pos_embed_seq_len=2 * 5)}
+
+
+def _anyflow(shallow: bool) -> dict[str, Any]:
+    """AnyFlow on Wan2.1-T2V: a network of its own, told two times, and a scheduler that takes both."""
+    network = AnyFlowTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, text_dim=32, freq_dim=32, ffn_dim=64,
+        num_layers=1 if shallow else 2, rope_max_seq_len=64,
+    )
+    return _wan(_transformer(16, 16, shallow)) | {
+        "transformer": network, "scheduler": FlowMapEulerDiscreteScheduler(shift=5.0)}
 
 
 def _experts(shallow: bool) -> dict[str, Any]:
@@ -162,6 +175,7 @@ _FAMILIES: dict[str, tuple[Callable[[bool], dict[str, Any]], Any, dict[str, Any]
     "wan2.2-experts": (_experts, WanImageToVideoPipeline, {"boundary_ratio": 0.9}),
     "wan2.2-experts-t2v": (_experts_t2v, WanPipeline, {"boundary_ratio": 0.875}),
     "i2vgen-xl": (_i2vgen, I2VGenXLPipeline, {}),
+    "anyflow": (_anyflow, AnyFlowPipeline, {}),
     "wan2.2-ti2v": (_ti2v, WanPipeline, {"expand_timesteps": True}),
 }
 """By name: its parts, diffusers' pipeline, and what that is told beside them."""

@@ -6,7 +6,7 @@ Its video is the prompt's length as a brightness, its noise halved at every step
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +22,8 @@ from video_service.families import registry
 from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.render.solvers import Noise
 from video_service.weights.checkpoint import CheckpointFiles
-from video_service.worker.model import open_model, worker_program
+from video_service.weights.lora import Lora
+from video_service.worker.model import open_models, worker_program
 from web.worker.child import run
 
 SIDE = 24  # pixels a latent
@@ -104,6 +105,9 @@ class ToyModel:
             pixels = frame_BCHW.repeat_interleave(SIDE, 2).repeat_interleave(SIDE, 3).expand(-1, 3, -1, -1)
             yield pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)[:, None]
 
+    def adapted(self, loras: Sequence[Lora]) -> Self:
+        raise NotImplementedError("no LoRA changes it")
+
     def on_engines(self, sessions: Mapping[str, Session], dtype: torch.dtype) -> Self:
         raise NotImplementedError("no graph of this family renders")
 
@@ -118,7 +122,7 @@ def save_toy(folder: Path, gain: float) -> Path:
 
 def worker() -> Any:
     registry.FAMILIES.append(Toy())  # the one line
-    return worker_program(open_model)
+    return worker_program(open_models)
 
 
 if __name__ == "__main__":

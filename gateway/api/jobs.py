@@ -109,7 +109,7 @@ async def get_content(
     job: OwnJob, request: Request, gateway: OpenGateway,
     variant: Annotated[
         Variant,
-        Query(description="The video, its first frame, a sheet of frames from all of it, or a checked picture."),
+        Query(description="The video, its first frame, a sheet of frames from all of it, or the checked picture."),
     ] = "video",
 ) -> Response:
     """The bytes, with `ETag` and `Range`."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from contracts.models import ListedVideoModel, ListedVLModel, ModelList
+from contracts.models import ListedAbsentModel, ListedVideoModel, ListedVLModel, ModelList
 from contracts.refusal import Refusal
 from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.openapi import problems
@@ -15,11 +15,14 @@ from gateway.services.errors import ServiceError
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 _SINCE = int(time.time())
+_FRESH_S = 2.0
+Listed = ListedVideoModel | ListedVLModel | ListedAbsentModel
 
 
 @router.get("", responses=problems(503), summary="What this deployment can run")
 async def list_models(_: TheCaller, gateway: OpenGateway) -> ModelList:
-    """The video models, each with every bound that a request must respect, then the vision-language models.
+    """The video models, the default first, each with every bound that a request must respect and whether it is in
+    memory (`state`); then the vision-language models; then the video models that are `absent`, and why.
 
     A service that cannot be reached is left out; without either the answer is 503.
     """
@@ -30,8 +33,8 @@ async def list_models(_: TheCaller, gateway: OpenGateway) -> ModelList:
 async def get_model(
     model_id: Annotated[str, Path(description="The model's `id`; it may have slashes.", max_length=200)], _: TheCaller,
     gateway: OpenGateway,
-) -> ListedVideoModel | ListedVLModel:
-    """The model with its bounds."""
+) -> Listed:
+    """The model with its bounds, or why it is absent."""
     models = await _listed(gateway)
     for model in models:
         if model.id == model_id:
@@ -42,11 +45,14 @@ async def get_model(
         title="No such model")
 
 
-async def _listed(gateway: Gateway) -> list[ListedVideoModel | ListedVLModel]:
-    models: list[ListedVideoModel | ListedVLModel] = []
+async def _listed(gateway: Gateway) -> list[Listed]:
+    models: list[Listed] = []
+    absent: list[Listed] = []
     unreachable: ServiceError | None = None
     try:
-        models += [ListedVideoModel(**dict(info), created=_SINCE) for info in await gateway.catalog.video_models()]
+        found = await gateway.catalog.video_models(_FRESH_S)
+        models += [ListedVideoModel(**dict(info), created=_SINCE) for info in found]
+        absent += [ListedAbsentModel(**dict(model), created=_SINCE) for model in await gateway.catalog.absent_models()]
     except ServiceError as error:
         unreachable = error
     try:
@@ -55,4 +61,4 @@ async def _listed(gateway: Gateway) -> list[ListedVideoModel | ListedVLModel]:
         unreachable = error
     if not models and unreachable is not None:
         raise unreachable
-    return models
+    return [*models, *absent]

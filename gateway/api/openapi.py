@@ -5,7 +5,7 @@ from typing import Any
 
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.jobs import GenerateRequest
-from contracts.openai_videos import OpenAIError, SharedProblem, VideoCreate, VideoOptions, VideoRemix
+from contracts.openai_videos import InputReference, OpenAIError, SharedProblem, VideoCreate, VideoOptions, VideoRemix
 from gateway.submit.describing import DescribeForm
 
 DESCRIPTION = """\
@@ -59,9 +59,7 @@ def openai_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def video_body() -> dict[str, Any]:
     """`openapi_extra` of `POST /v1/videos`: one request in two encodings."""
-    create = VideoCreate.model_json_schema()
-    reference = create.pop("$defs")["InputReference"]
-    create["properties"]["input_reference"] = {"anyOf": [reference, {"type": "null"}]}
+    create, reference = _inline(VideoCreate.model_json_schema()), InputReference.model_json_schema()
     form = _form(VideoOptions.model_json_schema(), "input_reference")
     form["properties"] |= {
         f"input_reference[{name}]": _form_field(field) for name, field in reference["properties"].items()
@@ -209,6 +207,11 @@ def _form(schema: dict[str, Any], picture_field: str) -> dict[str, Any]:
     fields = {name: _form_field(field) for name, field in form["properties"].items() if name != picture_field}
     metadata = {"type": "string", "description": "A JSON object of strings; returned unchanged.", "example": ""}
     form["properties"] = {picture_field: picture, **fields, "metadata": metadata}
+    if "loras" in fields:
+        form["properties"]["loras"] = {
+            "type": "string", "example": "",
+            "description": "A JSON list of the LoRAs to add, each with `id` and `scale`.",
+        }
     return form
 
 
@@ -221,6 +224,17 @@ def _form_field(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema without `$defs`: these types refer to none that is worth a name."""
-    assert "$defs" not in schema, "a named type entered GenerateOptions: give it a place in components"
-    return schema
+    """A schema without `$defs`: what is named there stands where it is used."""
+    definitions = schema.get("$defs", {})
+
+    def spelt(value: Any) -> Any:
+        if isinstance(value, list):
+            return [spelt(part) for part in value]
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("$ref", "")).removeprefix("#/$defs/")
+        if name in definitions:
+            return spelt(definitions[name])
+        return {key: spelt(part) for key, part in value.items() if key != "$defs"}
+
+    return spelt(schema)

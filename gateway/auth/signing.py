@@ -3,9 +3,12 @@
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
+
+from filelock import FileLock
+
+from web.durable import replace_file
 
 _FILE = "secret"
 
@@ -33,22 +36,8 @@ def open_signer(given: str | None, state_dir: Path) -> Signer:
     if given is not None:
         return Signer(given.encode())
     path = state_dir / _FILE
-    if not path.exists():
-        _draw(path)
-    return Signer(path.read_bytes())
-
-
-def _draw(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{_FILE}.{os.getpid()}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(secrets.token_hex(32).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        path.hardlink_to(part)  # unlike a rename, this loses to a process that was first
-    except FileExistsError:
-        pass
-    finally:
-        part.unlink()
+    with FileLock(path.with_suffix(".lock"), mode=0o600, fallback_to_soft=False):  # whoever is first draws it
+        if not path.exists():
+            replace_file(path, secrets.token_hex(32).encode())
+        return Signer(path.read_bytes())

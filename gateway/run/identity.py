@@ -1,10 +1,11 @@
 """An executor's id belongs to one living process: a lock that ends with the process that holds it."""
 
-import fcntl
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 import sqlalchemy as sa
+from filelock import FileLock, Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database.database import Database
@@ -30,28 +31,19 @@ class FileIdentity:
     """A locked file in the data folder: for a database that lies there, too."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: TextIO | None = None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
 
     def held(self) -> bool:
         """See `Identity`."""
-        if self._file is not None:
-            return True
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
-        self._file = file
-        return True
+        if not self._lock.is_locked:
+            with suppress(Timeout):
+                self._lock.acquire()
+        return self._lock.is_locked
 
     def let_go(self) -> None:
         """See `Identity`."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._lock.release()
 
 
 class SessionIdentity:

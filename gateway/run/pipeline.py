@@ -192,7 +192,7 @@ def video_request(job: JobRecord, image: bytes | None, last_image: bytes | None 
         prompt=job.actual_prompt or "", negative_prompt=job.request.negative_prompt or "", image=image,
         model=wanted.model, width=wanted.width, height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps,
         steps=wanted.steps, sampler=wanted.sampler, guidance_scale=wanted.guidance_scale,
-        guidance_scale_2=wanted.guidance_scale_2, seed=wanted.seed, last_image=last_image,
+        guidance_scale_2=wanted.guidance_scale_2, loras=wanted.loras, seed=wanted.seed, last_image=last_image,
     )
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from contracts.models import VideoModelInfo, VLModelInfo
+from contracts.models import AbsentModel, VideoModelInfo, VLModelInfo
 from gateway.services.errors import ServiceError
 from gateway.services.video import Renderers
 from gateway.services.vl import Describers
@@ -22,20 +22,25 @@ class _Remembered(Generic[Model]):
         self._ask = ask
         self._lock = asyncio.Lock()
         self._models: list[Model] = []
-        self._asked_again_at = 0.0
+        self._asked_at = self._asked_again_at = 0.0
         self._error: ServiceError | None = None
 
-    async def get(self) -> list[Model]:
-        """The models; raises `ServiceError` where they were never known."""
-        if time.monotonic() >= self._asked_again_at:
+    async def get(self, fresh_s: float = FRESH_S) -> list[Model]:
+        """The models as they were `fresh_s` ago at most; raises `ServiceError` where they were never known."""
+        if self._is_old(fresh_s):
             async with self._lock:
-                if time.monotonic() >= self._asked_again_at:  # not refreshed while this task waited for the lock
+                if self._is_old(fresh_s):  # not refreshed while this task waited for the lock
                     await self._refresh()
         if not self._models and self._error is not None:
             raise self._error
         return self._models
 
+    def _is_old(self, fresh_s: float) -> bool:
+        now = time.monotonic()
+        return now >= self._asked_again_at or now - self._asked_at >= max(fresh_s, FAILURE_PAUSE_S)
+
     async def _refresh(self) -> None:
+        self._asked_at = time.monotonic()
         try:
             self._models = await self._ask()
             self._error = None
@@ -50,18 +55,22 @@ class Catalog:
 
     def __init__(self, vl: Describers, video: Renderers) -> None:
         self._vl = _Remembered[VLModelInfo](vl.models)
-        self._video = _Remembered[VideoModelInfo](video.models)
+        self._video = _Remembered[VideoModelInfo | AbsentModel](video.models)
 
-    async def video_models(self) -> list[VideoModelInfo]:
+    async def video_models(self, fresh_s: float = FRESH_S) -> list[VideoModelInfo]:
         """The video models, the default first.
 
         Raises:
             ServiceError: the video service was never reached, or runs no model.
         """
-        models = await self._video.get()
+        models = [model for model in await self._video.get(fresh_s) if isinstance(model, VideoModelInfo)]
         if not models:
             raise ServiceError("video_service", "unavailable", "has no model loaded")
         return models
+
+    async def absent_models(self) -> list[AbsentModel]:
+        """The video models that no service can render with; raises `ServiceError` where they were never known."""
+        return [model for model in await self._video.get() if isinstance(model, AbsentModel)]
 
     async def vl_models(self) -> list[VLModelInfo]:
         """The vision-language models; raises `ServiceError` where they were never known."""

@@ -15,7 +15,7 @@ from contracts.chat import ChatEnd, ChatEvent, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.errors import Problem
 from contracts.images import REQUEST_PART, ImageRequest
-from contracts.models import Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
+from contracts.models import AbsentModel, Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
 from gateway.services.errors import Kind, ServiceError, ServiceName
 from gateway.services.pool import Probe
@@ -34,6 +34,7 @@ _REFUSES_US = (
 
 class _ModelId(BaseModel):
     id: str
+    state: str = "loaded"  # of a service that has but one
 
 
 class _ModelIds(BaseModel):
@@ -63,7 +64,10 @@ class _ServiceClient:
                 return Probe(health=health, answered=True)
             # `/readyz` is open to everybody: whether our token is the right one, only another call tells.
             models = await self._send("GET", "/v1/models", _ModelIds, timeout_s=_SHORT_TIMEOUT_S)
-            return Probe(health=health, answered=True, models=frozenset(model.id for model in models.data))
+            return Probe(
+                health=health, answered=True, models=frozenset(model.id for model in models.data),
+                loaded=frozenset(model.id for model in models.data if model.state == "loaded"),
+            )
         except ServiceError as error:
             stuck = error.kind == "misconfigured"
             health = Health(ready=False, stuck=stuck, reasons=[error.said])
@@ -191,9 +195,10 @@ class VideoClient(_ServiceClient):
     def __init__(self, http: httpx.AsyncClient) -> None:
         super().__init__("video_service", http)
 
-    async def models(self) -> list[VideoModelInfo]:
-        """What it runs; one attempt."""
-        return (await self._send("GET", "/v1/models", VideoModelList, timeout_s=_SHORT_TIMEOUT_S)).data
+    async def models(self) -> list[VideoModelInfo | AbsentModel]:
+        """What it runs, its default first, and what it lacks; one attempt."""
+        models = await self._send("GET", "/v1/models", VideoModelList, timeout_s=_SHORT_TIMEOUT_S)
+        return [*models.data, *models.absent]
 
     async def put(self, render_id: str, request: VideoRequest) -> RenderStatus:
         """Start the render of this id, attach to it, or find it finished; one attempt."""

@@ -21,12 +21,13 @@ _BUSY_S, _LONGEST_BUSY_S = 1.0, 10.0  # how long a full address is left alone wh
 class Probe:
     """What `/readyz` says; `answered` is false where nothing answered, and `health` then says why.
 
-    `models` are the ids of what it runs, where it said so.
+    `models` are the ids of what it runs, where it said so, and `loaded` those that it need not load first.
     """
 
     health: Health
     answered: bool
     models: frozenset[str] | None = None
+    loaded: frozenset[str] = frozenset()
 
 
 class Probed(Protocol):
@@ -62,6 +63,8 @@ class Member(Generic[Client]):
         """Monotonic seconds since when nothing was heard from it; `None` while it answers."""
         self.models: frozenset[str] = frozenset()
         """Ids of the models it runs; empty while unknown."""
+        self.loaded: frozenset[str] = frozenset()
+        """Those that are in its memory."""
 
     @property
     def takes_work(self) -> bool:
@@ -103,7 +106,7 @@ class Member(Generic[Client]):
     def probed(self, probe: Probe) -> None:
         """Take in the answer of its `/readyz`: not ready puts it aside at once, ready brings it back."""
         if probe.models:
-            self.models = probe.models
+            self.models, self.loaded = probe.models, probe.loaded
         if probe.health.ready:
             self.answered()
             return

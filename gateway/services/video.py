@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from contracts.models import Health, VideoModelInfo
+from contracts.models import AbsentModel, Health, VideoModelInfo
 from contracts.videos import VideoRequest
 from gateway.services.clients import VideoClient
 from gateway.services.errors import ServiceError
@@ -36,8 +36,8 @@ class Renderers:
         """Ready when one address is."""
         return await self.pool.health()
 
-    async def models(self) -> list[VideoModelInfo]:
-        """What they run; raises `ServiceError` where none answers."""
+    async def models(self) -> list[VideoModelInfo | AbsentModel]:
+        """What they run, and what they lack; raises `ServiceError` where none answers."""
         return await every_model(self.pool, VideoClient.models)
 
     async def put(self, job_id: str, request: VideoRequest) -> Place:
@@ -113,7 +113,11 @@ class Renderers:
             return place, False
         async with self._choosing:  # the next job counts this one
             load = await off_loop(self._places.load) if len(self.pool.members) > 1 else {}
-            chosen = self.pool.ranked(model=request.model, load=lambda member: load.get(member.address, 0))[0]
+
+            def cost(member: Place) -> float:  # of equal ones, who need not load the model first
+                return load.get(member.address, 0) + 0.5 * (request.model not in member.loaded)
+
+            chosen = self.pool.ranked(model=request.model, load=cost)[0]
             await self._settle(job_id, chosen)
         return chosen, True
 

@@ -23,14 +23,13 @@ from gateway.storage.files import (
     StoreBusy,
     Stored,
     StoredFile,
-    begin,
-    commit,
-    discard,
     is_file,
     is_folder,
     is_made,
-    put_in,
+    make_folder,
+    storing,
 )
+from web.durable import replacing
 
 _COPY_KEPT_S = 3600.0
 # A caller waits for these; jobs wait longer, in the line. The store's own ten retries take up to three minutes.
@@ -89,15 +88,11 @@ class BucketFiles(LocalFiles):
                 found = obstore.get(self._store, self._key(path))
         except FileNotFoundError:
             return
-        file = begin(path)
-        try:
-            with _asking():
+        with storing():
+            make_folder(path.parent)
+            with replacing(path) as file, _asking():
                 for chunk in found:
-                    put_in(file, chunk)
-        except BaseException:
-            discard(file)
-            raise
-        commit(file, path)
+                    file.write(chunk)
 
     def remove_job(self, job_id: str) -> None:
         """Remove every file of a job, in the bucket and here."""

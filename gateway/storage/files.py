@@ -17,12 +17,13 @@ from anyio import to_thread
 
 from contracts.refusal import Refusal
 from gateway.database.errors import DISK_FULL
+from web.durable import PART_SUFFIX, begin, commit, discard, replace_file
 
 VIDEO_FILE = "video.mp4"
 OWNERS, TRASH = ".deployments", ".trash"
 _FOLDER = re.compile(r"(job|file|conv)_[0-9a-f]{24}")
 _FILE = re.compile(r"[a-z_]{1,32}\.(png|jpg|webp|mp4)")
-_PART = re.compile(_FILE.pattern + r"\.[0-9a-f]{8}\.part")
+_PART = re.compile(_FILE.pattern + PART_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +85,9 @@ class LocalFiles:
     def write(self, job_id: str, name: str, data: bytes) -> StoredFile:
         """Store `data`. Blocking."""
         path = self.path(job_id, name)
-        file = begin(path)
-        try:
-            put_in(file, data)
-        except BaseException:
-            discard(file)
-            raise
-        commit(file, path)
+        with storing():
+            make_folder(path.parent)
+            replace_file(path, data)
         return StoredFile(path=path, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     async def receive(
@@ -101,10 +98,10 @@ class LocalFiles:
         Raises `ChecksumMismatch`, likewise, where the whole stream has another SHA-256 than `sha256` (hex).
         """
         path, digest, num_bytes = self.path(job_id, name), hashlib.sha256(), 0
-        file = await to_thread.run_sync(begin, path)
+        file = await to_thread.run_sync(_begin, path)
         try:
             async for chunk in chunks:
-                await to_thread.run_sync(put_in, file, chunk)
+                await to_thread.run_sync(_put_in, file, chunk)
                 digest.update(chunk)
                 num_bytes += len(chunk)
             if sha256 not in (None, digest.hexdigest()):
@@ -112,7 +109,7 @@ class LocalFiles:
         except BaseException:
             discard(file)
             raise
-        await to_thread.run_sync(commit, file, path)
+        await to_thread.run_sync(_commit, file, path)
         return StoredFile(path=path, num_bytes=num_bytes, sha256=digest.hexdigest())
 
     def bring(self, path: Path) -> None:
@@ -249,16 +246,13 @@ def _age_s(path: Path) -> float:
         return 0.0
 
 
-def _part(path: Path) -> Path:
-    # A name of its own: a process that was given up for dead may still write the same file.
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-
-
 @contextmanager
 def storing() -> Iterator[None]:
     """Say `StoreBusy` or `StoreFull` for what the disk says."""
     try:
         yield
+    except StoreBusy:
+        raise
     except OSError as error:
         failed = (StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreBusy)(str(error))
         failed.errno = error.errno
@@ -272,40 +266,17 @@ def make_folder(path: Path) -> None:
         path.chmod(0o700)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def begin(path: Path) -> BinaryIO:
-    """Open a temporary file beside `path`."""
+def _begin(path: Path) -> BinaryIO:
     with storing():
         make_folder(path.parent)
-        return open(_part(path), "xb", opener=_private)
+        return begin(path)
 
 
-def put_in(file: BinaryIO, data: bytes) -> None:
-    """Write to what `begin` opened."""
+def _put_in(file: BinaryIO, data: bytes) -> None:
     with storing():
         file.write(data)
 
 
-def discard(file: BinaryIO) -> None:
-    """Leave nothing of what `begin` opened; on a disk that takes nothing, whatever must be left is swept."""
-    with suppress(OSError):
-        file.close()
-    with suppress(OSError):
-        Path(file.name).unlink(missing_ok=True)
-
-
-def commit(file: BinaryIO, path: Path) -> None:
-    """Give what `begin` opened its name, on disk for good."""
+def _commit(file: BinaryIO, path: Path) -> None:
     with storing():
-        with file:
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut
-        finally:
-            os.close(folder)
+        commit(file, path)

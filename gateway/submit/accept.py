@@ -89,7 +89,8 @@ class Submitter:
         size = None if picture is None else (picture.width, picture.height)
         priority, demoted = priority_for(caller, submission.options.priority)
         job_id, call = new_job_id(), current_call()
-        parameters = resolve(submission.options, videos, vls, size, to_last_image=last is not None)
+        parameters = resolve(
+            submission.options, videos, vls, size, await self.catalog.absent_models(), to_last_image=last is not None)
         found = tuple(said for image in (picture, last) if image for said in image.warnings)
         found += framing_warnings(parameters, videos, size)
         return NewJob(

@@ -97,12 +97,13 @@ def read_body(
     request: Request, intake: Intake, from_form: Callable[[Form], T], from_json: Callable[[dict[str, Any]], T] | None,
     *, pictures: int = 1,
 ) -> AbstractAsyncContextManager[T]:
-    """What one of the two makes of the body, which has room for so many pictures in base64.
+    """What one of the two makes of the body, which has room for so many pictures, or one in base64.
 
     Raises:
         BodyTooLarge, IntakeFull, DiskFull, BodyRefused, FieldsRefused, and what the two raise.
     """
-    kind, limit = body_kind(request), pictures * (intake.max_image_bytes * 4 // 3) + _ROOM
+    kind = body_kind(request)
+    limit = max(intake.max_image_bytes * 4 // 3, intake.max_image_bytes * pictures) + _ROOM
     if from_json is None and kind != "form":
         raise BodyRefused("unsupported_media_type", "Send multipart/form-data: curl -F file=@cat.jpg")
 
@@ -195,7 +196,19 @@ def form_fields(form: Form, *picture_fields: str) -> dict[str, Any]:
         if part.name in fields:
             raise BodyRefused("field_given_twice", f"The field {part.name!r} is given twice.", part.name)
         fields[part.name] = part.text
-    return _with_metadata(fields)
+    return _with_metadata(_with_loras(fields))
+
+
+def _with_loras(fields: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(loras := fields.get("loras"), str):
+        try:
+            fields["loras"] = read_object(b'{"loras": %b}' % loras.encode())["loras"]
+        except BodyRefused:
+            raise BodyRefused(
+                "loras_unreadable", "`loras` in a form is a JSON list, such as [{\"id\": \"style\", \"scale\": 0.8}].",
+                "loras",
+            ) from None
+    return fields
 
 
 def _with_metadata(fields: dict[str, Any]) -> dict[str, Any]:

@@ -5,23 +5,24 @@ from collections.abc import Sequence
 
 from contracts.framing import cut_in_words
 from contracts.jobs import EffectiveParameters, GenerateOptions
-from contracts.models import VideoModelInfo, VLModelInfo
-from contracts.resolve import ParameterRefused, default_size
+from contracts.models import AbsentModel, VideoModelInfo, VLModelInfo
+from contracts.resolve import ParameterRefused, default_size, find_model
 from contracts.resolve import resolve as resolve_render
 
 
 def resolve(
     options: GenerateOptions, videos: Sequence[VideoModelInfo], vls: Sequence[VLModelInfo],
-    picture_size: tuple[int, int] | None, *, to_last_image: bool = False,
+    picture_size: tuple[int, int] | None, absent: Sequence[AbsentModel] = (), *, to_last_image: bool = False,
 ) -> EffectiveParameters:
-    """Every parameter of the job; `picture_size` is (width, height) in pixels, `None` for words alone.
+    """Every parameter of the job; `picture_size` is (width, height) in pixels, `None` for words alone; of the models
+    that are `absent` it is said why.
 
     `to_last_image`: there is a picture to end with too.
 
     Raises:
         ParameterRefused: for the first parameter that cannot be served.
     """
-    model = find_model(options.model, videos)
+    model = find_model(options.model, videos, absent)
     if to_last_image and "flf2v" not in model.tasks:
         able = [other.id for other in videos if "flf2v" in other.tasks]
         instead = f"`model` {' or '.join(able)} does" if able else "no model here does"
@@ -34,18 +35,9 @@ def resolve(
         model=model.id, revision=model.revision, engine=model.engine, engine_reason=model.engine_reason or None,
         profile=profile, width=render.width, height=render.height, num_frames=render.num_frames, fps=render.fps,
         steps=render.sampling.steps, sampler=render.sampling.sampler, guidance_scale=render.sampling.guidance_scale,
-        guidance_scale_2=render.sampling.guidance_scale_2, language=options.language,
+        guidance_scale_2=render.sampling.guidance_scale_2, loras=options.loras, language=options.language,
         seed=secrets.randbelow(2**31) if options.seed is None else options.seed,
     )
-
-
-def find_model(wanted: str | None, models: Sequence[VideoModelInfo]) -> VideoModelInfo:
-    """The model of that id, or the first one; refuses an unknown id with the known ones."""
-    for model in models:
-        if wanted in (None, model.id):
-            return model
-    known = ", ".join(model.id for model in models)
-    raise ParameterRefused("unknown_model", "model", f"There is no model {wanted!r} here; use one of: {known}.")
 
 
 def framing_warnings(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.describe import Language, Text
 from contracts.errors import Problem
-from contracts.models import FrozenModel, Sampler
+from contracts.models import MAX_LORAS, FrozenModel, LoraRef, Sampler
 
 JobState = Literal["queued", "running", "completed", "failed", "canceled", "expired"]
 JobStage = Literal["describing", "rendering", "saving"]
@@ -44,6 +44,10 @@ class GenerateOptions(FrozenModel):
     guidance_scale_2: float | None = Field(
         default=None, ge=1.0, le=20.0, allow_inf_nan=False,
         description="Of models with two experts: the guidance of the one for low noise.",
+    )
+    loras: list[LoraRef] = Field(
+        default_factory=list, max_length=MAX_LORAS,
+        description="Added to the model for this video alone, of those that `GET /v1/models` names; in a form as JSON.",
     )
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="Left out: drawn, and shown on the job.")
     language: Language = "en"
@@ -117,6 +121,7 @@ class EffectiveParameters(BaseModel):
     sampler: Sampler | None = None
     guidance_scale: float | None = None
     guidance_scale_2: float | None = None
+    loras: list[LoraRef] = Field(default_factory=list)
     seed: int
     language: Language
 

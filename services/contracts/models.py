@@ -51,6 +51,25 @@ class FrameRange(IntRange):
         return self.minimum <= num_frames <= self.maximum and (num_frames - self.minimum) % self.step == 0
 
 
+LoraId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+MAX_LORAS = 8
+
+
+class LoraRef(FrozenModel):
+    """A LoRA that a render is to have, and how much of it."""
+
+    id: LoraId = Field(description="Of one of the model's `loras`: a file's name without `.safetensors`.")
+    scale: float = Field(default=1.0, ge=-4.0, le=4.0, allow_inf_nan=False)
+
+
+class LoraInfo(FrozenModel):
+    """A file of the allowed folder."""
+
+    id: LoraId
+    modified_at: float = Field(description="Seconds since the epoch.")
+    problem: str = Field(default="", description="Why it does not go with this model, once that is known.")
+
+
 class ModelSpec(FrozenModel):
     """What one video model can do: every bound that a request to it must respect, and every default.
 
@@ -86,12 +105,20 @@ class ModelSpec(FrozenModel):
 class VideoModelInfo(ModelSpec):
     """One video model as it is deployed."""
 
+    state: Literal["loaded", "loadable"] = Field(
+        default="loaded", description="`loadable`: the first render that asks for it waits until it is loaded."
+    )
+    memory_bytes: int | None = Field(
+        default=None, description="Of its weights, as they are computed with; null where that is not known yet."
+    )
+
     revision: str = Field(
         description="Content hash or hub revision of the weights; with a LoRA in them, `+lora-HASH@SCALE` follows."
     )
     engine: str = Field(description="What computes it, such as `torch-cpu`, `torch-cuda` or `onnx-cpu`.")
     engine_reason: str = Field(default="", description="Why that engine, in words.")
     dtype: str
+    loras: list[LoraInfo] = Field(default_factory=list, description="What a request's `loras` may name.")
     clips: list[str] = Field(
         default_factory=list,
         description="WIDTHxHEIGHTxFRAMES: where an engine is forced, the only ones rendered. Empty: all within bounds.",
@@ -116,10 +143,21 @@ class VLModelInfo(FrozenModel):
     profiles: list[str]
 
 
+class AbsentModel(FrozenModel):
+    """A video model that was asked for and that nothing can be rendered with."""
+
+    id: str
+    kind: Literal["video"] = "video"
+    state: Literal["absent"] = "absent"
+    reason: str = Field(description="Why, and what to do.")
+    memory_bytes: int | None = Field(default=None, description="As a loaded model's, where that is known.")
+
+
 class VideoModelList(FrozenModel):
-    """Answer of `GET /v1/models` of the video service."""
+    """Answer of `GET /v1/models` of the video service; the default is the first of `data`."""
 
     data: list[VideoModelInfo]
+    absent: list[AbsentModel] = Field(default_factory=list)
 
 
 class VLModelList(FrozenModel):
@@ -144,11 +182,15 @@ class ListedVLModel(VLModelInfo, _Listed):
     """A vision-language model as the gateway lists it."""
 
 
+class ListedAbsentModel(AbsentModel, _Listed):
+    """A video model of which the gateway says why it is absent."""
+
+
 class ModelList(FrozenModel):
     """Answer of `GET /v1/models` of the gateway."""
 
     object: Literal["list"] = "list"
-    data: list[ListedVideoModel | ListedVLModel]
+    data: list[ListedVideoModel | ListedVLModel | ListedAbsentModel]
 
 
 class Health(FrozenModel):

@@ -4,15 +4,18 @@ Pure, and the same for the gateway, which answers callers, and for the video ser
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contracts.framing import share_cut, whole_size
 from contracts.jobs import GenerateOptions
-from contracts.models import FloatRange, IntRange, ModelSpec, Sampler, VideoModelInfo
+from contracts.models import AbsentModel, FloatRange, IntRange, ModelSpec, Sampler, VideoModelInfo
 from contracts.refusal import Refusal
 from contracts.videos import VideoRequest
 
-_SHARED_FIELDS = {"width", "height", "num_frames", "fps", "sampler", "steps", "guidance_scale", "guidance_scale_2"}
+_SHARED_FIELDS = {
+    "width", "height", "num_frames", "fps", "sampler", "steps", "guidance_scale", "guidance_scale_2", "loras",
+}
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -55,6 +58,21 @@ class Resolved:
     sampling: Sampling
 
 
+def find_model(
+    wanted: str | None, models: Sequence[VideoModelInfo], absent: Sequence[AbsentModel] = ()
+) -> VideoModelInfo:
+    """The model of that id, or the first one. Raises `ParameterRefused`, with the ids there are."""
+    for model in models:
+        if wanted in (None, model.id):
+            return model
+    known = ", ".join(model.id for model in models)
+    for model in absent:
+        if model.id == wanted:
+            said = model.reason.rstrip(".")
+            raise ParameterRefused("model_absent", "model", f"{wanted} is absent: {said}. Or use one of: {known}.")
+    raise ParameterRefused("unknown_model", "model", f"There is no model {wanted!r} here; use one of: {known}.")
+
+
 def resolve(
     options: GenerateOptions, model: VideoModelInfo, image_size: Size | None, *, to_last_image: bool = False
 ) -> Resolved:
@@ -64,6 +82,7 @@ def resolve(
         ParameterRefused: for the first parameter that cannot be served.
     """
     _check_task(model, image_size is not None, to_last_image)
+    _check_loras(options, model)
     size = _size(options, model, image_size)
     fps = model.fps.default if options.fps is None else options.fps
     if not model.fps.minimum <= fps <= model.fps.maximum:
@@ -93,14 +112,26 @@ def _check_task(model: ModelSpec, from_image: bool, to_last_image: bool) -> None
 
 def resolve_request(request: VideoRequest, model: VideoModelInfo) -> Resolved:
     """The same for a request of the inner wire. Raises `ParameterRefused`."""
-    if request.model not in (None, model.id):
-        raise ParameterRefused(
-            "unknown_model", "model", f"There is no model {request.model!r} here; use {model.id!r} or leave it out."
-        )
+    find_model(request.model, [model])
     fields = request.model_dump(include=_SHARED_FIELDS)
     size = None if request.image is None else (request.width, request.height)
     return resolve(
         GenerateOptions.model_validate(fields), model, size, to_last_image=request.last_image is not None)
+
+
+def _check_loras(options: GenerateOptions, model: VideoModelInfo) -> None:
+    if options.loras and model.clips:
+        raise ParameterRefused(
+            "loras_not_supported", "loras", f"{model.id} renders on engines that hold its own weights: leave them out.")
+    known = {lora.id: lora for lora in model.loras}
+    there = f"there are: {', '.join(known)}" if known else "there are none: the folder VIDEO_LORAS holds them"
+    for index, wanted in enumerate(options.loras):
+        if wanted.id not in known:
+            raise ParameterRefused("unknown_lora", "loras", f"There is no LoRA {wanted.id!r} here; {there}.")
+        if wanted.id in [other.id for other in options.loras[:index]]:
+            raise ParameterRefused("lora_given_twice", "loras", f"Name {wanted.id} once, with the sum of the scales.")
+        if problem := known[wanted.id].problem:
+            raise ParameterRefused("lora_does_not_fit", "loras", f"{problem} Leave it out, or choose another model.")
 
 
 def _sampling(options: GenerateOptions, model: ModelSpec) -> Sampling:

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from contracts.describe import MAX_TEXT_CHARS
 from contracts.errors import Problem
 from contracts.images import ImageBytes, ImageRequest
-from contracts.models import FrozenModel, Sampler
+from contracts.models import MAX_LORAS, FrozenModel, LoraRef, Sampler
 
 RENDER_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
@@ -38,6 +38,7 @@ class VideoRequest(ImageRequest):
     sampler: Sampler | None = None
     guidance_scale: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
     guidance_scale_2: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
+    loras: list[LoraRef] = Field(default_factory=list, max_length=MAX_LORAS)
     seed: int = Field(ge=0, lt=2**63)
 
 

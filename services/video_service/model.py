@@ -1,5 +1,8 @@
-"""The model of this deployment: found, loaded, and opened as the function that renders with it."""
+"""One model: found, loaded, and opened as the function that renders with it."""
 
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from contracts.models import FrameRange, ModelSpec, VideoModelInfo
+from contracts.models import FrameRange, LoraInfo, ModelSpec, VideoModelInfo
 from contracts.videos import RenderResult, VideoRequest
 from engines.store.manifest import EngineRefused
 from video_service.engines.choice import EngineChoice, Situation, choose_engine, situation_of
@@ -18,7 +21,8 @@ from video_service.render.progress import Report
 from video_service.settings import VideoSettings
 from video_service.weights.checkpoint import CheckpointFiles, open_checkpoint
 from video_service.weights.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
-from video_service.weights.lora import find_lora
+from video_service.weights.lora import Lora, find_lora
+from video_service.weights.memory import weight_bytes
 from web.worker.errors import ModelUnavailable
 
 
@@ -43,17 +47,51 @@ class ModelSource:
     info: VideoModelInfo
 
 
-def open_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
-    """Load what `settings.model` names, and the engines that were chosen for it: what it can do, and the doing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A model in memory: what it can do, and the doing."""
+
+    info: VideoModelInfo
+    engine: Engine
+    torch_model: Deployed
+    """Without engines in its slots."""
+    stream: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Where a render computes."""
+
+    def adapted(self, loras: Sequence[Lora]) -> "Opened":
+        """The model with LoRAs in it, beside this one, in torch: engines have weights of their own.
+
+        Raises `LoraUnusable`.
+        """
+        torch_model = self.torch_model
+        info = torch_model.info.model_copy(update={
+            "revision": functools.reduce(lambda revision, lora: lora.revision(revision), loras, self.info.revision),
+            "loras": [LoraInfo(id=lora.id, modified_at=0.0) for lora in loras],
+        })
+        adapted = replace(torch_model, info=info, model=torch_model.model.adapted(loras))
+
+        def engine(request: VideoRequest, output: Path, report: Report) -> RenderResult:
+            with self.stream():
+                return generate(adapted, request, output, report)
+
+        return Opened(info=info, engine=engine, torch_model=adapted, stream=self.stream)
+
+
+def open_model(settings: VideoSettings) -> Opened:
+    """The one model that `settings.model` names, loaded. Raises what `find_model` and `open_source` raise."""
+    return open_source(find_model(settings), settings)
+
+
+def open_source(source: ModelSource, settings: VideoSettings) -> Opened:
+    """Load the model and the engines that were chosen for it.
 
     Raises:
-        ModelUnavailable: see `find_model`; or weights are missing, damaged or do not fit the configs, or the LoRA does
-            not fit the weights. `ModelNotYetAvailable` where it may pass by itself.
+        ModelUnavailable: weights are missing, damaged or do not fit the configs, or the LoRA does not fit the weights.
+            `ModelNotYetAvailable` where it may pass by itself.
     """
-    source = find_model(settings)
     model = load_model(source, settings)
     if source.engine.target is None:
-        return model.info, partial(generate, model)
+        return Opened(info=model.info, engine=partial(generate, model), torch_model=model)
     from video_service.engines.shelf import EngineShelf
 
     shelf = EngineShelf(model, source.engine, settings)
@@ -62,7 +100,8 @@ def open_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
         with shelf.stream():
             return generate(shelf.model_for(request), request, output, report)
 
-    return source.info, engine
+    torch_model = shelf.torch_model("engines have weights of their own, without the request's LoRAs")
+    return Opened(info=source.info, engine=engine, torch_model=torch_model, stream=shelf.stream)
 
 
 def find_model(settings: VideoSettings) -> ModelSource:
@@ -93,8 +132,15 @@ def find_model(settings: VideoSettings) -> ModelSource:
         raise ModelUnavailable(f"VIDEO_ENGINE={settings.engine}: {error}") from error
     return ModelSource(
         family=family, files=files, device=device, dtype=dtype, situation=situation, engine=engine,
-        info=_info(spec, files.revision, device, dtype, engine),
+        info=_info(spec, files.revision, device, dtype, engine).model_copy(
+            update={"memory_bytes": None if engine.forced else _weight_bytes(files, dtype)}
+        ),
     )
+
+
+def _weight_bytes(files: CheckpointFiles, dtype: Dtype) -> int | None:
+    parts = [name for name, kind in files.find_json("model_index.json").items() if isinstance(kind, list)]
+    return weight_bytes(files.path, ["", *parts], getattr(torch, dtype).itemsize)
 
 
 def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:

@@ -1,10 +1,10 @@
 """The environment of the video service, read once."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -12,6 +12,13 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 DtypeChoice = Literal["auto", "float32", "bfloat16"]
 QuantLinear = Literal["none", "fp8"]
 EngineSetting = Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"]
+
+
+def _listed(value: Any) -> Any:
+    """The entries of a text with commas, each once."""
+    if not isinstance(value, str):
+        return value
+    return tuple(dict.fromkeys(item.strip() for item in value.split(",") if item.strip()))
 
 
 class VideoSettings(BaseSettings):
@@ -29,6 +36,20 @@ class VideoSettings(BaseSettings):
             description="`embedded`, a checkpoint folder, or a hub id with an optional @revision.",
         ),
     ] = "embedded"
+    models: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_listed),
+        Field(
+            validation_alias="VIDEO_MODELS",
+            description="Several such, with commas, in the place of VIDEO_MODEL; the first is the default.",
+        ),
+    ] = ()
+    memory_budget: Annotated[
+        ByteSize | None,
+        Field(
+            validation_alias="VIDEO_MEMORY_BUDGET", gt=0,
+            description="Bytes, or such as 40GiB, for loaded weights; unset: most of the device's memory.",
+        ),
+    ] = None
     lora: Annotated[
         Path | None,
         Field(validation_alias="VIDEO_LORA", description="A .safetensors file, merged into the transformer at load."),
@@ -37,6 +58,10 @@ class VideoSettings(BaseSettings):
         float,
         Field(validation_alias="VIDEO_LORA_SCALE", allow_inf_nan=False, description="How much of it is added."),
     ] = 1.0
+    loras_dir: Annotated[
+        Path | None,
+        Field(validation_alias="VIDEO_LORAS", description="A folder: its .safetensors files may be named by requests."),
+    ] = None
     models_dir: Annotated[Path, Field(validation_alias="STILLMOTION_MODELS")] = REPOSITORY / "models"
     data_dir: Annotated[Path, Field(validation_alias="STILLMOTION_DATA")] = Path("data")
     device: Annotated[DeviceChoice, Field(validation_alias="VIDEO_DEVICE")] = "auto"
@@ -114,6 +139,11 @@ class VideoSettings(BaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="STILLMOTION_LOG_LEVEL")
     ] = "INFO"
     internal_token: Annotated[SecretStr | None, Field(validation_alias="STILLMOTION_INTERNAL_TOKEN")] = None
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What is deployed, the default first."""
+        return self.models or (self.model,)
 
     @property
     def engine_store_dir(self) -> Path:

@@ -123,7 +123,7 @@ def test_demo_from_nothing_makes_a_video_and_stops_all_it_started(tiny_checkpoin
         assert next(container.decode(video=0))
 
 
-@pytest.mark.parametrize("command", ["demo", "serve"])
+@pytest.mark.parametrize("command", [pytest.param("demo", marks=pytest.mark.full), "serve"])
 def test_a_checkpoint_that_can_never_load_ends_the_start_at_once_with_its_reason(
     tiny_checkpoint: Path, tmp_path: Path, command: str
 ) -> None:

@@ -141,7 +141,7 @@ async def test_cancel_stops_the_worker_within_a_step(client: httpx.AsyncClient, 
             answer = await http.get(url)
         return answer.status_code == 404 or answer.json()["state"] == "canceled"
 
-    await until(stopped, seconds=5)
+    await until(stopped, seconds=60)
     assert (await client.get(job["urls"]["self"])).json()["state"] == "canceled"
 
 

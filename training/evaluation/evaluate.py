@@ -85,7 +85,7 @@ def _service(options: argparse.Namespace, width: int, height: int) -> Render:
     from video_service.settings import VideoSettings
 
     settings = VideoSettings(model=str(Path(options.model).resolve()), device=options.device)
-    _, render_into = open_model(settings)
+    render_into = open_model(settings).engine
 
     def render(case: Case, fitted: Image.Image, output: Path) -> None:
         png = io.BytesIO()

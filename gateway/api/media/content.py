@@ -13,7 +13,7 @@ from gateway.runtime import Gateway
 from gateway.storage.files import VIDEO_FILE
 from gateway.threads import off_loop
 
-Variant = Literal["video", "thumbnail", "spritesheet", "input", "last_input"]
+Variant = Literal["video", "thumbnail", "spritesheet", "input"]
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -72,8 +72,6 @@ def _artifact(job: JobRecord, variant: Variant, gateway: Gateway) -> tuple[Path,
         )
     if variant == "input":
         return _picture(job, job.picture, "This job was made from words alone.", gateway)
-    if variant == "last_input":
-        return _picture(job, job.last_picture, "This job was given no picture to end with.", gateway)
     if job.state != "completed" or job.video is None:
         hint = "its error says why" if job.state == "failed" else "follow its events, or ask again with ?wait=30"
         raise Refusal(

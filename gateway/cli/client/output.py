@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from web.durable import replacing
+
 _LOOK_S = 0.1
 _OF_THE_SYSTEM = ("/dev/", "/proc/")
 
@@ -72,25 +74,11 @@ async def written(path: Path) -> AsyncIterator[BinaryIO]:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Write beside `path` (or what it links to); the name changes hands, on disk, when the block ends in order."""
     path = path.resolve()
-    with _part_of(path) as (part, stream):
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-        # mkstemp makes it private; a user's video is not
-        part.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
-        part.replace(path)
-
-
-@contextmanager
-def _part_of(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".stillmotion-")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield part, stream
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        yield stream
+        # For its owner alone until it is whole; a user's video is not.
+        os.fchmod(stream.fileno(), stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
 
 
 def _is_written_straight(path: Path) -> bool:

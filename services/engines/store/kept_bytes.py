@@ -1,10 +1,11 @@
 """A cache file beside the engines: what a library learned, kept for its next start. Imports no model library."""
 
-import fcntl
 import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+
+from filelock import FileLock
 
 from web.durable import replace_file
 
@@ -38,8 +39,7 @@ class KeptBytes:
         """Replace what is kept by `change` of it; no other process comes in between."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with FileLock(self.path.with_suffix(".lock"), fallback_to_soft=False):
                 blob = change(self.read())
                 replace_file(self.path, hashlib.sha256(blob).digest() + blob)
         except OSError as error:

@@ -11,17 +11,16 @@ import hashlib
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from engines.store.manifest import MANIFEST_FORMAT, Check, EngineFile, EngineRefused, Manifest, Recipe
 from web.durable import replace_file, sync_folder
 
 MANIFEST_NAME = "manifest.json"
-_POLL_S = 0.1
 _CHUNK = 2**22
 
 
@@ -94,17 +93,15 @@ class EngineStore:
         """Hold the right to build `recipe`, also against other processes. Raises `StoreBusy` after `wait_s`."""
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + wait_s
-        with (locks / recipe.key).open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise StoreBusy(f"{recipe.graph} is being built by another process") from None
-                    time.sleep(_POLL_S)
-            yield  # the file's end is the lock's
+        lock = FileLock(locks / recipe.key, timeout=wait_s, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreBusy(f"{recipe.graph} is being built by another process") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:

@@ -67,7 +67,8 @@ class Checkpoint:
 
 def _settings(model: str | None = None) -> VideoSettings:
     # The choice of an engine is what this prepares: it must not fail for want of one.
-    return VideoSettings().model_copy(update={"engine": "torch"} | ({"model": model} if model else {}))
+    settings = VideoSettings()
+    return settings.model_copy(update={"engine": "torch", "model": model or settings.model_names[0]})
 
 
 def _store() -> EngineStore:

@@ -63,9 +63,9 @@ class EngineShelf:
         if engines is None:
             if self._choice.forced:
                 raise ParameterRefused("clip_not_built", "width", self._no_engine(shape))
-            return self._torch_for(self._no_engine(shape))
+            return self.torch_model(self._no_engine(shape))
         if shape in self._broken:
-            return self._torch_for(self._broken[shape])
+            return self.torch_model(self._broken[shape])
         try:
             return self._opened(engines)
         except EngineRefused as error:
@@ -73,14 +73,15 @@ class EngineShelf:
                 raise
             log.warning("engine refused, torch renders instead", extra={"shape": str(shape), "reason": str(error)})
             self._broken[shape] = f"{engines.target} was chosen and refused: {error}"
-            return self._torch_for(self._broken[shape])
+            return self.torch_model(self._broken[shape])
 
     def _no_engine(self, shape: ClipShape) -> str:
         built = ", ".join(str(found.shape) for found in self._choice.sets)
         wish = self._choice.target if self._choice.forced else "auto"
         return f"VIDEO_ENGINE={wish} has no engine for {shape}; it has {built}"
 
-    def _torch_for(self, reason: str) -> Deployed:
+    def torch_model(self, reason: str) -> Deployed:
+        """The model without engines, and why."""
         dtype = _dtype_name(self._torch.dtype)
         return _labelled(self._torch, engine=f"torch-{self._torch.device.type}", reason=reason, dtype=dtype)
 

@@ -19,6 +19,7 @@ from engines.export.graph import Graph
 from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.weights.checkpoint import CheckpointFiles
+from video_service.weights.lora import Lora
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +148,13 @@ class VideoModel(Protocol):
 
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """The last state to frames in order, uint8 [B, T, H, W, 3], chunk by chunk."""
+        ...
+
+    def adapted(self, loras: Sequence[Lora]) -> Self:
+        """The same model with LoRAs in it, beside this one, which stays as it is: what they do not change is shared.
+
+        Raises `LoraUnusable` for the first that does not fit.
+        """
         ...
 
     def on_engines(self, sessions: Mapping[str, Session], dtype: torch.dtype) -> Self:

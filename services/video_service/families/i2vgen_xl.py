@@ -31,7 +31,8 @@ from video_service.layers.tokens import cut_warning
 from video_service.render.solvers import Noise
 from video_service.weights.card import read_card, spec_of
 from video_service.weights.checkpoint import CheckpointFiles
-from video_service.weights.lora_merge import merge_lora
+from video_service.weights.lora import Lora
+from video_service.weights.lora_merge import merge_loras, with_loras
 from video_service.weights.parts import read_parts, read_processor, read_tokenizer
 
 _PARTS = {
@@ -39,6 +40,7 @@ _PARTS = {
     "unet": I2VGenXLUNet,
 }
 _CONFIGS = ("model_index.json", *(f"{part}/config.json" for part in _PARTS), "scheduler/scheduler_config.json")
+_own_name = str  # trainers call its modules as diffusers does
 _SCALE = 8  # pixels a latent, of the published VAE
 _SKIPPED_LAYERS = 1  # of the text encoder's end
 
@@ -68,7 +70,7 @@ class I2VGenXL:
         parts = read_parts(files, {name: kind for name, kind in _PARTS.items() if name != "unet"}, placement.dtype)
         parts |= read_parts(files, {"unet": I2VGenXLUNet}, placement.dtype, weights=placement.weights)
         if placement.weights and files.lora is not None:
-            merge_lora(parts["unet"], files.lora, lambda name: name)
+            merge_loras(parts["unet"], [files.lora], _own_name)
         for part in parts.values():
             if part.device.type != "meta":
                 part.to(placement.device)
@@ -153,6 +155,9 @@ class I2VGenModel:
         scaled_BCTHW = (latents / self.vae.config["scaling_factor"]).to(self.placement.dtype)
         for frame_BCHW in scaled_BCTHW.unbind(2):
             yield to_levels(self.vae.decode(frame_BCHW, return_dict=False)[0][:, :, None])
+
+    def adapted(self, loras: Sequence[Lora]) -> Self:
+        return replace(self, unet=with_loras(self.unet, loras, _own_name))
 
     def on_engines(self, sessions: Mapping[str, Session], dtype: torch.dtype) -> Self:
         return replace(self, unet=EngineUNet(sessions["unet"], dtype))

@@ -1,5 +1,6 @@
 """Every family; a new one is a line here."""
 
+from video_service.families.anyflow import AnyFlow
 from video_service.families.base import Family
 from video_service.families.i2vgen_xl import I2VGenXL
 from video_service.families.turbowan import TurboWan21, TurboWan22
@@ -10,7 +11,9 @@ from video_service.families.wan22_ti2v import Wan22TI2V
 from video_service.weights.checkpoint import CheckpointFiles
 from web.worker.errors import ModelUnavailable
 
-FAMILIES: list[Family] = [TurboWan21(), TurboWan22(), Wan21FLF2V(), Wan21(), Wan22A14B(), Wan22TI2V(), I2VGenXL()]
+FAMILIES: list[Family] = [
+    TurboWan21(), TurboWan22(), Wan21FLF2V(), Wan21(), Wan22A14B(), Wan22TI2V(), AnyFlow(), I2VGenXL(),
+]
 
 
 def family_of(files: CheckpointFiles) -> Family:

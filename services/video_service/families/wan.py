@@ -4,7 +4,7 @@ Source: https://github.com/Wan-Video/Wan2.1; numbers agree with `WanPipeline` an
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import torch
@@ -31,9 +31,12 @@ from video_service.layers.wan.codec import (
 )
 from video_service.layers.wan.engines import EngineCodec, EngineTextEncoder, EngineTransformer
 from video_service.layers.wan.fast import FastTransformer
+from video_service.layers.wan.keys import wan_name
 from video_service.media.image import fit_picture
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, RCM_SIGMA_MAX_I2V, RCM_SIGMA_MAX_T2V
 from video_service.render.solvers import EulerSolver, Noise, RcmSolver
+from video_service.weights.lora import Lora
+from video_service.weights.lora_merge import with_loras
 
 _TEXTS_BYTES = 64 << 20  # a text of 512 tokens is 4 MB in bfloat16
 
@@ -129,6 +132,10 @@ class WanModel:
         mean, std = latent_statistics(self.vae, latents_BCTHW.device)
         return (latents_BCTHW.float() * std + mean).to(self.placement.dtype)
 
+    def adapted(self, loras: Sequence[Lora]) -> Self:
+        experts = [own.name for own in fields(self) if own.name.startswith("transformer")]
+        return replace(self, **{name: _adapted(getattr(self, name), loras) for name in experts})
+
     def on_engines(self, sessions: Mapping[str, Session], dtype: torch.dtype) -> Self:
         return replace(
             self, placement=replace(self.placement, dtype=dtype),
@@ -200,6 +207,11 @@ class WanModel:
         config, first = self.vae.config, batch.first
         scale = config["scale_factor_spatial"]
         return config["z_dim"], latent_frames(first.num_frames), first.height // scale, first.width // scale
+
+
+def _adapted(transformer: Any, loras: Sequence[Lora]) -> Any:
+    merged: Any = with_loras(plain(transformer), loras, wan_name)
+    return transformer.like(merged) if isinstance(transformer, FastTransformer) else merged
 
 
 def plain(transformer: Any) -> Any:

@@ -18,7 +18,7 @@ from video_service.layers.wan.transformer import Sla, why_not
 from video_service.render.solvers import RCM_STEPS
 from video_service.weights.card import read_card, spec_of
 from video_service.weights.checkpoint import CheckpointFiles
-from video_service.weights.lora_merge import merge_lora
+from video_service.weights.lora_merge import merge_loras
 from video_service.weights.parts import read_parts, read_processor, read_tokenizer
 from web.worker.errors import ModelUnavailable
 
@@ -98,7 +98,7 @@ def load_wan(
     if placement.weights:
         if files.lora is not None:
             for name in [name for name in parts if name.startswith("transformer")]:
-                merge_lora(parts[name], files.lora, wan_name)
+                merge_loras(parts[name], [files.lora], wan_name)
         parts = {name: part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
         parts |= fast_parts(files, parts, placement, slas or {})

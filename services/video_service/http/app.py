@@ -11,6 +11,7 @@ from video_service.http.service import VideoService
 from video_service.queue.files import RenderFiles
 from video_service.queue.queue import Limits, RenderQueue
 from video_service.settings import VideoSettings
+from video_service.weights.lora import LoraFolder
 from video_service.worker.runner import WORKER_COMMAND, supervise
 from web.body_limit import BodyLimitMiddleware
 from web.calls import CallMiddleware
@@ -30,7 +31,9 @@ def create_app(
         max_finished_bytes=settings.max_finished_bytes,
     ))
     service = VideoService(
-        renders, supervise(settings, renders, worker_command), render_timeout_s=settings.render_timeout_s)
+        renders, supervise(settings, renders, worker_command), LoraFolder(settings.loras_dir),
+        render_timeout_s=settings.render_timeout_s,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -52,8 +52,9 @@ async def readyz(service: Service, response: Response) -> Health:
 
 @router.get("/v1/models")
 async def models(service: Service) -> VideoModelList:
-    """The model of this deployment, with every bound that requests must respect; 503 before it was ever loaded."""
-    return VideoModelList(data=[service.worker.info or service.usable_model()])
+    """The models of this deployment, the default first, each with every bound that requests must respect and whether
+    it is in memory; and those that are absent, and why. 503 before one was ever loaded."""
+    return service.models()
 
 
 @router.put("/v1/videos/{render_id}", responses={202: {"model": RenderStatus}})

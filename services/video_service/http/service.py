@@ -1,18 +1,23 @@
 """What the routes work with: the queue, the supervised worker, and the few verbs that need both."""
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 
-from contracts.models import Health, VideoModelInfo
+from contracts.models import Health, LoraInfo, VideoModelInfo, VideoModelList
 from contracts.refusal import Refusal
-from contracts.resolve import resolve_request
+from contracts.resolve import find_model, resolve_request
 from contracts.videos import VideoRequest
 from video_service.queue.queue import RenderQueue
 from video_service.queue.render import Render, Submission
+from video_service.weights.lora import LoraFolder
+from video_service.worker.messages import LookAgain
 from video_service.worker.runner import run_renders
-from web.worker.errors import NotReady
+from web.worker.errors import NotReady, WorkerDied, WorkFailed
 from web.worker.supervisor import Supervisor, end_process_if_it_crashes
 
 PURGE_INTERVAL_S = 60.0
+LOOK_INTERVAL_S = 60.0
 _LOADING_RETRY_S = 2
 
 
@@ -26,8 +31,9 @@ class VideoService:
     """One queue and one supervised worker, from `start` to `stop`."""
 
     def __init__(
-        self, renders: RenderQueue, worker: Supervisor[VideoModelInfo], *, render_timeout_s: float
+        self, renders: RenderQueue, worker: Supervisor[VideoModelList], loras: LoraFolder, *, render_timeout_s: float
     ) -> None:
+        self._loras = loras
         self.renders = renders
         self.worker = worker
         self._render_timeout_s = render_timeout_s
@@ -40,6 +46,7 @@ class VideoService:
             asyncio.create_task(
                 run_renders(self.renders, self.worker, render_timeout_s=self._render_timeout_s), name="the runner"),
             asyncio.create_task(self._purge_forever(), name="the purge"),
+            asyncio.create_task(self._look_forever(), name="the look for absent models"),
         ]
         for task in self._tasks:
             end_process_if_it_crashes(task)
@@ -60,12 +67,22 @@ class VideoService:
         submission = await asyncio.to_thread(Submission.of, render_id, request)
         if existing := self.renders.attach(submission):  # also while no model is there: what is done is done
             return existing, False
-        info = self.usable_model()
-        resolve_request(request, info)
-        return self.renders.put(submission, self.usable_model())
+        resolve_request(request, self._model_of(request))
+        return self.renders.put(submission, self._model_of(request))
 
-    def usable_model(self) -> VideoModelInfo:
-        """The model that renders; raises `ServiceUnavailable` where nothing loaded one yet, or workers keep dying."""
+    def _model_of(self, request: VideoRequest) -> VideoModelInfo:
+        models = self.usable_models()
+        model = find_model(request.model, models.data, models.absent)
+        return _with_loras(model, self._loras.listed()) if request.loras else model
+
+    def models(self) -> VideoModelList:
+        """What there is, as it was last known while no worker is ready; raises `ServiceUnavailable` before that."""
+        models, loras = self.worker.info or self.usable_models(), self._loras.listed()
+        return models.model_copy(update={"data": [_with_loras(model, loras) for model in models.data]})
+
+    def usable_models(self) -> VideoModelList:
+        """What there is to render with; raises `ServiceUnavailable` before a first model, or where workers keep dying.
+        """
         info = self.worker.info
         if info is not None and not self.worker.is_stuck:
             return info
@@ -80,9 +97,7 @@ class VideoService:
     def health(self) -> Health:
         """Ready while a render that comes now would be rendered."""
         info = self.worker.info
-        details = {"model": info.id, "revision": info.revision, "engine": info.engine} if info else {}
-        if info is not None and info.engine_reason:
-            details["engine_reason"] = info.engine_reason
+        details = {} if info is None else _details(info)
         if self.worker.worker_pid is not None:
             details["worker_pid"] = str(self.worker.worker_pid)
         reason = self.worker.not_ready
@@ -93,3 +108,27 @@ class VideoService:
         while True:
             await asyncio.sleep(PURGE_INTERVAL_S)
             self.renders.purge()
+
+    async def _look_forever(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            if self.worker.info is not None and self.worker.info.absent and self.renders.is_idle:
+                with contextlib.suppress(NotReady, WorkerDied, WorkFailed):  # the next look is soon
+                    self.worker.info = await self.worker.do(LookAgain())
+
+
+def _with_loras(model: VideoModelInfo, listed: Sequence[LoraInfo]) -> VideoModelInfo:
+    """What requests to this model may name now; the worker knows of those that did not fit as they were then."""
+    misfits = {(lora.id, lora.modified_at): lora for lora in model.loras}
+    loras = [misfits.get((lora.id, lora.modified_at), lora) for lora in listed]
+    return model.model_copy(update={"loras": [] if model.clips else loras})
+
+
+def _details(models: VideoModelList) -> dict[str, str]:
+    """What readiness says of the models, the default's first."""
+    first, *others = models.data
+    told = {"model": first.id, "revision": first.revision, "engine": first.engine}
+    if first.engine_reason:
+        told["engine_reason"] = first.engine_reason
+    told |= {f"model {model.id}": model.state for model in others}
+    return told | {f"model {model.id}": f"absent: {model.reason}" for model in models.absent}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-from web.durable import sync_folder
+from web.durable import commit
 
 _X264_PARAMS = [
     # Frames are looked at in the writer's thread: one of the encoder's own would hold four more back until the end.
@@ -102,10 +102,8 @@ class Mp4Writer:
         try:
             with self._part.open("rb+") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                os.fsync(stream.fileno())
                 num_bytes = stream.seek(0, os.SEEK_END)
-            self._part.replace(self._output)
-            sync_folder(self._output.parent)
+                commit(stream, self._output)
         except OSError as error:
             raise VideoWriteFailed(f"the video could not be stored: {error}") from error
         return WrittenVideo(num_frames=self._num_frames, num_bytes=num_bytes, sha256=digest)

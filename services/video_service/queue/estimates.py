@@ -18,32 +18,36 @@ MIN_RETRY_S = 1
 class Work:
     """The size of a render: `voxels` = width x height x frames, and passes through the network for each of them."""
 
+    model: str
     voxels: int
     passes: int
 
 
 class Pace:
-    """Measured speed of this machine and model, as a moving average over completed renders."""
+    """Measured speed of this machine with each model, as moving averages over completed renders."""
 
     def __init__(self) -> None:
-        self._denoise_s: float | None = None  # per voxel and pass
-        self._other_s: float | None = None  # per voxel
+        self._denoise_s: dict[str, float] = {}  # per voxel and pass
+        self._other_s: dict[str, float] = {}  # per voxel
 
     def learn(self, work: Work, result: RenderResult) -> None:
         """Take in the timings of a completed render."""
         total_s, denoise_s = result.timings.get("total"), result.timings.get("denoise")
         if total_s is None or denoise_s is None:
             return
-        self._denoise_s = _average(self._denoise_s, denoise_s / (work.voxels * work.passes))
-        self._other_s = _average(self._other_s, max(0.0, total_s - denoise_s) / work.voxels)
+        other_s = max(0.0, total_s - denoise_s - result.timings.get("load", 0.0))
+        _average(self._denoise_s, work.model, denoise_s / (work.voxels * work.passes))
+        _average(self._other_s, work.model, other_s / work.voxels)
 
     def denoise_s(self, work: Work) -> float | None:
         """Seconds of denoising, or None before anything was measured."""
-        return None if self._denoise_s is None else self._denoise_s * work.voxels * work.passes
+        measured = self._denoise_s.get(work.model)
+        return None if measured is None else measured * work.voxels * work.passes
 
     def other_s(self, work: Work) -> float | None:
         """Seconds of everything but denoising, or None before anything was measured."""
-        return None if self._other_s is None else self._other_s * work.voxels
+        measured = self._other_s.get(work.model)
+        return None if measured is None else measured * work.voxels
 
     def total_s(self, work: Work) -> float | None:
         """Seconds of a whole render, or None before anything was measured."""
@@ -123,5 +127,5 @@ def retry_after_s(clock: Clock | None, pace: Pace, now_s: float) -> int:
     return max(MIN_RETRY_S, math.ceil(remaining_s))
 
 
-def _average(old: float | None, new: float) -> float:
-    return new if old is None else old + _NEWEST_WEIGHT * (new - old)
+def _average(of: dict[str, float], model: str, new: float) -> None:
+    of[model] = new if model not in of else of[model] + _NEWEST_WEIGHT * (new - of[model])

@@ -1,6 +1,5 @@
 """The files of this process's renders: `<folder>/<id>-<n>/{video.mp4, *.jpg}`. Nothing of them outlives the process."""
 
-import fcntl
 import itertools
 import logging
 import shutil
@@ -8,6 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from contracts.videos import RenderFile
 
@@ -37,16 +38,19 @@ class RenderFiles:
         The kernel lets go when the process dies.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise FolderInUse(
-                    f"Another video service works in {self.folder}; stop it, or set STILLMOTION_DATA to another folder."
-                ) from error
+        lock = FileLock(self.folder / ".lock", blocking=False, fallback_to_soft=False, preserve_lock_file=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise FolderInUse(
+                f"Another video service works in {self.folder}; stop it, or set STILLMOTION_DATA to another folder."
+            ) from error
+        try:
             self._clear()
             yield
             self._remover.shutdown()
+        finally:
+            lock.release()
 
     def new_folder(self, render_id: str) -> Path:
         """A folder for one render, not made yet; no other render ever had it."""

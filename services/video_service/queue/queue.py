@@ -53,6 +53,11 @@ class RenderQueue:
         self._changed = asyncio.Event()
         self._closed = False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return self._running is None and not self._waiting
+
     def end_followers(self) -> None:
         """Let every reader of events go, now and later: the service stops."""
         self._closed = True

@@ -94,7 +94,7 @@ class Render:
         self.request: VideoRequest | None = request
         """Let go of at the end: it holds an image of megabytes."""
         self.work = Work(
-            voxels=request.width * request.height * request.num_frames,
+            model=info.id, voxels=request.width * request.height * request.num_frames,
             # Guidance runs the network twice a step: with and without the prompt.
             passes=sampling.steps * (2 if sampling.guidance_scale > 1 else 1),
         )

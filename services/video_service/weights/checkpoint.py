@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -19,6 +19,9 @@ from huggingface_hub.errors import (
 from engines.store.revisions import base_of, content_hash
 from video_service.weights.lora import Lora
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
+
+if TYPE_CHECKING:  # it needs torch
+    from video_service.weights.host import HostCopies
 
 EMBEDDED = "embedded"
 CARD_NAME = "stillmotion.json"
@@ -40,6 +43,8 @@ class CheckpointFiles:
     """With `lora` in it: see `video_service.weights.lora`."""
     lora: Lora | None = None
     """To be merged into the denoiser's weights."""
+    host: "HostCopies | None" = None
+    """Where parts that were read are kept."""
 
     def has(self, name: str) -> bool:
         return (self.path / name).is_file()
@@ -91,6 +96,13 @@ def open_checkpoint(model: str, models_dir: Path) -> CheckpointFiles:
             "a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
         )
     return _from_hub(match["id"], match["revision"])
+
+
+def public_id(model: str) -> str:
+    """What a model is called of which nothing but its setting is known: the hub id, or the folder's name."""
+    match = _HUB_ID.fullmatch(model)
+    path = Path(model)
+    return match["id"] if match is not None and not path.is_absolute() else path.name or model
 
 
 def _local(path: Path) -> CheckpointFiles:

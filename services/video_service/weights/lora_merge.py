@@ -1,8 +1,8 @@
-"""A LoRA into a transformer's weights, once: what renders afterwards is an ordinary model."""
+"""LoRAs into a transformer's weights, once: what renders afterwards is an ordinary model."""
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from video_service.weights.host import sharing_copy
 from video_service.weights.lora import Lora
 from video_service.weights.lora_keys import KeyTable, Part
 from web.worker.errors import ModelUnavailable
@@ -31,28 +32,46 @@ class _Update:
     delta: Callable[[], torch.Tensor]
 
 
+class LoraUnusable(ModelUnavailable):
+    """The file of `lora` cannot be read, or does not fit the model."""
+
+    def __init__(self, lora: Lora, why: Exception) -> None:
+        super().__init__(f"The LoRA {lora.label} cannot be used: {why}")
+        self.lora = lora
+
+
+def with_loras(module: nn.Module, loras: Sequence[Lora], own_name: Callable[[str], str]) -> nn.Module:
+    """A copy of the module with the LoRAs in it, which shares all other weights with it. Raises as `merge_loras`."""
+    adapted = sharing_copy(module)
+    merge_loras(adapted, loras, own_name)
+    return adapted
+
+
 @torch.no_grad()
-def merge_lora(transformer: nn.Module, lora: Lora, own_name: Callable[[str], str]) -> None:
-    """Add scale · alpha/rank · B·A to each weight that the file names, in float32, and round once.
+def merge_loras(transformer: nn.Module, loras: Sequence[Lora], own_name: Callable[[str], str]) -> None:
+    """Add scale · alpha/rank · B·A of each LoRA to the weights that its file names, in float32, and round once.
 
     A file without an alpha has alpha = rank, unless diffusers' metadata say otherwise. Where anything is wrong, no
-    weight is changed. `own_name`: see `KeyTable`.
+    weight is changed. Changed weights lie in memory of their own. `own_name`: see `KeyTable`.
 
     Raises:
-        ModelUnavailable: the file cannot be read, or one of its keys names no module or does not fit it: the message
-            names the file and the first such key.
+        LoraUnusable: a file cannot be read, or one of its keys names no module or does not fit it: the message names
+            the file and the first such key.
     """
-    try:
-        tensors, config = _read(lora)
-        updates = [
-            update for name, parts in _by_module(transformer, tensors, own_name).items()
-            for update in _updates(name, transformer.get_submodule(name), parts, config)
-        ]
-    except (OSError, ValueError, TypeError, re.error, SafetensorError) as error:
-        raise ModelUnavailable(f"The LoRA {lora.path} cannot be used: {error}") from error
-    for update in updates:
-        weight = update.parameter
-        weight.copy_((weight.float() + lora.scale * update.delta()).to(weight.dtype))
+    by_weight: dict[nn.Parameter, list[tuple[float, _Update]]] = {}
+    for lora in loras:
+        try:
+            tensors, config = _read(lora)
+            for name, parts in _by_module(transformer, tensors, own_name).items():
+                for update in _updates(name, transformer.get_submodule(name), parts, config):
+                    by_weight.setdefault(update.parameter, []).append((lora.scale, update))
+        except (OSError, ValueError, TypeError, re.error, SafetensorError) as error:
+            raise LoraUnusable(lora, error) from error
+    for weight, updates in by_weight.items():
+        merged = weight.float()
+        for scale, update in updates:
+            merged = merged + scale * update.delta().to(merged.device)
+        weight.data = merged.to(weight.dtype)
 
 
 def _read(lora: Lora) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
@@ -125,8 +144,10 @@ def _low_rank(
     if b.ndim < 2 or b.shape[:2] != (len(weight), len(a)) or b.numel() != len(weight) * len(a):
         raise ValueError(_misfit(parts["B"], weight))
     strength = _strength(name, len(a), parts, config)
+    where = weight.device  # the product of two small matrices is as large as the weight
     yield _Update(
-        parameter=weight, delta=lambda: strength * (b.flatten(1) @ a.flatten(1)).reshape(weight.shape)
+        parameter=weight,
+        delta=lambda: strength * (b.flatten(1).to(where) @ a.flatten(1).to(where)).reshape(weight.shape),
     )
     if "B.bias" in parts:
         yield _whole(module, "bias", parts["B.bias"], strength)

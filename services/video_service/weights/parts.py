@@ -26,12 +26,19 @@ def read_parts(files: CheckpointFiles, kinds: Kinds, dtype: torch.dtype, *, weig
     folder = files.fetch(kinds if weights else ())
     try:
         if weights:
-            return {name: read_part(kind, folder / name, dtype) for name, kind in kinds.items()}
+            return {name: _kept_or_read(files, kind, folder / name, dtype) for name, kind in kinds.items()}
         with torch.device("meta"):
             return {name: _empty(kind, folder / name) for name, kind in kinds.items()}
     except _UNREADABLE as error:
         what = "weights" if weights else "configs"
         raise ModelUnavailable(f"the {what} of {files.name} at {folder} cannot be loaded: {error}") from error
+
+
+def _kept_or_read(files: CheckpointFiles, kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    if files.host is None:
+        return read_part(kind, folder, dtype)
+    key = (files.name, files.revision, folder.name, str(dtype))
+    return files.host.part(key, lambda: read_part(kind, folder, dtype))
 
 
 def read_tokenizer(files: CheckpointFiles, name: str = "tokenizer") -> PreTrainedTokenizerBase:

@@ -2,8 +2,8 @@
 
 import sys
 
-from video_service.worker.model import open_model, worker_program
+from video_service.worker.model import open_models, worker_program
 from web.worker.child import run
 
 if __name__ == "__main__":
-    sys.exit(run(worker_program(open_model)))
+    sys.exit(run(worker_program(open_models)))

@@ -4,6 +4,7 @@ import errno
 
 from contracts.errors import Problem
 from contracts.refusal import Refusal
+from web.worker.errors import ModelUnavailable
 from web.worker.faults import is_out_of_memory, one_line
 
 
@@ -12,6 +13,8 @@ def explain(error: Exception) -> Problem:
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # such as VideoWriteFailed's
     if isinstance(error, Refusal):
         return error.problem
+    if isinstance(error, ModelUnavailable):
+        return Problem(status=503, code="model_unavailable", title="The model is unavailable", detail=str(error))
     if is_out_of_memory(error) or is_out_of_memory(cause):
         return Problem(
             status=500, code="out_of_memory", title="Out of memory",

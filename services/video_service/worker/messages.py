@@ -15,6 +15,11 @@ class RenderWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookAgain:
+    """Look for the models that are absent; the answer is the `VideoModelList` as it is then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenderProgress:
     """One report of a render; units of `done` and `total` as in `video_service.render.progress.Report`."""
 

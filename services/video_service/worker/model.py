@@ -1,4 +1,4 @@
-"""The model in its process: found, loaded, and called for one render at a time."""
+"""The models in their process: found, loaded, and called for one render at a time."""
 
 import gc
 import sys
@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from contracts.models import VideoModelInfo
+from contracts.models import VideoModelList
 from contracts.videos import RenderResult, RenderStage, VideoRequest
 from video_service.queue.files import output_path
 from video_service.render.progress import RenderCanceled, Report
 from video_service.settings import VideoSettings
 from video_service.worker.failures import explain
-from video_service.worker.messages import RenderProgress, RenderWork
+from video_service.worker.messages import LookAgain, RenderProgress, RenderWork
 from web.logs import configure_logging
 from web.telemetry import configure_tracing
 from web.worker.child import Handler, WorkerProgram
@@ -22,39 +22,54 @@ from web.worker.errors import WorkCanceled
 from web.worker.imports import lasting_imports
 
 
-class Engine(Protocol):
-    """A loaded model."""
+class Models(Protocol):
+    """Every model of the deployment; one of them at least is loaded."""
 
-    def __call__(self, request: VideoRequest, output: Path, report: Report) -> RenderResult:
-        """Render into `output`; blocking. Raises `RenderCanceled` when `report` did."""
+    def models(self) -> VideoModelList:
+        """What there is now."""
+        ...
+
+    def look_again(self) -> VideoModelList:
+        """The same, after a look for what was not there before."""
+        ...
+
+    def render(
+        self, request: VideoRequest, output: Path, report: Report, tell: Callable[[VideoModelList], None]
+    ) -> RenderResult:
+        """Render into `output`; blocking. `tell` hears what there is where that changes. Raises `RenderCanceled` when
+        `report` did."""
         ...
 
 
-OpenModel = Callable[[VideoSettings], tuple[VideoModelInfo, Engine]]
+OpenModels = Callable[[VideoSettings], Models]
 
 
-def open_model(settings: VideoSettings) -> tuple[VideoModelInfo, Engine]:
-    """See `video_service.model.open_model`."""
+def open_models(settings: VideoSettings) -> Models:
+    """See `video_service.deployment.open_models`."""
     # Imported here: torch takes seconds, in which the listening thread must already run.
     with lasting_imports():
-        from video_service.model import open_model
+        from video_service.deployment import open_models
 
-    return open_model(settings)
+    return open_models(settings)
 
 
-def worker_program(open_engine: OpenModel) -> WorkerProgram:
+def worker_program(open_all: OpenModels) -> WorkerProgram:
     """What the worker process runs."""
 
-    def opened(settings: VideoSettings) -> tuple[VideoModelInfo, Handler]:
+    def opened(settings: VideoSettings) -> tuple[VideoModelList, Handler]:
         configure_logging("video_service.worker", settings.log_level)
         configure_tracing("video_service.worker")
-        info, engine = open_engine(settings)
-        return info, partial(_render, engine)
+        models = open_all(settings)
+        return models.models(), partial(_do, models)
 
     return WorkerProgram(open_model=opened, explain=explain)
 
 
-def _render(engine: Engine, work: RenderWork, report: WorkReport) -> RenderResult:
+def _do(models: Models, work: RenderWork | LookAgain, report: WorkReport) -> RenderResult | VideoModelList:
+    return models.look_again() if isinstance(work, LookAgain) else _render(models, work, report)
+
+
+def _render(models: Models, work: RenderWork, report: WorkReport) -> RenderResult:
     def told(stage: RenderStage, done: int, total: int) -> None:
         try:
             report(RenderProgress(stage=stage, done=done, total=total))
@@ -63,7 +78,7 @@ def _render(engine: Engine, work: RenderWork, report: WorkReport) -> RenderResul
 
     work.folder.mkdir()
     try:
-        return engine(work.request, output_path(work.folder, "video"), told)
+        return models.render(work.request, output_path(work.folder, "video"), told, report)
     except RenderCanceled:
         raise WorkCanceled from None
     finally:

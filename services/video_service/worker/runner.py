@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from contracts.errors import Problem
-from contracts.models import VideoModelInfo
+from contracts.models import VideoModelList
 from contracts.videos import RenderResult
 from video_service.queue.queue import RenderQueue
 from video_service.queue.render import Render
@@ -19,22 +19,22 @@ WORKER_COMMAND = (sys.executable, "-m", "video_service.worker")
 
 def supervise(
     settings: VideoSettings, renders: RenderQueue, command: Sequence[str] = WORKER_COMMAND
-) -> Supervisor[VideoModelInfo]:
+) -> Supervisor[VideoModelList]:
     """The supervisor of the process that renders; not started yet."""
 
     def on_loss() -> None:
         if supervisor.is_stuck:  # whoever follows what waits here learns that it is not known, and puts it elsewhere
             renders.drop_waiting()
 
-    supervisor: Supervisor[VideoModelInfo] = Supervisor(
-        command, settings.model_copy(update={"internal_token": None}), name=settings.model,
+    supervisor: Supervisor[VideoModelList] = Supervisor(
+        command, settings.model_copy(update={"internal_token": None}), name=", ".join(settings.model_names),
         patience=Patience(load_timeout_s=settings.load_timeout_s, cancel_grace_s=settings.cancel_grace_s),
         on_gpu_memory=renders.metrics.gpu_memory, on_loss=on_loss,
     )
     return supervisor
 
 
-async def run_renders(renders: RenderQueue, worker: Supervisor[VideoModelInfo], *, render_timeout_s: float) -> None:
+async def run_renders(renders: RenderQueue, worker: Supervisor[VideoModelList], *, render_timeout_s: float) -> None:
     """Render what waits, for ever."""
     while True:
         await worker.ready()
@@ -46,12 +46,15 @@ async def run_renders(renders: RenderQueue, worker: Supervisor[VideoModelInfo], 
 
 
 async def _render(
-    renders: RenderQueue, render: Render, worker: Supervisor[VideoModelInfo], timeout_s: float
+    renders: RenderQueue, render: Render, worker: Supervisor[VideoModelList], timeout_s: float
 ) -> None:
     """Bring one render to its end, whichever it is."""
     assert render.request is not None
 
-    def on_progress(progress: RenderProgress) -> None:
+    def on_progress(progress: RenderProgress | VideoModelList) -> None:
+        if isinstance(progress, VideoModelList):
+            worker.info = progress
+            return
         renders.advance(render, progress.stage, progress.done, progress.total)
 
     try:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 def lasting_imports() -> Iterator[None]:
     """Import in the block what stays for the life of the process.
 
-    torch, transformers and diffusers make a million objects. Looking through them again and again while they grow is a
-    fifth of the time of their import, and every full collection afterwards would take a quarter of a second more.
+    torch, transformers and diffusers make a million objects; looking through them again and again while they grow is a
+    fifth of the time of their import, and each full collection later, as after a render, would take 0.25 s more.
     """
     gc.disable()
     try:

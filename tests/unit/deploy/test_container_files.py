@@ -220,7 +220,8 @@ def test_the_builder_fills_the_volume_that_the_service_reads_and_ends_before_it_
     assert waits == {BUILDER: {"condition": "service_completed_successfully"}}
     for same in ("image", "build", "volumes", "networks"):
         assert builder[same] == service[same], same
-    assert builder["environment"]["VIDEO_MODEL"] == service["environment"]["VIDEO_MODEL"]
+    for same in ("VIDEO_MODEL", "VIDEO_MODELS"):
+        assert builder["environment"][same] == service["environment"][same]
     assert set(builder["environment"]) <= environment_names(VideoSettings)
     assert "engines:/engines" in builder["volumes"]
     given = " ".join(rest for instruction, rest in final_stage("video") if instruction == "ENV")

@@ -100,7 +100,7 @@ def test_a_graph_without_a_word_on_eight_bits_keeps_its_layers(graph: Graph) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["int8", "fp8"])
+@pytest.mark.parametrize("precision", ["int8", pytest.param("fp8", marks=pytest.mark.full)])
 def test_the_transformer_in_eight_bits_stays_under_its_bar_in_onnx_runtime(
     shallow: ClipGraphs, tmp_path: Path, precision: Precision
 ) -> None:

@@ -1,4 +1,7 @@
-"""The embedded checkpoint on ONNX Runtime alone: its whole video is torch's."""
+"""The embedded checkpoint on ONNX Runtime alone: its whole video is torch's.
+
+Of the full form: half a minute of exports of the graphs that `test_serving.py` exports of a tiny checkpoint.
+"""
 
 import io
 from dataclasses import dataclass
@@ -27,6 +30,8 @@ from video_service.settings import VideoSettings
 from video_service.weights.parts import read_parts
 
 from .conftest import open_shelf
+
+pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 WIDTH, HEIGHT, FRAMES = 128, 128, 9
 
@@ -75,7 +80,6 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
     return Engines(settings=settings, source=source, store=store, manifests=manifests)
 
 
-@pytest.mark.slow
 def test_every_graph_of_the_embedded_checkpoint_computes_what_torch_computes(engines: Engines) -> None:
     found = {manifest.recipe.graph: manifest for manifest in engines.manifests}
     assert found.keys() == set(WAN_GRAPHS)
@@ -85,7 +89,6 @@ def test_every_graph_of_the_embedded_checkpoint_computes_what_torch_computes(eng
         assert manifest.check.relative_l2 < 1e-4, name
 
 
-@pytest.mark.slow
 def test_its_decoder_graphs_carry_history_as_torch_does(engines: Engines) -> None:
     sessions = {
         manifest.recipe.graph: OnnxSession(engines.store.folder(manifest.recipe) / "graph.onnx", threads=1)
@@ -107,7 +110,6 @@ def relative(found: torch.Tensor, true: torch.Tensor) -> float:
     return float((found.double() - true.double()).norm() / true.double().norm())
 
 
-@pytest.mark.slow
 def test_the_embedded_video_on_onnx_graphs_equals_torchs_within_40_db(engines: Engines, tmp_path: Path) -> None:
     request = VideoRequest(
         prompt="slow zoom in", image=picture(), width=WIDTH, height=HEIGHT, num_frames=FRAMES, fps=16, seed=7, steps=2,

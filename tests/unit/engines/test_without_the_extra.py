@@ -3,11 +3,10 @@
 import subprocess
 import sys
 
-import pytest
-
 _ABSENT = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxruntime', 'onnxscript', 'tensorrt']))"
 
 
-@pytest.mark.parametrize("module", ["video_service.model", "vl_service.worker", "vl_service.qwen.backend"])
-def test_a_model_process_starts_without_the_libraries_of_engines(module: str) -> None:
-    subprocess.run([sys.executable, "-c", f"{_ABSENT}; import {module}"], check=True, timeout=120)
+def test_the_model_processes_start_without_the_libraries_of_engines() -> None:
+    """In one process: torch, transformers and diffusers take seconds each."""
+    program = f"{_ABSENT}; import video_service.model, vl_service.embedded, vl_service.qwen.backend"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

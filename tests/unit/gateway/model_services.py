@@ -58,7 +58,6 @@ def _set_event() -> threading.Event:
 class Script:
     """What the services do, and what they were asked. Read and written from the test's thread as well."""
 
-    models: list[VideoModelInfo] = field(default_factory=lambda: [VIDEO_MODEL])
     describe_delay_s: float = 0.0
     describe_status: int = 200
     describe_warnings: list[str] = field(default_factory=list)
@@ -74,6 +73,7 @@ class Script:
     vl_ready: bool = True
     video_ready: bool = True
     video_stuck: bool = False
+    video_models: VideoModelList = field(default_factory=lambda: VideoModelList(data=[VIDEO_MODEL]))
     step_s: float = 0.01
     may_go_on: threading.Event = field(default_factory=_set_event)  # cleared: renders stay in step 2
     step_seen: threading.Semaphore | None = None  # given: a render waits for one at every step
@@ -187,7 +187,7 @@ def video_app(script: Script) -> FastAPI:
     app = FastAPI()
     app.add_middleware(ScriptedToken, script=script)
     app.add_api_route("/readyz", lambda: _video_ready(script))
-    app.add_api_route("/v1/models", lambda: VideoModelList(data=script.models))
+    app.add_api_route("/v1/models", lambda: script.video_models)
     tasks: dict[str, asyncio.Task[None]] = {}
 
     @app.put("/v1/videos/{render_id}")

@@ -120,7 +120,7 @@ def test_a_good_request_passes(info: VideoModelInfo) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "field", "advice"),
-    [({"model": "other"}, "model", "use 'tiny-wan'"),
+    [({"model": "other"}, "model", "use one of: tiny-wan"),
      ({"width": 72}, "width", "nearest size is 64x64"),
      ({"height": 4090}, "height", "multiples of 16"),
      ({"width": 160, "height": 160}, "width", "at most 16384 pixels"),

@@ -20,7 +20,7 @@ from video_service.render.generate import Deployed, generate
 from video_service.render.progress import silent
 from video_service.settings import VideoSettings
 from video_service.weights.lora import Lora, find_lora
-from video_service.weights.lora_merge import merge_lora
+from video_service.weights.lora_merge import merge_loras
 from web.worker.errors import ModelUnavailable
 
 SCALE = 0.7
@@ -47,7 +47,7 @@ def test_every_layout_gives_the_weights_that_diffusers_reading_of_the_file_gives
 ) -> None:
     path = write_lora(tmp_path / "lora.safetensors", network(tiny_model), layout)
     merged = copy_of(tiny_model)
-    merge_lora(merged, lora_at(path), wan_name)
+    merge_loras(merged, [lora_at(path)], wan_name)
     read = WanLoraLoaderMixin.lora_state_dict(str(path))  # alpha / rank is in the matrices
     assert isinstance(read, dict)
     for name, before in network(tiny_model).state_dict().items():
@@ -64,7 +64,7 @@ def test_every_layout_gives_the_weights_that_diffusers_reading_of_the_file_gives
 def test_a_merged_layer_computes_the_layer_and_its_two_matrices(tiny_model: Deployed, tmp_path: Path) -> None:
     path = write_lora(tmp_path / "lora.safetensors", network(tiny_model), "diffusers")
     merged, name = copy_of(tiny_model), "blocks.1.ffn.net.2"
-    merge_lora(merged, lora_at(path), wan_name)
+    merge_loras(merged, [lora_at(path)], wan_name)
     read: Any = WanLoraLoaderMixin.lora_state_dict(str(path))
     a, b = (read[f"transformer.{name}.lora_{half}.weight"] for half in "AB")
     layer, x = network(tiny_model).get_submodule(name), torch.linspace(-2, 2, 4 * 64).reshape(4, 64)
@@ -75,9 +75,9 @@ def test_weights_are_rounded_once(tiny_model: Deployed, tmp_path: Path) -> None:
     path = write_lora(tmp_path / "lora.safetensors", network(tiny_model), "diffusers", size=0.02)
     before, merged = copy_of(tiny_model, torch.bfloat16), copy_of(tiny_model, torch.bfloat16)
     exact = copy_of(tiny_model)
-    merge_lora(merged, lora_at(path), wan_name)
+    merge_loras(merged, [lora_at(path)], wan_name)
     exact.load_state_dict({name: x.float() for name, x in before.state_dict().items()})
-    merge_lora(exact, lora_at(path), wan_name)
+    merge_loras(exact, [lora_at(path)], wan_name)
     for name, value in merged.state_dict().items():
         assert torch.equal(value, exact.state_dict()[name].bfloat16()), name
 
@@ -97,7 +97,7 @@ def test_biases_whole_differences_and_a_convolutions_matrices_are_added_too(
     }
     save_file(tensors, tmp_path / "lora.safetensors")
     merged = copy_of(tiny_model)
-    merge_lora(merged, lora_at(tmp_path / "lora.safetensors"), wan_name)
+    merge_loras(merged, [lora_at(tmp_path / "lora.safetensors")], wan_name)
     down, up, bias, scale, head = tensors.values()
     product = torch.einsum("or,rcthw->octhw", up[:, :, 0, 0, 0], down)
     for found, old, delta in (
@@ -117,7 +117,7 @@ def test_an_alpha_in_diffusers_metadata_counts_and_a_layers_own_goes_first(
     config = {"transformer.r": 2, "transformer.lora_alpha": 8, "transformer.alpha_pattern": {"blocks.1.attn1.to_q": 6}}
     save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": json.dumps(config)})
     merged = copy_of(tiny_model)
-    merge_lora(merged, lora_at(tmp_path / "lora.safetensors", scale=1.0), wan_name)
+    merge_loras(merged, [lora_at(tmp_path / "lora.safetensors", scale=1.0)], wan_name)
     for name, expected in zip(layers, (8.0, 6.0), strict=True):  # alpha / 2 · (1 + 1)
         delta = merged.state_dict()[f"{name}.weight"] - network(tiny_model).state_dict()[f"{name}.weight"]
         torch.testing.assert_close(delta, torch.full_like(delta, expected))
@@ -151,7 +151,7 @@ def test_a_file_that_does_not_fit_is_refused_by_its_name_and_first_bad_key_and_c
     save_file({key: value.clone() for key, value in tensors.items()}, tmp_path / "wrong.safetensors")
     transformer = copy_of(tiny_model)
     with pytest.raises(ModelUnavailable, match=rf"wrong\.safetensors cannot be used: .*{words}"):
-        merge_lora(transformer, lora_at(tmp_path / "wrong.safetensors"), wan_name)
+        merge_loras(transformer, [lora_at(tmp_path / "wrong.safetensors")], wan_name)
     for name, value in network(tiny_model).state_dict().items():
         assert torch.equal(value, transformer.state_dict()[name]), name
 

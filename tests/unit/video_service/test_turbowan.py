@@ -132,7 +132,8 @@ def test_the_state_moves_by_the_exact_times_and_the_network_is_told_rounded_ones
 
 
 def test_a_request_renders_by_the_models_own_defaults(folder: Path, tmp_path: Path) -> None:
-    info, engine = open_model(VideoSettings(model=str(folder), device="cpu", dtype="float32"))
+    opened = open_model(VideoSettings(model=str(folder), device="cpu", dtype="float32"))
+    info, engine = opened.info, opened.engine
     assert (info.family, info.profile, info.tasks, info.sizes[0]) == ("turbowan2.1", "turbowan", ["t2v"], "832x480")
     assert (info.num_frames.default, info.fps.default) == (81, 16)
     assert "sparse attention to 30% of the keys, a linear branch beside it" in info.engine_reason

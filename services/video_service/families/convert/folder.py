@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from video_service.families.convert.files import Int8Blocks, NotConvertible, Weight, Weights
 from video_service.families.convert.transformer import SLA_FILE, SLA_MARK, TransformerWeights
+from web.durable import sync_folder
 
 _SHARD_BYTES = 2 * 1024**3
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model{suffix}.safetensors"
@@ -30,11 +31,11 @@ def new_folder(out: Path) -> Iterator[Path]:
         unfinished.mkdir()
         yield unfinished
         for path in [*unfinished.rglob("*"), unfinished]:
-            _fsync(path)
+            sync_folder(path)
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    _fsync(out.parent)
+    sync_folder(out.parent)
 
 
 def write_transformer(weights: TransformerWeights, folder: Path, topk: float) -> None:
@@ -78,11 +79,3 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(real, target)
     except OSError:  # another disk, or one without links
         shutil.copyfile(real, target)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

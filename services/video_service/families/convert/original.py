@@ -46,7 +46,7 @@ def write_others(source: Path, folder: Path, *, sees: bool) -> None:
     })
     if sees:
         _write(_one(source, "models_clip*.pth"), _clip, folder / "image_encoder")
-        side = CLIPVisionConfig.from_pretrained(folder / "image_encoder").image_size
+        side: Any = CLIPVisionConfig.from_pretrained(folder / "image_encoder").image_size
         # The authors squash the picture to a square, and cut nothing.
         CLIPImageProcessor(
             size={"height": side, "width": side}, do_center_crop=False,

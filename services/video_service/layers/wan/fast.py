@@ -33,9 +33,14 @@ class FastTransformer:
         """Raises `NotImplementedError` for what `wan_transformer.why_not` names."""
         self.module = transformer
         self.config: Any = transformer.config
+        self._fp8, self._sla = fp8, sla
         self._network = FastWanTransformer(transformer, fp8=fp8, sla=sla)
         self._steps: _Kept[ClipSteps] = _Kept(_SIZES_KEPT)
         self._texts: list[_Text] = []
+
+    def like(self, transformer: WanTransformer3DModel) -> "FastTransformer":
+        """Another transformer of the same kind in the same form."""
+        return FastTransformer(transformer, fp8=self._fp8, sla=self._sla)
 
     def __call__(
         self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor,

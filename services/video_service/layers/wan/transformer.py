@@ -51,6 +51,8 @@ class Clip:
 
 def why_not(transformer: WanTransformer3DModel) -> str | None:
     """Why this form cannot run the transformer, or None."""
+    if not isinstance(transformer, WanTransformer3DModel):
+        return "it is another network than Wan2.1's"
     config: Any = transformer.config
     if not config.cross_attn_norm or config.qk_norm != "rms_norm_across_heads":
         return "its norms differ from Wan2.1's"

@@ -1,6 +1,7 @@
-"""Bodies that never end and bodies of bulk, against a gateway process of its own: others wait no second for them."""
+"""Bodies that never end, bodies of bulk and image bombs against a gateway process of its own: others wait no second."""
 
 import asyncio
+import base64
 import os
 import socket
 import subprocess
@@ -13,7 +14,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from PIL import Image
 
+from tests.unit.gateway.images.samples import encoded
+from tests.unit.gateway.images.test_decoders import of_scans
 from tests.unit.gateway.model_services import Services
 
 pytestmark = pytest.mark.slow
@@ -59,12 +63,13 @@ async def hold_a_body(port: int, kind: bytes) -> asyncio.StreamWriter:
     return writer
 
 
-async def took(client: httpx.AsyncClient, number: int) -> list[float]:
+async def took(client: httpx.AsyncClient, number: int, image: bytes | None = None) -> list[float]:
     """The seconds of so many small requests, one after another."""
     seconds = []
+    more = {} if image is None else {"image": base64.b64encode(image).decode()}
     for n in range(number):
         began = time.monotonic()
-        answer = await client.post("/generate", json={"prompt": f"kite {n}"})
+        answer = await client.post("/generate", json={"prompt": f"kite {n}", **more})
         assert answer.status_code == 202, answer.text
         seconds.append(time.monotonic() - began)
     return sorted(seconds)
@@ -95,3 +100,31 @@ async def test_unfinished_bodies_and_bulk_cost_no_memory_and_keep_nobody_waiting
     assert process.memory_info().rss < 500 * 2**20
     for writer in held:
         writer.transport.abort()
+
+
+async def test_image_bombs_cost_little_memory_and_keep_no_other_image_waiting(
+    gateway: tuple[httpx.AsyncClient, psutil.Process]
+) -> None:
+    client, process = gateway
+    image = encoded(Image.linear_gradient("L").resize((320, 240)).convert("RGB"), "PNG")
+    usual_s = (await took(client, 5, image))[-1]
+    most_bytes = 0
+
+    async def keep_weighing() -> None:
+        nonlocal most_bytes
+        while True:
+            with suppress(psutil.NoSuchProcess):
+                family = [process, *process.children(recursive=True)]
+                most_bytes = max(most_bytes, sum(one.memory_info().rss for one in family))
+            await asyncio.sleep(0.05)
+
+    weighing = asyncio.create_task(keep_weighing())
+    bombs = [of_scans(20_000), encoded(Image.new("RGBA", (5200, 5200), (9, 9, 9, 99)), "PNG")] * 2
+    sending = [asyncio.create_task(client.post("/v1/files", files={"file": ("a", bomb)}, timeout=240))
+               for bomb in bombs]
+    seconds = await took(client, 20, image)
+    answers = await asyncio.gather(*sending)
+    weighing.cancel()
+    assert {answer.status_code for answer in answers} <= {201, 422, 503}
+    assert seconds[18] < 1.0 + 4 * usual_s
+    assert most_bytes < 500 * 2**20, "the gateway and its decoders together"

@@ -61,7 +61,7 @@ async def served(
 
 async def trickle(writer: asyncio.StreamWriter, data: bytes, every_s: float = 0.1) -> None:
     try:
-        for _ in range(200):
+        for _ in range(300):
             writer.write(data)
             await writer.drain()
             await asyncio.sleep(every_s)
@@ -70,7 +70,7 @@ async def trickle(writer: asyncio.StreamWriter, data: bytes, every_s: float = 0.
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(30):
         received = b""
         with suppress(ConnectionResetError):
             while more := await reader.read(65536):
@@ -101,7 +101,7 @@ async def test_who_sends_too_slowly_is_told_and_let_go(
             trickling = asyncio.create_task(trickle(writer, more))
             began = time.monotonic()
             assert told in await until_closed(reader), name
-            assert time.monotonic() - began < 5, name
+            assert time.monotonic() - began < 20, name  # it would go on for half a minute
             trickling.cancel()
 
         await asyncio.gather(*map(one, BEGINNINGS))
@@ -146,7 +146,7 @@ async def test_answers_that_nobody_takes_make_room(tmp_path: Path, services: Ser
 
 
 async def until_connections(stack: Served, number: int) -> None:
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(30):
         while len(stack.server.server_state.connections) != number:  # noqa: ASYNC110 - a set has no event
             await asyncio.sleep(0.05)
 

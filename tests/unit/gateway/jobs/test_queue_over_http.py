@@ -42,7 +42,7 @@ async def test_a_canceled_job_gives_its_place_to_the_next_at_once_and_the_log_st
         next_one = (await client.post("/generate", json={"prompt": "two"})).json()
         assert next_one["progress"]["queue_position"] == 0
         await client.post(slow["urls"]["cancel"])
-        await until(client, next_one["id"], lambda job: job["state"] == "completed", seconds=5)
+        await until(client, next_one["id"], lambda job: job["state"] == "completed", seconds=15)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from contracts.videos import RenderResult, RenderStage
 from video_service.queue.estimates import Clock, Pace, Work, retry_after_s
 
-WORK = Work(voxels=1000, passes=10)
+WORK = Work(model="m", voxels=1000, passes=10)
 
 
 def result(denoise_s: float, total_s: float) -> RenderResult:
@@ -41,7 +41,7 @@ def test_what_was_learnt_covers_the_stages_that_are_yet_to_come():
     pace = Pace()
     pace.learn(WORK, result(denoise_s=20.0, total_s=25.0))
     assert pace.total_s(WORK) == pytest.approx(25.0)
-    assert pace.total_s(Work(voxels=2000, passes=5)) == pytest.approx(30.0)
+    assert pace.total_s(Work(model="m", voxels=2000, passes=5)) == pytest.approx(30.0)
     clock = Clock(work=WORK, started_s=0.0)
     assert clock.remaining_s(pace, 0.0) == pytest.approx(25.0)
     clock.advance("denoise", 0, 10, 0.0)

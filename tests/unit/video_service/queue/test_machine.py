@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from contracts.models import VideoModelList
 from contracts.refusal import Refusal
 from tests.unit.video_service.queue.test_queue import BROKEN, INFO, RESULT, words
 from video_service.queue.files import RenderFiles
@@ -148,6 +149,21 @@ class VideoQueueMachine(RuleBasedStateMachine):
         self.attempt(lambda: self.queue.stop(render_id))
         self.spin(turns)
 
+    @precondition(lambda self: self.queue._running is not None)
+    @rule(stopped=st.booleans(), again=st.booleans(), between=TURNS, turns=TURNS)
+    def meddle(self, stopped: bool, again: bool, between: int, turns: int) -> None:
+        """The one that is begun or at work is canceled, put once more, or both: by chance alone, too rarely."""
+        running = self.queue._running
+        assert running is not None
+        assert running.request is not None
+        submission = Submission.of(running.id, running.request)
+        if stopped:
+            self.attempt(lambda: self.queue.stop(submission.render_id))
+            self.spin(between)
+        if again:
+            self.attempt(lambda: self.put_now(submission))
+        self.spin(turns)
+
     @precondition(lambda self: self.works())
     @rule(done=st.integers(0, 4), turns=TURNS)
     def progress(self, done: int, turns: int) -> None:
@@ -174,7 +190,8 @@ class VideoQueueMachine(RuleBasedStateMachine):
         assert process is not None
         process.loaded = how == "loaded"
         process.say(
-            Loaded(info=INFO, seconds=1.0) if process.loaded else LoadFailed(reason="no", may_pass=how == "fails"))
+            Loaded(info=VideoModelList(data=[INFO]), seconds=1.0) if process.loaded
+            else LoadFailed(reason="no", may_pass=how == "fails"))
         self.spin(turns)
 
     @precondition(lambda self: PlayedProcess.alive is not None)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from contracts.models import VideoModelInfo
+from contracts.models import VideoModelList
 from tests.unit.video_service.queue.test_queue import RESULT, make_queue, put
 from video_service.worker.runner import run_renders
 from web.worker.errors import NotReady, WorkerDied, WorkStopped
@@ -42,9 +42,9 @@ async def test_each_end_of_the_work_is_the_end_of_its_render(
 ):
     queue = make_queue(tmp_path)
     render = put(queue, "a")
-    worker = cast(Supervisor[VideoModelInfo], Answers(*outcomes))
+    worker = cast(Supervisor[VideoModelList], Answers(*outcomes))
     running = asyncio.create_task(run_renders(queue, worker, render_timeout_s=1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         ended = [status async for _, status in render.history.follow()][-1]
     running.cancel()
     assert (ended.state, ended.error.code if ended.error else None) == (state, code)

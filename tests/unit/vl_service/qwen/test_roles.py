@@ -17,7 +17,7 @@ from safetensors import safe_open
 from skimage.data import chelsea
 from transformers import AutoModelForImageTextToText
 
-from contracts.errors import Refusal
+from contracts.refusal import Refusal
 from tests.unit.vl_service.qwen.built_tower import Build
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
@@ -294,7 +294,7 @@ def test_what_does_not_pass_is_told(
     three.served.answers[:] = answers
     with pytest.raises(kind) as refused:
         language.describe(CAT, TASKS, soon())
-    assert refused.value.problem.status == status
+    assert refused.value.status == status
     assert three.served.answers == []
     assert say(language) == say(three.whole), "and the next call is served"
 

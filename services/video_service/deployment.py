@@ -1,0 +1,266 @@
+"""The models of this deployment: which there are, which are in memory, and the one that renders a request."""
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from contracts.models import AbsentModel, LoraInfo, VideoModelInfo, VideoModelList
+from contracts.resolve import ParameterRefused, find_model
+from contracts.videos import RenderResult, VideoRequest
+from video_service import model as one_model
+from video_service.model import ModelSource, Opened, open_source
+from video_service.render.progress import Report
+from video_service.settings import VideoSettings
+from video_service.weights.checkpoint import public_id
+from video_service.weights.held import held_bytes
+from video_service.weights.host import HostCopies
+from video_service.weights.lora import Lora, LoraFolder
+from video_service.weights.lora_merge import LoraUnusable
+from video_service.weights.memory import in_words, machine_bytes
+from video_service.weights.residency import Residency
+from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
+from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+
+log = logging.getLogger(__name__)
+
+_ADAPTED_KEPT = 4  # models with LoRAs by request in them
+_HOST_SHARE = 0.5  # of the machine's memory, for copies of what leaves the device
+_SHARE = 0.85  # of the memory for weights; the rest is for what a render computes
+Tell = Callable[[VideoModelList], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Absence:
+    """Why a name in VIDEO_MODELS is no model to render with; `may_pass`: looking again may find it."""
+
+    told: AbsentModel
+    error: Exception
+    may_pass: bool
+
+
+class _Unforeseen(ModelUnavailable):
+    """Loading raised `error`, which no loader should."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(_reason(error))
+        self.error = error
+
+
+class Deployment:
+    """Every model of VIDEO_MODELS within one budget of memory. Used on one thread; renders one request at a time."""
+
+    def __init__(self, settings: VideoSettings) -> None:
+        self._settings = settings
+        self._sources: dict[str, ModelSource] = {}  # by the name in VIDEO_MODELS, as the absent ones
+        self._absent: dict[str, _Absence] = {}
+        # Where the device's memory is the machine's, a copy would take the room of what it was made for.
+        self._host = HostCopies(int(machine_bytes() * _HOST_SHARE)) if len(settings.model_names) > 1 else None
+        self._loras = LoraFolder(settings.loras_dir)
+        self._misfits: dict[str, dict[str, LoraInfo]] = {}  # by the model's id and the LoRA's
+        self._infos: dict[str, VideoModelInfo] = {}  # by id, as it was last loaded
+        self._residency: Residency[Opened] = Residency(settings.memory_budget or _measured_budget(), _give_back)
+        self.look_again()
+
+    def load_first(self) -> None:
+        """Load the default model, or where that cannot be, the first that can.
+
+        Raises the error of the only model; of several `ModelUnavailable`, or `ModelNotYetAvailable` where one's may
+        pass, with all reasons.
+        """
+        errors = {name: absence.error for name, absence in self._absent.items()}
+        for name in list(self._sources):
+            try:
+                with self._opened(name):
+                    return
+            except ModelUnavailable as error:
+                errors[name] = error.error if isinstance(error, _Unforeseen) else error
+        if len(errors) == 1:
+            raise next(iter(errors.values()))
+        passes = any(map(_may_pass, errors.values()))
+        raise (ModelNotYetAvailable if passes else ModelUnavailable)(" ".join(map(_reason, errors.values())))
+
+    def models(self) -> VideoModelList:
+        """What there is now, in the order of VIDEO_MODELS."""
+        names = self._settings.model_names
+        return VideoModelList(
+            data=[self._told(self._sources[name]) for name in names if name in self._sources],
+            absent=[self._absent[name].told for name in names if name in self._absent],
+        )
+
+    def look_again(self) -> VideoModelList:
+        """Look for what was never found, or may be there by now."""
+        for name in self._settings.model_names:
+            known = self._absent.get(name)
+            if name not in self._sources and (known is None or known.may_pass):
+                self._find(name)
+        return self.models()
+
+    def render(self, request: VideoRequest, output: Path, report: Report, tell: Tell) -> RenderResult:
+        """Render with the model that is asked for; `tell` hears of it where that changes what is loaded.
+
+        Raises what `render.generate.generate` raises, and `ModelUnavailable` where the model cannot be loaded.
+        """
+        models = self.models()
+        wanted = find_model(request.model, models.data, models.absent).id
+        loras = self._loras.find(request.loras)
+        name = next(name for name, source in self._sources.items() if source.info.id == wanted)
+        was_loaded, began = (wanted,) in self._residency, time.monotonic()
+        try:
+            with self._opened(name) as opened:
+                load_s = time.monotonic() - began
+                if not was_loaded:
+                    tell(self.models())
+                result = self._rendered(opened, loras, request, output, report)
+        except LoraUnusable as error:
+            self._note_misfit(wanted, error)
+            tell(self.models())
+            raise ParameterRefused("lora_does_not_fit", "loras", str(error)) from error
+        except ModelUnavailable:
+            tell(self.models())
+            raise
+        return result if was_loaded else _with_load_time(result, load_s)
+
+    def _rendered(
+        self, opened: Opened, loras: Sequence[Lora], request: VideoRequest, output: Path, report: Report
+    ) -> RenderResult:
+        """Where memory ends while models lie idle in it, once more without those."""
+
+        def render() -> RenderResult:
+            with self._adapted(opened, loras) as adapted:
+                return adapted.engine(request, output, report)
+
+        try:
+            return render()
+        except Exception as error:
+            if not is_out_of_memory(error) or not self._residency.drop_unused():
+                raise
+            log.warning("out of memory: the models that are not in use go, and the render begins again")
+        return render()
+
+    @contextmanager
+    def _adapted(self, opened: Opened, loras: Sequence[Lora]) -> Iterator[Opened]:
+        """The model with these LoRAs in it; the last few such are kept. Raises `LoraUnusable`."""
+        if not loras:
+            yield opened
+            return
+        key = (opened.info.id, *(f"{lora.digest}@{lora.scale!r}" for lora in loras))
+        others = [known for known in self._residency.keys if len(known) > 1 and known != key]
+        for oldest in others[: max(0, len(others) - _ADAPTED_KEPT + 1)]:
+            self._residency.drop(oldest)
+
+        def merge() -> tuple[Opened, int]:
+            adapted = opened.adapted(loras)
+            return adapted, held_bytes(adapted.torch_model.model, beside=opened.torch_model.model)
+
+        with self._residency.using(key, 0, merge) as adapted:
+            yield adapted
+
+    def _note_misfit(self, model: str, error: LoraUnusable) -> None:
+        for known in self._loras.listed():
+            if known.id == error.lora.id:
+                self._misfits.setdefault(model, {})[known.id] = known.model_copy(update={"problem": str(error)})
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Opened]:
+        """The model in memory. Raises `ModelUnavailable`, after which it is absent unless that may pass."""
+        info = self._sources[name].info
+        with self._residency.using((info.id,), info.memory_bytes or 0, lambda: self._load(name)) as opened:
+            yield opened
+
+    def _load(self, name: str) -> tuple[Opened, int]:
+        source = self._sources[name]
+        try:
+            opened = open_source(source, self._settings_of(name))
+        except Exception as error:  # whatever one model's files raise, the others render
+            if breaks_the_device(error):
+                raise
+            if not _may_pass(error):
+                self._note_absent(name, error, source.info.memory_bytes)
+            if isinstance(error, ModelUnavailable):
+                raise
+            raise _Unforeseen(error) from error
+        num_bytes = held_bytes(opened.torch_model.model)
+        self._infos[source.info.id] = opened.info.model_copy(update={"memory_bytes": num_bytes or None})
+        return opened, num_bytes
+
+    def _settings_of(self, name: str) -> VideoSettings:
+        return self._settings.model_copy(update={"model": name, "models": ()})
+
+    def _find(self, name: str) -> None:
+        try:
+            source = one_model.find_model(self._settings_of(name))
+            if self._settings.lora is not None and len(self._settings.model_names) > 1:
+                raise ModelUnavailable("VIDEO_LORA is for a deployment with one model; unset it, or name LoRAs with "
+                                       "each request from the folder VIDEO_LORAS.")
+            if source.info.id in [other.info.id for other in self._sources.values()]:
+                raise ModelUnavailable(f"{name} is called {source.info.id} as another model is; give it another `id` "
+                                       "in its stillmotion.json.")
+            self._check_size(source)
+        except Exception as error:  # as above
+            self._note_absent(name, error)
+            return
+        self._absent.pop(name, None)
+        if self._host is not None and source.device == "cuda":
+            source = replace(source, files=replace(source.files, host=self._host))
+        self._sources[name] = source
+
+    def _check_size(self, source: ModelSource) -> None:
+        needed, budget = source.info.memory_bytes or 0, self._residency.budget
+        if needed > budget:
+            raise ModelUnavailable(
+                f"{source.info.id} needs {in_words(needed)} for its weights, and there are {in_words(budget)} for "
+                "weights: choose a smaller model, or raise VIDEO_MEMORY_BUDGET."
+            )
+
+    def _note_absent(self, name: str, error: Exception, memory_bytes: int | None = None) -> None:
+        log.error("%s cannot be used: %s", name, error,
+                  exc_info=None if isinstance(error, ModelUnavailable) else error)
+        source = self._sources.pop(name, None)
+        told = AbsentModel(
+            id=public_id(name) if source is None else source.info.id, reason=_reason(error), memory_bytes=memory_bytes)
+        self._absent[name] = _Absence(told=told, error=error, may_pass=source is None and _may_pass(error))
+
+    def _told(self, source: ModelSource) -> VideoModelInfo:
+        info = self._infos.get(source.info.id, source.info)
+        is_loaded = (info.id,) in self._residency
+        misfits = list(self._misfits.get(info.id, {}).values())
+        return info.model_copy(update={"state": "loaded" if is_loaded else "loadable", "loras": misfits})
+
+
+def _with_load_time(result: RenderResult, load_s: float) -> RenderResult:
+    timings = {"load": round(load_s, 4)} | result.timings
+    timings["total"] = round(timings.get("total", 0.0) + load_s, 4)
+    return result.model_copy(update={"timings": timings})
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same may be found, or loaded, later with nothing changed."""
+    return isinstance(error, ModelNotYetAvailable) or is_out_of_memory(error) or is_out_of_memory(error.__cause__)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, ModelUnavailable) else f"The model cannot be loaded: {one_line(error)}"
+
+
+def _measured_budget() -> int:
+    total = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_initialized() else machine_bytes()
+    return int(total * _SHARE)
+
+
+def _give_back() -> None:
+    gc.collect()  # a captured graph's closure makes a cycle
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def open_models(settings: VideoSettings) -> Deployment:
+    """Find all models, and load the first. Raises `ModelUnavailable` where there is none to render with."""
+    deployment = Deployment(settings)
+    deployment.load_first()
+    return deployment

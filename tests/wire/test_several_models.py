@@ -1,0 +1,214 @@
+"""Two families and two broken checkpoints in one service with room for one model at a time, over HTTP: which model
+renders, what is in memory, and LoRAs by request, at the service's own door and behind the gateway."""
+
+import json
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+import torch
+from safetensors.torch import save_file
+
+from gateway.settings import GatewaySettings
+from tests.tiny_families import save_tiny_family, tiny_parts
+from tests.tiny_lora import write_lora
+from tests.tiny_wan import save_tiny_wan
+from tests.unit.gateway.conftest import open_client
+from tests.unit.gateway.model_services import Services, running_services
+from tests.video_process import MODULE, VideoProcess, running
+from video_service.weights.memory import weight_bytes
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+BODY: dict[str, Any] = {"prompt": "zoom in", "width": 64, "height": 64, "num_frames": 5, "fps": 16, "seed": 1,
+                        "steps": 2}
+WAN, EXPERTS = "tiny-wan", "experts"
+PARTS = ("transformer", "transformer_2", "vae", "text_encoder")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    service: VideoProcess
+    loras: Path
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    folder = tmp_path_factory.mktemp("several")
+    wan = save_tiny_wan(folder / "wan")
+    experts = save_tiny_family(folder / EXPERTS, "wan2.2-experts-t2v", shallow=True)
+    incomplete = Path(shutil.copytree(wan, folder / "incomplete"))
+    shutil.rmtree(incomplete / "vae")
+    damaged = save_tiny_family(folder / "damaged", "wan2.2-experts-t2v", shallow=True)
+    (damaged / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\x00" * 64)
+    loras = folder / "loras"
+    loras.mkdir()
+    network = tiny_parts("wan2.2-experts-t2v", shallow=True)["transformer"]  # its blocks are the first of the other's
+    write_lora(loras / "style.safetensors", network, "kohya")
+    write_lora(loras / "motion.safetensors", network, "diffusers", size=0.1)
+    save_file({"blocks.9.attn1.to_q.lora_A.weight": torch.ones(2, 32)}, loras / "foreign.safetensors")
+    sizes = [weight_bytes(path, PARTS, 4) or 0 for path in (wan, experts)]
+    # A LoRA's merged weights beside their model fit, two models do not.
+    names = ",".join(map(str, (wan, experts, incomplete, damaged)))
+    with running(MODULE, folder / "data", wan, VIDEO_MODELS=names, VIDEO_LORAS=str(loras),
+                 VIDEO_MEMORY_BUDGET=str(int(sum(sizes) * 0.95))) as service:
+        yield Deployed(service.wait_ready(), loras)
+
+
+@pytest.fixture(scope="module")
+def service(deployed: Deployed) -> VideoProcess:
+    return deployed.service
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(
+    service: VideoProcess, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[httpx.AsyncClient]:
+    def start(vl: Services) -> GatewaySettings:
+        return GatewaySettings.model_validate({
+            "data_dir": tmp_path_factory.mktemp("gateway"), "vl_url_given": vl.vl_url, "min_free_bytes": 1,
+            "video_url_given": f"http://127.0.0.1:{service.port}", "engine_poll_s": 0.02,
+        })
+
+    with running_services() as vl:
+        async with open_client(start(vl)) as client:
+            deadline = time.monotonic() + 60
+            while (await client.get("/readyz")).status_code != 200:
+                assert time.monotonic() < deadline
+            yield client
+
+
+def render(service: VideoProcess, name: str, **changes: Any) -> dict[str, Any]:
+    """The result of a render."""
+    answer = service.http.put(f"/v1/videos/{name}", json=BODY | changes)
+    assert answer.status_code == 202, answer.text
+    status = service.wait_ended(name)
+    assert status["state"] == "completed", status["error"]
+    return status["result"]
+
+
+def states(service: VideoProcess) -> dict[str, str]:
+    listed = service.http.get("/v1/models").json()
+    return {model["id"]: model["state"] for model in listed["data"] + listed["absent"]}
+
+
+def refused(service: VideoProcess, **changes: Any) -> dict[str, Any]:
+    answer = service.http.put("/v1/videos/refused", json=BODY | changes)
+    assert answer.status_code == 422, answer.text
+    return answer.json()
+
+
+async def test_models_take_turns_in_memory_and_each_renders_as_it_did_before(service: VideoProcess) -> None:
+    found = states(service)
+    assert found == {WAN: "loaded", EXPERTS: "loadable", "incomplete": "absent", "damaged": "loadable"}
+    frames: dict[str, set[str]] = {}
+    for turn, (model, left) in enumerate([(WAN, EXPERTS), (EXPERTS, WAN)] * 2):
+        result = render(service, f"turn-{turn}", model=model)
+        assert result["model"] == model
+        assert ("load" in result["timings"]) == (turn > 0)
+        found = states(service)
+        assert (found[model], found[left]) == ("loaded", "loadable"), "there is room for one"
+        frames.setdefault(model, set()).add(result["sha256"])
+    assert [len(videos) for videos in frames.values()] == [1, 1]
+    assert frames[WAN] != frames[EXPERTS]
+    assert render(service, "default")["model"] == WAN
+
+
+async def test_what_is_no_model_here_is_refused_with_what_is(service: VideoProcess) -> None:
+    unknown = refused(service, model="sora")
+    assert unknown["errors"][0]["field"] == "body.model"
+    assert f"use one of: {WAN}, {EXPERTS}" in unknown["detail"]
+    absent = refused(service, model="incomplete")
+    assert "vae/config.json" in absent["detail"]
+    assert WAN in absent["detail"]
+
+
+async def test_a_model_that_cannot_be_loaded_costs_its_render_and_leaves_the_others_ready(
+    service: VideoProcess
+) -> None:
+    worker = service.worker().pid
+    if states(service)["damaged"] == "loadable":  # else it was asked for before
+        service.http.put("/v1/videos/damaged", json=BODY | {"model": "damaged"})
+        assert service.wait_ended("damaged")["error"]["code"] == "model_unavailable"
+    assert states(service)["damaged"] == "absent"
+    assert "weights of damaged" in refused(service, model="damaged")["detail"]
+    assert service.http.get("/readyz").status_code == 200
+    render(service, "after-damaged")
+    assert service.worker().pid == worker
+
+
+@pytest.mark.parametrize("model", [WAN, EXPERTS])
+async def test_loras_change_their_render_alone(service: VideoProcess, model: str) -> None:
+    name = f"lora-{model}"
+    plain = render(service, f"{name}-before", model=model)
+    one = render(service, f"{name}-one", model=model, loras=[{"id": "style", "scale": 0.7}])
+    two = render(service, f"{name}-two", model=model, loras=[{"id": "style", "scale": 0.7}, {"id": "motion"}])
+    after = render(service, f"{name}-after", model=model)
+    again = render(service, f"{name}-again", model=model, loras=[{"id": "style", "scale": 0.7}])
+    assert len({result["sha256"] for result in (plain, one, two)}) == 3
+    assert after["sha256"] == plain["sha256"]
+    assert again["sha256"] == one["sha256"]
+    assert one["revision"].startswith(f"{plain['revision']}+lora-")
+    assert one["revision"].endswith("@0.7")
+    assert two["revision"].count("+lora-") == 2
+    assert states(service)[model] == "loaded"
+
+
+@pytest.mark.parametrize(("loras", "words"), [
+    ([{"id": "nowhere"}], "no LoRA 'nowhere' here; there are: foreign, motion, style"),
+    ([{"id": "style"}, {"id": "style"}], "Name style once"),
+    ([{"id": "../wan"}], "pattern"),
+    ([{"id": "style", "scale": 5}], "less than or equal to 4"),
+    ([{"id": "style"}] * 9, "at most 8"),
+])
+async def test_loras_that_cannot_be_are_refused_at_both_doors(
+    service: VideoProcess, gateway: httpx.AsyncClient, loras: list[dict[str, Any]], words: str
+) -> None:
+    assert words in json.dumps(refused(service, loras=loras))
+    answer = await gateway.post("/generate", json={"prompt": "a kite", "loras": loras})
+    assert answer.status_code == 422
+    assert words in json.dumps(answer.json())
+
+
+async def test_a_lora_that_does_not_fit_fails_its_render_and_is_refused_from_then_on(service: VideoProcess) -> None:
+    body = BODY | {"loras": [{"id": "foreign"}]}
+    if service.http.put("/v1/videos/foreign", json=body).status_code == 202:
+        error = service.wait_ended("foreign")["error"]
+        assert (error["code"], error["status"]) == ("invalid_request", 422)
+        assert "The LoRA foreign cannot be used: blocks.9.attn1.to_q" in error["detail"]
+    assert "The LoRA foreign cannot be used" in refused(service, loras=[{"id": "foreign"}])["detail"]
+
+
+async def until(reached: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not await reached():
+        assert time.monotonic() < deadline
+
+
+async def test_the_gateway_lists_them_and_a_job_picks_one(service: VideoProcess, gateway: httpx.AsyncClient) -> None:
+    async def told() -> bool:
+        return (await gateway.get(f"/v1/models/{EXPERTS}")).json()["state"] == "loaded"
+
+    form = {"prompt": "a kite", "model": EXPERTS, "size": "64x64", "num_frames": "5", "steps": "2", "seed": "1",
+            "enhance": "never", "loras": json.dumps([{"id": "style", "scale": 0.7}])}
+    job = (await gateway.post("/generate", data=form, headers={"Prefer": "wait=60"})).json()
+    assert job["state"] == "completed", job["error"]
+    assert (job["parameters"]["model"], job["parameters"]["loras"]) == (EXPERTS, [{"id": "style", "scale": 0.7}])
+    assert "+lora-" in job["parameters"]["revision"]
+    await until(told)
+    listed = {model["id"]: model for model in (await gateway.get("/v1/models")).json()["data"]}
+    assert list(listed)[:2] == [WAN, EXPERTS]
+    assert (listed[WAN]["state"], listed["incomplete"]["state"]) == ("loadable", "absent")
+    assert "vae/config.json" in listed["incomplete"]["reason"]
+    assert listed[EXPERTS]["memory_bytes"] > 1000
+    assert [lora["id"] for lora in listed[WAN]["loras"]] == ["foreign", "motion", "style"]
+    unknown = await gateway.post("/generate", json={"prompt": "a kite", "model": "sora"})
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_model")
+    absent = await gateway.post("/generate", json={"prompt": "a kite", "model": "incomplete"})
+    assert (absent.status_code, absent.json()["code"]) == (422, "model_absent")
