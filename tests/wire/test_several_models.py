@@ -180,7 +180,7 @@ async def test_a_lora_that_does_not_fit_fails_its_render_and_is_refused_from_the
     body = BODY | {"loras": [{"id": "foreign"}]}
     if service.http.put("/v1/videos/foreign", json=body).status_code == 202:
         error = service.wait_ended("foreign")["error"]
-        assert (error["code"], error["status"]) == ("invalid_request", 422)
+        assert (error["code"], error["status"]) == ("lora_does_not_fit", 422)
         assert "The LoRA foreign cannot be used: blocks.9.attn1.to_q" in error["detail"]
     assert "The LoRA foreign cannot be used" in refused(service, loras=[{"id": "foreign"}])["detail"]
 

@@ -20,6 +20,7 @@ from contracts.chat import ChatEnd, ChatEvent, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.errors import Problem
 from contracts.models import (
+    AbsentModel,
     FloatRange,
     FrameRange,
     Health,
@@ -73,7 +74,8 @@ class Script:
     vl_ready: bool = True
     video_ready: bool = True
     video_stuck: bool = False
-    video_models: VideoModelList = field(default_factory=lambda: VideoModelList(data=[VIDEO_MODEL]))
+    models: list[VideoModelInfo] = field(default_factory=lambda: [VIDEO_MODEL])
+    absent: list[AbsentModel] = field(default_factory=list)
     step_s: float = 0.01
     may_go_on: threading.Event = field(default_factory=_set_event)  # cleared: renders stay in step 2
     step_seen: threading.Semaphore | None = None  # given: a render waits for one at every step
@@ -187,7 +189,7 @@ def video_app(script: Script) -> FastAPI:
     app = FastAPI()
     app.add_middleware(ScriptedToken, script=script)
     app.add_api_route("/readyz", lambda: _video_ready(script))
-    app.add_api_route("/v1/models", lambda: script.video_models)
+    app.add_api_route("/v1/models", lambda: VideoModelList(data=script.models, absent=script.absent))
     tasks: dict[str, asyncio.Task[None]] = {}
 
     @app.put("/v1/videos/{render_id}")

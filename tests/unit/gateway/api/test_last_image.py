@@ -9,7 +9,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from contracts.models import VideoModelList
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.model_services import VIDEO_MODEL, Services
 
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.asyncio
 @pytest_asyncio.fixture
 async def client(tmp_path: Path, services: Services) -> AsyncIterator[httpx.AsyncClient]:
     """Of a gateway with an image-to-video model, and one that animates between two pictures."""
-    services.script.video_models = VideoModelList(data=[VIDEO_MODEL, BETWEEN])
+    services.script.models = [VIDEO_MODEL, BETWEEN]
     async with open_client(gateway_settings(tmp_path, services)) as opened:
         yield opened
 
@@ -93,7 +92,7 @@ async def test_two_pictures_of_the_largest_size_fit_in_a_body(
     tmp_path: Path, services: Services, picture: Callable[..., bytes]
 ) -> None:
     """Each has its own bound."""
-    services.script.video_models = VideoModelList(data=[BETWEEN])
+    services.script.models = [BETWEEN]
     large = picture(1200, 900, "BMP", "RGB")
     settings = gateway_settings(tmp_path, services, max_image_bytes=len(large))
     async with open_client(settings) as client:

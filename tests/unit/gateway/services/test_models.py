@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from contracts.models import AbsentModel, LoraInfo, VideoModelList
+from contracts.models import AbsentModel, LoraInfo
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.model_services import VIDEO_MODEL, Script, running_services
 
@@ -36,9 +36,8 @@ class Both:
 async def both(tmp_path: Path) -> AsyncIterator[Both]:
     async with AsyncExitStack() as stack:
         one, other = (stack.enter_context(running_services()) for _ in range(2))
-        away = AbsentModel(id="large", reason="Not here.")
-        one.script.video_models = VideoModelList(data=[VIDEO_MODEL], absent=[away])
-        other.script.video_models = VideoModelList(data=[VIDEO_MODEL, LARGE], absent=[DAMAGED])
+        one.script.absent = [AbsentModel(id="large", reason="Not here.")]
+        other.script.models, other.script.absent = [VIDEO_MODEL, LARGE], [DAMAGED]
         settings = gateway_settings(tmp_path, one, video_url_given=f"{one.video_url},{other.video_url}")
         client = await stack.enter_async_context(open_client(settings))
         found = Both(client, one.script, other.script)
