@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import Problem
+from contracts.refusal import Refusal
 from web.calls import working
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
@@ -171,7 +172,8 @@ def _do_it(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgr
         link.send(Canceled(id=work.id))
     except Exception as error:  # the job boundary: whatever the work raises is its own failure
         problem, fatal = program.explain(error), breaks_the_device(error)
-        log.error("work failed", extra={"code": problem.code, "fatal": fatal}, exc_info=error)
+        cause = None if isinstance(error, Refusal) else error  # the words of a refusal say all there is to say
+        log.error("work failed: %s", problem.detail, extra={"code": problem.code, "fatal": fatal}, exc_info=cause)
         link.send(Failed(id=work.id, problem=problem, fatal=fatal))
         return not fatal
     return True

@@ -101,7 +101,7 @@ def test_two_processes_are_one_service_that_waits_for_its_eyes(tmp_path: Path) -
         config = json.loads((other / "config.json").read_text())
         (other / "config.json").write_text(json.dumps({**config, "note": "another revision"}))
         with two.vision(VL_MODEL=str(other)):
-            wait_until(f"{language}/readyz", 200)
+            wait_until(f"{two.vision_url}/readyz", 200)  # the language role's own may be of the one before
             mismatch = two.describe(png(chelsea()[:, ::-1]))
             assert (mismatch.status_code, mismatch.json()["code"]) == (503, "vision_mismatch")
             assert "gives features of revision folder-" in mismatch.json()["detail"]
