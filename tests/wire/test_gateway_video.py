@@ -152,7 +152,7 @@ async def test_a_video_service_killed_in_mid_render_is_waited_for_and_finishes_t
     await step_reached(client, job, 3)
     video.kill()
     async with asyncio.timeout(30):  # a look of a second ago is still told
-        while (await client.get("/readyz")).status_code != 503:
+        while (await client.get("/readyz")).status_code != 503:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     video.start()
     done = (await client.get(f"{job['urls']['self']}?wait=60")).json()
