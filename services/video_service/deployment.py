@@ -16,6 +16,7 @@ from contracts.videos import RenderResult, VideoRequest
 from video_service import model as one_model
 from video_service.model import ModelSource, Opened, open_source
 from video_service.render.progress import Report
+from video_service.render.warm_up import warm_up
 from video_service.settings import VideoSettings
 from video_service.weights.checkpoint import public_id
 from video_service.weights.held import held_bytes
@@ -76,7 +77,8 @@ class Deployment:
         errors = {name: absence.error for name, absence in self._absent.items()}
         for name in list(self._sources):
             try:
-                with self._opened(name):
+                with self._opened(name) as opened:
+                    self._warm_up(opened)
                     return
             except ModelUnavailable as error:
                 errors[name] = error.error if isinstance(error, _Unforeseen) else error
@@ -84,6 +86,18 @@ class Deployment:
             raise next(iter(errors.values()))
         passes = any(map(_may_pass, errors.values()))
         raise (ModelNotYetAvailable if passes else ModelUnavailable)(" ".join(map(_reason, errors.values())))
+
+    def _warm_up(self, opened: Opened) -> None:
+        """On a GPU the first render of a size takes seconds to minutes more than the next."""
+        if not self._settings.warm_up or opened.torch_model.device.type != "cuda":
+            return
+        try:
+            log.info("warmed up", extra={"model": opened.info.id, "seconds": round(
+                warm_up(opened.engine, opened.info), 1)})
+        except Exception as error:  # requests of other sizes may still be served
+            if breaks_the_device(error):
+                raise
+            log.warning("the render to warm up failed", exc_info=error)
 
     def models(self) -> VideoModelList:
         """What there is now, in the order of VIDEO_MODELS."""

@@ -100,6 +100,13 @@ class VideoSettings(BaseSettings):
             description="Attend to this share of the key blocks alone: an approximation, 0.1 for models taught so.",
         ),
     ] = None
+    warm_up: Annotated[
+        bool,
+        Field(
+            validation_alias="VIDEO_WARM_UP",
+            description="On a GPU, render one clip of the default size before the service is ready.",
+        ),
+    ] = True
     engines_dir: Annotated[
         Path | None, Field(validation_alias="VIDEO_ENGINES", description="Engine store; unset: in STILLMOTION_DATA.")
     ] = None

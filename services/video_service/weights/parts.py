@@ -15,6 +15,7 @@ from web.worker.errors import ModelUnavailable
 Kinds = Mapping[str, Any]
 """A part's folder: the library's class."""
 _TIED_KEYS = {"encoder.embed_tokens.weight", "shared.weight"}  # one tensor, stored under either name
+_DENOISERS = ("transformer", "unet")  # without a part of these, such as FastWan's gates, the frames are not the model's
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
 
@@ -56,11 +57,15 @@ def read_processor(files: CheckpointFiles, kind: Any, name: str = "image_process
 
 
 def read_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """Load one part strictly: the libraries only warn about weights they had to make up."""
+    """Load one part strictly: the libraries only warn about weights they made up, and drop what they do not know."""
     word = "dtype" if issubclass(kind, PreTrainedModel) else "torch_dtype"  # each library has its own
     read: Any = kind.from_pretrained
     part, facts = read(folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **{word: dtype})
     refuse_made_up(folder.name, {*facts["missing_keys"], *(str(item[0]) for item in facts["mismatched_keys"])})
+    if folder.name.startswith(_DENOISERS) and (unread := facts["unexpected_keys"]):
+        raise ValueError(
+            f"{folder.name} has {len(unread)} weights for which a {kind.__name__} has no place, such as {min(unread)}: "
+            "it is a network of another kind")
     return part.eval().requires_grad_(False)
 
 

@@ -62,7 +62,7 @@ def worker_program(open_all: OpenModels) -> WorkerProgram:
         models = open_all(settings)
         return models.models(), partial(_do, models)
 
-    return WorkerProgram(open_model=opened, explain=explain)
+    return WorkerProgram(open_model=opened, explain=explain, tidy_up=_release_memory)
 
 
 def _do(models: Models, work: RenderWork | LookAgain, report: WorkReport) -> RenderResult | VideoModelList:
@@ -81,8 +81,6 @@ def _render(models: Models, work: RenderWork, report: WorkReport) -> RenderResul
         return models.render(work.request, output_path(work.folder, "video"), told, report)
     except RenderCanceled:
         raise WorkCanceled from None
-    finally:
-        _release_memory()
 
 
 def _release_memory() -> None:

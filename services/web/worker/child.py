@@ -77,6 +77,8 @@ class WorkerProgram:
     """From the settings to what the model can do, and what does the work. Raises `ModelUnavailable`."""
     explain: Callable[[Exception], Problem]
     """What an exception of the handler means to the caller."""
+    tidy_up: Callable[[], None] = lambda: None
+    """Called after each piece of work, when its end has been told: nobody waits for it."""
 
 
 def run(program: WorkerProgram) -> int:
@@ -140,6 +142,7 @@ def _serve(link: _ParentLink, program: WorkerProgram) -> int:
         assert isinstance(work, Work)
         if not _do(link, work, handler, program):
             return EXIT_DEVICE_BROKEN
+        program.tidy_up()
 
 
 def _load(link: _ParentLink, start: Start, program: WorkerProgram) -> Handler | None:

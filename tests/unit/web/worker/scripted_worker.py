@@ -2,8 +2,8 @@
 
 To load: `ready`, `refuse`, `later`, `die`, `sleep`, or a path: there is a life less in that file with every start, and
 while lives are left the worker dies loading. To work: `echo`, `count` (reports 1..5), `die`, `poison` (a fatal device
-error), `break`, `slow` (1000 steps of 20 ms), `hang`, `garbage` (objects a collection visits), or bytes, whose length
-is the answer.
+error), `break`, `slow` (1000 steps of 20 ms), `hang`, `garbage` (objects a collection visits), a path (see
+`tidy_up`), or bytes, whose length is the answer.
 """
 
 import gc
@@ -49,6 +49,8 @@ def work(payload: Any, report: Report) -> Any:
         raise ValueError("the step failed") from RuntimeError("CUDA error: an illegal memory access was encountered")
     if payload == "break":
         raise KeyError("no such thing")
+    if payload.startswith("/"):
+        TIDY.append(Path(payload))
     if payload == "garbage":
         return len(gc.get_objects())
     if payload == "hang":
@@ -59,9 +61,22 @@ def work(payload: Any, report: Report) -> Any:
     return payload
 
 
+TIDY: list[Path] = []
+
+
+def tidy_up() -> None:
+    """Where there was a path to work on: wait for its file, and say so in it."""
+    for path in TIDY:
+        until = time.monotonic() + 20
+        while not path.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        path.write_text("tidied up")
+    TIDY.clear()
+
+
 def explain(error: Exception) -> Problem:
     return Problem(status=500, code="broken", title="Broken", detail=repr(error))
 
 
 if __name__ == "__main__":
-    sys.exit(run(WorkerProgram(open_model=open_model, explain=explain)))
+    sys.exit(run(WorkerProgram(open_model=open_model, explain=explain, tidy_up=tidy_up)))

@@ -73,6 +73,15 @@ async def test_a_collection_in_the_middle_of_work_does_not_visit_what_was_import
     assert await (await start("ready")).do("garbage") < 50_000
 
 
+async def test_the_end_is_told_before_the_worker_tidies_up(start: Start, tmp_path: Path):
+    supervisor, path = await start("ready"), tmp_path / "file"
+    assert await supervisor.do(str(path)) == str(path)
+    assert not path.exists()
+    path.write_text("the end was told")
+    assert await supervisor.do("echo") == "echo"
+    assert path.read_text() == "tidied up"
+
+
 async def test_work_is_done_one_at_a_time_in_the_order_of_asking(start: Start):
     supervisor = await start()
     seen: list[str] = []
