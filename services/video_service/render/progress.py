@@ -44,11 +44,15 @@ class StageClock:
         self._seconds[stage] = time.perf_counter() - start_s
 
     def done(self, stage: RenderStage, done: int, total: int) -> None:
-        """Report units within a stage. Raises what `report` raises."""
+        """Report units within a stage, once the device has done them. Raises what `report` raises."""
         if self._device is not None:
             import torch
 
             torch.cuda.synchronize(self._device)
+        self.arrived(stage, done, total)
+
+    def arrived(self, stage: RenderStage, done: int, total: int) -> None:
+        """The same of units that are here, while the device may be at the next ones already."""
         self._report(stage, done, total)
 
     def timings(self) -> dict[str, float]:

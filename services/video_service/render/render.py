@@ -37,5 +37,5 @@ def render(model: VideoModel, batch: Batch, sinks: Sequence[Sink], stages: Stage
                 sink.put(own)
             done += frames_BTHWC.shape[1]
             if done < frames:
-                stages.done("decode", done, frames)
+                stages.arrived("decode", done, frames)
     return given.warnings
