@@ -1,8 +1,9 @@
 """What a deployment can run: `/v1/models` on every service."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 # Open, because a family may bring its own; which ones a model takes is in its spec.
 Sampler = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
@@ -10,10 +11,45 @@ VideoTask = Literal["t2v", "i2v", "flf2v"]
 """From words, from a picture, from a first and a last picture."""
 
 
+_VALUES = frozenset({"default", "metadata", "serialization"})  # of a pydantic schema: no schemas are in them
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+def _without_truth(part: Any) -> Any:
+    """The schema, or a part of one, with numbers that are no booleans: pydantic takes those for 1 and 0, and its
+    strict numbers would refuse the text of a form."""
+    if isinstance(part, list | tuple):
+        return type(part)(_without_truth(item) for item in part)
+    if not isinstance(part, dict):
+        return part
+    schema: Any = {name: value if name in _VALUES else _without_truth(value) for name, value in part.items()}
+    kind = schema.get("type")
+    if kind == "int" or (kind == "literal" and any(type(value) is int for value in schema["expected"])):
+        return core_schema.no_info_before_validator_function(_whole, schema)
+    if kind == "float":
+        return core_schema.no_info_before_validator_function(_number, schema)
+    return schema
+
+
 class FrozenModel(BaseModel):
-    """Immutable wire type that refuses fields it does not know."""
+    """Immutable wire type that refuses fields it does not know, and `true` and `false` where numbers are wanted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return _without_truth(handler(source))
 
 
 class IntRange(FrozenModel):
