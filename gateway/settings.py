@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from gateway.auth.addresses import AddressRules, IPNetwork
 
@@ -273,7 +274,20 @@ class GatewaySettings(BaseSettings):
     def _is_postgres(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("GATEWAY_DATABASE_URL begins with postgresql://; left out, it is SQLite files")
+        try:
+            make_url(url.get_secret_value() if url else "postgresql://")
+        except (ValueError, ArgumentError):  # whose words may hold the password
+            raise ValueError("GATEWAY_DATABASE_URL is to be postgresql://USER:PASSWORD@HOST:PORT/DATABASE") from None
         return url
+
+    @field_validator("data_dir")
+    @classmethod
+    def _is_text(cls, path: Path) -> Path:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ValueError("the folder's name is no UTF-8, and databases are named in it") from None
+        return path
 
     @field_validator("open_networks")
     @classmethod

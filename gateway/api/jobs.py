@@ -103,7 +103,7 @@ async def job_events(
 
 @router.get(
     "/{job_id}/content", response_class=FileResponse, summary="The MP4, or a picture that goes with it",
-    responses={**FILE_RESPONSES, **problems(404, 409, 410, 416, 422)},
+    responses={**FILE_RESPONSES, **problems(404, 409, 410, 412, 416, 422)},
 )
 async def get_content(
     job: OwnJob, request: Request, gateway: OpenGateway,

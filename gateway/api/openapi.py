@@ -24,6 +24,7 @@ _EXPLANATIONS = {
     406: "Not available in the wanted form.",
     409: "The job's state does not allow it.",
     410: "The files have expired.",
+    412: "Not the file that `If-Match` or its date means.",
     413: "More bytes than are taken.",
     415: "Neither multipart/form-data nor application/json, or not a picture of a format that is read.",
     416: "The range lies outside the file.",

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -17,7 +18,8 @@ from contracts.jobs import Enhance, GenerateOptions
 from gateway.cli import keys
 from gateway.cli.client.generate import generate
 from gateway.cli.client.jobs import GatewayFailure, Server, server_url
-from gateway.cli.client.output import OutputUnusable, check_output, is_standard_output
+from gateway.cli.client.output import OutputUnusable, check_output, is_standard_output, output_path
+from gateway.cli.client.words import LastingConsole, typed
 from gateway.cli.convert import convert
 from gateway.cli.engines import engines
 from gateway.cli.serving.demo import default_picture, demo
@@ -36,6 +38,10 @@ SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, suc
 SecondsOption = Annotated[float | None, typer.Option(help="Length of the video.")]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
 KeyOption = Annotated[str | None, typer.Option(envvar="STILLMOTION_KEY", help="Where the server wants one.")]
+OutputOption = Annotated[
+    Path,
+    typer.Option("--output", "-o", parser=output_path, metavar="PATH", help="Where the MP4 goes; -: standard output."),
+]
 SeedOption = Annotated[int | None, typer.Option(help="Same seed, same video.")]
 
 
@@ -44,7 +50,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # words in any script, on a terminal that may know ASCII alone
-    app()
+    try:
+        app()
+    except OSError as error:  # such as a full disk, where the output goes
+        with suppress(OSError):
+            typer.echo(f"{error.filename or 'The output'}: {error.strerror or error}.", err=True)
+        os._exit(1)  # flushing at the end would fail once more
 
 
 @app.command("serve")
@@ -96,20 +107,20 @@ def generate_command(
     guidance_scale: Annotated[float | None, typer.Option(help="How strictly to follow the prompt.")] = None,
     seed: SeedOption = None,
     language: Annotated[Language | None, typer.Option(help="Of what is written.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the MP4 goes.")] = Path("out/video.mp4"),
+    output: OutputOption = "out/video.mp4",  # pyright: ignore[reportArgumentType] - the parser makes it a path
     url: Annotated[str | None, typer.Option(help="Gateway; default: this machine's, on GATEWAY_PORT.")] = None,
     key: KeyOption = None,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for the video.")] = 3600.0,
 ) -> None:
     """Make a video through a running gateway; Ctrl-C cancels the job."""
-    console = Console(stderr=is_standard_output(output))
+    console = LastingConsole(stderr=is_standard_output(output))
     options = _options(
         prompt=prompt, instruction=instruction, enhance=enhance, negative_prompt=negative_prompt, model=model,
         size=size, seconds=seconds, num_frames=num_frames, fps=fps, steps=steps, sampler=sampler,
         guidance_scale=guidance_scale, seed=seed, language=language,
     )
     _refuse_missing(image)
-    _refuse_unusable(output)
+    _refuse_unusable(output, image)
 
     async def work() -> None:
         where = server_url(url or service_specs(read_settings(), ("gateway",))[0].url)
@@ -128,13 +139,13 @@ def demo_command(
     steps: StepsOption = None,
     seed: SeedOption = None,
     key: KeyOption = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the MP4 goes.")] = Path("out/demo.mp4"),
+    output: OutputOption = "out/demo.mp4",  # pyright: ignore[reportArgumentType] - the parser makes it a path
 ) -> None:
     """From nothing to a video: start what is not running, send a picture, save the MP4, stop what was started."""
-    console = Console(stderr=is_standard_output(output))
+    console = LastingConsole(stderr=is_standard_output(output))
     options = _options(prompt=prompt, size=size, seconds=seconds, steps=steps, seed=seed)
     _refuse_missing(image)
-    _refuse_unusable(output)
+    _refuse_unusable(output, image)
     _end_with_signal(lambda: demo(console, read_settings(), options, image or default_picture(), output, key))
 
 
@@ -154,7 +165,8 @@ def _end_with_signal(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def _options(**given: object) -> GenerateOptions:
-    given = {name: _typed(value) for name, value in given.items() if value is not None}
+    given = {
+        name: typed(value) if isinstance(value, str) else value for name, value in given.items() if value is not None}
     try:
         return GenerateOptions.model_validate(given)
     except ValidationError as error:
@@ -163,22 +175,17 @@ def _options(**given: object) -> GenerateOptions:
         _fail(f"{option} {first['input']!r} is not usable: {first['msg']}.")
 
 
-def _typed(value: object) -> object:
-    """The words as UTF-8, also where the locale knows ASCII alone and Python kept the bytes as they came."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode(errors="surrogateescape").decode(errors="surrogateescape")
-    return value
-
-
 def _refuse_missing(image: Path | None) -> None:
-    if image is not None and not image.is_file():
-        what = "is a folder, not a picture" if image.is_dir() else "does not exist"
+    if image is not None and not image.is_file() and not image.is_fifo():
+        what = "is a folder, not a picture" if image.is_dir() else "is no file" if image.exists() else "does not exist"
         _fail(f"{image} {what}. Name a picture, such as a JPEG or PNG file.")
     if image is not None and not os.access(image, os.R_OK):
         _fail(f"{image} cannot be read: permission denied.")
 
 
-def _refuse_unusable(output: Path) -> None:
+def _refuse_unusable(output: Path, image: Path | None) -> None:
+    if image is not None and image.is_file() and output.is_file() and output.samefile(image):
+        _fail(f"{output} is the picture itself: name another file for the video.")
     try:
         check_output(output)
     except OutputUnusable as refusal:

@@ -1,5 +1,7 @@
 """`stillmotion keys`: who may use this server. Works on the server's own database, beside it or without it."""
 
+import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.auth.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
 from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, LOWEST_PRIORITY
 from gateway.auth.signing import open_signer
+from gateway.cli.client.words import typed
 from gateway.database.database import normal_url
 from gateway.settings import GatewaySettings
 from gateway.storage.deployment import open_database
@@ -41,7 +44,18 @@ def create(
     """Make a key and show it, once."""
     limits = KeyLimits(rate=rate, max_jobs=max_jobs, best_priority=best_priority)
     with _keys(new=new) as keys:
-        key, secret = keys.create(name, limits)
+        key, secret = keys.create(typed(name), limits)
+        try:
+            _show(key, secret)
+        except OSError as error:  # such as a full disk, where the output goes
+            keys.revoke(key.id)
+            _fail(f"The key could not be shown ({error.strerror or error}), and was revoked.")
+
+
+def _show(key: KeyRecord, secret: str) -> None:
+    """Raises `OSError`: it could not be shown."""
+    if sys.stdout is None:  # closed by whoever started this
+        raise OSError(errno.EBADF, "standard output is closed")
     notes = Console(stderr=True)
     notes.print(Text(f"Key {key.id} for {key.name}, of the server that keeps its data in {_place(GatewaySettings())}."),
                 soft_wrap=True)
@@ -64,7 +78,7 @@ def list_keys() -> None:
 def revoke(key: NameOrId) -> None:
     """Let a key open nothing from now on; its jobs stay, and run to their ends."""
     with _keys() as keys:
-        revoked = keys.revoke(key)
+        revoked = keys.revoke(typed(key))
     typer.echo(f"Revoked {revoked.id} ({revoked.name}).")
 
 
@@ -74,7 +88,7 @@ def webhook_secret(
 ) -> None:
     """Show what the webhooks of a key's jobs are signed with (Standard Webhooks)."""
     with _keys() as keys:
-        owner = LOCAL_OWNER if key is None else keys.one(key).id
+        owner = LOCAL_OWNER if key is None else keys.one(typed(key)).id
         settings = GatewaySettings()
         given = settings.secret.get_secret_value() if settings.secret else None
         typer.echo(open_signer(given, settings.state_dir).webhook_secret(owner))
@@ -116,6 +130,8 @@ def _keys(*, new: bool = False) -> Iterator[KeyStore]:
     except ValidationError as error:
         first = error.errors()[0]
         _fail(f"{first['loc'][0]}: {first['msg']}.")
+    except UnicodeEncodeError:
+        _fail("What was given is no UTF-8.")
     except (KeyNameRefused, KeyNotFound, RateNotReadable) as error:
         _fail(str(error))
     except (SQLAlchemyError, OSError) as error:

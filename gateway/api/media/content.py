@@ -7,6 +7,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from contracts.refusal import Refusal
+from gateway.api.media.conditions import bound_to_another, is_known
 from gateway.api.media.ranges import RangedFile
 from gateway.jobs.job import JobRecord, StoredPicture
 from gateway.runtime import Gateway
@@ -45,8 +46,8 @@ async def _send(
 ) -> Response:
     headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, max-age=31536000, immutable",
                "X-Content-Type-Options": "nosniff"}
-    if _matches(request.headers.get("if-none-match"), sha256):
-        return Response(status_code=304, headers=headers)
+    if is_known(request.headers, headers["ETag"]) and not bound_to_another(request.headers, headers["ETag"], 0):
+        return Response(status_code=304, headers=headers)  # without fetching it from a bucket
     await off_loop(gateway.files.bring, path)
     try:
         stat = await off_loop(path.stat)
@@ -54,14 +55,17 @@ async def _send(
         raise Refusal(
             f"A file of {name} is no longer there.", status=404, code="file_missing", title="The file is gone"
         ) from None
+    if bound_to_another(request.headers, headers["ETag"], stat.st_mtime):
+        raise Refusal(
+            "The file is not the one that the request is bound to: leave `If-Match` and its like out.", status=412,
+            code="precondition_failed", title="Another file was meant",
+        )
+    if is_known(request.headers, headers["ETag"], stat.st_mtime):
+        return Response(status_code=304, headers=headers)
     return RangedFile(
         path, headers=headers, media_type=media_type, stat_result=stat, filename=f"{name}{path.suffix}",
         content_disposition_type="inline",
     )
-
-
-def _matches(header: str | None, sha256: str) -> bool:
-    return header is not None and any(tag.strip() in ("*", f'"{sha256}"', f'W/"{sha256}"') for tag in header.split(","))
 
 
 def _artifact(job: JobRecord, variant: Variant, gateway: Gateway) -> tuple[Path, str, str]:

@@ -80,7 +80,7 @@ async def get_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> 
 
 
 @router.get(
-    "/{file_id}/content", response_class=FileResponse, responses={**FILE_RESPONSES, **problems(404, 416, 422)},
+    "/{file_id}/content", response_class=FileResponse, responses={**FILE_RESPONSES, **problems(404, 412, 416, 422)},
     summary="The picture itself",
 )
 async def get_file_content(file_id: FileId, request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:

@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/links", tags=["jobs"])
 
 @router.get(
     "/{token}", response_class=FileResponse, summary="The MP4, by a signed link",
-    responses={**FILE_RESPONSES, **problems(404, 409, 410, 416, 422)},
+    responses={**FILE_RESPONSES, **problems(404, 409, 410, 412, 416, 422)},
 )
 async def get_linked(
     token: Annotated[str, Path(max_length=512, description="The end of a job's `urls.link`.")], request: Request,

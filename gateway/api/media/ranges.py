@@ -9,9 +9,10 @@ from starlette.types import Receive, Scope, Send
 from contracts.errors import Problem
 from web.problems import problem_response
 
-# Eighteen digits and sixteen ranges: no file needs more, and each costs a seek.
-_RANGE = r"\d{0,18}-\d{0,18}"
-_RANGES = re.compile(rf"\s*bytes\s*=\s*{_RANGE}(?:\s*,\s*{_RANGE}){{0,15}}\s*", re.IGNORECASE)
+# Forty digits and sixteen ranges: no file needs more, and each costs a seek. Places in the list may be left empty.
+_RANGE = r"[0-9]{0,40}-[0-9]{0,40}"
+_RANGES = re.compile(
+    rf"\s*bytes\s*=[\s,]{{0,40}}{_RANGE}(?:\s*,[\s,]{{0,40}}{_RANGE}){{0,15}}[\s,]{{0,40}}", re.IGNORECASE)
 
 
 class RangedFile(FileResponse):
@@ -19,7 +20,9 @@ class RangedFile(FileResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        wanted = self._wanted(headers) if self.stat_result is not None else None
+        # Ranges are for GET alone: HEAD tells of the whole file.
+        asks = self.stat_result is not None and scope["method"] == "GET"
+        wanted = self._wanted(headers) if asks else None
         if wanted == []:
             assert self.stat_result is not None
             return await _none_fits(self.stat_result.st_size)(scope, receive, send)
@@ -44,7 +47,7 @@ def fitting(header: str, size: int) -> list[str] | None:
     """The ranges of a `Range` header that a file of `size` bytes has; `None` where the header is to be ignored."""
     if not _RANGES.fullmatch(header):
         return None
-    found = re.findall(r"(\d*)-(\d*)", header)
+    found = re.findall(r"([0-9]*)-([0-9]*)", header)
     if any((not start and not end) or (start and end and int(end) < int(start)) for start, end in found):
         return None  # one that is no range spoils them all
     return [

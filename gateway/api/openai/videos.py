@@ -77,7 +77,7 @@ async def delete_video(job: OwnVideo, gateway: OpenGateway) -> VideoDeleted:
 
 @router.get(
     "/{video_id}/content", response_class=FileResponse, summary="The MP4, or a picture of it",
-    responses={**FILE_RESPONSES, **openai_errors(400, 404, 409, 410, 416)},
+    responses={**FILE_RESPONSES, **openai_errors(400, 404, 409, 410, 412, 416)},
 )
 async def download_video(
     job: OwnVideo, request: Request, gateway: OpenGateway,

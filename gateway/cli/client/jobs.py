@@ -151,16 +151,23 @@ def server_url(text: str) -> str:
         url = httpx.URL(plain if "://" in plain else f"http://{plain}")
     except httpx.InvalidURL:
         url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535 or url.query:
         raise GatewayFailure(f"{text!r} is no address of a server: write http://HOST:PORT.")
-    return str(url).rstrip("/")
+    return str(url.copy_with(fragment=None)).rstrip("/")
 
 
 @asynccontextmanager
 async def job_client(server: Server) -> AsyncIterator[JobClient]:
-    """Open a client for the gateway; a proxy of the environment is used for other machines only."""
+    """Open a client for the gateway; a proxy of the environment is used for other machines only.
+
+    Raises:
+        GatewayFailure: the key is none.
+    """
     local = (urlsplit(server.url).hostname or "") in _LOCAL
-    headers = {} if server.key is None else {"Authorization": f"Bearer {server.key}"}
+    key = (server.key or "").strip()  # a file that holds it ends in a line break
+    if not key.isascii() or not key.isprintable():
+        raise GatewayFailure("The key is none of this server: it has characters that no key has.")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60.0, trust_env=not local) as http:
         yield JobClient(http, server.url.rstrip("/"))
 

@@ -20,6 +20,13 @@ class OutputUnusable(Exception):
     """Nothing can be written there; the message is one sentence for a person."""
 
 
+def output_path(text: str) -> Path:
+    """The path that somebody meant by `text`, where - is standard output and a folder may end in /."""
+    if text == "-":
+        return Path("/dev/stdout")
+    return Path(text, "video.mp4") if text.endswith("/") and text.strip("/") else Path(text)
+
+
 def check_output(path: Path) -> None:
     """Find out before a video is made whether it can be written; nothing is left of that.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ServiceName = Literal["gateway", "vl", "video"]
 SERVICE_NAMES: tuple[ServiceName, ...] = ("gateway", "vl", "video")
@@ -23,7 +23,9 @@ class StackError(Exception):
 
 
 class StackSettings(BaseSettings):
-    """The fixed environment names that choose where the three services listen."""
+    """The fixed environment names that choose where the three services listen. An empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
 
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8000, ge=1, le=65535)
