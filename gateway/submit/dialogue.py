@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -26,6 +27,7 @@ from web.chat.dialogues import Told, converse, requests_for
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 60.0
+_AS_LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +112,14 @@ class Dialogues:
             prompt=None, job_id=None)
         prompts = [result.text for result in answer.results if result.kind == "prompt"]
         said = "\n\n".join(result.text for result in answer.results)
-        first = len(conversation.pictures)
-        stored = [
-            await self.pictures.store(conversation.id, f"picture_{'abcd'[first + number]}", picture)
-            for number, picture in enumerate(begun.pictures)
-        ]
+        stored = [await self.pictures.store(conversation.id, _new_name(), picture) for picture in begun.pictures]
         conversation = replace(
             conversation, used_at=now, turns=(*begun.turns, Turn(role="assistant", content=(TextPart(text=said),))),
             pictures=(*conversation.pictures, *stored), prompt=prompts[-1] if prompts else conversation.prompt)
         await self.remove_files(await off_loop(lambda: self.store.keep(conversation, before=before)))
         return answer.model_copy(update={"conversation": conversation.id})
+
+
+def _new_name() -> str:
+    """Of its own for each picture: another message may be answered meanwhile, and be the one kept."""
+    return f"picture_{secrets.token_hex(8).translate(_AS_LETTERS)}"

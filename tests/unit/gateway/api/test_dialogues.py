@@ -13,6 +13,7 @@ import pytest
 
 from contracts.errors import Problem
 from gateway.auth.keys import KeyLimits, KeyStore
+from gateway.conversations.store import Conversation, ConversationStore
 from gateway.database.database import Database
 from tests.unit.gateway.conftest import (
     gateway_settings,
@@ -253,3 +254,25 @@ async def test_two_messages_at_once_do_not_overwrite_each_other(client: httpx.As
     assert sorted(answer.status_code for answer in answers) in ([200, 200], [200, 409])
     told = (await client.get(f"/v1/conversations/{talk}")).json()["messages"]
     assert len(told) == 2 + 2 * sum(answer.status_code == 200 for answer in answers)
+
+
+async def test_a_message_that_comes_too_late_leaves_the_pictures_of_the_one_that_was_kept(
+    client: httpx.AsyncClient, services: Services, picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = (await say(client, "Begin."))["conversation"]
+    with monkeypatch.context() as both_read_it_now:
+        real, read = ConversationStore.get, list[Conversation]()
+
+        def get(store: ConversationStore, *which: str) -> Conversation:
+            read.append(read[0] if read else real(store, *which))
+            return read[0]
+
+        both_read_it_now.setattr(ConversationStore, "get", get)
+        for size, status in ((64, 200), (96, 409)):
+            shown = "data:image/png;base64," + base64.b64encode(picture(size, size)).decode()
+            answer = await client.post("/v1/describe", json={
+                "conversation": conversation, "messages": [{"role": "user", "content": [seen(shown)]}]})
+            assert answer.status_code == status, answer.text
+    kept, late = (call.pictures for call in services.script.chat_calls[-2:])
+    await say(client, "And now?", conversation=conversation)
+    assert services.script.chat_calls[-1].pictures == kept != late
