@@ -60,6 +60,13 @@ class GatewaySettings(BaseSettings):
             description="Where callers reach this server, without a closing slash; webhooks name whole addresses then.",
         ),
     ] = None
+    studio_url: Annotated[
+        str | None,
+        Field(
+            validation_alias="GATEWAY_STUDIO_URL", pattern=r"^(https?://[^\s/]+(/[^\s]*)?|:[1-9][0-9]{0,4})$",
+            description="Where / leads: the web page, or :7861, that port of the host that was called; unset: /docs.",
+        ),
+    ] = None
     hosts: Annotated[
         str,
         Field(

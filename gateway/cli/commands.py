@@ -1,5 +1,6 @@
 """The commands and their options; each hands over to the module of its name."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -25,7 +26,7 @@ from gateway.cli.engines import engines
 from gateway.cli.serving.demo import default_picture, demo
 from gateway.cli.serving.interrupts import Interrupted, run_interruptible
 from gateway.cli.serving.serve import LogFormat, serve
-from gateway.cli.serving.stack import SERVICE_NAMES, ServiceName, StackError, read_settings, service_specs
+from gateway.cli.serving.stack import ServiceName, StackError, read_settings, served_names, service_specs
 
 app = typer.Typer(
     name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
@@ -60,16 +61,30 @@ def main() -> None:
 
 @app.command("serve")
 def serve_command(
-    service: Annotated[ServiceName | None, typer.Argument(help="Only this one; left out, all three.")] = None,
+    service: Annotated[ServiceName | None, typer.Argument(help="Only this one; left out, all of them.")] = None,
     log_format: Annotated[LogFormat, typer.Option(help="auto: readable on a terminal, else JSON lines.")] = "auto",
 ) -> None:
     """Run the services in the foreground; Ctrl-C ends them."""
     console = Console(stderr=True)
-    names = (service,) if service else SERVICE_NAMES
+
+    async def work() -> None:
+        settings = read_settings()
+        await serve(console, settings, (service,) if service else served_names(settings), log_format)
+
     try:
-        _run(lambda: serve(console, read_settings(), names, log_format))
+        _run(work)
     except Interrupted:
         console.print("Stopped.")
+
+
+@app.command("studio")
+def studio_command(
+    log_format: Annotated[LogFormat, typer.Option(help="auto: readable on a terminal, else JSON lines.")] = "auto",
+) -> None:
+    """Serve the web page alone, before a gateway that runs elsewhere (STUDIO_GATEWAY_URL); `serve` starts it too."""
+    if importlib.util.find_spec("gradio") is None:
+        _fail("The page needs its own packages: pip install 'stillmotion[studio]'.")
+    serve_command("studio", log_format)
 
 
 @app.command(
@@ -140,13 +155,14 @@ def demo_command(
     seed: SeedOption = None,
     key: KeyOption = None,
     output: OutputOption = "out/demo.mp4",  # pyright: ignore[reportArgumentType] - the parser makes it a path
+    studio: Annotated[bool, typer.Option("--studio", help="Then keep everything running, with the web page.")] = False,
 ) -> None:
     """From nothing to a video: start what is not running, send a picture, save the MP4, stop what was started."""
     console = LastingConsole(stderr=is_standard_output(output))
     options = _options(prompt=prompt, size=size, seconds=seconds, steps=steps, seed=seed)
     _refuse_missing(image)
     _refuse_unusable(output, image)
-    _end_with_signal(lambda: demo(console, read_settings(), options, image or default_picture(), output, key))
+    _end_with_signal(lambda: demo(console, read_settings(), options, image or default_picture(), output, key, studio))
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
