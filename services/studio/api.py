@@ -74,13 +74,24 @@ class Api:
     async def converse(
         self, text: str, image: str | None, conversation: str | None, language: str
     ) -> DialogueResponse:
-        """The next message of a dialogue, `image` as a data URI; a reply and the prompt that it leads to."""
+        """The next message of a dialogue, `image` as a data URI; the prompt that it leads to, and a reply where the
+        server's model converses."""
+        try:
+            return await self._say(text, image, conversation, language, ("reply", "prompt"))
+        except ApiFailure as failure:
+            if failure.code != "vl_service_refused":
+                raise
+            return await self._say(text, image, conversation, language, ("prompt",))
+
+    async def _say(
+        self, text: str, image: str | None, conversation: str | None, language: str, kinds: tuple[str, ...]
+    ) -> DialogueResponse:
         parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
         if image is not None:
             parts.insert(0, {"type": "image_url", "image_url": {"url": image}})
         body = {
             "messages": [{"role": "user", "content": parts}], "language": language,
-            "tasks": [{"kind": "reply"}, {"kind": "prompt"}],
+            "tasks": [{"kind": kind} for kind in kinds],
         } | ({"conversation": conversation} if conversation else {})
         return _read(DialogueResponse, await self._call("POST", "/v1/describe", json=body, timeout=_PATIENT))
 

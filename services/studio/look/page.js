@@ -27,6 +27,43 @@ const stillmotion = {
     setTimeout(() => { button.textContent = said; }, 1500);
   },
 
+  // At most two; the later mark takes the place of the one before.
+  mark(button) {
+    const all = [...document.querySelectorAll("[data-compare]")];
+    button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+    const marked = all.filter((one) => one.getAttribute("aria-pressed") === "true");
+    if (marked.length > 2) marked.find((one) => one !== button).setAttribute("aria-pressed", "false");
+    const pair = all.filter((one) => one.getAttribute("aria-pressed") === "true");
+    const stage = document.querySelector(".sm-stage");
+    stage.hidden = pair.length !== 2;
+    if (stage.hidden) return stage.querySelectorAll("video").forEach((video) => video.pause());
+    const videos = [...stage.querySelectorAll("video")];
+    videos.forEach((video, at) => {
+      video.src = `/media/${pair[at].dataset.compare}/video`;
+      video.load();
+    });
+    stage.scrollIntoView({behavior: "smooth", block: "start"});
+    stillmotion.inStep(...videos);
+  },
+
+  // What is done to either is done to the other; while both play, the second keeps to the first's time.
+  inStep(first, second) {
+    if (first.dataset.inStep) return;
+    first.dataset.inStep = "yes";
+    for (const [one, other] of [[first, second], [second, first]]) {
+      one.addEventListener("play", () => { if (other.paused) other.play(); });
+      one.addEventListener("pause", () => { if (!other.paused && !one.ended) other.pause(); });
+      one.addEventListener("seeked", () => {
+        if (one.paused && Math.abs(other.currentTime - one.currentTime) > 0.02) other.currentTime = one.currentTime;
+      });
+    }
+    setInterval(() => {
+      if (!first.paused && Math.abs(first.currentTime - second.currentTime) > 0.08 && first.currentTime < second.duration) {
+        second.currentTime = first.currentTime;
+      }
+    }, 250);
+  },
+
   // The last frame of the shown video as a data URI; "" where there is none.
   async lastFrame() {
     const shown = document.querySelector("#sm-shown video");
@@ -47,6 +84,11 @@ const stillmotion = {
 document.addEventListener("click", (event) => {
   const button = event.target.closest?.("button[data-done]");
   if (button) stillmotion.copy(button);
+  const mark = event.target.closest?.("button[data-compare]");
+  if (mark) stillmotion.mark(mark);
+  if (event.target.closest?.("button[data-play]")) {
+    document.querySelectorAll(".sm-stage video").forEach((video) => { video.currentTime = 0; video.play(); });
+  }
   const language = event.target.closest?.("a.sm-language");
   if (language) language.search = location.search;  // the job goes along
 });

@@ -4,7 +4,10 @@ from html import escape
 
 import gradio as gr
 
+from studio.page.chat import add_chat
 from studio.page.create import add_create
+from studio.page.gallery import add_gallery
+from studio.page.server import add_server
 from studio.page.setting import Setting
 from studio.page.watch import add_watch
 from studio.words import Words
@@ -20,7 +23,13 @@ def build(setting: Setting) -> gr.Blocks:
         tabs = gr.Tabs(elem_id="sm-tabs")
         with tabs, gr.Tab(words["create"], id="create"), gr.Row(elem_id="sm-create", equal_height=False):
             create = add_create(setting, page)
-            add_watch(setting, create, page)
+            watch = add_watch(setting, create, page)
+        with tabs, gr.Tab(words["chat"], id="chat"):
+            add_chat(setting, tabs, watch)
+        with tabs, gr.Tab(words["gallery"], id="gallery") as gallery:
+            add_gallery(setting, gallery)
+        with tabs, gr.Tab(words["server"], id="server") as server:
+            add_server(setting, server)
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
 
