@@ -26,6 +26,7 @@ from gateway.edge.pages import PageGuardMiddleware
 from gateway.edge.prefix import PrefixMiddleware
 from gateway.intake.intake import LingeringResponse, has_arrived
 from gateway.intake.refusals import BodyTooLarge, FieldsRefused, IntakeFull
+from gateway.provenance.marking import VERSION
 from gateway.run.metrics import GatewayMetrics
 from gateway.runtime import open_gateway
 from gateway.settings import GatewaySettings
@@ -60,7 +61,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="Stillmotion", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="Stillmotion", version=VERSION, description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         telemetry=of_requests(),
     )

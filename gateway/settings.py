@@ -83,6 +83,29 @@ class GatewaySettings(BaseSettings):
             "https://app.example.com; * is every one.",
         ),
     ] = ""
+    provenance: Annotated[
+        bool,
+        Field(
+            validation_alias="GATEWAY_PROVENANCE",
+            description="Videos say that they were made by AI: a signed C2PA manifest, and XMP metadata.",
+        ),
+    ] = True
+    c2pa_cert: Annotated[
+        Path | None,
+        Field(validation_alias="GATEWAY_C2PA_CERT",
+              description="PEM chain that signs videos, the signer's own certificate first; unset: one made here."),
+    ] = None
+    c2pa_key: Annotated[
+        Path | None, Field(validation_alias="GATEWAY_C2PA_KEY", description="Its private key, PEM without a password.")
+    ] = None
+    c2pa_prompt: Annotated[
+        bool, Field(validation_alias="GATEWAY_C2PA_PROMPT", description="Manifests also tell the prompt.")
+    ] = False
+    producer: Annotated[
+        str,
+        Field(validation_alias="GATEWAY_PRODUCER", max_length=200,
+              description="Whoever runs this server, as `ContentProducer` in the metadata."),
+    ] = "Stillmotion"
     max_connections: Annotated[
         int,
         Field(validation_alias="GATEWAY_MAX_CONNECTIONS", ge=8, description="Open connections to this process."),

@@ -27,6 +27,7 @@ from gateway.cli.serving.demo import default_picture, demo
 from gateway.cli.serving.interrupts import Interrupted, run_interruptible
 from gateway.cli.serving.serve import LogFormat, serve
 from gateway.cli.serving.stack import ServiceName, StackError, read_settings, served_names, service_specs
+from gateway.cli.verify import verify
 
 app = typer.Typer(
     name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
@@ -103,6 +104,15 @@ def engines_command(context: typer.Context) -> None:
 def convert_command(context: typer.Context) -> None:
     """Convert published files to a folder for VIDEO_MODEL: `convert --help` says more."""
     raise typer.Exit(convert(context.args, Console(stderr=True)))
+
+
+@app.command("verify")
+def verify_command(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="An MP4.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say how a video was made, by its own signed manifest: exit status 0 valid, 1 changed since, 2 no manifest."""
+    raise typer.Exit(verify(file, Console(), as_json=as_json))
 
 
 @app.command("generate")
