@@ -23,6 +23,8 @@ from gateway.cli.client.output import OutputUnusable, check_output, is_standard_
 from gateway.cli.client.words import LastingConsole, typed
 from gateway.cli.convert import convert
 from gateway.cli.engines import engines
+from gateway.cli.machine.doctor import doctor
+from gateway.cli.machine.pull import PullFailed, ask_hub, describe, pull
 from gateway.cli.serving.demo import default_picture, demo
 from gateway.cli.serving.interrupts import Interrupted, run_interruptible
 from gateway.cli.serving.serve import LogFormat, serve
@@ -33,7 +35,9 @@ app = typer.Typer(
     name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
     help="Any picture in, a moving one out.",
 )
+models_app = typer.Typer(no_args_is_help=True, help="Get models onto this machine.")
 app.add_typer(keys.app, name="keys")
+app.add_typer(models_app, name="models")
 
 PromptOption = Annotated[str | None, typer.Option(help="What should happen; left out, it is written from the picture.")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, such as 256x192.")]
@@ -104,6 +108,36 @@ def engines_command(context: typer.Context) -> None:
 def convert_command(context: typer.Context) -> None:
     """Convert published files to a folder for VIDEO_MODEL: `convert --help` says more."""
     raise typer.Exit(convert(context.args, Console(stderr=True)))
+
+
+@app.command("doctor")
+def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Look this machine over: GPU, memory, disk, packages, models, ports, and what will be slow and why."""
+    try:
+        settings = read_settings()
+    except StackError as error:
+        _fail(str(error))
+    raise typer.Exit(doctor(settings, Console(), as_json=as_json))
+
+
+@models_app.command("pull")
+def pull_command(
+    model: Annotated[str, typer.Argument(help="Its id on the hub, such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers.")],
+    to: Annotated[Path | None, typer.Option(help="A folder of its own; left out, the hub's cache.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A commit, tag or branch.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Download a model, or go on with it, and check every file; HF_ENDPOINT names a mirror."""
+    console = Console(stderr=True)
+    try:
+        found = ask_hub(model, revision)
+        describe(found, console)
+        if not yes and not typer.confirm("Download it?", err=True):
+            raise typer.Exit(1)
+        folder = pull(found, to, console)
+    except PullFailed as failure:
+        _fail(str(failure))
+    console.print(Text.assemble("Whole and checked: ", (str(folder), "bold green")))
 
 
 @app.command("verify")
