@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from gateway.cli.serving.lifeline import die_with_parent
+from tests.processes import HTTP
 
 STILLMOTION = str(Path(sys.executable).with_name("stillmotion"))
 START_S = 240
@@ -50,7 +51,7 @@ class Stack:
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             with suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/readyz", timeout=10, trust_env=False).status_code == 200:
+                if HTTP.get(f"{self.url}/readyz", timeout=10).status_code == 200:
                     return
             if self.process.poll() is not None:
                 break
