@@ -60,10 +60,8 @@ def test_fp16_graphs_agree_with_torch_and_build_for_every_rtx_generation(
     _build_for_all(rtx, tmp_path / "graph.onnx")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=() if name == "transformer" else pytest.mark.full) for name in WAN_GRAPHS
-])
+@pytest.mark.full
+@pytest.mark.parametrize("name", WAN_GRAPHS)
 def test_bf16_graphs_build_for_every_rtx_generation(
     rtx: TensorRT, clips: ClipGraphs, tmp_path: Path, name: str
 ) -> None:
