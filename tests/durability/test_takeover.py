@@ -71,12 +71,11 @@ def test_the_jobs_of_an_executor_killed_for_good_are_completed_by_another_within
             gateway.kill()
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_sigterm_leaves_the_running_render_at_work_and_the_restart_finds_it(
-    kind: str, tmp_path: Path, vl: Services, video: KeptProcess, request: pytest.FixtureRequest
+    tmp_path: Path, vl: Services, video: KeptProcess, postgres_url: str
 ) -> None:
-    url = request.getfixturevalue("postgres_url") if kind == "postgres" else None
-    gateway = gateway_process(tmp_path, "only", vl.vl_url, video.url, url)
+    """As `tests/wire/test_gateway_crash.py` has it of SQLite."""
+    gateway = gateway_process(tmp_path, "only", vl.vl_url, video.url, postgres_url)
     try:
         gateway.start()
         gateway.wait_ready()
