@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from contracts.errors import Problem
-from contracts.openai_chat import ChatCompletionRequest, ConversedRequest
+from contracts.openai.chat import ChatCompletionRequest, ConversedRequest
 from contracts.refusal import Refusal
 from gateway.api import describe, docs, generate, jobs, models
 from gateway.api.advice import with_advice
@@ -22,15 +22,15 @@ from gateway.api.openai import videos as openai_videos
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
 from gateway.api.status import health, metrics
 from gateway.edge.addresses import PlainAddressMiddleware
-from gateway.edge.pages import PageGuardMiddleware
+from gateway.edge.middleware import PageGuardMiddleware
 from gateway.edge.prefix import PrefixMiddleware
-from gateway.intake.intake import LingeringResponse, has_arrived
-from gateway.intake.refusals import BodyTooLarge, FieldsRefused, IntakeFull
 from gateway.run.metrics import GatewayMetrics
 from gateway.runtime import open_gateway
 from gateway.settings import GatewaySettings
 from gateway.storage.room import DiskFull
 from gateway.submit.describing import DescribeBody
+from gateway.submit.intake import LingeringResponse, has_arrived
+from gateway.submit.refusals import BodyTooLarge, FieldsRefused, IntakeFull
 from web.calls import CallMiddleware
 from web.chat.connected import ClientGone
 from web.chat.openai_errors import OpenAIErrorMiddleware

@@ -16,11 +16,7 @@ from gateway.auth.keys import KeyStore
 from gateway.auth.links import Links
 from gateway.auth.signing import Signer, open_signer
 from gateway.auth.waits import Waits
-from gateway.conversations.store import Bounds, ConversationStore
 from gateway.database.database import Database
-from gateway.images.check import ImageLimits
-from gateway.images.decoders import Decoders
-from gateway.intake.intake import Intake
 from gateway.jobs.deliveries import DeliveryStore
 from gateway.jobs.eta import Eta
 from gateway.jobs.ledger import Ledger
@@ -54,8 +50,12 @@ from gateway.storage.files import LocalFiles
 from gateway.storage.room import Reserve, Room
 from gateway.storage.sweep import Known, Sweeper
 from gateway.submit.accept import Submitter
+from gateway.submit.conversations import Bounds, ConversationStore
 from gateway.submit.dialogue import Dialogues
-from gateway.submit.fetch import Fetching
+from gateway.submit.images.check import ImageLimits
+from gateway.submit.images.decoders import Decoders
+from gateway.submit.images.fetch import Fetching
+from gateway.submit.intake import Intake
 from gateway.submit.pictures import Pictures
 from gateway.submit.uploaded import UploadStore
 from gateway.threads import off_loop

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response, StreamingResponse
 
 from contracts.describe import DescribeRequest, DescribeResponse
-from contracts.openai_chat import ConversationDeleted, ConversationView, DialogueResponse, SaidMessage
+from contracts.openai.chat import ConversationDeleted, ConversationView, DialogueResponse, SaidMessage
 from gateway.api.access import OpenGateway, TheCaller, WhileAnswered
 from gateway.api.openapi import describe_body, problems
 from gateway.runtime import Gateway

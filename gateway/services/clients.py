@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 from contracts.chat import ChatEnd, ChatEvent, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.errors import Problem
-from contracts.images import REQUEST_PART, ImageRequest
 from contracts.models import AbsentModel, Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
+from contracts.wire import REQUEST_PART, ImageRequest
 from gateway.services.errors import Kind, ServiceError, ServiceName
 from gateway.services.pool import Probe
 from web.calls import outgoing_headers

@@ -6,9 +6,6 @@ from dataclasses import dataclass, replace
 from contracts.resolve import ParameterRefused
 from gateway.auth.addresses import AddressRefused
 from gateway.auth.callers import Caller, priority_for
-from gateway.conversations.store import ConversationStore
-from gateway.images.check import CheckedImage
-from gateway.intake.refusals import BodyRefused
 from gateway.jobs.job import JobNotFound, JobRecord, KeyReused, NewJob, QueueFull, new_job_id
 from gateway.jobs.ledger import Ledger
 from gateway.run.webhooks import check_address
@@ -17,8 +14,11 @@ from gateway.settings import GatewaySettings
 from gateway.storage.files import LocalFiles
 from gateway.storage.room import Room
 from gateway.submit.bodies import Submission
+from gateway.submit.conversations import ConversationStore
+from gateway.submit.images.check import CheckedImage
 from gateway.submit.parameters import framing_warnings, resolve
 from gateway.submit.pictures import Pictures
+from gateway.submit.refusals import BodyRefused
 from gateway.submit.remix import continued
 from gateway.threads import off_loop
 from web.calls import current_call

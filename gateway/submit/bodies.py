@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from contracts.jobs import GenerateOptions, GenerateRequest
-from gateway.conversations.store import Conversation
-from gateway.images.refusals import named, too_many_bytes
-from gateway.intake.forms import Part, parse_multipart, parse_urlencoded
-from gateway.intake.intake import Intake
-from gateway.intake.json_text import MAX_FIELDS_BYTES, read_object
-from gateway.intake.refusals import BodyRefused, FieldsRefused
 from gateway.jobs.job import JobRecord
+from gateway.submit.conversations import Conversation
+from gateway.submit.fields import Part, parse_multipart, parse_urlencoded
+from gateway.submit.images.refusals import named, too_many_bytes
+from gateway.submit.intake import Intake
+from gateway.submit.json_text import MAX_FIELDS_BYTES, read_object
 from gateway.submit.picture_text import picture_text
+from gateway.submit.refusals import BodyRefused, FieldsRefused
 
 _ROOM = 1024 * 1024  # what the other fields and the framing may take beside the picture
 _URLENCODED_BYTES = 4 * 1024 * 1024  # for words: each %xx costs its decoder sixty bytes

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from contracts.chat import ChatRequest, TextPart, Turn
-from contracts.openai_chat import ConversedRequest, DialogueResponse, turns_of
+from contracts.openai.chat import ConversedRequest, DialogueResponse, turns_of
 from gateway.auth.callers import Caller
-from gateway.conversations.store import Conversation, ConversationStore, new_conversation_id
-from gateway.images.check import CheckedImage
-from gateway.intake.refusals import FieldsRefused
 from gateway.services.vl import Describers
 from gateway.storage.files import LocalFiles
+from gateway.submit.conversations import Conversation, ConversationStore, new_conversation_id
 from gateway.submit.describing import AskedDialogue
+from gateway.submit.images.check import CheckedImage
 from gateway.submit.pictures import Pictures
+from gateway.submit.refusals import FieldsRefused
 from gateway.threads import off_loop
 from web.chat.completions import Reply
 from web.chat.dialogues import Told, converse, requests_for

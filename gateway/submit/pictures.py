@@ -4,13 +4,13 @@ import hashlib
 from dataclasses import dataclass
 
 from gateway.auth.callers import Caller
-from gateway.images.check import CheckedImage
-from gateway.images.decoders import Decoders
-from gateway.images.refusals import named
 from gateway.jobs.job import StoredPicture
 from gateway.storage.files import LocalFiles
 from gateway.submit.bodies import Submission
-from gateway.submit.fetch import Fetching, fetch_picture
+from gateway.submit.images.check import CheckedImage
+from gateway.submit.images.decoders import Decoders
+from gateway.submit.images.fetch import Fetching, fetch_picture
+from gateway.submit.images.refusals import named
 from gateway.submit.uploaded import UploadStore
 from gateway.threads import off_loop
 

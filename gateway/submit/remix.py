@@ -6,9 +6,9 @@ from typing import Any
 from contracts.jobs import EffectiveParameters, GenerateOptions
 from contracts.refusal import Refusal
 from contracts.resolve import ParameterRefused
-from gateway.conversations.store import Conversation
 from gateway.jobs.job import JobRecord, JobState
 from gateway.submit.bodies import Submission
+from gateway.submit.conversations import Conversation
 
 
 class NotRemixable(Refusal):

@@ -6,11 +6,11 @@ from typing import Any
 from starlette.requests import Request
 
 from contracts.jobs import GenerateOptions
-from contracts.openai_videos import VideoCreate, VideoOptions
-from gateway.intake.intake import Intake
-from gateway.intake.refusals import BodyRefused
+from contracts.openai.videos import VideoCreate, VideoOptions
 from gateway.submit.bodies import Form, Submission, form_fields, form_picture, read_body
+from gateway.submit.intake import Intake
 from gateway.submit.picture_text import picture_text
+from gateway.submit.refusals import BodyRefused
 
 _FIELD = "input_reference"
 

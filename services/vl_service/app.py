@@ -9,8 +9,8 @@ from fastapi import Depends, FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from contracts.describe import DescribeRequest, DescribeResponse
-from contracts.images import MAX_BODY_BYTES
 from contracts.models import Health, VLModelInfo, VLModelList
+from contracts.wire import MAX_BODY_BYTES
 from vl_service.describe import describe
 from vl_service.dialogue.routes import add_dialogue_routes
 from vl_service.features.probe import VisionProbe

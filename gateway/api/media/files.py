@@ -6,14 +6,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from contracts.files import UploadedFile, UploadedFileDeleted, UploadedFilePage
-from contracts.openai_videos import VideoOrder
+from contracts.openai.files import UploadedFile, UploadedFileDeleted, UploadedFilePage
+from contracts.openai.videos import VideoOrder
 from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.media.content import FILE_RESPONSES, serve_picture
 from gateway.api.openapi import problems
-from gateway.intake.intake import Intake
-from gateway.intake.refusals import BodyRefused
 from gateway.submit.bodies import Form, form_fields, form_picture, read_body
+from gateway.submit.intake import Intake
+from gateway.submit.refusals import BodyRefused
 from gateway.submit.uploaded import NewUpload, TooManyFiles, UploadRecord, new_file_id
 from gateway.threads import off_loop
 

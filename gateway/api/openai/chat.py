@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
 from contracts.chat import ChatRequest
-from contracts.openai_chat import ChatCompletion
+from contracts.openai.chat import ChatCompletion
 from contracts.refusal import Refusal
 from gateway.api.access import OpenGateway, TheCaller, WhileAnswered
 from gateway.api.openapi import chat_body, openai_errors

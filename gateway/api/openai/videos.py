@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from contracts.openai_videos import Video, VideoDeleted, VideoOrder, VideoPage, VideoRemix
+from contracts.openai.videos import Video, VideoDeleted, VideoOrder, VideoPage, VideoRemix
 from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller, own_job
 from gateway.api.media.content import FILE_RESPONSES, serve
 from gateway.api.openai.views import present_video

@@ -1,7 +1,7 @@
 """A stored job in OpenAI's words."""
 
 from contracts.jobs import JobProgress, JobState
-from contracts.openai_videos import Video, VideoError, VideoStatus
+from contracts.openai.videos import Video, VideoError, VideoStatus
 from gateway.jobs.job import JobRecord
 from gateway.jobs.views import present
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from contracts.images import MAX_BODY_BYTES
+from contracts.wire import MAX_BODY_BYTES
 from video_service.http.routes import router
 from video_service.http.service import VideoService
 from video_service.queue.files import RenderFiles

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
-from contracts.openai_videos import OpenAIError, OpenAIErrorDetail, SharedProblem
+from contracts.openai.videos import OpenAIError, OpenAIErrorDetail, SharedProblem
 
 # Where OpenAI has one status for what we tell apart: its SDK raises BadRequestError.
 _STATUS = {406: 400, 415: 400, 416: 416, 422: 400}

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from PIL import Image, ImageChops, TiffImagePlugin
 
-from gateway.images.containers.isobmff import read_boxes
-from gateway.images.containers.jpeg import read_jpeg
-from gateway.images.containers.png import png_rows, read_png
-from gateway.images.containers.tiff import read_tiff
-from gateway.images.containers.webp import read_webp
-from gateway.images.formats import Format
-from gateway.images.refusals import several_frames, truncated, unsupported
-from gateway.images.source import Notes, Source, orientation_of
+from gateway.submit.images.containers.isobmff import read_boxes
+from gateway.submit.images.containers.jpeg import read_jpeg
+from gateway.submit.images.containers.png import png_rows, read_png
+from gateway.submit.images.containers.tiff import read_tiff
+from gateway.submit.images.containers.webp import read_webp
+from gateway.submit.images.formats import Format
+from gateway.submit.images.refusals import several_frames, truncated, unsupported
+from gateway.submit.images.source import Notes, Source, orientation_of
 
 try:
     import pi_heif

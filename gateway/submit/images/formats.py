@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from gateway.images.refusals import ADVICE, ImageRefused, unreadable, unsupported
+from gateway.submit.images.refusals import ADVICE, ImageRefused, unreadable, unsupported
 
 Format = Literal["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from PIL import Image, ImageChops, ImageCms
 
-from gateway.images.icc import (
+from gateway.submit.images.icc import (
     CURVES,
     PRIMARIES,
     SRGB_PRIMARIES,
@@ -21,7 +21,7 @@ from gateway.images.icc import (
     rgb_profile,
     srgb_curve,
 )
-from gateway.images.source import Notes
+from gateway.submit.images.source import Notes
 
 Convert = Callable[[Image.Image], Image.Image]
 

@@ -1,6 +1,6 @@
 """One rule for text, in every encoding and on every database: UTF-8, no lone surrogates, no U+0000."""
 
-from gateway.intake.refusals import BodyRefused
+from gateway.submit.refusals import BodyRefused
 
 _BOM = b"\xef\xbb\xbf"
 

@@ -6,7 +6,7 @@ The decoder would turn the image itself and write its EXIF anew for that, and it
 import struct
 from typing import Final
 
-from gateway.images.source import Notes, Source, orientation_place
+from gateway.submit.images.source import Notes, Source, orientation_place
 
 _TYPE_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _DIRECTORIES: Final = frozenset({0x8769, 0x8825, 0xA005})  # EXIF, GPS, interoperability: nothing about pixels

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from gateway.intake.refusals import BodyRefused
-from gateway.intake.text import decode, refuse_nul
+from gateway.submit.refusals import BodyRefused
+from gateway.submit.text import decode, refuse_nul
 
 _LONG_STRING = 32 * 1024  # above every text field's bound in UTF-8: only a picture is as long
 _MAX_LONG_STRINGS = 4

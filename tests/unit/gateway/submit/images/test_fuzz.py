@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from gateway.images.check import TooHeavy, check_image
-from gateway.images.decode import read_source
-from gateway.images.formats import format_of
-from gateway.images.refusals import ImageRefused
-from tests.unit.gateway.images.samples import HEIC, LIMITS, chunk, encoded, exif, icc, with_chunks, with_segment
+from gateway.submit.images.check import TooHeavy, check_image
+from gateway.submit.images.decode import read_source
+from gateway.submit.images.formats import format_of
+from gateway.submit.images.refusals import ImageRefused
+from tests.unit.gateway.submit.images.samples import HEIC, LIMITS, chunk, encoded, exif, icc, with_chunks, with_segment
 
 PHOTO = Image.merge("RGB", [Image.effect_noise((120, 90), 60) for _ in range(3)])
 TOLD = {"exif": b"Exif\0\0" + exif(6, (0x0213, 3, 1, b"\1\0\0\0")), "icc_profile": icc("Display P3", "srgb")}

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.intake.refusals import BodyTooLarge, IntakeFull
 from gateway.storage.room import DiskFull, Room
+from gateway.submit.refusals import BodyTooLarge, IntakeFull
 from gateway.threads import off_loop
 
 _SMALL = 64 * 1024  # such a body stays in memory: the number of connections bounds their sum

@@ -8,10 +8,10 @@ from typing import Final
 
 from PIL import Image, ImageChops
 
-from gateway.images.colour import Convert, srgb_converter
-from gateway.images.decode import Cost, Opened, cost_of, open_image, read_source
-from gateway.images.formats import Format, format_of
-from gateway.images.refusals import (
+from gateway.submit.images.colour import Convert, srgb_converter
+from gateway.submit.images.decode import Cost, Opened, cost_of, open_image, read_source
+from gateway.submit.images.formats import Format, format_of
+from gateway.submit.images.refusals import (
     ADVICE,
     ImageRefused,
     too_costly,
@@ -21,7 +21,7 @@ from gateway.images.refusals import (
     unreadable,
     unsupported,
 )
-from gateway.images.source import Notes
+from gateway.submit.images.source import Notes
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from gateway.images.refusals import ImageRefused
-from tests.unit.gateway.images.samples import (
+from gateway.submit.images.refusals import ImageRefused
+from tests.unit.gateway.submit.images.samples import (
     HEIC,
     as_image,
     checked,

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from gateway.images.check import HEAVY_BYTES, LIGHT_BYTES, CheckedImage, ImageLimits
-from gateway.images.decoder import LENGTH_BYTES, DecoderSettings
-from gateway.images.refusals import DecodersBusy, ImageRefused, too_costly, unreadable
+from gateway.submit.images.check import HEAVY_BYTES, LIGHT_BYTES, CheckedImage, ImageLimits
+from gateway.submit.images.decoder import LENGTH_BYTES, DecoderSettings
+from gateway.submit.images.refusals import DecodersBusy, ImageRefused, too_costly, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class _Lane:
         # Nothing of the environment but what Python needs: keys have no business beside a decoder.
         kept = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway.images.decoder", self._settings.to_json(),
+            sys.executable, "-m", "gateway.submit.images.decoder", self._settings.to_json(),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**kept, **_ALLOCATOR},
             limit=_PIECE_BYTES,
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from tests.unit.gateway.images.samples import (
+from tests.unit.gateway.submit.images.samples import (
     PRIMARIES,
     Gamma,
     as_image,

@@ -1,6 +1,6 @@
 """The size of a WebP, which its decoder takes memory for as soon as it is opened (RFC 9649)."""
 
-from gateway.images.source import Notes, Source
+from gateway.submit.images.source import Notes, Source
 
 
 def read_webp(data: bytes) -> Source:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gateway.images.check import CheckedImage, ImageLimits, check_image
+from gateway.submit.images.check import CheckedImage, ImageLimits, check_image
 
 LIMITS = ImageLimits(max_bytes=20 * 2**20, max_pixels=52_000_000, stored_long_side=2048)
 HEIC = (Path(__file__).parent / "gradient.heic").read_bytes()  # 160 x 96; no encoder of it is among the packages

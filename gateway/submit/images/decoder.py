@@ -1,8 +1,8 @@
 """A child process that decodes: one image after the other from its parent's pipe, within a deadline and a memory limit.
 
-`python -m gateway.images.decoder JSON`: settings as `DecoderSettings`. Frames in and out begin with their length in 8
-bytes; in comes an image file, out an answer: its JSON and the image's bytes, each a frame. The kernel ends the process
-at its deadline whatever code is running then, and when its parent dies.
+`python -m gateway.submit.images.decoder JSON`: settings as `DecoderSettings`. Frames in and out begin with their length
+in 8 bytes; in comes an image file, out an answer: its JSON and the image's bytes, each a frame. The kernel ends the
+process at its deadline whatever code is running then, and when its parent dies.
 """
 
 import ctypes
@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from gateway.images.check import ImageLimits, TooHeavy, check_image
-from gateway.images.refusals import ImageRefused
+from gateway.submit.images.check import ImageLimits, TooHeavy, check_image
+from gateway.submit.images.refusals import ImageRefused
 
 LENGTH_BYTES = 8
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)

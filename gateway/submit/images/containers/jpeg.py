@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.images.refusals import too_costly
-from gateway.images.source import Notes, Source, orientation_of
+from gateway.submit.images.refusals import too_costly
+from gateway.submit.images.source import Notes, Source, orientation_of
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _APP0, _APP1, _APP2, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE

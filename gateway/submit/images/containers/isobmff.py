@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.images.source import Notes, Source
+from gateway.submit.images.source import Notes, Source
 
 _MAX_BOXES: Final = 4096
 

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from gateway.images.decoders import Decoders
-from gateway.images.refusals import DecodersBusy, ImageRefused
-from tests.unit.gateway.images.samples import LIMITS, encoded, noise
+from gateway.submit.images.decoders import Decoders
+from gateway.submit.images.refusals import DecodersBusy, ImageRefused
+from tests.unit.gateway.submit.images.samples import LIMITS, encoded, noise
 
 SMALL = noise(320, 240, "JPEG")
 PROGRESSIVE = noise(1000, 750, "JPEG", progressive=True)
@@ -40,7 +40,7 @@ async def decoders() -> AsyncIterator[Decoders]:
 
 def children() -> list[psutil.Process]:
     found = psutil.Process().children()  # a stack that other tests began has decoders of its own
-    return [child for child in found if "gateway.images.decoder" in " ".join(child.cmdline())]
+    return [child for child in found if "gateway.submit.images.decoder" in " ".join(child.cmdline())]
 
 
 async def answer_of(decoders: Decoders, data: bytes) -> str:
@@ -119,7 +119,7 @@ async def test_the_line_is_bounded(decoders: Decoders) -> None:
 def test_a_child_is_gone_with_its_parent_even_in_the_middle_of_an_image() -> None:
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent("""
         import asyncio
-        from tests.unit.gateway.images.test_decoders import LIMITS, PROGRESSIVE, Decoders, of_scans
+        from tests.unit.gateway.submit.images.test_decoders import LIMITS, PROGRESSIVE, Decoders, of_scans
         async def main():
             decoders = Decoders(LIMITS)
             await asyncio.gather(decoders.check(PROGRESSIVE), *(decoders.check(of_scans(450)) for _ in range(4)))

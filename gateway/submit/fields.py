@@ -6,8 +6,8 @@ from urllib.parse import parse_qsl
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from gateway.intake.refusals import BodyRefused
-from gateway.intake.text import decode
+from gateway.submit.refusals import BodyRefused
+from gateway.submit.text import decode
 
 MAX_PARTS = 60
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from PIL import Image
 
-from gateway.images.refusals import several_frames, truncated
-from gateway.images.source import Notes, Source, orientation_of
+from gateway.submit.images.refusals import several_frames, truncated
+from gateway.submit.images.source import Notes, Source, orientation_of
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _MAX_PROFILE_BYTES: Final = 16 * 2**20
