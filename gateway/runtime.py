@@ -11,11 +11,10 @@ from functools import partial
 import httpx
 
 from gateway.auth.addresses import outside_client, outside_tls
-from gateway.auth.callers import Door
+from gateway.auth.callers import Door, Waits
 from gateway.auth.keys import KeyStore
 from gateway.auth.links import Links
 from gateway.auth.signing import Signer, open_signer
-from gateway.auth.waits import Waits
 from gateway.database.database import Database
 from gateway.jobs.deliveries import DeliveryStore
 from gateway.jobs.eta import Eta
@@ -53,10 +52,9 @@ from gateway.submit.accept import Submitter
 from gateway.submit.conversations import Bounds, ConversationStore
 from gateway.submit.dialogue import Dialogues
 from gateway.submit.images.check import ImageLimits
-from gateway.submit.images.decoders import Decoders
 from gateway.submit.images.fetch import Fetching
+from gateway.submit.images.images import Decoders, Images
 from gateway.submit.intake import Intake
-from gateway.submit.pictures import Pictures
 from gateway.submit.uploaded import UploadStore
 from gateway.threads import off_loop
 
@@ -85,7 +83,8 @@ class Gateway:
     submitter: Submitter
     room: Room
     intake: Intake
-    pictures: Pictures
+    images: Images
+    uploads: UploadStore
     dialogues: Dialogues
     cancellation: Cancellation
     care: Recovery
@@ -123,7 +122,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
         await gateway.vl.aclose()
         await gateway.video.aclose()
         await gateway.webhooks.http.aclose()
-        await gateway.pictures.decoders.aclose()
+        await gateway.images.decoders.aclose()
         await off_loop(database.close)
 
 
@@ -150,8 +149,8 @@ def _assemble(
         ledger.live.turn_due.set, executor_id=settings.executor_id, concurrency=settings.concurrency,
         poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
-    pictures = _pictures(settings, database, files, tls)
-    dialogues = Dialogues(files=files, pictures=pictures, describers=vl, store=ConversationStore(database, Bounds(
+    images, uploads = _images(settings, files, tls), UploadStore(database)
+    dialogues = Dialogues(files=files, images=images, describers=vl, store=ConversationStore(database, Bounds(
         keep_s=settings.keep_conversations_s, max_of_owner=settings.max_conversations,
         max_bytes_of_owner=settings.max_conversation_bytes)))
     reserve = Reserve(settings.state_dir / "reserve", settings.reserve_bytes)
@@ -165,21 +164,21 @@ def _assemble(
         ), executors=_executors(settings, database), ledger=ledger, unfinished=store.unfinished,
         dead_after_s=settings.dead_after_s, settling=settling,
         sweeper=Sweeper(files, deployment_of(database), Known(
-            kept=lambda: store.ids() | pictures.uploads.ids() | dialogues.store.ids(), let_go=store.let_go,
+            kept=lambda: store.ids() | uploads.ids() | dialogues.store.ids(), let_go=store.let_go,
         )),
     )
     return Gateway(
         settings=settings, metrics=metrics, database=database,
         door=Door(KeyStore(database), keys_required=settings.keys_required),
         waits=Waits(per_caller=settings.max_waits, in_all=settings.max_connections * 3 // 4),
-        ledger=ledger, files=files, vl=vl, video=video, catalog=catalog, engine=engine, room=room, pictures=pictures,
-        dialogues=dialogues, care=care, webhooks=webhooks,
+        ledger=ledger, files=files, vl=vl, video=video, catalog=catalog, engine=engine, room=room, images=images,
+        uploads=uploads, dialogues=dialogues, care=care, webhooks=webhooks,
         intake=Intake(
             settings.state_dir / "incoming", room, max_image_bytes=settings.max_image_bytes,
             disk_bytes=settings.max_incoming_bytes, memory_bytes=_INTAKE_BYTES, patience_s=_INTAKE_PATIENCE_S,
         ),
         submitter=Submitter(
-            settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog,
+            settings=settings, ledger=ledger, files=files, room=room, images=images, uploads=uploads, catalog=catalog,
             conversations=dialogues.store,
         ),
         cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video, reserve=reserve),
@@ -210,9 +209,9 @@ def _ledger(
     return Ledger(store, live, eta, metrics.job_ended, links, availability.absent)
 
 
-def _pictures(settings: GatewaySettings, database: Database, files: LocalFiles, tls: ssl.SSLContext) -> Pictures:
-    return Pictures(
-        files=files, uploads=UploadStore(database),
+def _images(settings: GatewaySettings, files: LocalFiles, tls: ssl.SSLContext) -> Images:
+    return Images(
+        files=files,
         fetching=Fetching(
             rules=settings.image_url_rules, max_bytes=settings.max_image_bytes,
             timeout_s=settings.image_fetch_timeout_s, tls=tls,

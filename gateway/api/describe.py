@@ -15,8 +15,8 @@ from gateway.submit.describing import Asked, read_description
 from gateway.submit.dialogue import Begun
 from gateway.threads import off_loop
 from web.chat.completions import begun as once_begun
-from web.chat.connected import while_connected
 from web.chat.dialogues import as_events, whole
+from web.edge import while_connected
 
 router = APIRouter(tags=["describe"])
 
@@ -79,5 +79,5 @@ async def delete_conversation(
 async def _with_checked_picture(asked: Asked, gateway: Gateway) -> DescribeRequest:
     if asked.image is None:
         return asked.request
-    picture = await gateway.pictures.checked(asked.image)
+    picture = await gateway.images.checked(asked.image)
     return asked.request.model_copy(update={"image": picture.data})

@@ -12,14 +12,14 @@ from contracts.jobs import Job
 from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller, one_wait
 from gateway.api.follow import wait_until_ended
 from gateway.api.openapi import generate_body, problems
-from gateway.edge.prefix import current_prefix
+from gateway.edge.middleware import current_prefix
 from gateway.jobs.job import JobRecord
 from gateway.jobs.views import view
 from gateway.runtime import Gateway
 from gateway.storage.files import VIDEO_FILE
 from gateway.submit.bodies import read_submission
 from gateway.threads import off_loop
-from web.chat.connected import while_connected
+from web.edge import while_connected
 from web.problems import problem_response
 
 router = APIRouter(tags=["generate"])

@@ -13,7 +13,7 @@ from gateway.api.media.content import FILE_RESPONSES, Variant, serve
 from gateway.api.openapi import problems
 from gateway.jobs.store import MAX_SEQUENCE
 from gateway.jobs.views import view, view_page
-from web.chat.connected import while_connected
+from web.edge import while_connected
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

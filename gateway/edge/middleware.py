@@ -1,7 +1,12 @@
-"""Other people's pages: where no key is needed, whoever is visited with a browser could use this server through it."""
+"""What a request passes before its route: below which path it is seen, whose page sent it, whether its address is text.
+
+Where no key is needed, whoever is visited with a browser could use this server through other people's pages.
+"""
 
 import ipaddress
-from urllib.parse import urlsplit
+import re
+from contextvars import ContextVar
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from starlette._utils import get_route_path
 from starlette.datastructures import Headers
@@ -10,9 +15,45 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from contracts.errors import Problem
 from web.problems import problem_response
 
+# Segments that are not empty: `//host` would lead to another server.
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~@-]+){1,16}/?")
+_current: ContextVar[str] = ContextVar("stillmotion_prefix", default="")
 _OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # numbers only, asked for by any name
 _SIGNED = "/v1/links/"  # the signature is the permission, wherever the link stands
 _PORTS = {"http": 80, "https": 443}
+
+
+def current_prefix() -> str:
+    """The prefix of the request that this task serves; empty outside of requests."""
+    return _current.get()
+
+
+class PrefixMiddleware:
+    """Sets `root_path` from `X-Forwarded-Prefix`, which a proxy sends that took the prefix away, or else to
+    `public_path`, which may be there or not."""
+
+    def __init__(self, app: ASGIApp, public_path: str) -> None:
+        self.app = app
+        self._public_path = public_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        mounted: str = scope.get("root_path", "")
+        path: str = scope["path"].removeprefix(mounted)
+        raw: bytes = (scope.get("raw_path") or path.encode()).removeprefix(mounted.encode())
+        given = Headers(scope=scope).get("x-forwarded-prefix", "").split(",")[0].strip()
+        if _PREFIX.fullmatch(given):
+            outer = given.rstrip("/")
+        else:
+            outer = self._public_path
+            if path == outer or path.startswith(f"{outer}/"):
+                path, raw = path[len(outer):] or "/", raw[len(outer):] or b"/"
+        prefix = outer + mounted
+        _current.set(prefix)
+        # In place: what stands outside of this reads the route that is found below.
+        scope.update(root_path=prefix, path=prefix + path, raw_path=prefix.encode() + raw)
+        return await self.app(scope, receive, send)
 
 
 class PageGuardMiddleware:
@@ -119,3 +160,33 @@ def _fits(name: str, pattern: str) -> bool:
 
 def _refusal(code: str, title: str, detail: str) -> Problem:
     return Problem(status=403, code=code, title=title, detail=detail)
+
+
+class PlainAddressMiddleware:
+    """Refuses a path or query that is no UTF-8 or has U+0000: no id is such, and Postgres knows no such text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope.get("raw_path") or scope["path"].encode()
+            for name, raw in (("path", path), ("query", scope["query_string"])):
+                if not _is_text(raw):
+                    problem = Problem(
+                        status=422, code="invalid_request", title="The address is not valid",
+                        detail=f"The {name} is no UTF-8 text, or has U+0000 in it: encode it as UTF-8, then as %xx.",
+                    )
+                    return await problem_response(problem)(scope, receive, send)
+        return await self.app(scope, receive, send)
+
+
+def _is_text(raw: bytes) -> bool:
+    plain = unquote_to_bytes(raw)
+    if b"\0" in plain:
+        return False
+    try:
+        plain.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from contracts.jobs import (
     VideoFile,
 )
 from contracts.refusal import Refusal
-from gateway.auth.owners import DEFAULT_PRIORITY, LOCAL_OWNER
+from gateway.auth.keys import DEFAULT_PRIORITY, LOCAL_OWNER
 from web.calls import current_traceparent
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({

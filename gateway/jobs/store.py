@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from contracts.errors import Problem
 from contracts.jobs import Awaited, EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
-from gateway.auth.owners import LOCAL_OWNER
+from gateway.auth.keys import LOCAL_OWNER
 from gateway.database.database import Database, metadata, page_of
 from gateway.jobs.deliveries import Delivery, drop, expect, find, on_its_way
 from gateway.jobs.job import (

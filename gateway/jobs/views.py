@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from contracts.jobs import Job, JobPage, JobProgress, JobUrls, WebhookAttempt, WebhookDelivery
 from gateway.auth.links import Links
-from gateway.edge.prefix import current_prefix
+from gateway.edge.middleware import current_prefix
 from gateway.jobs.deliveries import Delivery
 from gateway.jobs.eta import Waiting
 from gateway.jobs.job import Absence, JobRecord

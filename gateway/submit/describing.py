@@ -14,9 +14,9 @@ from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, Describe
 from contracts.models import FrozenModel
 from contracts.openai.chat import ChatCompletionRequest, ConversedRequest, Message, picture_addresses
 from gateway.submit.bodies import Form, form_fields, form_picture, read_body
+from gateway.submit.fields import BodyRefused
 from gateway.submit.intake import Intake
 from gateway.submit.picture_text import decode_text, picture_text
-from gateway.submit.refusals import BodyRefused
 
 
 class DescribeForm(FrozenModel):

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from contracts.refusal import Refusal
 from gateway.storage.room import DiskFull, Room
-from gateway.submit.refusals import BodyTooLarge, IntakeFull
 from gateway.threads import off_loop
 
 _SMALL = 64 * 1024  # such a body stays in memory: the number of connections bounds their sum
@@ -22,6 +22,25 @@ _PARSED_AT_ONCE = 16 * 1024  # a tenth of a millisecond: less than the way to a 
 _LINGER_BYTES = 128 * 1024 * 1024
 _LINGER_S = 10.0
 T = TypeVar("T")
+
+
+class BodyTooLarge(Refusal):
+    """More bytes than any legal request has; the rest was not read."""
+
+    status, code, title = 413, "body_too_large", "The request is too large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"A request has at most {limit / 2**20:.0f} MiB: send a smaller picture.")
+
+
+class IntakeFull(Refusal):
+    """So many bytes of other requests are on their way that no more fit; nothing was done."""
+
+    status, code, title = 503, "too_much_arrives", "Too much arrives at once"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Other requests' pictures take all the room there is: send this one again in 10 s.", retry_after_s=10)
 
 
 class Intake:

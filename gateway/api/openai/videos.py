@@ -13,9 +13,8 @@ from gateway.api.openai.views import present_video
 from gateway.api.openapi import openai_errors, remix_body, video_body
 from gateway.jobs.job import IllegalTransition, JobRecord
 from gateway.runtime import Gateway
-from gateway.submit.bodies import read_fields
+from gateway.submit.bodies import read_fields, read_video
 from gateway.submit.remix import remix_of
-from gateway.submit.video_bodies import read_video
 
 router = APIRouter(prefix="/v1/videos", tags=["OpenAI videos"])
 

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from PIL import Image
@@ -33,10 +33,6 @@ class DecoderSettings:
     memory_bytes: int
     cpu_s: float
     wall_s: float
-
-    def to_json(self) -> str:
-        """As the child reads it."""
-        return json.dumps(asdict(self))
 
 
 def main() -> None:

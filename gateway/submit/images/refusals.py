@@ -1,7 +1,5 @@
 """Why an image is not taken."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from contracts.refusal import Refusal
@@ -17,17 +15,6 @@ class ImageRefused(Refusal):
     def __init__(self, code: str, detail: str) -> None:
         status = {"image_too_many_bytes": 413, "image_format_unsupported": 415}.get(code, 422)
         super().__init__(detail, status=status, code=code, field="image")
-
-
-@contextmanager
-def named(field: str) -> Iterator[None]:
-    """Where `image` is refused within, it is the image in `field`."""
-    try:
-        yield
-    except Refusal as error:
-        if error.field == "image":
-            error.field = field
-        raise
 
 
 class DecodersBusy(Refusal):

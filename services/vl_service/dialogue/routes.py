@@ -18,7 +18,7 @@ from contracts.refusal import Refusal
 from vl_service.model import Model
 from vl_service.prompts.profiles import profile_named
 from web.chat.completions import Completion, Reply, begun, explained
-from web.chat.connected import while_connected
+from web.edge import while_connected
 from web.parts import sent
 
 _SSE = "text/event-stream"

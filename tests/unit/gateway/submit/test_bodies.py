@@ -11,11 +11,10 @@ from urllib.parse import quote, quote_plus
 import httpx
 import pytest
 
+from gateway.submit.fields import BodyRefused, read_object
 from gateway.submit.images.refusals import ImageRefused
 from gateway.submit.intake import Intake
-from gateway.submit.json_text import read_object
 from gateway.submit.picture_text import decode_text
-from gateway.submit.refusals import BodyRefused
 from tests.unit.gateway.model_services import Services
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts.jobs import EffectiveParameters, GenerateOptions
 from contracts.resolve import ParameterRefused, nearest_size
-from gateway.submit.parameters import resolve
+from gateway.submit.accept import resolve
 from tests.unit.gateway.model_services import VIDEO_MODEL, VL_MODEL
 
 PICTURE = (320, 240)

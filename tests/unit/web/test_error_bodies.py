@@ -7,13 +7,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 
-from web.problem_bodies import ProblemBodiesMiddleware
+from web.edge import ErrorBodiesMiddleware
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> FastAPI:
     app = FastAPI()
-    app.add_middleware(ProblemBodiesMiddleware)
+    app.add_middleware(ErrorBodiesMiddleware, dialects={})
     path = tmp_path / "video.mp4"
     path.write_bytes(b"0123456789")
 

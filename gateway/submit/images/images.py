@@ -1,9 +1,11 @@
-"""The decoding processes of a gateway: a few for light images, one for heavy ones, so that those never wait for these.
+"""Images of requests: checked in processes of their own, stored, and read again.
 
-They start when they are first needed, stay, and are replaced when an image was their death.
+Of those processes there are a few for light images and one for heavy ones, so that those never wait for these. They
+start when they are first needed, stay, and are replaced when an image was their death.
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -11,14 +13,20 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from gateway.jobs.job import StoredPicture
+from gateway.storage.files import LocalFiles
 from gateway.submit.images.check import HEAVY_BYTES, LIGHT_BYTES, CheckedImage, ImageLimits
 from gateway.submit.images.decoder import LENGTH_BYTES, DecoderSettings
+from gateway.submit.images.fetch import Fetching, fetch_picture
 from gateway.submit.images.refusals import DecodersBusy, ImageRefused, too_costly, unreadable
+from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
 
+_SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg"}
 _LIGHT_AT_ONCE: Final = 2
 _LIGHT_WAITING: Final = 128
 _HEAVY_WAITING: Final = 16
@@ -30,6 +38,47 @@ _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_", "PYTHON", "LD_", "COV_", "CO
 _PIECE_BYTES: Final = 2**20
 # One arena, for threads would each reserve their own out of the memory limit; large blocks go back when they are free.
 _ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Fetches, checks, stores and reads them."""
+
+    files: LocalFiles
+    fetching: Fetching
+    decoders: "Decoders"
+
+    async def at(self, given: bytes | str) -> CheckedImage:
+        """The checked image of these bytes, or at this address.
+
+        Raises:
+            ImageRefused: it is none that we take.
+            DecodersBusy: too many wait to be checked.
+            AddressRefused, FetchFailed: it could not be had from its address.
+        """
+        return await self.checked(await fetch_picture(given, self.fetching) if isinstance(given, str) else given)
+
+    async def checked(self, image: bytes) -> CheckedImage:
+        """The image, decoded and encoded anew in another process. Raises `ImageRefused`, `DecodersBusy`."""
+        return await self.decoders.check(image)
+
+    async def read(self, folder_id: str, stored: StoredPicture, warnings: tuple[str, ...]) -> CheckedImage:
+        """An image that was checked and stored before, under the id of its job or file."""
+        path = self.files.path(folder_id, stored.file)
+        await off_loop(self.files.bring, path)
+        data = await off_loop(path.read_bytes)
+        return CheckedImage(
+            data=data, media_type=stored.media_type, width=stored.width, height=stored.height, warnings=warnings
+        )
+
+    async def store(self, folder_id: str, name: str, picture: CheckedImage) -> StoredPicture:
+        """Write a checked image to disk under the id of its job or file."""
+        file = f"{name}{_SUFFIX[picture.media_type]}"
+        await off_loop(self.files.write, folder_id, file, picture.data)
+        return StoredPicture(
+            file=file, media_type=picture.media_type, num_bytes=len(picture.data),
+            sha256=hashlib.sha256(picture.data).hexdigest(), width=picture.width, height=picture.height,
+        )
 
 
 class _Died(Exception):
@@ -83,7 +132,7 @@ class _Lane:
         # Nothing of the environment but what Python needs: keys have no business beside a decoder.
         kept = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway.submit.images.decoder", self._settings.to_json(),
+            sys.executable, "-m", "gateway.submit.images.decoder", json.dumps(asdict(self._settings)),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**kept, **_ALLOCATOR},
             limit=_PIECE_BYTES,
         )

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from gateway.submit.images.decoders import Decoders
+from gateway.submit.images.images import Decoders
 from gateway.submit.images.refusals import DecodersBusy, ImageRefused
 from tests.unit.gateway.submit.images.samples import LIMITS, encoded, noise
 
@@ -119,7 +119,7 @@ async def test_the_line_is_bounded(decoders: Decoders) -> None:
 def test_a_child_is_gone_with_its_parent_even_in_the_middle_of_an_image() -> None:
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent("""
         import asyncio
-        from tests.unit.gateway.submit.images.test_decoders import LIMITS, PROGRESSIVE, Decoders, of_scans
+        from tests.unit.gateway.submit.images.test_images import LIMITS, PROGRESSIVE, Decoders, of_scans
         async def main():
             decoders = Decoders(LIMITS)
             await asyncio.gather(decoders.check(PROGRESSIVE), *(decoders.check(of_scans(450)) for _ in range(4)))
