@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from contracts.framing import cut_in_words
 from contracts.jobs import EffectiveParameters, GenerateOptions
 from contracts.models import AbsentModel, VideoModelInfo, VLModelInfo
-from contracts.resolve import ParameterRefused, default_size, find_model
+from contracts.refusal import ParameterRefused
+from contracts.resolve import find_model
 from contracts.resolve import resolve as resolve_render
+from contracts.sizes import cut_in_words, default_size
 from gateway.auth.addresses import AddressRefused
 from gateway.auth.callers import Caller, priority_for
 from gateway.jobs.job import JobNotFound, JobRecord, KeyReused, NewJob, QueueFull, new_job_id
