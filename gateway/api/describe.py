@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
+from anyio.to_thread import run_sync as off_loop
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response, StreamingResponse
 
@@ -13,7 +14,6 @@ from gateway.api.openapi import describe_body, problems
 from gateway.runtime import Gateway
 from gateway.submit.describing import Asked, read_description
 from gateway.submit.dialogue import Begun
-from gateway.threads import off_loop
 from web.chat.completions import begun as once_begun
 from web.chat.dialogues import as_events, whole
 from web.edge import while_connected

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from anyio.to_thread import run_sync as off_loop
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from contracts.refusal import Refusal
 from gateway.auth.keys import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, KeyRecord, KeyStore, parse_rate
 from gateway.database.errors import DatabaseBusy
-from gateway.threads import off_loop
 
 _RETRY_AFTER_S = 10
 _NETWORK_BITS = 64  # of an IPv6 address: what one customer has at least

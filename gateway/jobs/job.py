@@ -110,6 +110,15 @@ class StoredPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The size of a render: `voxels` = width x height x frames, and the network's passes over each of them."""
+
+    model: str
+    voxels: int
+    passes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job as it is accepted; `request` is what the caller asked, `parameters` what will be done."""
 
@@ -192,6 +201,15 @@ def asks_for_prompt(request: GenerateOptions, has_picture: bool) -> bool:
         request.enhance == "auto" and (has_picture or bool(request.instruction))
     )
     return enhances or request.prompt is None
+
+
+def work_of(parameters: EffectiveParameters) -> Work:
+    """The size of a render with these parameters."""
+    guided = (parameters.guidance_scale or 1.0) > 1.0  # guidance runs the network twice a step
+    return Work(
+        model=parameters.model, voxels=parameters.width * parameters.height * parameters.num_frames,
+        passes=(parameters.steps or 1) * (2 if guided else 1),
+    )
 
 
 def new_job_id() -> str:

@@ -15,9 +15,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contracts.jobs import EffectiveParameters, JobState
+from contracts.jobs import JobState
 from gateway.database.database import Database, metadata, put
-from gateway.jobs.job import NewJob
+from gateway.jobs.job import NewJob, Work, work_of
 
 ROUNDS_PER_PRIORITY = 100
 """How many rounds of a better priority by one number go before; after so many a waiting job has caught up."""
@@ -78,15 +78,6 @@ _EVERYBODY = sa.select(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """The size of a render: `voxels` = width x height x frames, and the network's passes over each of them."""
-
-    model: str
-    voxels: int
-    passes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Claimable:
     """Which jobs have all that they need: none without `renders`, without `describes` only those whose prompt is there,
     and none of a model that only absent addresses run."""
@@ -126,15 +117,6 @@ class LineNow:
         """How many wait before this waiting job; one that came since then stands behind all of its turn."""
         known = self.places.get(job_id)
         return bisect_right(self.order, (turn, sys.maxsize)) if known is None else known
-
-
-def work_of(parameters: EffectiveParameters) -> Work:
-    """The size of a render with these parameters."""
-    guided = (parameters.guidance_scale or 1.0) > 1.0  # guidance runs the network twice a step
-    return Work(
-        model=parameters.model, voxels=parameters.width * parameters.height * parameters.num_frames,
-        passes=(parameters.steps or 1) * (2 if guided else 1),
-    )
 
 
 def join(connection: sa.Connection, job: NewJob) -> int:

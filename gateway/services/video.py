@@ -3,14 +3,14 @@
 import asyncio
 import logging
 
-from contracts.models import AbsentModel, Health, VideoModelInfo
+from anyio.to_thread import run_sync as off_loop
+
+from contracts.models import Health
 from contracts.videos import VideoRequest
 from gateway.services.clients import VideoClient
 from gateway.services.errors import ServiceError
-from gateway.services.listing import every_model
 from gateway.services.pool import Member, Pool
 from gateway.services.render_places import RenderPlaces
-from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,6 @@ class Renderers:
     async def health(self) -> Health:
         """Ready when one address is."""
         return await self.pool.health()
-
-    async def models(self) -> list[VideoModelInfo | AbsentModel]:
-        """What they run, and what they lack; raises `ServiceError` where none answers."""
-        return await every_model(self.pool, VideoClient.models)
 
     async def put(self, job_id: str, request: VideoRequest) -> Place:
         """Have one service take the render, or attach to the one that did; returns it. Each is asked once at most.

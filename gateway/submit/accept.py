@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from anyio.to_thread import run_sync as off_loop
+
 from contracts.jobs import EffectiveParameters, GenerateOptions
 from contracts.models import AbsentModel, VideoModelInfo, VLModelInfo
 from contracts.refusal import ParameterRefused
@@ -27,7 +29,6 @@ from gateway.submit.images.check import CheckedImage
 from gateway.submit.images.images import Images
 from gateway.submit.remix import continued
 from gateway.submit.uploaded import UploadStore
-from gateway.threads import off_loop
 from web.calls import current_call
 
 MAX_KEY_CHARS = 255

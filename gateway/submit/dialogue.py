@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from anyio.to_thread import run_sync as off_loop
 from pydantic import ValidationError
 
 from contracts.chat import ChatRequest, TextPart, Turn
@@ -20,7 +21,6 @@ from gateway.submit.describing import AskedDialogue
 from gateway.submit.fields import FieldsRefused
 from gateway.submit.images.check import CheckedImage
 from gateway.submit.images.images import Images
-from gateway.threads import off_loop
 from web.chat.completions import Reply
 from web.chat.dialogues import Told, converse, requests_for
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from anyio import CapacityLimiter, to_thread
+from anyio.to_thread import run_sync as off_loop
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from contracts.refusal import Refusal
 from gateway.storage.room import DiskFull, Room
-from gateway.threads import off_loop
 
 _SMALL = 64 * 1024  # such a body stays in memory: the number of connections bounds their sum
 _PARSED_AT_ONCE = 16 * 1024  # a tenth of a millisecond: less than the way to a thread and back
@@ -91,8 +91,7 @@ class Intake:
         if declared.isdecimal() and int(declared) > self._disk_left:
             raise IntakeFull
         await self._room.check()
-        await off_loop(self._folder.mkdir, parents=True, exist_ok=True)
-        spool.file = await off_loop(tempfile.TemporaryFile, dir=self._folder)  # without a name: none is left behind
+        spool.file = await off_loop(_open_spool, self._folder)
         await self._write(spool, bytes(spool.start))
 
     async def _put(self, spool: "_Spool", chunk: bytes) -> None:
@@ -158,6 +157,11 @@ class _Budget:
         finally:
             self._left += amount
             self._given_back.set()
+
+
+def _open_spool(folder: Path) -> BinaryIO:
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=folder)  # without a name: none is left behind
 
 
 def _parse_file(file: BinaryIO, parse: Callable[[bytes], T]) -> T:

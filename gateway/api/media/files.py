@@ -1,8 +1,10 @@
 """`/v1/files`: a picture uploaded once, for any number of requests."""
 
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync as off_loop
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
@@ -15,7 +17,6 @@ from gateway.submit.bodies import Form, form_fields, form_picture, read_body
 from gateway.submit.fields import BodyRefused
 from gateway.submit.intake import Intake
 from gateway.submit.uploaded import NewUpload, TooManyFiles, UploadRecord, new_file_id
-from gateway.threads import off_loop
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -62,10 +63,9 @@ async def list_files(
 ) -> UploadedFilePage:
     """A page of files, newest first unless asked otherwise."""
     beyond = None if after is None else (await off_loop(gateway.uploads.get, after, caller.owner)).sequence
-    found = await off_loop(
-        gateway.uploads.page, limit + 1, caller.owner, beyond=beyond, oldest_first=order == "asc",
-        purpose=purpose,
-    )
+    found = await off_loop(partial(
+        gateway.uploads.page, limit + 1, caller.owner, beyond=beyond, oldest_first=order == "asc", purpose=purpose,
+    ))
     files = [_present(upload) for upload in found[:limit]]
     return UploadedFilePage(
         data=files, first_id=files[0].id if files else None, last_id=files[-1].id if files else None,

@@ -3,7 +3,7 @@
 from contracts.jobs import JobProgress, JobState
 from contracts.openai.videos import Video, VideoError, VideoStatus
 from gateway.jobs.job import JobRecord
-from gateway.jobs.views import present
+from gateway.jobs.ledger import present
 
 # An expired video was completed; `expires_at` says since when its files are gone.
 _STATUS: dict[JobState, VideoStatus] = {

@@ -5,11 +5,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from anyio.to_thread import run_sync as off_loop
 from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.models import Health
 from gateway.runtime import Gateway
-from gateway.threads import off_loop
 
 _WITHIN_S = 3.0
 _FRESH_S = 1.0

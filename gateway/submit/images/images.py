@@ -16,13 +16,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from anyio.to_thread import run_sync as off_loop
+
 from gateway.jobs.job import StoredPicture
 from gateway.storage.files import LocalFiles
 from gateway.submit.images.check import HEAVY_BYTES, LIGHT_BYTES, CheckedImage, ImageLimits
 from gateway.submit.images.decoder import LENGTH_BYTES, DecoderSettings
 from gateway.submit.images.fetch import Fetching, fetch_picture
 from gateway.submit.images.refusals import DecodersBusy, ImageRefused, too_costly, unreadable
-from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +65,7 @@ class Images:
 
     async def read(self, folder_id: str, stored: StoredPicture, warnings: tuple[str, ...]) -> CheckedImage:
         """An image that was checked and stored before, under the id of its job or file."""
-        path = self.files.path(folder_id, stored.file)
-        await off_loop(self.files.bring, path)
-        data = await off_loop(path.read_bytes)
+        data = await off_loop(self.files.read, folder_id, stored.file)
         return CheckedImage(
             data=data, media_type=stored.media_type, width=stored.width, height=stored.height, warnings=warnings
         )
