@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect
 from contracts.errors import Problem
 from contracts.openai.chat import ChatCompletionRequest, ConversedRequest
 from contracts.refusal import Refusal
+from contracts.resolve import advice
 from gateway.api import describe, docs, generate, jobs, models
-from gateway.api.advice import with_advice
 from gateway.api.media import files, links
 from gateway.api.openai import chat as openai_chat
 from gateway.api.openai import videos as openai_videos
@@ -23,7 +23,8 @@ from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_share
 from gateway.api.status import health, metrics
 from gateway.edge.middleware import PageGuardMiddleware, PlainAddressMiddleware, PrefixMiddleware
 from gateway.run.metrics import GatewayMetrics
-from gateway.runtime import open_gateway
+from gateway.runtime import Gateway, open_gateway
+from gateway.services.errors import ServiceError
 from gateway.settings import GatewaySettings
 from gateway.storage.room import DiskFull
 from gateway.submit.describing import DescribeBody
@@ -97,7 +98,7 @@ async def _answer(request: Request, refusal: Refusal) -> Response:
     """As every app answers, and with what only the gateway knows: the model's bounds, and how a field was called."""
     problem = refusal.problem
     if isinstance(refusal, FieldsRefused):
-        problem = await with_advice(problem, request.app.state.gateway)
+        problem = await _with_advice(problem, request.app.state.gateway)
     response = problem_response(_with_sent_names(problem, request))
     if isinstance(refusal, _WHILE_IT_ARRIVES) and not has_arrived(request):
         return LingeringResponse(response.body, response.status_code, dict(response.headers))
@@ -106,6 +107,23 @@ async def _answer(request: Request, refusal: Refusal) -> Response:
 
 async def _answer_nobody(request: Request, _: Exception) -> Response:
     return await _answer(request, ClientGone())
+
+
+async def _with_advice(problem: Problem, gateway: Gateway) -> Problem:
+    """The refused fields of a body, each with what the model takes where that is known."""
+    try:
+        model = (await gateway.catalog.video_models())[0]
+    except ServiceError:
+        model = None
+    fields = [
+        field.model_copy(update={
+            "field": field.field if field.field == "body" else f"body.{field.field}",
+            "message": f"{field.message}. {advice(field.field, model) if model else ''}".rstrip(" ."),
+        })
+        for field in problem.errors or []
+    ]
+    detail = "; ".join(f"{field.field}: {field.message}" for field in fields[:5])
+    return problem.model_copy(update={"errors": fields, "detail": detail})
 
 
 def _with_sent_names(problem: Problem, request: Request) -> Problem:

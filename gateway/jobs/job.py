@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypedDict
 
 from contracts.errors import Problem
 from contracts.jobs import (
@@ -193,6 +194,31 @@ class JobRecord:
     def finished(self) -> bool:
         """Whether nothing more will be done for it."""
         return self.state in TERMINAL_JOB_STATES
+
+
+class Ending(TypedDict, total=False):
+    """What is told of a job with its next state."""
+
+    stage: JobStage | None
+    video: VideoFile
+    error: Problem
+    timings: Mapping[str, float]
+    thumbnail: StoredPicture | None
+    spritesheet: StoredPicture | None
+    claim: int
+
+
+class Known(TypedDict, total=False):
+    """What may become known of a running job."""
+
+    stage: JobStage | None
+    timings: Mapping[str, float]
+    warning: str
+    parameters: EffectiveParameters
+    actual_prompt: str
+    caption: str | None
+    render_attempt: int
+    claim: int
 
 
 def asks_for_prompt(request: GenerateOptions, has_picture: bool) -> bool:

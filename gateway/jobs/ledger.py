@@ -13,9 +13,9 @@ from contracts.jobs import Awaited, Job, JobPage, JobProgress, JobState, JobUrls
 from gateway.auth.links import Links
 from gateway.edge.middleware import current_prefix
 from gateway.jobs.deliveries import Delivery
-from gateway.jobs.job import Absence, ClaimLost, IllegalTransition, JobRecord, NewJob
+from gateway.jobs.job import Absence, ClaimLost, Ending, IllegalTransition, JobRecord, Known, NewJob
 from gateway.jobs.progress import Eta, LiveProgress, Waiting
-from gateway.jobs.store import Ending, JobStore, Known
+from gateway.jobs.store import JobStore
 
 # Where each stage begins on the way from 0 to 1; rendering takes nearly all of the time.
 _DESCRIBING, _RENDERING, _SAVING = 0.01, 0.05, 0.97

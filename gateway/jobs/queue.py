@@ -45,7 +45,7 @@ _clock = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("round", sa.Integer, nullable=False),  # the latest round that has begun
 )
-_jobs = sa.table("jobs", sa.column("id"), sa.column("claim"))
+_jobs = sa.table("jobs", *map(sa.column, ("id", "claim", "state", "created_at")))
 _WAITS = _line.c.started_at.is_(None)
 # Built once: most of a statement's cost is its making.
 _ROUND = sa.select(_clock.c.round)
@@ -221,3 +221,20 @@ def takers(connection: sa.Connection) -> set[str]:
 def take_back(connection: sa.Connection, executor_ids: Collection[str]) -> None:
     """Let anybody take what these executors took and did not begin."""
     connection.execute(_line.update().where(_WAITS, _line.c.taken_by.in_(executor_ids)).values(taken_by=None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """Jobs by state, and the arrival (seconds since the epoch) of the oldest that waits."""
+
+    jobs: Mapping[str, int]
+    oldest_queued_at: float | None
+
+
+def read_backlog(database: Database) -> Backlog:
+    """Count. Blocking."""
+    with database.reading() as connection:
+        counted = connection.execute(sa.select(_jobs.c.state, sa.func.count()).group_by(_jobs.c.state))
+        jobs = {row[0]: row[1] for row in counted}
+        oldest = connection.scalar(sa.select(sa.func.min(_jobs.c.created_at)).where(_jobs.c.state == "queued"))
+    return Backlog(jobs=jobs, oldest_queued_at=oldest)

@@ -1,28 +1,28 @@
 """The jobs as they are kept: every change of one is a transaction, guarded by the table of transitions."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import sqlalchemy as sa
 
-from contracts.errors import Problem
-from contracts.jobs import Awaited, EffectiveParameters, JobStage, JobState, VideoFile
+from contracts.jobs import Awaited, JobState
 from gateway.auth.keys import LOCAL_OWNER
 from gateway.database.database import Database, page_of
 from gateway.jobs.deliveries import Delivery, drop, expect, find, on_its_way
 from gateway.jobs.job import (
     UNFINISHED,
     ClaimLost,
+    Ending,
     IllegalTransition,
     JobNotFound,
     JobRecord,
     KeyReused,
+    Known,
     NewJob,
     OwnerQueueFull,
     QueueFull,
-    StoredPicture,
     sources_of,
 )
 from gateway.jobs.queue import join, let_go, moved
@@ -40,31 +40,6 @@ _EXPIRE = jobs.update().values(
     state=sa.case((jobs.c.state == "completed", "expired"), else_=jobs.c.state), expired_at=sa.bindparam("now")
 )
 _COUNT_QUEUED = sa.select(sa.func.count()).where(jobs.c.state == "queued")
-
-
-class Ending(TypedDict, total=False):
-    """What is told of a job with its next state."""
-
-    stage: JobStage | None
-    video: VideoFile
-    error: Problem
-    timings: Mapping[str, float]
-    thumbnail: StoredPicture | None
-    spritesheet: StoredPicture | None
-    claim: int
-
-
-class Known(TypedDict, total=False):
-    """What may become known of a running job."""
-
-    stage: JobStage | None
-    timings: Mapping[str, float]
-    warning: str
-    parameters: EffectiveParameters
-    actual_prompt: str
-    caption: str | None
-    render_attempt: int
-    claim: int
 
 
 class JobStore:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 
 from anyio.to_thread import run_sync as off_loop
 
@@ -15,6 +16,7 @@ from gateway.services.render_places import RenderPlaces
 log = logging.getLogger(__name__)
 
 Place = Member[VideoClient]
+_FORGET_AFTER_S = 7 * 86400.0
 
 
 class Renderers:
@@ -82,12 +84,17 @@ class Renderers:
             await self._tell(job_id, address)
 
     async def clear_left(self) -> int:
-        """Tell the services to drop the renders that nobody waits for any more; returns how many are gone."""
+        """Tell the services to drop the renders that nobody waits for any more; returns how many are gone.
+
+        A service that never comes back is kept in mind for a week.
+        """
         cleared = 0
         for left in await off_loop(self._places.left):
             place = self.pool.at(left.address)
             if place is not None and place.silent_since is None:
                 cleared += await self._tell(left.job_id, left.address)
+            elif time.time() - left.chosen_at > _FORGET_AFTER_S:
+                await off_loop(self._places.forget, left.job_id, left.address)
         return cleared
 
     async def _tell(self, job_id: str, address: str) -> bool:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.api.access import OpenGateway, TheCaller
-from gateway.jobs.backlog import read_backlog
+from gateway.jobs.queue import read_backlog
 from gateway.runtime import Gateway
 
 router = APIRouter(include_in_schema=False)
