@@ -105,7 +105,12 @@ class Piece:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A loaded vision-language model. Called from one thread only, one call at a time."""
+    """A loaded vision-language model."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether calls may come from several threads at one time; else one comes when the one before is answered."""
+        ...
 
     @property
     def info(self) -> VLModelInfo:
@@ -135,7 +140,12 @@ class Backend(Protocol):
 
 @runtime_checkable
 class FeatureBackend(Protocol):
-    """A loaded vision tower. Called from one thread only, one call at a time."""
+    """A loaded vision tower."""
+
+    @property
+    def concurrent(self) -> bool:
+        """As `Backend.concurrent`."""
+        ...
 
     @property
     def info(self) -> VLModelInfo:

@@ -57,7 +57,7 @@ class Model:
         # the token is for what the worker asks of others: only a language role's does
         told = settings if settings.role == "language" else settings.model_copy(update={"internal_token": None})
         self._supervisor: Supervisor[VLModelInfo] = Supervisor(
-            command, told, name=f"The model {settings.model}",
+            command, told, name=f"The model {settings.model}", at_once=settings.queue_limit,
             patience=Patience(cancel_grace_s=max(_LEAST_GRACE_S, settings.deadline_s)), on_gpu_memory=on_gpu_memory,
         )
         self._info: VLModelInfo | None = None

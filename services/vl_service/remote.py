@@ -53,6 +53,8 @@ class RemoteFailedError(Refusal):
 class RemoteBackend:
     """One model of the server at `VL_REMOTE_URL`."""
 
+    concurrent = True
+
     def __init__(self, http: httpx.Client, model: str, *, greedy: bool) -> None:
         self._http, self._model, self._greedy = http, model, greedy
         place = hashlib.sha256(str(http.base_url).encode()).hexdigest()[:12]

@@ -5,8 +5,11 @@ is imported when the model is loaded.
 """
 
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,7 @@ from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCancel
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
 from web.worker.imports import lasting_imports
 
+_LOOK_S = 0.05  # between two looks at whether anybody still waits
 Load = Callable[[Settings], Backend | FeatureBackend]
 
 
@@ -85,13 +89,38 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
             if isinstance(error, CheckpointError | EngineRefused):
                 raise ModelUnavailable(words) from error
             raise ModelNotYetAvailable(words) from error
-        return backend.info, partial(_work, backend)
+        return backend.info, partial(_work, backend, None if backend.concurrent else OneAtATime())
 
     return WorkerProgram(open_model=opened, explain=explain)
 
 
+class OneAtATime:
+    """A turn for each call, in the order of asking."""
+
+    def __init__(self) -> None:
+        self._calls: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self, deadline: Deadline) -> Iterator[None]:
+        """Raises `DeadlineExceededError` where it passes while others have their turn."""
+        own = object()
+        with self._changed:
+            self._calls.append(own)
+        try:
+            with self._changed:
+                while self._calls[0] is not own:
+                    deadline.check()
+                    self._changed.wait(_LOOK_S)
+            yield
+        finally:
+            with self._changed:
+                self._calls.remove(own)
+                self._changed.notify_all()
+
+
 def _work(
-    backend: Backend | FeatureBackend, work: Work | Look | ChatWork, report: Report
+    backend: Backend | FeatureBackend, turns: OneAtATime | None, work: Work | Look | ChatWork, report: Report
 ) -> Described | Looked | Replied:
     def is_canceled() -> bool:
         try:
@@ -102,13 +131,14 @@ def _work(
 
     deadline = Deadline(at=work.due, is_canceled=is_canceled)
     try:
-        if isinstance(work, Look):
-            return _look(backend, work, deadline)
-        if not isinstance(backend, Backend):
-            raise WrongRoleError("VL_ROLE=vision serves features alone; ask the service in the language role.")
-        if isinstance(work, ChatWork):
-            return reply(backend, work, deadline, report)
-        return _describe(backend, work, deadline)
+        with nullcontext() if turns is None else turns.turn(deadline):
+            if isinstance(work, Look):
+                return _look(backend, work, deadline)
+            if not isinstance(backend, Backend):
+                raise WrongRoleError("VL_ROLE=vision serves features alone; ask the service in the language role.")
+            if isinstance(work, ChatWork):
+                return reply(backend, work, deadline, report)
+            return _describe(backend, work, deadline)
     except DeadlineExceededError:
         report.check()
         raise

@@ -15,19 +15,22 @@ from vl_service.prompts.polish import clean, in_language
 from vl_service.prompts.profiles import profiles
 from vl_service.qwen.chat import QwenChat, chat_ids
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
-from vl_service.qwen.fast.decode import Sampling
 from vl_service.qwen.fast.forms import try_form
-from vl_service.qwen.fast.writing import Ask, FastWriter, Generate, Writer
+from vl_service.qwen.fast.slots import Sampling
+from vl_service.qwen.fast.writing import Ask, Generate, SlotWriter, Writer
 from vl_service.qwen.features import Features, Vision
 from vl_service.qwen.looking import feature_file, open_vision, wants_fast
 from vl_service.settings import Settings
 
 _WORDS = 1536  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
 _LONGEST = 8192  # its most: 1.2 GB a row of Qwen3-VL-8B
+_MOST_SLOTS, _SLOTS_ON_CPU = 16, 4
 
 
 class QwenBackend:
     """Runs one checkpoint. Every answer re-reads its conversation, so no state of an earlier call can leak in."""
+
+    concurrent = True
 
     def __init__(self, checkpoint: Checkpoint, *, vision: Vision, writer: Writer) -> None:
         self._checkpoint = checkpoint
@@ -72,17 +75,16 @@ class QwenBackend:
     ) -> list[str]:
         """A text for each task; `again` asks more sternly for its language, with another seed."""
         asks = [
-            Ask(input_ids=self._input_ids(messages(task, with_picture=seen is not None, again=again), seen),
-                seed=task.seed + again, max_new_tokens=task.max_new_tokens)
+            Ask(ids=self._ids(messages(task, with_picture=seen is not None, again=again), seen),
+                seed=task.seed + again, max_new_tokens=task.max_new_tokens, stop_repeating=True)
             for task in tasks
         ]
         decode = self._checkpoint.tokenizer.decode
         return [str(decode(ids, skip_special_tokens=True)) for ids in self._writer.write(seen, asks, deadline)]
 
-    def _input_ids(self, chat: list[dict[str, Any]], seen: Features | None) -> torch.Tensor:
-        """Chat → token ids `[1, tokens]` with one image token for every merged patch of the picture."""
-        ids = chat_ids(self._checkpoint, chat, [] if seen is None else [seen])
-        return torch.tensor([ids], device=self._checkpoint.device)
+    def _ids(self, chat: list[dict[str, Any]], seen: Features | None) -> list[int]:
+        """Chat → token ids with one image token for every merged patch of the picture."""
+        return chat_ids(self._checkpoint, chat, [] if seen is None else [seen])
 
 
 class WholeBackend(QwenBackend):
@@ -101,11 +103,10 @@ def load_qwen(settings: Settings, *, fast: bool | None = None) -> QwenBackend:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = load_checkpoint(settings)
-    if fast is None:
-        fast = wants_fast(settings, checkpoint.device, checkpoint.dtype)
+    fast_tower = wants_fast(settings, checkpoint.device, checkpoint.dtype) if fast is None else fast
     kind = QwenBackend if settings.role == "language" else WholeBackend
-    return kind(checkpoint, vision=open_vision(checkpoint, settings, fast=fast),
-                writer=_writer(checkpoint, settings, fast=fast))
+    return kind(checkpoint, vision=open_vision(checkpoint, settings, fast=fast_tower),
+                writer=_writer(checkpoint, settings, fast=settings.fast_layers if fast is None else fast))
 
 
 def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer:
@@ -114,11 +115,19 @@ def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer
     if not fast:
         return Generate(checkpoint, sampling)
     length = min(settings.image_tokens + _WORDS, _LONGEST)
-    found, reason = try_form(lambda: _fast_writer(checkpoint, sampling, length))
+    found, reason = try_form(lambda: SlotWriter(
+        checkpoint, sampling, Generate(checkpoint, sampling), length=length,
+        slots=settings.slots or slots_for(checkpoint, length)))
     return found or Generate(checkpoint, sampling, reason=reason)
 
 
-def _fast_writer(checkpoint: Checkpoint, sampling: Sampling, length: int) -> FastWriter:
-    writer = FastWriter(checkpoint, sampling, Generate(checkpoint, sampling), max_length=length)
-    writer.try_out()
-    return writer
+def slots_for(checkpoint: Checkpoint, length: int) -> int:
+    """As many as share half of the memory that the device has left; on CPUs a few."""
+    if checkpoint.device.type != "cuda":
+        return _SLOTS_ON_CPU
+    config = checkpoint.model.config.get_text_config()
+    heads = config.num_key_value_heads * (getattr(config, "head_dim", None) or
+                                          config.hidden_size // config.num_attention_heads)
+    row = 2 * config.num_hidden_layers * heads * length * checkpoint.dtype.itemsize
+    free, _ = torch.cuda.mem_get_info(checkpoint.device)
+    return max(1, min(_MOST_SLOTS, free // 2 // row))
