@@ -55,7 +55,8 @@ class Rig:
             patch_size=14, size={"shortest_edge": 28**2, "longest_edge": (64 if tiny else 1280) * 28**2})
         self.checkpoint = Checkpoint(
             model=model, tokenizer=None, image_processor=self.processor, id=shape, family="Qwen2.5-VL",
-            revision="random", tower_revision="random", device=model.device, dtype=model.dtype, image_token_id=model.config.image_token_id)
+            revision="random", tower_revision="random", device=model.device, dtype=model.dtype,
+            image_token_id=model.config.image_token_id)
         self.plain = Generate(self.checkpoint, GREEDY)
         length = (64 if tiny else 1280) + 256 + tokens
         self.writer = SlotWriter(self.checkpoint, GREEDY, self.plain, length=length, slots=slots)
