@@ -14,13 +14,13 @@ from vl_service.backend import CannotReplyError
 class Grammar:
     """One reply's state."""
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: Any, num_tokens: int) -> None:
+        self._matcher, self._num_tokens = matcher, num_tokens
 
     def allowed(self) -> torch.Tensor:
         """bool [tokens of the tokenizer] on the CPU; what ends a reply once the JSON is complete."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        return torch.from_numpy(np.unpackbits(bits, bitorder="little").astype(bool))
+        return torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self._num_tokens].astype(bool))
 
     def take(self, token: int) -> None:
         """The reply goes on with this token."""
@@ -52,4 +52,4 @@ class Grammars:
             raise CannotReplyError(f"The JSON schema cannot be read: {str(error)[:300]}") from error
         if reason := llguidance.LLMatcher.validate_grammar(grammar, self._read):
             raise CannotReplyError(f"The JSON schema cannot be held to: {reason[:300]}")
-        return Grammar(llguidance.LLMatcher(self._read, grammar))
+        return Grammar(llguidance.LLMatcher(self._read, grammar), self._read.vocab_size)
