@@ -1,6 +1,7 @@
 """Qwen2.5-VL-3B with random weights: a picture to 128 tokens, by transformers' `generate` and by ours."""
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from vl_service.qwen.fast.network import Cache
 from vl_service.qwen.fast.prompt import Prompt, prompt_of
 from vl_service.qwen.fast.slots import Joining, Sampling, Slots
 from vl_service.qwen.fast.tower import FastTower
-from vl_service.qwen.features import Features
 
 NEW_TOKENS = 128
 GREEDY = Sampling(greedy=True)
@@ -53,7 +53,7 @@ def _fast(
         slots.warm_up()
 
     def see() -> Prompt:
-        seen = Features(embeddings=tower(pixels, grid), grid_thw=grid.cpu(), revision="", processor="")
+        seen: Any = SimpleNamespace(embeddings=tower(pixels, grid), grid_thw=grid.cpu(), deepstack=(), names=("one",))
         image = model.config.image_token_id
         return prompt_of(ids[0].tolist(), seen, image_token_id=image, merge=2, device=model.device)
 

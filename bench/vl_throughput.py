@@ -4,93 +4,90 @@
 
 `--shape tiny` runs on any machine.
 
-Seconds are medians of three after a warm-up. `8 questions`: beside eight calls of transformers' `generate`, each of
-which looks. `16 at once`: threads that each look at a picture, their own or the same, beside one alone.
+Seconds are medians of three after a warm-up, from patches to the last token. `8 questions`: beside eight calls of
+transformers' `generate`, each of which looks. `16 at once`: threads, each with a picture of its own, or all with one
+that is looked at once, beside one alone. Needs torch and transformers, nothing else.
 """
 
 import argparse
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "services"))  # where nothing is installed
 
-from transformers import Qwen2VLImageProcessorPil
-
-from bench.gpu_vl import random_model
-from vl_service.backend import Deadline
-from vl_service.images import DecodedImage
-from vl_service.qwen.cached import CachedVision
-from vl_service.qwen.checkpoint import Checkpoint
-from vl_service.qwen.fast.slots import Sampling
-from vl_service.qwen.fast.writing import Ask, Generate, SlotWriter
-from vl_service.qwen.features import Features, Vision
-from vl_service.qwen.looking import in_windows
-from vl_service.qwen.tower import tower_of
-from vl_service.qwen.vision import TorchVision
-from vl_service.settings import Settings
+from bench.gpu_vl import GRIDS, random_model
+from vl_service.qwen.fast.batch import Batch, Writing
+from vl_service.qwen.fast.prompt import prompt_of
+from vl_service.qwen.fast.slots import Sampling, Slots
+from vl_service.qwen.fast.tower import FastTower
 
 GREEDY = Sampling(greedy=True)
 QUESTIONS, AT_ONCE = 8, 16
+NEVER: Any = SimpleNamespace(check=lambda: None)
 
 
 class Rig:
     """One model, and both ways to ask it."""
 
     def __init__(self, shape: str, device: str, tokens: int, slots: int) -> None:
-        tiny = self.tiny = shape == "tiny"
-        self.tokens = tokens
-        model = random_model(device, tiny, seven=shape == "7b")
-        model.generation_config.eos_token_id = None
-        self.processor = Qwen2VLImageProcessorPil(
-            patch_size=14, size={"shortest_edge": 28**2, "longest_edge": (64 if tiny else 1280) * 28**2})
-        self.checkpoint = Checkpoint(
-            model=model, tokenizer=None, image_processor=self.processor, id=shape, family="Qwen2.5-VL",
-            revision="random", tower_revision="random", device=model.device, dtype=model.dtype,
-            image_token_id=model.config.image_token_id)
-        self.plain = Generate(self.checkpoint, GREEDY)
-        length = (64 if tiny else 1280) + 256 + tokens
-        self.writer = SlotWriter(self.checkpoint, GREEDY, self.plain, length=length, slots=slots)
-        tower = tower_of(self.checkpoint, image_tokens=1280)
-        seeing = TorchVision(tower, fast=in_windows(tower))
-        self.vision: Vision = CachedVision(seeing, tower.expected, tower.device, Settings())
-        self._pictures = np.random.default_rng(0)
+        tiny = shape == "tiny"
+        self.tokens, self.model = tokens, random_model(device, tiny, seven=shape == "7b")
+        self.model.generation_config.eos_token_id = None
+        self.grid = torch.tensor([[1, *GRIDS[tiny]]])
+        self._image = self.model.config.image_token_id
+        with torch.inference_mode():
+            rows = Slots(self.model, length=1536 + tokens if not tiny else 256 + tokens, count=slots)
+            rows.warm_up()
+        self._batch, self._tower = Batch(rows), FastTower(self.model.model.visual)
+        self._turn, self._pictures = threading.Lock(), 0
 
-    def picture(self) -> DecodedImage:
-        """One that nobody has seen; 1,196 tokens."""
-        height, width = (112, 168) if self.tiny else (728, 1288)
-        shades = self._pictures.integers(0, 255, (height // 28, width // 28, 3), dtype=np.uint8)
-        return DecodedImage(rgb=Image.fromarray(shades).resize((width, height)), width=width, height=height)
+    def picture(self) -> torch.Tensor:
+        """Patches of one."""
+        self._pictures += 1
+        torch.manual_seed(self._pictures)
+        return torch.randn(int(self.grid.prod()), 3 * 2 * 14 * 14)
 
-    def ids(self, number: int, picture_tokens: int) -> list[int]:
+    def ids(self, number: int) -> list[int]:
         words = np.random.default_rng(number).integers(0, 1000, 64).tolist()
-        return [*range(20), *[self.checkpoint.image_token_id] * picture_tokens, *words]
-
-    def ask(self, number: int, seen: Features) -> Ask:
-        return Ask(ids=self.ids(number, seen.num_tokens), seed=0, max_new_tokens=self.tokens)
-
-    def ours(self, picture: DecodedImage, numbers: Sequence[int]) -> list[list[int]]:
-        seen, never = self.vision.features_of(picture), Deadline(at=float("inf"))
-        return self.writer.write(seen, [self.ask(number, seen) for number in numbers], never)
+        return [*range(20), *[self._image] * (int(self.grid.prod()) // 4), *words]
 
     @torch.inference_mode()
-    def theirs(self, picture: DecodedImage, number: int) -> list[int]:
-        model = self.checkpoint.model
-        pixels = self.processor(images=[picture.rgb], return_tensors="pt").to(model.device)
-        ids = torch.tensor([self.ids(number, int(pixels.image_grid_thw.prod()) // 4)], device=model.device)
+    def seen(self, picture: torch.Tensor) -> Any:
+        """As of a picture that nobody has seen before."""
+        with self._turn:
+            embeddings = self._tower(picture.to(self.model.device, self.model.dtype), self.grid)
+        return SimpleNamespace(
+            embeddings=embeddings, grid_thw=self.grid, deepstack=(), names=(uuid4().hex,))
+
+    @torch.inference_mode()
+    def ours(self, seen: Any, numbers: Sequence[int]) -> list[list[int]]:
+        writing = [
+            Writing(prompt_of(self.ids(number), seen, image_token_id=self._image, merge=2, device=self.model.device),
+                    GREEDY, seed=0, max_new_tokens=self.tokens, stop_ids=())
+            for number in numbers]
+        self._batch.submit(writing)
+        return [[token for piece in one.pieces(NEVER) for token in piece] for one in writing]
+
+    @torch.inference_mode()
+    def theirs(self, picture: torch.Tensor, number: int) -> list[int]:
+        model = self.model
+        ids = torch.tensor([self.ids(number)], device=model.device)
         model.model.rope_deltas = None
         written = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels.pixel_values.to(model.dtype),
-            image_grid_thw=pixels.image_grid_thw, mm_token_type_ids=(ids == model.config.image_token_id).int(),
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=picture.to(model.device, model.dtype),
+            image_grid_thw=self.grid.to(model.device), mm_token_type_ids=(ids == self._image).int(),
             max_new_tokens=self.tokens, do_sample=False)
         return written[0, ids.shape[1]:].tolist()
 
@@ -109,20 +106,24 @@ def seconds(run: Callable[[], Any], repeats: int = 3) -> float:
 
 def rows_of(rig: Rig) -> dict[str, Any]:
     """Each row's seconds, and what is said of it."""
+    pictures = [rig.picture() for _ in range(AT_ONCE)]
+
     def at_once(count: int, *, same: bool) -> None:
-        one = rig.picture()
-        pictures = [one if same else rig.picture() for _ in range(count)]
+        one = rig.seen(pictures[0]) if same else None  # as the cache of features has it for the others
+
+        def ask(number: int) -> list[list[int]]:
+            return rig.ours(one or rig.seen(pictures[number]), [number])
+
         with ThreadPoolExecutor(count) as pool:
-            said = list(pool.map(lambda number: rig.ours(pictures[number], [number]), range(count)))
+            said = list(pool.map(ask, range(count)))
         assert all(len(tokens) == rig.tokens for [tokens] in said)
 
     def questions() -> None:
-        rig.ours(rig.picture(), range(QUESTIONS))
+        rig.ours(rig.seen(pictures[0]), range(QUESTIONS))
 
     def by_generate() -> None:
-        picture = rig.picture()
         for number in range(QUESTIONS):
-            rig.theirs(picture, number)
+            rig.theirs(pictures[0], number)
 
     theirs, ours = seconds(by_generate, 1), seconds(questions)
     alone = seconds(lambda: at_once(1, same=True))
@@ -134,8 +135,7 @@ def rows_of(rig: Rig) -> dict[str, Any]:
         taken = seconds(lambda same=same: at_once(AT_ONCE, same=same))
         rows[f"{AT_ONCE} at once, {name}"] = {
             "seconds": taken, "tokens_per_s": AT_ONCE * rig.tokens / taken, "times": AT_ONCE * alone / taken}
-    picture = rig.picture()
-    [first], second = rig.ours(picture, [3]), rig.theirs(picture, 3)
+    [first], second = rig.ours(rig.seen(pictures[0]), [3]), rig.theirs(pictures[0], 3)
     differ = (at for at, pair in enumerate(zip(first, second, strict=True)) if len(set(pair)) > 1)
     rows["agreed"] = {"tokens": next(differ, len(first))}
     return rows

@@ -104,8 +104,10 @@ class Model:
             return ModelLoading(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
         return ModelUnavailable(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
 
-    async def answer(self, image: bytes | None, tasks: Sequence[Task], started: float) -> DescribeResponse:
-        """Answer the tasks about the image, in turn. `started` is of `time.monotonic`.
+    async def answer(
+        self, image: bytes | None, tasks: Sequence[Task], started: float, *, max_pixels: int | None = None
+    ) -> DescribeResponse:
+        """Answer the tasks about the image. `started` is of `time.monotonic`.
 
         Raises:
             ModelLoading, ModelFailed, ModelUnavailable: there is no worker, or it died in this call.
@@ -115,7 +117,7 @@ class Model:
         """
         async def work(due: float, stop: asyncio.Event) -> DescribeResponse:
             described: Described = await self._work(
-                Work(image=image, tasks=tuple(tasks), started=started, due=due), stop)
+                Work(image=image, tasks=tuple(tasks), started=started, due=due, max_pixels=max_pixels), stop)
             return described.response
 
         return await self._in_time(work)

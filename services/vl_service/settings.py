@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         description="Holds the embedded checkpoint in vl/.",
     )
     data_dir: Path = Field(default=Path("data"), validation_alias="STILLMOTION_DATA")
+    profiles_dir: Path | None = Field(
+        default=None, validation_alias="VL_PROFILES",
+        description="A folder of prompt profiles, NAME.toml, and templates.toml, beside ours; see docs/prompts.md.")
     engines_dir: Path | None = Field(
         default=None, validation_alias="VL_ENGINES", description="Engine store; unset: in STILLMOTION_DATA.")
     engine: Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"] = Field(

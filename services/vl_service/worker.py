@@ -36,6 +36,7 @@ from vl_service.describe import answer
 from vl_service.dialogue.reply import reply
 from vl_service.features.wire import FORMATS
 from vl_service.images import DecodedImage
+from vl_service.prompts.profiles import use_profiles
 from vl_service.settings import Settings
 from web.logs import configure_logging
 from web.telemetry import configure_tracing
@@ -83,6 +84,7 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
         configure_logging("vl_service.worker", settings.log_level)
         configure_tracing("vl_service.worker")
         try:
+            use_profiles(settings.profiles_dir)
             backend = load(settings)
         except Exception as error:  # any reason ends up in /readyz; what is not the checkpoint's own may pass
             words = f"the model {settings.model} could not be loaded: {one_line(error)}"
@@ -146,7 +148,7 @@ def _work(
 
 def _describe(backend: Backend, work: Work, deadline: Deadline) -> Described:
     began = time.monotonic()
-    image = None if work.image is None else DecodedImage.of(work.image)
+    image = None if work.image is None else DecodedImage.of(work.image, max_pixels=work.max_pixels)
     response = answer(backend, image, work.tasks, deadline, work.started)
     return Described(response=response, info=backend.info, seconds=time.monotonic() - began)
 

@@ -8,10 +8,9 @@ import torch
 from contracts.chat import ChatOptions, Turn
 from contracts.describe import CacheResult
 from contracts.models import VLModelInfo
-from vl_service.backend import Answer, Deadline, Description, Piece, Task
+from vl_service.backend import Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
-from vl_service.prompts.asking import messages
-from vl_service.prompts.polish import clean, in_language
+from vl_service.prompts.asking import Request, ask
 from vl_service.prompts.profiles import profiles
 from vl_service.qwen.chat import QwenChat, chat_ids
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
@@ -54,15 +53,10 @@ class QwenBackend:
     def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         """See `backend.Backend.describe`. The picture goes through the vision tower once for all tasks."""
         seen = None if picture is None else self._vision.features_of(picture, deadline)
-        texts = self._write(seen, tasks, deadline)
-        strange = [index for index, task in enumerate(tasks) if not in_language(clean(texts[index]), task.language)]
-        if strange:
-            again = self._write(seen, [tasks[index] for index in strange], deadline, again=True)
-            for index, text in zip(strange, again, strict=True):
-                if in_language(clean(text), tasks[index].language):
-                    texts[index] = text
-        return Description(
-            answers=[Answer(text=text) for text in texts], facts={}, cache=None if seen is None else seen.cache)
+        answers = ask(
+            tasks, lambda requests: self._write(seen, requests, deadline), with_picture=seen is not None,
+            faults=() if picture is None else picture.faults)
+        return Description(answers=answers, facts={}, cache=None if seen is None else seen.cache)
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
@@ -70,19 +64,17 @@ class QwenBackend:
         """See `backend.Backend.chat`."""
         return self._chat.reply(turns, images, options, deadline)
 
-    def _write(
-        self, seen: Features | None, tasks: Sequence[Task], deadline: Deadline, *, again: bool = False
-    ) -> list[str]:
-        """A text for each task; `again` asks more sternly for its language, with another seed."""
+    def _write(self, seen: Features | None, requests: Sequence[Request], deadline: Deadline) -> list[str]:
+        """A text for each."""
         asks = [
-            Ask(ids=self._ids(messages(task, with_picture=seen is not None, again=again), seen),
-                seed=task.seed + again, max_new_tokens=task.max_new_tokens, stop_repeating=True)
-            for task in tasks
+            Ask(ids=self._ids(request.messages, seen), seed=request.seed, max_new_tokens=request.max_new_tokens,
+                stop_repeating=True, grammar=self._chat.grammars.for_schema(request.schema))
+            for request in requests
         ]
         decode = self._checkpoint.tokenizer.decode
         return [str(decode(ids, skip_special_tokens=True)) for ids in self._writer.write(seen, asks, deadline)]
 
-    def _ids(self, chat: list[dict[str, Any]], seen: Features | None) -> list[int]:
+    def _ids(self, chat: Sequence[dict[str, Any]], seen: Features | None) -> list[int]:
         """Chat → token ids with one image token for every merged patch of the picture."""
         return chat_ids(self._checkpoint, chat, [] if seen is None else [seen])
 

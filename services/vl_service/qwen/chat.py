@@ -25,13 +25,13 @@ class QwenChat:
 
     def __init__(self, checkpoint: Checkpoint, vision: Vision, writer: Writer) -> None:
         self._checkpoint, self._vision, self._writer = checkpoint, vision, writer
-        self._grammars = Grammars(checkpoint.tokenizer, stop_ids_of(checkpoint))
+        self.grammars = Grammars(checkpoint.tokenizer, stop_ids_of(checkpoint))
 
     def reply(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
     ) -> Iterator[Piece]:
         """See `backend.Backend.chat`."""
-        grammar = None if options.json_schema is None else self._grammars.of(options.json_schema)
+        grammar = None if options.json_schema is None else self.grammars.of(options.json_schema)
         with torch.inference_mode():
             seen = []
             for image in images:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ class Grammars:
         self._tokenizer, self._stop_ids = tokenizer, list(stop_ids)
         self._lock = threading.Lock()
         self._read: Any = None
+
+    def for_schema(self, schema: Mapping[str, Any] | None) -> Grammar | None:
+        """As `of`; None of none, and where llguidance is not installed: the words ask for JSON, too."""
+        if schema is None or find_spec("llguidance") is None:
+            return None
+        return self.of(schema)
 
     def of(self, schema: Mapping[str, Any]) -> Grammar:
         """Raises `CannotReplyError` for what is no schema, or none that is known here."""

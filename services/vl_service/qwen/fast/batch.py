@@ -10,21 +10,32 @@ import threading
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from vl_service.backend import Deadline
 from vl_service.qwen.fast.prompt import Prompt, common_start
 from vl_service.qwen.fast.slots import Joining, Sampling, Slots
-from vl_service.qwen.grammar import Grammar
 from web.worker.faults import breaks_the_device
 
 _READ_AT_ONCE = 8192  # tokens; what would be more waits for the next chunk
 _WORTH_SHARING = 8  # tokens
 _LOOK_S = 0.05  # between two looks at whether anybody still waits
 _IDLE_S = 10.0  # then the thread ends
+
+
+class Deadline(Protocol):
+    """`backend.Deadline`."""
+
+    def check(self) -> None: ...
+
+
+class Grammar(Protocol):
+    """`grammar.Grammar`."""
+
+    def allowed(self) -> torch.Tensor: ...
+    def take(self, token: int) -> None: ...
 
 
 class Writing:

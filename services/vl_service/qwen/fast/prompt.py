@@ -2,14 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from vl_service.qwen.fast.network import Network, Part
-from vl_service.qwen.features import Features
+
+
+class Seen(Protocol):
+    """What is known of pictures: `features.Features`."""
+
+    @property
+    def embeddings(self) -> torch.Tensor: ...
+    @property
+    def grid_thw(self) -> torch.Tensor: ...
+    @property
+    def deepstack(self) -> tuple[torch.Tensor, ...]: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +55,7 @@ class Prompt:
 
 
 def prompt_of(
-    ids: Sequence[int], seen: Features | None, *, image_token_id: int, merge: int, device: torch.device
+    ids: Sequence[int], seen: Seen | None, *, image_token_id: int, merge: int, device: torch.device
 ) -> Prompt:
     """A conversation with the pictures in `seen`, which have one image token for each of their merged patches."""
     marks = np.array(ids, dtype=np.int64)
