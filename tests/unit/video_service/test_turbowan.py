@@ -315,7 +315,7 @@ def assert_refused(source: Path, base: Path, told: str, capfd: pytest.CaptureFix
     assert sorted(source.parent.iterdir()) == before
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_stillmotion_convert_runs_it_in_another_process(
     reference: Tensors, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

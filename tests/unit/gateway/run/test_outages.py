@@ -82,7 +82,7 @@ AWAY = {
 
 
 @pytest.mark.parametrize(("service", "how", "where"), [
-    ("vl_service", "cut", "sqlite"), ("vl_service", "broken unseen", "sqlite"), ("vl_service", "cut", "postgres"),
+    ("vl_service", "cut", "sqlite"), ("vl_service", "broken unseen", "sqlite"),
     ("video_service", "loading", "sqlite"), ("video_service", "broken unseen", "sqlite"),
     ("video_service", "restarted", "sqlite"), ("video_service", "restarted", "postgres"),
 ], indirect=["where"])

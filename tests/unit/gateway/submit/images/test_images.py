@@ -51,7 +51,7 @@ async def answer_of(decoders: Decoders, data: bytes) -> str:
     return f"{image.width}x{image.height}"
 
 
-@pytest.mark.slow
+@pytest.mark.full  # as tests/unit/gateway/edge/test_load.py has it of a whole gateway
 async def test_bombs_cost_other_callers_little_time_and_the_machine_little_memory(decoders: Decoders) -> None:
     bombs = {
         "progressive, 20,000 scans": (of_scans(20_000), "image_too_costly"),
