@@ -4,7 +4,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -30,6 +29,7 @@ from gateway.cli.serving.interrupts import Interrupted, run_interruptible
 from gateway.cli.serving.serve import LogFormat, serve
 from gateway.cli.serving.stack import ServiceName, StackError, read_settings, served_names, service_specs
 from gateway.cli.verify import verify
+from web.command import run_command
 
 app = typer.Typer(
     name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
@@ -56,12 +56,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # words in any script, on a terminal that may know ASCII alone
-    try:
-        app()
-    except OSError as error:  # such as a full disk, where the output goes
-        with suppress(OSError):
-            typer.echo(f"{error.filename or 'The output'}: {error.strerror or error}.", err=True)
-        os._exit(1)  # flushing at the end would fail once more
+    run_command(app)
 
 
 @app.command("serve")

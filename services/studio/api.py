@@ -16,7 +16,7 @@ from contracts.describe import DescribeResponse
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, Job, JobPage
 from contracts.models import Health, ListedVideoModel, ModelList
-from contracts.openai_chat import DialogueResponse
+from contracts.openai.chat import DialogueResponse
 
 Variant = Literal["video", "thumbnail", "input"]
 _RETRY_S = 2.0

@@ -1,4 +1,4 @@
-"""The worker's side: load the model once, then do one piece of work at a time.
+"""The worker's side: load the model once, then do one piece of work at a time, or several, each on its own thread.
 
 A thread of its own listens to the HTTP process, so that a cancellation is seen in the middle of work, and so that this
 process ends at once when the other one is gone, however it went.
@@ -32,6 +32,7 @@ from web.worker.messages import (
     Loaded,
     LoadFailed,
     Message,
+    Outcome,
     Progress,
     Start,
     Work,
@@ -66,7 +67,7 @@ class Report:
 
 
 Handler = Callable[[Any, Report], Any]
-"""Does one piece of work and returns its result; blocking."""
+"""Does one piece of work and returns its result; blocking. Called from as many threads as work is done at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,7 @@ class _ParentLink:
         self._channel = channel
         self._sending = threading.Lock()
         self._commands: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
-        self._canceled_id = 0
+        self._wanted: dict[int, threading.Event] = {}
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
     def next_command(self) -> Start | Work:
@@ -108,10 +109,14 @@ class _ParentLink:
         return self._commands.get()
 
     def is_canceled(self, work_id: int) -> bool:
-        return self._canceled_id == work_id
+        """Also of work that has ended."""
+        wanted = self._wanted.get(work_id)
+        return wanted is None or wanted.is_set()
 
     def send(self, message: Message) -> None:
         """Raises `OSError` if the HTTP process is gone."""
+        if isinstance(message, Outcome):
+            del self._wanted[message.id]
         frame = to_frame(message)
         with self._sending:
             self._channel.sendall(frame)
@@ -124,9 +129,12 @@ class _ParentLink:
                     break
                 command = from_body(body)
                 if isinstance(command, Cancel):
-                    self._canceled_id = command.id
-                else:
-                    self._commands.put(command)
+                    if canceled := self._wanted.get(command.id):
+                        canceled.set()
+                    continue
+                if isinstance(command, Work):
+                    self._wanted[command.id] = threading.Event()
+                self._commands.put(command)
         # Not sys.exit: the main thread may be deep in a step, and nobody is left to whom its result matters.
         os._exit(EXIT_PARENT_GONE)
 
@@ -137,12 +145,26 @@ def _serve(link: _ParentLink, program: WorkerProgram) -> int:
     handler = _load(link, start, program)
     if handler is None:
         return EXIT_LOAD_FAILED
-    while True:
-        work = link.next_command()
-        assert isinstance(work, Work)
-        if not _do(link, work, handler, program):
-            return EXIT_DEVICE_BROKEN
-        program.tidy_up()
+
+    def work_on() -> int:
+        while True:
+            work = link.next_command()
+            assert isinstance(work, Work)
+            if not _do(link, work, handler, program):
+                return EXIT_DEVICE_BROKEN
+            program.tidy_up()
+
+    for number in range(1, start.at_once):
+        threading.Thread(target=lambda: _end(work_on), name=f"work-{number}", daemon=True).start()
+    return work_on()
+
+
+def _end(work_on: Callable[[], int]) -> None:
+    """End the process as the main thread would by returning: what the others do is lost with it."""
+    try:
+        os._exit(work_on())
+    except OSError:
+        os._exit(EXIT_PARENT_GONE)
 
 
 def _load(link: _ParentLink, start: Start, program: WorkerProgram) -> Handler | None:
