@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from contracts.images import MAX_BODY_BYTES
+from contracts.videos import MAX_CLIP_BYTES
 from video_service.http.routes import router
 from video_service.http.service import VideoService
 from video_service.queue.files import RenderFiles
@@ -50,7 +51,7 @@ def create_app(
     app.include_router(router)
     install_problem_handlers(app)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
-    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES + MAX_CLIP_BYTES)
     app.add_middleware(InternalTokenMiddleware, token=token)
     app.add_middleware(ProblemBodiesMiddleware)
     app.add_middleware(HttpMetricsMiddleware, registry=renders.metrics.registry)
