@@ -6,10 +6,11 @@ from pydantic import ConfigDict, Field
 
 from contracts.describe import MAX_TEXT_CHARS
 from contracts.errors import Problem
-from contracts.images import ImageBytes, ImageRequest
+from contracts.images import MAX_BODY_BYTES, ImageBytes, ImageRequest
 from contracts.models import MAX_LORAS, FrozenModel, LoraRef, Sampler
 
 MAX_CLIP_BYTES = 64_000_000
+MAX_VIDEO_BODY_BYTES = MAX_BODY_BYTES + MAX_CLIP_BYTES
 RENDER_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 RenderState = Literal["queued", "running", "completed", "failed", "canceled"]
@@ -69,6 +70,7 @@ class RenderResult(FrozenModel):
     num_bytes: int
     sha256: str
     timings: dict[str, float] = Field(description="Seconds by stage, and `total`.")
+    batch: int = Field(default=1, description="Clips that were denoised as one, for which the timings are.")
     warnings: list[str] = Field(default_factory=list, description="What was not done as asked, a sentence each.")
 
 

@@ -1,7 +1,7 @@
-"""One request to one file: what is asked is resolved and rendered, and what was done is told."""
+"""Requests to files: what is asked is resolved and rendered, and what was done is told."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from video_service.media.image import fit_picture
 from video_service.media.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo, coding_of
 from video_service.media.previews import Previews
 from video_service.render.progress import Report, StageClock
-from video_service.render.render import render
+from video_service.render.render import Left, nobody, render
 from web.worker.image import decode_image
 
 
@@ -40,21 +40,45 @@ def generate(deployed: Deployed, request: VideoRequest, output: Path, report: Re
         VideoWriteFailed: the encoder or the disk failed.
         RenderCanceled: `report` raised it; no file is left.
     """
-    wanted = resolve_request(request, deployed.info)
-    batch = Batch((render_request(request, wanted),))
+    (result,) = generate_together(deployed, [(request, output)], report)
+    assert result is not None
+    return result
+
+
+def generate_together(
+    deployed: Deployed, clips: Sequence[tuple[VideoRequest, Path]], report: Report, left: Left = nobody
+) -> list[RenderResult | None]:
+    """The same for clips that differ in words, pictures and seed alone, denoised as one; None for each that `left`.
+
+    Raises what `generate` does, and then no clip has a file.
+    """
+    wanted = [resolve_request(request, deployed.info) for request, _ in clips]
+    batch = Batch(tuple(render_request(request, own) for (request, _), own in zip(clips, wanted, strict=True)))
     stages = StageClock(report, deployed.device)
-    with _written(request, wanted, output) as sink:
-        (warnings,) = render(deployed.model, batch, [sink], stages)
-        with stages("write", wanted.num_frames):
-            written = sink.finish(output.parent)
-    info, sampling = deployed.info, wanted.sampling
+    with ExitStack() as files:
+        sinks = [files.enter_context(_written(request, own, output))
+                 for (request, output), own in zip(clips, wanted, strict=True)]
+        warnings = render(deployed.model, batch, sinks, stages, left)
+        with stages("write", sum(own.num_frames for own in wanted)):
+            written = [None if place in left() else sink.finish(clips[place][1].parent)
+                       for place, sink in enumerate(sinks)]
+    return [
+        None if file is None else _result(deployed.info, request, own, file, stages).model_copy(
+            update={"warnings": [*said, *sink.warnings], "batch": len(clips)})
+        for (request, _), own, file, said, sink in zip(clips, wanted, written, warnings, sinks, strict=True)
+    ]
+
+
+def _result(
+    info: VideoModelInfo, request: VideoRequest, wanted: Resolved, written: WrittenVideo, stages: StageClock
+) -> RenderResult:
+    sampling = wanted.sampling
     return RenderResult(
         width=wanted.width, height=wanted.height, num_frames=written.num_frames, fps=wanted.fps,
         steps=sampling.steps, sampler=sampling.sampler, guidance_scale=sampling.guidance_scale,
         guidance_scale_2=sampling.guidance_scale_2, seed=request.seed,
         model=info.id, revision=info.revision, engine=info.engine, engine_reason=info.engine_reason, dtype=info.dtype,
         num_bytes=written.num_bytes, sha256=written.sha256, timings=stages.timings(),
-        warnings=[*warnings, *sink.warnings],
     )
 
 
