@@ -28,7 +28,7 @@ def test_the_thumbnail_is_the_first_frame_and_the_sheet_spans_the_whole_video(tm
     cells = [sheet[48 * (n // 4) + 24, 64 * (n % 4) + 32] for n in range(16)]
     assert cells == sorted(cells)
     assert (cells[0], cells[-1]) == pytest.approx((0, 200), abs=3)
-    assert np.array_equal(Image.open(tmp_path / "last_frame.png"), frames[-1])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "last_frame.png")), frames[-1])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last_frame.png", "spritesheet.jpg", "thumbnail.jpg"]
 
 
