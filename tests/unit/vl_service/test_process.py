@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.processes import HTTP
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -42,12 +43,12 @@ def wait_until(url: str, status: int, *, saying: str = "") -> httpx.Response:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         try:
-            response = httpx.get(url, timeout=20)
+            response = HTTP.get(url, timeout=20)
             if response.status_code == status and saying in response.text:
                 return response
         except httpx.TransportError:
             pass
-        time.sleep(0.2)
+        time.sleep(0.05)
     raise AssertionError(f"{url} was not {status} in time")
 
 
