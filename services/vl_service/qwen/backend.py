@@ -21,7 +21,7 @@ from vl_service.qwen.features import Features, Vision
 from vl_service.qwen.looking import feature_file, open_vision, wants_fast
 from vl_service.settings import Settings
 
-_WORDS = 1536  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
+_WORDS = 2048  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
 _LONGEST = 8192  # its most: 1.2 GB a row of Qwen3-VL-8B
 _MOST_SLOTS, _SLOTS_ON_CPU = 16, 4
 
