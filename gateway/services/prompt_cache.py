@@ -22,7 +22,7 @@ _prompts = sa.Table(
 
 
 # Raised when the vision-language service writes other texts with the same model: what was kept is then asked anew.
-_WORDING = 2
+_WORDING = 3
 
 
 def cache_key(
