@@ -196,8 +196,8 @@ def describe_tasks(job: JobRecord) -> list[DescribeTask]:
     tasks = [DescribeTask(kind="caption")] if job.picture is not None else []
     if job.needs_vl:
         tasks.append(
-            DescribeTask(kind="prompt", user_prompt=job.request.prompt, instruction=job.request.instruction)
-        )
+            DescribeTask(kind="prompt", user_prompt=job.request.prompt, instruction=job.request.instruction,
+                         template=job.request.template))
     return tasks
 
 

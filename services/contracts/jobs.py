@@ -25,6 +25,9 @@ class GenerateOptions(FrozenModel):
 
     prompt: Text | None = Field(default=None, description="What should happen. Left out: written from the picture.")
     instruction: Text | None = Field(default=None, description="How the prompt should be written.")
+    template: str | None = Field(
+        default=None, min_length=1, max_length=64,
+        description="A pattern that the prompt follows, by its name in the library, such as `product turntable`.")
     conversation: str | None = Field(
         default=None, min_length=1, max_length=64,
         description="Instead of `prompt`: the last one of this dialogue of `POST /v1/describe`, with its last picture "
