@@ -27,7 +27,7 @@ from gateway.run.settle import Settling, claimed
 from gateway.services.errors import ServiceError
 from gateway.services.prompting import Prompter
 from gateway.services.video import Place, Renderers
-from gateway.storage.files import VIDEO_FILE, ChecksumMismatch, LocalFiles
+from gateway.storage.files import EXTENDED_FILE, VIDEO_FILE, ChecksumMismatch, LocalFiles
 from gateway.threads import off_loop
 from web.calls import JOB_ID, REQUEST_ID, TRACEPARENT, working
 
@@ -116,8 +116,9 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
 
 async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
     """Have the video rendered under the job's id; returns the `RenderResult`."""
-    pictures = [await _picture(job, picture, parts.files) for picture in (job.picture, job.last_picture)]
-    request = video_request(job, *pictures)
+    first, last = [await _picture(job, picture, parts.files) for picture in (job.picture, job.last_picture)]
+    clip = None if job.request.extend_from is None else await _data(job, EXTENDED_FILE, parts.files)
+    request = video_request(job, first, last, clip)
     started, limit = time.monotonic(), asyncio.timeout(parts.render_timeout_s)
     try:
         async with limit:
@@ -167,6 +168,8 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
     except JobNotFound:
         await _remove_video(job.id, parts.files)
         raise
+    if job.request.extend_from is not None:  # the video begins with it
+        await off_loop(parts.files.remove, job.id, EXTENDED_FILE)
     await parts.video.stop(job.id)
 
 
@@ -185,7 +188,9 @@ def describe_tasks(job: JobRecord) -> list[DescribeTask]:
     return tasks
 
 
-def video_request(job: JobRecord, image: bytes | None, last_image: bytes | None = None) -> VideoRequest:
+def video_request(
+    job: JobRecord, image: bytes | None, last_image: bytes | None = None, extends: bytes | None = None
+) -> VideoRequest:
     """The render of a job: the same job always gives the same body, so that a repeated PUT attaches."""
     wanted = job.parameters
     return VideoRequest(
@@ -193,6 +198,7 @@ def video_request(job: JobRecord, image: bytes | None, last_image: bytes | None 
         model=wanted.model, width=wanted.width, height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps,
         steps=wanted.steps, sampler=wanted.sampler, guidance_scale=wanted.guidance_scale,
         guidance_scale_2=wanted.guidance_scale_2, loras=wanted.loras, seed=wanted.seed, last_image=last_image,
+        extends=extends,
     )
 
 
@@ -280,9 +286,11 @@ async def _was_canceled(job_id: str, ledger: Ledger) -> bool:
 
 
 async def _picture(job: JobRecord, picture: StoredPicture | None, files: LocalFiles) -> bytes | None:
-    if picture is None:
-        return None
-    path = files.path(job.id, picture.file)
+    return None if picture is None else await _data(job, picture.file, files)
+
+
+async def _data(job: JobRecord, name: str, files: LocalFiles) -> bytes:
+    path = files.path(job.id, name)
     await off_loop(files.bring, path)
     return await off_loop(path.read_bytes)
 

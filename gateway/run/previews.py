@@ -1,4 +1,4 @@
-"""The two small pictures of a video: the service that rendered it makes them, so nothing here decodes video."""
+"""The pictures of a video: the service that rendered it makes them, so nothing here decodes video."""
 
 import asyncio
 import logging
@@ -9,17 +9,19 @@ from contracts.videos import RenderFile
 from gateway.jobs.job import StoredPicture
 from gateway.services.errors import ServiceError
 from gateway.services.video import Place
-from gateway.storage.files import LocalFiles
+from gateway.storage.files import LAST_FRAME_FILE, LocalFiles
 
 log = logging.getLogger(__name__)
 
-PREVIEW_FILES: Final[Mapping[RenderFile, str]] = {"thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg"}
+PREVIEW_FILES: Final[Mapping[RenderFile, str]] = {
+    "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg", "last_frame": LAST_FRAME_FILE,
+}
 
 
 async def keep_previews(
     job_id: str, files: LocalFiles, place: Place, size: tuple[int, int]
 ) -> dict[RenderFile, StoredPicture | None]:
-    """Bring both to our disk, from where the video was rendered; a video without them is a video all the same.
+    """Bring them to our disk, from where the video was rendered; a video without them is a video all the same.
 
     `size` is the video's (width, height) in pixels.
     """
@@ -36,6 +38,7 @@ async def _keep(
         log.warning("no %s of %s: %s", kind, job_id, error, extra={"job_id": job_id})
         return None
     return StoredPicture(
-        file=PREVIEW_FILES[kind], media_type="image/jpeg", num_bytes=stored.num_bytes, sha256=stored.sha256,
+        file=PREVIEW_FILES[kind], media_type="image/png" if kind == "last_frame" else "image/jpeg",
+        num_bytes=stored.num_bytes, sha256=stored.sha256,
         width=size[0], height=size[1],
     )

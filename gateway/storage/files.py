@@ -19,7 +19,7 @@ from contracts.refusal import Refusal
 from gateway.database.errors import DISK_FULL
 from web.durable import PART_SUFFIX, begin, commit, discard, replace_file
 
-VIDEO_FILE = "video.mp4"
+VIDEO_FILE, EXTENDED_FILE, LAST_FRAME_FILE = "video.mp4", "extended.mp4", "last_frame.png"
 OWNERS, TRASH = ".deployments", ".trash"
 _FOLDER = re.compile(r"(job|file|conv)_[0-9a-f]{24}")
 _FILE = re.compile(r"[a-z_]{1,32}\.(png|jpg|webp|mp4)")

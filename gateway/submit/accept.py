@@ -14,12 +14,12 @@ from gateway.jobs.ledger import Ledger
 from gateway.run.webhooks import check_address
 from gateway.services.catalog import Catalog
 from gateway.settings import GatewaySettings
-from gateway.storage.files import LocalFiles
+from gateway.storage.files import EXTENDED_FILE, LocalFiles
 from gateway.storage.room import Room
 from gateway.submit.bodies import Submission
 from gateway.submit.parameters import framing_warnings, resolve
 from gateway.submit.pictures import Pictures
-from gateway.submit.remix import continued
+from gateway.submit.remix import continued, extended
 from gateway.threads import off_loop
 from web.calls import current_call
 
@@ -46,7 +46,7 @@ class Submitter:
         Raises:
             BodyRefused, ParameterRefused, DiskFull, QueueFull, OwnerQueueFull, KeyReused, and what `Pictures.of`
                 raises: nothing is left behind.
-            ConversationNotFound: the caller has no such conversation.
+            ConversationNotFound, JobNotFound: the caller has no such conversation, or job to go on from.
             ServiceError: the video service was never reached, so nothing can be checked against its model.
 
         Canceled, or cut off from the database, in the middle of its commit, it cannot know whether the job is there:
@@ -66,12 +66,21 @@ class Submitter:
         await self._check_webhook(options.webhook_url)
         if options.conversation is not None:
             submission = await self._continued(submission, options.conversation, caller)
+        if options.extend_from is not None:
+            submission = extended(submission, await self._own(options.extend_from, caller))
         picture, last = await self.pictures.of(submission, caller), await self.pictures.last_of(submission)
         job = await self._new_job(submission, caller, picture, last, idempotency_key, fingerprint)
-        entered = await self._enter(job, caller, picture, last)
+        clip = None if submission.extends is None else await self.pictures.clip_of(submission.extends)
+        entered = await self._enter(job, caller, picture, last, clip)
         if options.conversation is not None:
             await off_loop(self.conversations.note_job, options.conversation, entered[0].id)
         return entered
+
+    async def _own(self, job_id: str, caller: Caller) -> JobRecord:
+        job = await self.ledger.get(job_id)
+        if job.owner != caller.owner:
+            raise JobNotFound(job_id)
+        return job
 
     async def _continued(self, submission: Submission, conversation_id: str, caller: Caller) -> Submission:
         conversation = await off_loop(self.conversations.get, conversation_id, caller.owner)
@@ -101,12 +110,14 @@ class Submitter:
         )
 
     async def _enter(
-        self, job: NewJob, caller: Caller, picture: CheckedImage | None, last: CheckedImage | None
+        self, job: NewJob, caller: Caller, picture: CheckedImage | None, last: CheckedImage | None, clip: bytes | None
     ) -> tuple[JobRecord, bool]:
         if picture is not None:
             job = replace(job, picture=await self.pictures.store(job.id, "input", picture))
         if last is not None:
             job = replace(job, last_picture=await self.pictures.store(job.id, "last", last))
+        if clip is not None:  # a copy: the other job may be removed before this one renders
+            await off_loop(self.files.write, job.id, EXTENDED_FILE, clip)
         try:
             stored = await self.ledger.add(job, self.settings.max_queued_jobs, caller.max_jobs)
         except (QueueFull, KeyReused):  # surely no row names the picture; of whatever else happens here, one may

@@ -28,6 +28,11 @@ def resolve(
         instead = f"`model` {' or '.join(able)} does" if able else "no model here does"
         raise ParameterRefused(
             "task_not_supported", "last_image", f"{model.id} takes no last picture; {instead}. Or leave it out.")
+    if options.extend_from is not None and not to_last_image and "i2v" not in model.tasks:
+        able = " or ".join(other.id for other in videos if "i2v" in other.tasks)
+        raise ParameterRefused(
+            "task_not_supported", "extend_from", f"{model.id} begins with no picture, so it cannot go on from a last "
+            f"frame; {f'`model` {able} can' if able else 'no model here can'}.")
     render = resolve_render(options, model, picture_size, to_last_image=to_last_image)
     profile = options.profile or model.profile
     _check_words(options, profile, vls)

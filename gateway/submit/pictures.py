@@ -7,10 +7,11 @@ from gateway.auth.callers import Caller
 from gateway.images.check import CheckedImage
 from gateway.images.decoders import Decoders
 from gateway.images.refusals import named
-from gateway.jobs.job import StoredPicture
-from gateway.storage.files import LocalFiles
+from gateway.jobs.job import JobRecord, StoredPicture
+from gateway.storage.files import LAST_FRAME_FILE, VIDEO_FILE, LocalFiles
 from gateway.submit.bodies import Submission
 from gateway.submit.fetch import Fetching, fetch_picture
+from gateway.submit.remix import NotContinuable
 from gateway.submit.uploaded import UploadStore
 from gateway.threads import off_loop
 
@@ -34,10 +35,13 @@ class Pictures:
             DecodersBusy: too many pictures wait to be checked.
             AddressRefused, FetchFailed: it could not be had from its address.
             UploadNotFound: the caller has no such file.
+            NotContinuable: the last frame of the video to extend is not there.
         """
         if submission.file_id is not None:
             upload = await off_loop(self.uploads.get, submission.file_id, caller.owner)
             return await self.read(upload.id, upload.picture, upload.warnings)
+        if submission.extends is not None:
+            return await self._last_frame(submission.extends)
         before = submission.remixed_from
         if before is not None and before.picture is not None:
             return await self.read(before.id, before.picture, ())
@@ -54,6 +58,27 @@ class Pictures:
         with named("last_image"):
             return await self._sent(submission.last_image)
 
+    async def _last_frame(self, job: JobRecord) -> CheckedImage:
+        assert job.video is not None
+        try:
+            data = await self._data(job.id, LAST_FRAME_FILE)
+        except FileNotFoundError:
+            raise NotContinuable(job.id, "its last frame was not kept, as of older videos; render it again") from None
+        return CheckedImage(
+            data=data, media_type="image/png", width=job.video.width, height=job.video.height, warnings=())
+
+    async def clip_of(self, job: JobRecord) -> bytes:
+        """The MP4 of a completed job. Raises `NotContinuable` where it is gone."""
+        try:
+            return await self._data(job.id, VIDEO_FILE)
+        except FileNotFoundError:
+            raise NotContinuable(job.id, "its files are gone") from None
+
+    async def _data(self, folder_id: str, name: str) -> bytes:
+        path = self.files.path(folder_id, name)
+        await off_loop(self.files.bring, path)
+        return await off_loop(path.read_bytes)
+
     async def _sent(self, picture: bytes | str | None) -> CheckedImage | None:
         return None if picture is None else await self.at(picture)
 
@@ -67,11 +92,9 @@ class Pictures:
 
     async def read(self, folder_id: str, stored: StoredPicture, warnings: tuple[str, ...]) -> CheckedImage:
         """A picture that was checked and stored before, under the id of its job or file."""
-        path = self.files.path(folder_id, stored.file)
-        await off_loop(self.files.bring, path)
-        data = await off_loop(path.read_bytes)
         return CheckedImage(
-            data=data, media_type=stored.media_type, width=stored.width, height=stored.height, warnings=warnings
+            data=await self._data(folder_id, stored.file), media_type=stored.media_type, width=stored.width,
+            height=stored.height, warnings=warnings,
         )
 
     async def store(self, folder_id: str, name: str, picture: CheckedImage) -> StoredPicture:

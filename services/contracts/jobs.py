@@ -29,6 +29,12 @@ class GenerateOptions(FrozenModel):
         description="Instead of `prompt`: the last one of this dialogue of `POST /v1/describe`, with its last picture "
         "where none is sent, and in size, length, sampling and seed as its last video where nothing else is asked.",
     )
+    extend_from: str | None = Field(
+        default=None, min_length=1, max_length=64,
+        description="Instead of a picture: a completed job of yours, whose last frame this video goes on from. The MP4 "
+        "is that video and then the new frames, of which `seconds` or `num_frames` counts the last frame too. Prompt, "
+        "model and sampling are that job's where nothing else is asked, size and rate always; the seed is drawn anew.",
+    )
     enhance: Enhance = Field(default="auto", description="Whether the prompt is enhanced by what is seen.")
     negative_prompt: Text | None = None
     model: str | None = Field(default=None, max_length=200)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,7 +16,9 @@ from contracts.resolve import ParameterRefused, find_model
 from contracts.videos import RenderResult, VideoRequest
 from video_service import model as one_model
 from video_service.model import ModelSource, Opened, open_source
+from video_service.render.generate import generate_together
 from video_service.render.progress import Report
+from video_service.render.render import Left
 from video_service.render.warm_up import warm_up
 from video_service.settings import VideoSettings
 from video_service.weights.checkpoint import public_id
@@ -34,6 +37,7 @@ _ADAPTED_KEPT = 4  # models with LoRAs by request in them
 _HOST_SHARE = 0.5  # of the machine's memory, for copies of what leaves the device
 _SHARE = 0.85  # of the memory for weights; the rest is for what a render computes
 Tell = Callable[[VideoModelList], None]
+Rendered = TypeVar("Rendered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,23 @@ class Deployment:
 
         Raises what `render.generate.generate` raises, and `ModelUnavailable` where the model cannot be loaded.
         """
+        return self._with_model(request, tell, lambda opened, loras: self._rendered(
+            opened, loras, request, output, report))
+
+    def render_together(
+        self, clips: Sequence[tuple[VideoRequest, Path]], report: Report, tell: Tell, left: Left
+    ) -> list[RenderResult | None]:
+        """Render clips that differ in words, pictures and seed alone, in torch; None for each that has `left`."""
+        def together(opened: Opened, loras: Sequence[Lora]) -> list[RenderResult | None]:
+            with self._adapted(opened, loras) as adapted, adapted.stream():
+                return generate_together(adapted.torch_model, clips, report, left)
+
+        return self._with_model(clips[0][0], tell, together)
+
+    def _with_model(
+        self, request: VideoRequest, tell: Tell, do: Callable[[Opened, Sequence[Lora]], Rendered]
+    ) -> Rendered:
+        """What `do` does with the model and the LoRAs that the request asks for."""
         models = self.models()
         wanted = find_model(request.model, models.data, models.absent).id
         loras = self._loras.find(request.loras)
@@ -130,7 +151,7 @@ class Deployment:
                 load_s = time.monotonic() - began
                 if not was_loaded:
                     tell(self.models())
-                result = self._rendered(opened, loras, request, output, report)
+                result = do(opened, loras)
         except LoraUnusable as error:
             self._note_misfit(wanted, error)
             tell(self.models())
@@ -138,7 +159,9 @@ class Deployment:
         except ModelUnavailable:
             tell(self.models())
             raise
-        return result if was_loaded else _with_load_time(result, load_s)
+        if isinstance(result, RenderResult) and not was_loaded:
+            return _with_load_time(result, load_s)
+        return result
 
     def _rendered(
         self, opened: Opened, loras: Sequence[Lora], request: VideoRequest, output: Path, report: Report
@@ -247,7 +270,7 @@ class Deployment:
         return info.model_copy(update={"state": "loaded" if is_loaded else "loadable", "loras": misfits})
 
 
-def _with_load_time(result: RenderResult, load_s: float) -> RenderResult:
+def _with_load_time(result: RenderResult, load_s: float) -> Any:
     timings = {"load": round(load_s, 4)} | result.timings
     timings["total"] = round(timings.get("total", 0.0) + load_s, 4)
     return result.model_copy(update={"timings": timings})

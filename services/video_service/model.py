@@ -167,7 +167,8 @@ def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
 def _info(
     spec: ModelSpec, revision: str, device: Device, dtype: Dtype, engine: EngineChoice
 ) -> VideoModelInfo:
-    own = {"clips": []} if not engine.forced else _what_was_built(spec, engine)
+    own: dict[str, object] = {"clips": []} if not engine.forced else _what_was_built(spec, engine)
+    own["batches"] = spec.batches and engine.target is None  # engines are built for one clip
     precision = _DTYPE_NAMES[engine.sets[0].precision] if engine.sets else dtype
     return VideoModelInfo.model_validate(spec.model_dump() | own | {
         "revision": revision, "engine": engine.label(device), "engine_reason": engine.reason, "dtype": precision,

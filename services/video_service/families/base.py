@@ -107,6 +107,10 @@ class Conditioning(Protocol):
         """For each request, what was not done as asked, a sentence each."""
         ...
 
+    def keep(self, places: Sequence[int]) -> Self:
+        """Of the clips at these places of the batch alone."""
+        ...
+
 
 class Solver(Protocol):
     """One sampler at work on one batch."""
@@ -122,6 +126,10 @@ class Solver(Protocol):
 
     def step(self, index: int, prediction: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         """The state after step `index`, from the float32 prediction at the state before it."""
+        ...
+
+    def keep(self, places: Sequence[int]) -> Self:
+        """For the clips at these places of the batch alone; this one is not used any more."""
         ...
 
 

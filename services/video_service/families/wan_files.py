@@ -73,6 +73,7 @@ def wan_spec(files: CheckpointFiles, family: str, **own: Any) -> ModelSpec:
         "size_multiple": vae.get("scale_factor_spatial", 8) * patch[1], "min_side": 64, "max_pixels": 1280 * 720,
         "num_frames": FrameRange(minimum=1, maximum=161, default=81, step=TEMPORAL_SCALE),
         "fps": IntRange(minimum=1, maximum=60, default=16), "steps": IntRange(minimum=1, maximum=100, default=50),
+        "batches": True,
         "guidance_scale": FloatRange(minimum=1.0, maximum=20.0, default=5.0), "samplers": list(WAN_SAMPLERS),
         "sampler_steps": RCM_STEPS, "unguided_samplers": list(RCM_STEPS), "text_tokens": 512,
     }

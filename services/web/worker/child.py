@@ -32,6 +32,7 @@ from web.worker.messages import (
     Loaded,
     LoadFailed,
     Message,
+    Note,
     Progress,
     Start,
     Work,
@@ -50,9 +51,13 @@ EXIT_DEVICE_BROKEN = 4
 class Report:
     """Progress and cancellation as one callback; used on the thread that works."""
 
-    def __init__(self, send: Callable[[Any], None], is_canceled: Callable[[], bool]) -> None:
+    def __init__(
+        self, send: Callable[[Any], None], is_canceled: Callable[[], bool], heard: Callable[[], list[Any]] = list
+    ) -> None:
         self._send = send
         self._is_canceled = is_canceled
+        self.heard = heard
+        """What was said to the work so far."""
 
     def __call__(self, value: Any) -> None:
         """Tell how far the work is. Raises `WorkCanceled`."""
@@ -101,11 +106,15 @@ class _ParentLink:
         self._sending = threading.Lock()
         self._commands: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
         self._canceled_id = 0
+        self._notes: list[Note] = []
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
     def next_command(self) -> Start | Work:
         """Wait for something to do."""
         return self._commands.get()
+
+    def heard(self, work_id: int) -> list[Any]:
+        return [note.value for note in self._notes if note.id == work_id]
 
     def is_canceled(self, work_id: int) -> bool:
         return self._canceled_id == work_id
@@ -125,6 +134,8 @@ class _ParentLink:
                 command = from_body(body)
                 if isinstance(command, Cancel):
                     self._canceled_id = command.id
+                elif isinstance(command, Note):  # of earlier work nobody asks any more
+                    self._notes = [*(note for note in self._notes if note.id == command.id), command]
                 else:
                     self._commands.put(command)
         # Not sys.exit: the main thread may be deep in a step, and nobody is left to whom its result matters.
@@ -168,7 +179,10 @@ def _do(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgram)
 
 
 def _do_it(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgram) -> bool:
-    report = Report(lambda value: link.send(Progress(id=work.id, value=value)), lambda: link.is_canceled(work.id))
+    report = Report(
+        lambda value: link.send(Progress(id=work.id, value=value)), lambda: link.is_canceled(work.id),
+        lambda: link.heard(work.id),
+    )
     try:
         link.send(Done(id=work.id, result=handler(work.payload, report), gpu_memory=cuda_memory()))
     except WorkCanceled:
