@@ -1,13 +1,16 @@
 """Qwen2.5-VL-3B with random weights: a picture to 128 tokens, by transformers' `generate` and by ours."""
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from bench.gpu_measure import measure, relative
-from vl_service.qwen.fast.decode import FastDecoder, Sampling, prompt_of
+from vl_service.qwen.fast.network import Cache
+from vl_service.qwen.fast.prompt import Prompt, prompt_of
+from vl_service.qwen.fast.slots import Joining, Sampling, Slots
 from vl_service.qwen.fast.tower import FastTower
 
 NEW_TOKENS = 128
@@ -45,24 +48,33 @@ def _fast(
     model: Any, ids: Any, mask: Any, grid: Any, pixels: Any, new: int, expected: list[int], features: Any, logits: Any
 ) -> dict[str, Any]:
     tower = FastTower(model.model.visual)
-    decoder = FastDecoder(model, max_length=256 if new < NEW_TOKENS else 1536, max_rows=3)
+    slots = Slots(model, length=256 if new < NEW_TOKENS else 1536, count=4)
+    with torch.inference_mode():
+        slots.warm_up()
 
-    def see() -> Any:
-        features.pooler_output = (tower(pixels, grid),)
-        return prompt_of(model, ids, mask, grid, features)
+    def see() -> Prompt:
+        seen: Any = SimpleNamespace(embeddings=tower(pixels, grid), grid_thw=grid.cpu(), deepstack=(), names=("one",))
+        image = model.config.image_token_id
+        return prompt_of(ids[0].tolist(), seen, image_token_id=image, merge=2, device=model.device)
 
+    @torch.inference_mode()
     def write(tokens: int, rows: int = 1) -> list[int]:
-        chunks = decoder.write([see()] * rows, GREEDY, max_new_tokens=tokens, stop_ids=[], seeds=[0] * rows)
-        return [token for chunk in chunks for token in chunk[0]]
+        prompt = see()
+        slots.join([Joining(prompt=prompt, slot=row, start=len(prompt.ids) - 1 if row else 0, donor=0 if row else None,
+                            sampling=GREEDY, noise=None) for row in range(rows)])
+        return slots.steps(dict.fromkeys(range(rows), 0), tokens)[0]
 
     plain_features = features.pooler_output[0]
     found: dict[str, Any] = {"fast_tower": measure(lambda: tower(pixels, grid), kernels=8)}
     found["fast_tower"]["relative_L2"] = relative(tower(pixels, grid), plain_features)
     found["fast_first"] = measure(lambda: write(1), kernels=8)
     with torch.no_grad():
-        network, prompt = decoder._network, see()
-        state = network.read(prompt.embeds, prompt.positions, decoder._cache, 0, 0)
-        found["fast_first"]["relative_L2"] = relative(network.logits(state), logits)
+        network, prompt = slots.network, see()
+        network.read([prompt.part(network, row=0, start=0, donor=None)], slots._cache)
+        last = torch.tensor([len(prompt.ids) - 1], dtype=torch.int32, device=model.device)
+        turn = prompt.positions[0, 0, -1:].int()
+        one = Cache(keys=slots._cache.keys[:, :1], values=slots._cache.values[:, :1])
+        found["fast_first"]["relative_L2"] = relative(network.step(prompt.ids[-1:], last, turn, one), logits)
     found["fast"] = measure(lambda: write(new), kernels=10)
     written = write(new)
     found["fast"]["agreed_tokens"] = next(
@@ -81,7 +93,8 @@ def _inputs(model: Any, tiny: bool) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return ids, ids == model.config.image_token_id, grid, pixels
 
 
-def random_model(device: str, tiny: bool) -> Any:
+def random_model(device: str, tiny: bool, *, seven: bool = False) -> Any:
+    """Of 3B; of 7B where `seven`."""
     torch.manual_seed(0)
     text: dict[str, Any] = {
         "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
@@ -93,6 +106,10 @@ def random_model(device: str, tiny: bool) -> Any:
         "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048,
         "fullatt_block_indexes": [7, 15, 23, 31], "window_size": 112,
     }
+    if seven:
+        text |= {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+                 "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False}
+        vision |= {"out_hidden_size": 3584}
     if tiny:
         text |= {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2,
                  "num_key_value_heads": 1}
@@ -101,7 +118,8 @@ def random_model(device: str, tiny: bool) -> Any:
     start = time.perf_counter()
     torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
     with torch.device(device):
-        config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **IDS)  # type: ignore[arg-type]
+        config = Qwen2_5_VLConfig(text_config=text, vision_config=vision,  # type: ignore[arg-type]
+                                 tie_word_embeddings=not seven, **IDS)  # type: ignore[arg-type]
         model: Any = Qwen2_5_VLForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)
     _exact_tables(model)

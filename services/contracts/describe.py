@@ -35,13 +35,17 @@ class DescribeTask(FrozenModel):
         default=None, description="For `prompt`: the user's own words, kept and enhanced by what is seen."
     )
     instruction: Text | None = Field(default=None, description="For `prompt`: how to write, such as 'dramatic'.")
+    template: str | None = Field(
+        default=None, min_length=1, max_length=64,
+        description="For `prompt`: a pattern of the library by name, such as `product turntable`.")
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
         if (self.kind == "question") != (self.question is not None):
             raise ValueError("a question task needs `question`, and no other task takes it")
-        if self.kind != "prompt" and (self.user_prompt is not None or self.instruction is not None):
-            raise ValueError("`user_prompt` and `instruction` go with a prompt task only")
+        given = (self.user_prompt, self.instruction, self.template)
+        if self.kind != "prompt" and any(value is not None for value in given):
+            raise ValueError("`user_prompt`, `instruction` and `template` go with a prompt task only")
         return self
 
 
@@ -54,6 +58,8 @@ class DescribeRequest(ImageRequest):
     profile: str = Field(default="embedded", max_length=64, description="Prompt style of the video model.")
     seed: int = Field(default=0, ge=0, lt=2**63)
     max_new_tokens: int = Field(default=256, ge=1, le=1024, description="Per task.")
+    max_pixels: int | None = Field(
+        default=None, ge=256, le=100_000_000, description="That are looked at, at most; the service has a bound, too.")
 
 
 class TaskResult(FrozenModel):
@@ -66,6 +72,9 @@ class TaskResult(FrozenModel):
         default_factory=list, exclude_if=lambda warnings: not warnings,  # left out so that earlier gateways read it
         description="What of the task was not understood or not read, such as a language that the model does not know. "
         "Absent where there is nothing to say.")
+    negative_prompt: str | None = Field(
+        default=None, exclude_if=lambda value: value is None,
+        description="Of a prompt for a video model that takes one: its profile's, and what should not appear.")
 
 
 class DescribeResponse(BaseModel):

@@ -17,6 +17,7 @@ from vl_service.features.probe import VisionProbe
 from vl_service.features.routes import add_features_route
 from vl_service.metrics import VLMetrics
 from vl_service.model import WORKER_COMMAND, Model
+from vl_service.prompts.profiles import use_profiles
 from vl_service.settings import Settings
 from web.body_limit import BodyLimitMiddleware
 from web.calls import CallMiddleware
@@ -32,7 +33,11 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COMMAND) -> FastAPI:
-    """The app; its worker loads the model from the moment it starts. `worker_command` gets a descriptor appended."""
+    """The app; its worker loads the model from the moment it starts. `worker_command` gets a descriptor appended.
+
+    Raises `ProfileError` for what cannot be used in VL_PROFILES.
+    """
+    use_profiles(settings.profiles_dir)
     metrics = VLMetrics()
     model = Model(settings, worker_command, on_gpu_memory=metrics.gpu_memory)
 

@@ -68,6 +68,13 @@ class Task:
     question: str | None = None
     user_prompt: str | None = None
     instruction: str | None = None
+    template: str | None = None
+    """The words of one."""
+
+    @property
+    def wishes(self) -> str:
+        """All that the user says of the video."""
+        return " ".join(filter(None, [self.user_prompt, self.instruction, self.template]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,8 @@ class Answer:
     confidence: float | None = None
     warnings: tuple[str, ...] = ()
     """What of the task was not understood or not read, in sentences for the user."""
+    avoid: tuple[str, ...] = ()
+    """What should not be seen in the video."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +114,12 @@ class Piece:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A loaded vision-language model. Called from one thread only, one call at a time."""
+    """A loaded vision-language model."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether calls may come from several threads at one time; else one comes when the one before is answered."""
+        ...
 
     @property
     def info(self) -> VLModelInfo:
@@ -135,7 +149,12 @@ class Backend(Protocol):
 
 @runtime_checkable
 class FeatureBackend(Protocol):
-    """A loaded vision tower. Called from one thread only, one call at a time."""
+    """A loaded vision tower."""
+
+    @property
+    def concurrent(self) -> bool:
+        """As `Backend.concurrent`."""
+        ...
 
     @property
     def info(self) -> VLModelInfo:
@@ -161,6 +180,7 @@ class Work:
     tasks: tuple[Task, ...]
     started: float
     due: float
+    max_pixels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

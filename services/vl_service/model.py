@@ -57,7 +57,7 @@ class Model:
         # the token is for what the worker asks of others: only a language role's does
         told = settings if settings.role == "language" else settings.model_copy(update={"internal_token": None})
         self._supervisor: Supervisor[VLModelInfo] = Supervisor(
-            command, told, name=f"The model {settings.model}",
+            command, told, name=f"The model {settings.model}", at_once=settings.queue_limit,
             patience=Patience(cancel_grace_s=max(_LEAST_GRACE_S, settings.deadline_s)), on_gpu_memory=on_gpu_memory,
         )
         self._info: VLModelInfo | None = None
@@ -104,8 +104,10 @@ class Model:
             return ModelLoading(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
         return ModelUnavailable(f"{reason} Retry in a moment.", retry_after_s=retry_after_s)
 
-    async def answer(self, image: bytes | None, tasks: Sequence[Task], started: float) -> DescribeResponse:
-        """Answer the tasks about the image, in turn. `started` is of `time.monotonic`.
+    async def answer(
+        self, image: bytes | None, tasks: Sequence[Task], started: float, *, max_pixels: int | None = None
+    ) -> DescribeResponse:
+        """Answer the tasks about the image. `started` is of `time.monotonic`.
 
         Raises:
             ModelLoading, ModelFailed, ModelUnavailable: there is no worker, or it died in this call.
@@ -115,7 +117,7 @@ class Model:
         """
         async def work(due: float, stop: asyncio.Event) -> DescribeResponse:
             described: Described = await self._work(
-                Work(image=image, tasks=tuple(tasks), started=started, due=due), stop)
+                Work(image=image, tasks=tuple(tasks), started=started, due=due, max_pixels=max_pixels), stop)
             return described.response
 
         return await self._in_time(work)

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -18,18 +18,9 @@ import httpx
 from contracts.chat import ChatOptions, Finish, Turn
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
-from vl_service.backend import (
-    Answer,
-    CannotReplyError,
-    CheckpointError,
-    Deadline,
-    Description,
-    Piece,
-    Task,
-)
+from vl_service.backend import CannotReplyError, CheckpointError, Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
-from vl_service.prompts.asking import dialogue, messages
-from vl_service.prompts.polish import clean, in_language
+from vl_service.prompts.asking import Request, ask, dialogue
 from vl_service.prompts.profiles import profiles
 from vl_service.settings import Settings
 
@@ -53,6 +44,8 @@ class RemoteFailedError(Refusal):
 class RemoteBackend:
     """One model of the server at `VL_REMOTE_URL`."""
 
+    concurrent = True
+
     def __init__(self, http: httpx.Client, model: str, *, greedy: bool) -> None:
         self._http, self._model, self._greedy = http, model, greedy
         place = hashlib.sha256(str(http.base_url).encode()).hexdigest()[:12]
@@ -72,8 +65,12 @@ class RemoteBackend:
         deadline.check()
         images = [] if picture is None else [_data_uri(picture)]
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-            texts = list(pool.map(lambda task: self._text(task, images, deadline), tasks))
-        return Description(answers=[Answer(text=text) for text in texts], facts={})
+            def write(requests: Sequence[Request]) -> list[str]:
+                return list(pool.map(lambda request: self._once(request, images, deadline), requests))
+
+            faults = () if picture is None else picture.faults
+            answers = ask(tasks, write, with_picture=picture is not None, faults=faults)
+        return Description(answers=answers, facts={})
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
@@ -81,8 +78,7 @@ class RemoteBackend:
         """See `backend.Backend.chat`."""
         more: dict[str, Any] = {}
         if options.json_schema is not None:
-            more["response_format"] = {"type": "json_schema", "json_schema": {
-                "name": "reply", "schema": options.json_schema, "strict": True}}
+            more["response_format"] = _format(options.json_schema)
         if options.temperature is not None:
             more["temperature"] = options.temperature
         if options.top_p is not None:
@@ -90,18 +86,16 @@ class RemoteBackend:
         said = _with_pictures(dialogue(turns, options), [_data_uri(image) for image in images])
         return self._stream(said, deadline, seed=options.seed, max_tokens=options.max_new_tokens, **more)
 
-    def _text(self, task: Task, images: Sequence[str], deadline: Deadline) -> str:
-        text = self._once(task, images, deadline, again=False)
-        if not in_language(clean(text), task.language):
-            second = self._once(task, images, deadline, again=True)
-            if in_language(clean(second), task.language):
-                return second
-        return text
-
-    def _once(self, task: Task, images: Sequence[str], deadline: Deadline, *, again: bool) -> str:
-        asked = _with_pictures(messages(task, with_picture=bool(images), again=again), images)
-        return "".join(piece.text for piece in self._stream(
-            asked, deadline, seed=task.seed + again, max_tokens=task.max_new_tokens))
+    def _once(self, request: Request, images: Sequence[str], deadline: Deadline) -> str:
+        more = {} if request.schema is None else {"response_format": _format(request.schema)}
+        try:
+            return "".join(piece.text for piece in self._stream(
+                _with_pictures(request.messages, images), deadline, seed=request.seed,
+                max_tokens=request.max_new_tokens, **more))
+        except CannotReplyError:
+            if request.schema is None:
+                raise
+            return ""  # a server that holds no reply to a schema: it is asked for text next
 
     def _stream(self, said: list[dict[str, Any]], deadline: Deadline, **more: Any) -> Iterator[Piece]:
         """The reply as it comes. A server that names no tokens is taken to send one with each piece."""
@@ -170,6 +164,10 @@ def load_remote(settings: Settings) -> RemoteBackend:
         raise CheckpointError(
             f"{settings.remote_url} offers {', '.join(found) or 'no model'}: set VL_MODEL to one of them")
     return RemoteBackend(http, wanted, greedy=settings.greedy)
+
+
+def _format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}
 
 
 def _refusal(response: httpx.Response) -> Refusal:

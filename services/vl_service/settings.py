@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         description="Holds the embedded checkpoint in vl/.",
     )
     data_dir: Path = Field(default=Path("data"), validation_alias="STILLMOTION_DATA")
+    profiles_dir: Path | None = Field(
+        default=None, validation_alias="VL_PROFILES",
+        description="A folder of prompt profiles, NAME.toml, and templates.toml, beside ours; see docs/prompts.md.")
     engines_dir: Path | None = Field(
         default=None, validation_alias="VL_ENGINES", description="Engine store; unset: in STILLMOTION_DATA.")
     engine: Literal["auto", "torch", "onnx", "tensorrt", "tensorrt-rtx"] = Field(
@@ -46,7 +49,8 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", validation_alias="VL_DTYPE")
     fast_layers: bool = Field(
         default=True, validation_alias="VL_FAST_LAYERS",
-        description="In bfloat16 on a CUDA device, a Qwen checkpoint in our own layers: the same up to rounding.")
+        description="A Qwen checkpoint in our own layers, which write several texts at once: the same up to rounding. "
+        "Its tower in bfloat16 on a CUDA device alone.")
     greedy: bool = Field(default=False, validation_alias="VL_GREEDY", description="Most likely token, no sampling.")
     image_tokens: int = Field(
         default=1280, ge=16, le=16384, validation_alias="VL_IMAGE_TOKENS",
@@ -56,7 +60,10 @@ class Settings(BaseSettings):
         default=0, ge=0, validation_alias="VL_THREADS",
         description="CPU threads; 0: one for the embedded checkpoint, torch's choice for others.",
     )
-    queue_limit: int = Field(default=8, ge=1, le=1000, validation_alias="VL_QUEUE_LIMIT")
+    slots: int = Field(
+        default=0, ge=0, le=64, validation_alias="VL_SLOTS",
+        description="Texts that a Qwen checkpoint writes at once; 0: up to 16, as memory allows, and 4 on CPUs.")
+    queue_limit: int = Field(default=32, ge=1, le=1000, validation_alias="VL_QUEUE_LIMIT")
     deadline_s: float = Field(default=120.0, gt=0, le=3600, validation_alias="VL_DEADLINE_S")
 
     role: Literal["all", "vision", "language"] = Field(

@@ -5,8 +5,11 @@ is imported when the model is loaded.
 """
 
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from vl_service.describe import answer
 from vl_service.dialogue.reply import reply
 from vl_service.features.wire import FORMATS
 from vl_service.images import DecodedImage
+from vl_service.prompts.profiles import use_profiles
 from vl_service.settings import Settings
 from web.logs import configure_logging
 from web.telemetry import configure_tracing
@@ -41,6 +45,7 @@ from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCancel
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
 from web.worker.imports import lasting_imports
 
+_LOOK_S = 0.05  # between two looks at whether anybody still waits
 Load = Callable[[Settings], Backend | FeatureBackend]
 
 
@@ -79,19 +84,45 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
         configure_logging("vl_service.worker", settings.log_level)
         configure_tracing("vl_service.worker")
         try:
+            use_profiles(settings.profiles_dir)
             backend = load(settings)
         except Exception as error:  # any reason ends up in /readyz; what is not the checkpoint's own may pass
             words = f"the model {settings.model} could not be loaded: {one_line(error)}"
             if isinstance(error, CheckpointError | EngineRefused):
                 raise ModelUnavailable(words) from error
             raise ModelNotYetAvailable(words) from error
-        return backend.info, partial(_work, backend)
+        return backend.info, partial(_work, backend, None if backend.concurrent else OneAtATime())
 
     return WorkerProgram(open_model=opened, explain=explain)
 
 
+class OneAtATime:
+    """A turn for each call, in the order of asking."""
+
+    def __init__(self) -> None:
+        self._calls: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self, deadline: Deadline) -> Iterator[None]:
+        """Raises `DeadlineExceededError` where it passes while others have their turn."""
+        own = object()
+        with self._changed:
+            self._calls.append(own)
+        try:
+            with self._changed:
+                while self._calls[0] is not own:
+                    deadline.check()
+                    self._changed.wait(_LOOK_S)
+            yield
+        finally:
+            with self._changed:
+                self._calls.remove(own)
+                self._changed.notify_all()
+
+
 def _work(
-    backend: Backend | FeatureBackend, work: Work | Look | ChatWork, report: Report
+    backend: Backend | FeatureBackend, turns: OneAtATime | None, work: Work | Look | ChatWork, report: Report
 ) -> Described | Looked | Replied:
     def is_canceled() -> bool:
         try:
@@ -102,13 +133,14 @@ def _work(
 
     deadline = Deadline(at=work.due, is_canceled=is_canceled)
     try:
-        if isinstance(work, Look):
-            return _look(backend, work, deadline)
-        if not isinstance(backend, Backend):
-            raise WrongRoleError("VL_ROLE=vision serves features alone; ask the service in the language role.")
-        if isinstance(work, ChatWork):
-            return reply(backend, work, deadline, report)
-        return _describe(backend, work, deadline)
+        with nullcontext() if turns is None else turns.turn(deadline):
+            if isinstance(work, Look):
+                return _look(backend, work, deadline)
+            if not isinstance(backend, Backend):
+                raise WrongRoleError("VL_ROLE=vision serves features alone; ask the service in the language role.")
+            if isinstance(work, ChatWork):
+                return reply(backend, work, deadline, report)
+            return _describe(backend, work, deadline)
     except DeadlineExceededError:
         report.check()
         raise
@@ -116,7 +148,7 @@ def _work(
 
 def _describe(backend: Backend, work: Work, deadline: Deadline) -> Described:
     began = time.monotonic()
-    image = None if work.image is None else DecodedImage.of(work.image)
+    image = None if work.image is None else DecodedImage.of(work.image, max_pixels=work.max_pixels)
     response = answer(backend, image, work.tasks, deadline, work.started)
     return Described(response=response, info=backend.info, seconds=time.monotonic() - began)
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3VLConfig
 from transformers import Qwen3VLForConditionalGeneration as Qwen3VL
 
-from vl_service.qwen.fast.decode import FastDecoder, Prompt, Sampling
 from vl_service.qwen.fast.network import Network
+from vl_service.qwen.fast.prompt import prompt_of
+from vl_service.qwen.fast.slots import Joining, Sampling, Slots
 from vl_service.qwen.fast.tower import FastTower
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -74,38 +74,41 @@ def test_a_step_is_its_reference(family: str, rows: int) -> None:
     assert away(quick_cache.keys[1, row, :, where], plain_cache.keys[1, row, :, where]) < 5e-2
 
 
-def prompt_of(model: Any, ids: torch.Tensor) -> Prompt:
-    return Prompt(
-        ids=ids, embeds=F.embedding(ids, model.model.language_model.embed_tokens.weight),
-        positions=torch.arange(len(ids), device=ids.device).expand(3, 1, -1), pictured=torch.zeros_like(ids).bool())
+@torch.inference_mode()
+def written(slots: Slots, ids: list[list[int]], sampling: Sampling, tokens: int) -> list[list[int]]:
+    """As many rows as there are prompts, which begin alike."""
+    prompts = [prompt_of(one, None, image_token_id=-1, merge=2, device=slots.device) for one in ids]
+    slots.join([
+        Joining(prompt=prompt, slot=row, start=8 if row else 0, donor=0 if row else None, sampling=sampling,
+                noise=sampling.noise(row, tokens)) for row, prompt in enumerate(prompts)])
+    said = slots.steps(dict.fromkeys(range(len(ids)), 0), tokens)
+    for row in range(len(ids)):
+        slots.leave(row)
+    return list(said.values())
 
 
 def test_graphs_write_what_steps_without_them_do() -> None:
-    """In float32, so on torch's own operators: token for token as on the CPU, one row and two, the second time too."""
+    """In float32, so on torch's own operators: token for token as on the CPU, one row and more, the second time too."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    on_cpu, on_cuda = model_of("qwen2.5"), model_of("qwen2.5").cuda()
-    ids = [torch.arange(40) % 11, torch.arange(25) % 11]
-    plain, quick = (FastDecoder(model, max_length=96, max_rows=2) for model in (on_cpu, on_cuda))
+    ids = [[at % 11 for at in range(length)] for length in (40, 25, 60)]
+    plain, quick = (Slots(model, length=96, count=4) for model in (model_of("qwen2.5"), model_of("qwen2.5").cuda()))
+    with torch.inference_mode():
+        quick.warm_up()
+    assert sorted(quick._graphs) == [1, 2, 4]
     for sampling in (Sampling(greedy=True), Sampling(temperature=0.8, top_k=20, repetition_penalty=1.1)):
-        for rows in (1, 2, 1):
-            written = [
-                list(decoder.write(
-                    [prompt_of(model, part.to(model.device)) for part in ids[:rows]], sampling, max_new_tokens=20,
-                    stop_ids=[], seeds=[1, 2][:rows]))
-                for decoder, model in ((plain, on_cpu), (quick, on_cuda))
-            ]
-            assert written[0] == written[1]
+        for rows in (1, 2, 3, 1):
+            assert written(quick, ids[:rows], sampling, 20) == written(plain, ids[:rows], sampling, 20)
 
 
-def test_the_kernels_write_in_bfloat16() -> None:
-    model = halved(model_of("qwen2.5"))
-    decoder = FastDecoder(model, max_length=200)
-    prompt = prompt_of(model, torch.arange(100, device="cuda") % 17)
-    first, second = (
-        list(decoder.write([prompt], Sampling(temperature=0.9), max_new_tokens=60, stop_ids=[], seeds=[5]))
-        for _ in range(2))
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_kernels_write_in_bfloat16(rows: int) -> None:
+    slots, lively = Slots(halved(model_of("qwen2.5")), length=200, count=4), Sampling(temperature=0.9)
+    with torch.inference_mode():
+        slots.warm_up()
+    ids = [[at % 17 for at in range(100 + row)] for row in range(rows)]
+    first, second = (written(slots, ids, lively, 60) for _ in range(2))
     assert first == second
-    assert len({token for chunk in first for token in chunk[0]}) > 10
+    assert all(len(set(row)) > 10 for row in first)
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (10, 14), (52, 92)])

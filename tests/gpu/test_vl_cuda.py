@@ -48,7 +48,7 @@ def test_in_bfloat16_tasks_are_written_fast_and_the_setting_turns_it_off(family:
     """Rounding may choose other words than `generate` does; what is alike is said alike, and no call leaks."""
     folder = save_tiny_checkpoint(family, tmp_path, width=128)  # heads of 64 channels, as the kernels need
     engine = load_qwen(Settings(model=str(folder), greedy=True))
-    assert engine.info.engine_reason == "a token as a CUDA graph, up to 4 tasks at once"
+    assert engine.info.engine_reason == "a CUDA graph a token for up to 16 texts at once"
     windowed = family == "qwen2_5_vl"
     assert engine.info.vision_engine_reason.endswith("windows of a size at once" if windowed else "has no windows")
     off = load_qwen(Settings(model=str(folder), greedy=True, fast_layers=False))

@@ -11,6 +11,7 @@ from vl_service.images import DecodedImage
 from vl_service.prompts.polish import clean, polish_prompt
 from vl_service.prompts.profiles import profile_named
 from vl_service.prompts.quotes import quoted_parts
+from vl_service.prompts.shots import asks_for_move
 
 
 def reply(backend: Backend, work: ChatWork, deadline: Deadline, tell: Callable[[str], None]) -> Replied:
@@ -62,7 +63,9 @@ def _polished(text: str, turns: Sequence[Turn], options: ChatOptions) -> str:
         return clean(text)
     profile = profile_named(options.profile)
     language = profile.language_for(options.language)
-    limit = profile.max_chars if language == "zh" else profile.max_words
+    asked = [turn.text for turn in turns if turn.role == "user"]
     # What the user put in quotation marks is to be shown in the video: it survives, whichever turn it stood in.
-    quoted = [part for turn in turns if turn.role == "user" for part in quoted_parts(turn.text) if part in text]
-    return polish_prompt(text, language=language, limit=limit, user_prompt=" ".join(quoted) or None)
+    quoted = [part for words in asked for part in quoted_parts(words) if part in text]
+    return polish_prompt(
+        text, language=language, limit=profile.limit(language), user_prompt=" ".join(quoted) or None,
+        camera=profile.invents_camera or asks_for_move(*asked))

@@ -31,6 +31,8 @@ _WHAT_THEN = {
 class EmbeddedBackend:
     """Looks at a picture once and tells of it, task after task, from one cache."""
 
+    concurrent = False
+
     def __init__(self, generator: Generator, revision: str) -> None:
         self._generator = generator
         self._info = VLModelInfo(

@@ -1,29 +1,110 @@
-"""A task → the chat messages for a language model. User text is fenced: data, never an instruction."""
+"""Tasks → chat messages for a language model, and what it says → answers. User text is fenced: data, never obeyed.
 
+    answers = ask(tasks, write, picture_faults=())         # `write` gives what the model says to each `Request`
+
+A prompt is asked for as JSON where its profile says which fields; what is no such JSON, or in another language, is
+asked for once more, and then as plain text.
+"""
+
+import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from contracts.chat import ChatOptions, Turn
-from vl_service.backend import Task
+from vl_service.backend import Answer, Task
+from vl_service.images import Fault
+from vl_service.prompts.polish import clean, in_language
 from vl_service.prompts.profiles import profile_named
+from vl_service.prompts.shots import camera_words, read_shot, say, schema_of
 
 _FENCE = re.compile(r"<\s*/?\s*user\s*>", re.IGNORECASE)
+_JSON_TOKENS = 96  # that names of fields and the like take beside the words
+_MOST_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One text to be written by a language model."""
+
+    messages: Sequence[dict[str, Any]]
+    seed: int
+    max_new_tokens: int
+    schema: Mapping[str, Any] | None = None
+    """That the text is JSON of, where the model can be held to one."""
+
+
+Write = Callable[[Sequence[Request]], Sequence[str]]
 
 
 @cache
-def _words() -> dict[str, dict[str, str]]:
+def _words() -> dict[str, dict[str, Any]]:
     return tomllib.loads((files("vl_service.prompts") / "asking.toml").read_text("utf-8"))
 
 
-def messages(task: Task, *, with_picture: bool, again: bool = False) -> list[dict[str, Any]]:
+def ask(tasks: Sequence[Task], write: Write, *, with_picture: bool, faults: Sequence[Fault] = ()) -> list[Answer]:
+    """An answer to each task. Raises what `write` does."""
+    answers: dict[int, Answer] = {}
+    first: dict[int, Answer] = {}  # as good as nothing else came
+    for attempt in range(3):
+        left = [index for index, task in enumerate(tasks) if index not in answers and _has_form(task, attempt)]
+        if not left:
+            continue
+        said = write([_request(tasks[index], with_picture, faults, attempt) for index in left])
+        for index, text in zip(left, said, strict=True):
+            task = tasks[index]
+            found = _shot_answer(task, text, with_picture) if _wants_json(task, attempt) else Answer(text=text)
+            if found is not None and in_language(clean(found.text), task.language):
+                answers[index] = found
+            elif found is not None:
+                first.setdefault(index, found)
+    return [answers.get(index) or first[index] for index in range(len(tasks))]
+
+
+def _has_form(task: Task, attempt: int) -> bool:
+    """Text is asked for twice; JSON too, and then text."""
+    return attempt < 2 or _wants_json(task, 0)
+
+
+def _wants_json(task: Task, attempt: int) -> bool:
+    return task.kind == "prompt" and bool(task.profile.fields) and attempt < 2
+
+
+def _shot_answer(task: Task, text: str, with_picture: bool) -> Answer | None:
+    shot = read_shot(clean(text) if "{" not in text else text)
+    if shot is None:
+        return None
+    profile = task.profile
+    said = say(
+        shot, profile.fields, task.language, camera_asked=camera_words(task.wishes), may_invent=profile.invents_camera,
+        fixed=profile.fixed_camera and with_picture)
+    return Answer(text=said, avoid=shot.avoid)
+
+
+def _request(task: Task, with_picture: bool, faults: Sequence[Fault], attempt: int) -> Request:
+    as_json = _wants_json(task, attempt)
+    again = attempt > 0
+    return Request(
+        messages=messages(task, with_picture=with_picture, again=again, as_json=as_json, faults=faults),
+        seed=task.seed + attempt, schema=schema_of(task.profile.fields) if as_json else None,
+        max_new_tokens=min(task.max_new_tokens + _JSON_TOKENS, _MOST_TOKENS) if as_json else task.max_new_tokens)
+
+
+def messages(
+    task: Task, *, with_picture: bool, again: bool = False, as_json: bool = False, faults: Sequence[Fault] = ()
+) -> list[dict[str, Any]]:
     """System and user message; the picture stands before the words, so that its prefix is the same for every task."""
     content: list[dict[str, Any]] = [{"type": "image"}] if with_picture else []
-    content.append({"type": "text", "text": _request(task, with_picture, again)})
-    system = _words()[task.language]["system"].strip()
+    words = _words()[task.language]
+    lines = [*_lines(task, with_picture, as_json), *(words[fault] for fault in faults)]
+    if again:
+        lines.append(words["again"])
+    content.append({"type": "text", "text": "\n".join(lines)})
+    system = words["system"].strip()
     return [{"role": "system", "content": [{"type": "text", "text": system}]}, {"role": "user", "content": content}]
 
 
@@ -41,23 +122,34 @@ def dialogue(turns: Sequence[Turn], options: ChatOptions) -> list[dict[str, Any]
     return [{"role": "system", "content": [{"type": "text", "text": words["dialogue"].strip()}]}, *said]
 
 
-def _request(task: Task, with_picture: bool, again: bool) -> str:
+def _lines(task: Task, with_picture: bool, as_json: bool) -> list[str]:
     words = _words()[task.language]
-    lines: list[str] = []
-    if task.kind == "prompt":
-        key = "prompt" if with_picture else "prompt_words"
-        lines.append(words[key].replace("{guide}", task.profile.guide[task.language]))
-        if task.user_prompt is not None:
-            lines.append(words["user_prompt"].replace("{words}", _fenced(task.user_prompt)))
-        if task.instruction is not None:
-            lines.append(words["instruction"].replace("{instruction}", _fenced(task.instruction)))
-    elif task.kind == "question":
-        lines.append(words["question"].replace("{question}", _fenced(task.question or "")))
-    else:
-        lines.append(words[task.kind])
-    if again:
-        lines.append(words["again"])
-    return "\n".join(lines)
+    if task.kind == "question":
+        return [words["question"].replace("{question}", _fenced(task.question or ""))]
+    if task.kind != "prompt":
+        return [words[task.kind]]
+    form = "prompt_json" if as_json else "prompt"
+    lines = [words[form if with_picture else f"{form}_words"].replace("{guide}", task.profile.guide[task.language])]
+    if as_json:
+        lines = [_with_fields(lines[0], task)]
+    if task.template is not None:
+        lines.append(words["template"].replace("{words}", _fenced(task.template)))
+    if task.user_prompt is not None:
+        form = "user_prompt_json" if as_json else "user_prompt"
+        lines.append(words[form].replace("{words}", _fenced(task.user_prompt)))
+    if task.instruction is not None:
+        lines.append(words["instruction"].replace("{instruction}", _fenced(task.instruction)))
+    return lines
+
+
+def _with_fields(text: str, task: Task) -> str:
+    words, fields = _words()[task.language], task.profile.fields
+    named = "\n".join(f"- {name}: {words['fields'][name]}" for name in fields)
+    examples = [
+        words["example"] + json.dumps({name: value for name, value in dict(example).items() if name in fields},
+                                      ensure_ascii=False)
+        for example in task.profile.examples]
+    return text.replace("{fields}", named).replace("{examples}", "\n".join(examples)).strip()
 
 
 def _fenced(text: str) -> str:

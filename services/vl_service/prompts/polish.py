@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from contracts.describe import MAX_TEXT_CHARS, Language
 from vl_service.prompts.quotes import QUOTED, quoted_parts
+from vl_service.prompts.shots import without_camera
 
 _LABEL = re.compile(
     r"^\s*(?:(?:sure|certainly|of course)[^\n:]{0,80}[:!]\s*|(?:here(?:'s| is| are)[^\n:]{0,80}:)\s*|"
@@ -15,6 +16,7 @@ _LABEL = re.compile(
 )
 _MARKDOWN = ((re.compile(r"```\w*"), ""), (re.compile(r"(\*\*|__)(.+?)\1"), r"\2"),
              (re.compile(r"^\s{0,3}#{1,6}\s+", re.M), ""), (re.compile(r"^\s*>\s?", re.M), ""), (re.compile(r"`"), ""))
+_LOOP = re.compile(r"(?<!\w)(.{3,60}?[^\d\W])([\s,;，；]+)(?:\1\2){2,}(?:\1)?", re.S)  # a model that cannot stop
 _BULLET = re.compile(r"^\s*(?:[-*•·]|\(?\d{1,2}[.)、．])\s*")
 _WRAPPERS = (('"', '"'), ("“", "”"), ("「", "」"), ("'", "'"))
 _SENTENCE = re.compile(r".+?(?:[.!?…؟।]+[\"'”’)»]*(?=\s|$)|[。！？]+[”」』）]*|$)", re.S)
@@ -23,7 +25,7 @@ _HAN = re.compile(r"[一-鿿]")
 
 def clean(text: str) -> str:
     """Take off thinking, markdown, labels and quotation marks around the whole; lines stay lines."""
-    text = _without_thinking(text)
+    text = _LOOP.sub(r"\1\2", _without_thinking(text))
     for pattern, replacement in _MARKDOWN:
         text = pattern.sub(replacement, text)
     text = _LABEL.sub("", text.strip())
@@ -115,13 +117,17 @@ def in_language(text: str, language: Language) -> bool:
     return han >= latin if language == "zh" else latin >= han
 
 
-def polish_prompt(text: str, *, language: Language, limit: int, user_prompt: str | None) -> str:
-    """A prompt of one paragraph within the limit.
+def polish_prompt(
+    text: str, *, language: Language, limit: int, user_prompt: str | None, camera: bool = True
+) -> str:
+    """A prompt of one paragraph within the limit; of `camera` moves only where they are wanted.
 
     The user's words stay to the letter where the model wrote them so, with what they have in quotation marks in any
     case: what is too long is cut from the model's own sentences.
     """
     own = (user_prompt or "").strip()
+    if not camera:
+        text = without_camera(text if _without_thinking(own) != own else _without_thinking(text), language)
     for form in _forms(text, own) if own else ():
         at = next(_whole_at(own, form), None)
         if at is not None:

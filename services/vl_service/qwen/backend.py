@@ -8,26 +8,28 @@ import torch
 from contracts.chat import ChatOptions, Turn
 from contracts.describe import CacheResult
 from contracts.models import VLModelInfo
-from vl_service.backend import Answer, Deadline, Description, Piece, Task
+from vl_service.backend import Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
-from vl_service.prompts.asking import messages
-from vl_service.prompts.polish import clean, in_language
+from vl_service.prompts.asking import Request, ask
 from vl_service.prompts.profiles import profiles
 from vl_service.qwen.chat import QwenChat, chat_ids
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
-from vl_service.qwen.fast.decode import Sampling
 from vl_service.qwen.fast.forms import try_form
-from vl_service.qwen.fast.writing import Ask, FastWriter, Generate, Writer
+from vl_service.qwen.fast.slots import Sampling
+from vl_service.qwen.fast.writing import Ask, Generate, SlotWriter, Writer
 from vl_service.qwen.features import Features, Vision
 from vl_service.qwen.looking import feature_file, open_vision, wants_fast
 from vl_service.settings import Settings
 
 _WORDS = 1536  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
 _LONGEST = 8192  # its most: 1.2 GB a row of Qwen3-VL-8B
+_MOST_SLOTS, _SLOTS_ON_CPU = 16, 4
 
 
 class QwenBackend:
     """Runs one checkpoint. Every answer re-reads its conversation, so no state of an earlier call can leak in."""
+
+    concurrent = True
 
     def __init__(self, checkpoint: Checkpoint, *, vision: Vision, writer: Writer) -> None:
         self._checkpoint = checkpoint
@@ -51,15 +53,10 @@ class QwenBackend:
     def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         """See `backend.Backend.describe`. The picture goes through the vision tower once for all tasks."""
         seen = None if picture is None else self._vision.features_of(picture, deadline)
-        texts = self._write(seen, tasks, deadline)
-        strange = [index for index, task in enumerate(tasks) if not in_language(clean(texts[index]), task.language)]
-        if strange:
-            again = self._write(seen, [tasks[index] for index in strange], deadline, again=True)
-            for index, text in zip(strange, again, strict=True):
-                if in_language(clean(text), tasks[index].language):
-                    texts[index] = text
-        return Description(
-            answers=[Answer(text=text) for text in texts], facts={}, cache=None if seen is None else seen.cache)
+        answers = ask(
+            tasks, lambda requests: self._write(seen, requests, deadline), with_picture=seen is not None,
+            faults=() if picture is None else picture.faults)
+        return Description(answers=answers, facts={}, cache=None if seen is None else seen.cache)
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
@@ -67,22 +64,19 @@ class QwenBackend:
         """See `backend.Backend.chat`."""
         return self._chat.reply(turns, images, options, deadline)
 
-    def _write(
-        self, seen: Features | None, tasks: Sequence[Task], deadline: Deadline, *, again: bool = False
-    ) -> list[str]:
-        """A text for each task; `again` asks more sternly for its language, with another seed."""
+    def _write(self, seen: Features | None, requests: Sequence[Request], deadline: Deadline) -> list[str]:
+        """A text for each."""
         asks = [
-            Ask(input_ids=self._input_ids(messages(task, with_picture=seen is not None, again=again), seen),
-                seed=task.seed + again, max_new_tokens=task.max_new_tokens)
-            for task in tasks
+            Ask(ids=self._ids(request.messages, seen), seed=request.seed, max_new_tokens=request.max_new_tokens,
+                stop_repeating=True, grammar=self._chat.grammars.for_schema(request.schema))
+            for request in requests
         ]
         decode = self._checkpoint.tokenizer.decode
         return [str(decode(ids, skip_special_tokens=True)) for ids in self._writer.write(seen, asks, deadline)]
 
-    def _input_ids(self, chat: list[dict[str, Any]], seen: Features | None) -> torch.Tensor:
-        """Chat → token ids `[1, tokens]` with one image token for every merged patch of the picture."""
-        ids = chat_ids(self._checkpoint, chat, [] if seen is None else [seen])
-        return torch.tensor([ids], device=self._checkpoint.device)
+    def _ids(self, chat: Sequence[dict[str, Any]], seen: Features | None) -> list[int]:
+        """Chat → token ids with one image token for every merged patch of the picture."""
+        return chat_ids(self._checkpoint, chat, [] if seen is None else [seen])
 
 
 class WholeBackend(QwenBackend):
@@ -101,11 +95,10 @@ def load_qwen(settings: Settings, *, fast: bool | None = None) -> QwenBackend:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = load_checkpoint(settings)
-    if fast is None:
-        fast = wants_fast(settings, checkpoint.device, checkpoint.dtype)
+    fast_tower = wants_fast(settings, checkpoint.device, checkpoint.dtype) if fast is None else fast
     kind = QwenBackend if settings.role == "language" else WholeBackend
-    return kind(checkpoint, vision=open_vision(checkpoint, settings, fast=fast),
-                writer=_writer(checkpoint, settings, fast=fast))
+    return kind(checkpoint, vision=open_vision(checkpoint, settings, fast=fast_tower),
+                writer=_writer(checkpoint, settings, fast=settings.fast_layers if fast is None else fast))
 
 
 def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer:
@@ -114,11 +107,19 @@ def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer
     if not fast:
         return Generate(checkpoint, sampling)
     length = min(settings.image_tokens + _WORDS, _LONGEST)
-    found, reason = try_form(lambda: _fast_writer(checkpoint, sampling, length))
+    found, reason = try_form(lambda: SlotWriter(
+        checkpoint, sampling, Generate(checkpoint, sampling), length=length,
+        slots=settings.slots or slots_for(checkpoint, length)))
     return found or Generate(checkpoint, sampling, reason=reason)
 
 
-def _fast_writer(checkpoint: Checkpoint, sampling: Sampling, length: int) -> FastWriter:
-    writer = FastWriter(checkpoint, sampling, Generate(checkpoint, sampling), max_length=length)
-    writer.try_out()
-    return writer
+def slots_for(checkpoint: Checkpoint, length: int) -> int:
+    """As many as share half of the memory that the device has left; on CPUs a few."""
+    if checkpoint.device.type != "cuda":
+        return _SLOTS_ON_CPU
+    config = checkpoint.model.config.get_text_config()
+    heads = config.num_key_value_heads * (getattr(config, "head_dim", None) or
+                                          config.hidden_size // config.num_attention_heads)
+    row = 2 * config.num_hidden_layers * heads * length * checkpoint.dtype.itemsize
+    free, _ = torch.cuda.mem_get_info(checkpoint.device)
+    return max(1, min(_MOST_SLOTS, free // 2 // row))

@@ -55,10 +55,11 @@ class CachedVision:
             own.append(self._vision.features_of(picture, deadline))
             return own[0].to(CPU)
 
-        kept, found = self._cache.get(self._key(picture), look)
+        key = self._key(picture)
+        kept, found = self._cache.get(key, look)
         if own:  # as they came; what a vision service had kept was no look, either
-            return own[0].to(self._device)
-        return replace(kept.to(self._device), cache=found)
+            return replace(own[0].to(self._device), names=(key,))
+        return replace(kept.to(self._device), names=(key,), cache=found)
 
     def _key(self, picture: DecodedImage) -> str:
         """Of the pixels and of all that makes features of them."""

@@ -12,9 +12,10 @@ from vl_service.backend import CannotReplyError, Deadline, Piece
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import dialogue
 from vl_service.qwen.checkpoint import Checkpoint
-from vl_service.qwen.fast.decode import Sampling
-from vl_service.qwen.fast.writing import Ask, Writer
+from vl_service.qwen.fast.slots import Sampling
+from vl_service.qwen.fast.writing import Ask, Writer, stop_ids_of
 from vl_service.qwen.features import Features, Vision
+from vl_service.qwen.grammar import Grammars
 
 _UNFINISHED = "\ufffd"  # what a tokenizer writes for the first bytes of a character
 
@@ -24,13 +25,13 @@ class QwenChat:
 
     def __init__(self, checkpoint: Checkpoint, vision: Vision, writer: Writer) -> None:
         self._checkpoint, self._vision, self._writer = checkpoint, vision, writer
+        self.grammars = Grammars(checkpoint.tokenizer, stop_ids_of(checkpoint))
 
     def reply(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
     ) -> Iterator[Piece]:
         """See `backend.Backend.chat`."""
-        if options.json_schema is not None:
-            raise CannotReplyError("`response_format` is not held to here: ask for JSON in words, and leave it out.")
+        grammar = None if options.json_schema is None else self.grammars.of(options.json_schema)
         with torch.inference_mode():
             seen = []
             for image in images:
@@ -38,9 +39,8 @@ class QwenChat:
                 seen.append(self._vision.features_of(image, deadline))
             ids = chat_ids(self._checkpoint, dialogue(turns, options), seen)
         self._check_length(len(ids), options.max_new_tokens)
-        ask = Ask(
-            input_ids=torch.tensor([ids], device=self._checkpoint.device), seed=options.seed,
-            max_new_tokens=options.max_new_tokens)
+        ask = Ask(ids=ids, seed=options.seed, max_new_tokens=options.max_new_tokens, grammar=grammar,
+                  stop_repeating=options.kind != "chat")
         text, written = _Text(self._checkpoint.tokenizer), 0
         with closing(self._writer.stream(
                 together(seen), ask, deadline, sampling=self._sampling_of(options))) as stream:
@@ -90,6 +90,7 @@ def together(seen: Sequence[Features]) -> Features | None:
     return replace(
         seen[0], embeddings=torch.cat([picture.embeddings for picture in seen]),
         grid_thw=torch.cat([picture.grid_thw for picture in seen]),
+        names=tuple(name for picture in seen for name in picture.names),
         deepstack=tuple(torch.cat(level) for level in levels))
 
 

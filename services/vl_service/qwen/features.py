@@ -8,8 +8,9 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -41,6 +42,8 @@ class Features:
     """Of the tower's weights."""
     processor: str
     """Fingerprint of what made patches of the picture; see `fingerprint`."""
+    names: tuple[str, ...] = field(default_factory=lambda: (uuid4().hex,))
+    """Of the pictures, one for each row of `grid_thw`; equal where the features are known to be."""
     cache: CacheResult = "miss"
 
     @property

@@ -44,6 +44,8 @@ def feature_file(vision: Vision, picture: DecodedImage, deadline: Deadline) -> t
 class VisionBackend:
     """The vision role: a tower, and no language model."""
 
+    concurrent = True
+
     def __init__(self, tower: Tower, vision: Vision, *, id: str) -> None:
         self._vision = vision
         self._info = VLModelInfo(
@@ -78,11 +80,11 @@ def _own(tower: Tower, settings: Settings, *, fast: bool) -> Vision:
 def _seeing(tower: Tower, settings: Settings, *, fast: bool) -> Vision:
     store = EngineStore(settings.engine_store_dir.resolve())
     choice = choose_tower(settings.engine, store, situation_of(tower.revision, tower.device.type))
-    in_windows, reason = None, choice.reason
+    windowed, reason = None, choice.reason
     if fast and choice.target is None:
-        in_windows, form = try_form(lambda: _in_windows(tower))
+        windowed, form = try_form(lambda: in_windows(tower))
         reason = "; ".join(filter(None, [reason, form or "windows of a size at once"]))
-    in_torch = TorchVision(tower, reason=reason, fast=in_windows)
+    in_torch = TorchVision(tower, reason=reason, fast=windowed)
     if choice.target is None:
         return in_torch
     # What runs engines is installed where some are built.
@@ -91,7 +93,8 @@ def _seeing(tower: Tower, settings: Settings, *, fast: bool) -> Vision:
     return EngineVision(in_torch, choice, opener(store, tower.device, settings.threads))
 
 
-def _in_windows(tower: Tower) -> FastTower:
+def in_windows(tower: Tower) -> FastTower:
+    """Its fast form, tried once. Raises `NotImplementedError` where there is none."""
     fast = FastTower(tower.module)
     projection = tower.module.patch_embed.proj.weight
     with torch.inference_mode():  # compiles what a picture needs

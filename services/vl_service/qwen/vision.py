@@ -1,5 +1,6 @@
 """A picture through a Qwen-VL checkpoint's vision tower, in torch."""
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,8 @@ class TorchVision:
     def __init__(self, tower: Tower, *, reason: str = "", fast: FastTower | None = None) -> None:
         self.tower, self._fast = tower, fast
         self.engine, self.reason = f"torch-{tower.device.type}", reason
+        self.turn = threading.RLock()
+        """Held while the tower computes: pictures are made patches of at one time, and seen one after another."""
 
     def features_of(self, picture: DecodedImage, deadline: Deadline = NEVER) -> Features:
         """See `features.Vision`."""
@@ -34,9 +37,10 @@ class TorchVision:
     def encode(self, pixels_NP: torch.Tensor, grid_thw: torch.Tensor) -> Features:
         tower = self.tower
         pixels_NP = pixels_NP.to(tower.device, tower.dtype)
-        if self._fast is not None:
-            return self.made(self._fast(pixels_NP, grid_thw), grid_thw)
-        seen = tower.module(pixels_NP, grid_thw=grid_thw.to(tower.device))
+        with self.turn:
+            if self._fast is not None:
+                return self.made(self._fast(pixels_NP, grid_thw), grid_thw)
+            seen = tower.module(pixels_NP, grid_thw=grid_thw.to(tower.device))
         return self.made(seen.pooler_output, grid_thw, getattr(seen, "deepstack_features", None) or ())
 
     def made(

@@ -1,4 +1,4 @@
-"""The worker's side: load the model once, then do one piece of work at a time.
+"""The worker's side: load the model once, then do one piece of work at a time, or several, each on its own thread.
 
 A thread of its own listens to the HTTP process, so that a cancellation is seen in the middle of work, and so that this
 process ends at once when the other one is gone, however it went.
@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from web.worker.messages import (
     LoadFailed,
     Message,
     Note,
+    Outcome,
     Progress,
     Start,
     Work,
@@ -71,7 +72,7 @@ class Report:
 
 
 Handler = Callable[[Any, Report], Any]
-"""Does one piece of work and returns its result; blocking."""
+"""Does one piece of work and returns its result; blocking. Called from as many threads as work is done at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,14 @@ def run(program: WorkerProgram) -> int:
             return EXIT_PARENT_GONE
 
 
+@dataclass(slots=True)
+class _Said:
+    """Of a piece of work that has not ended."""
+
+    canceled: bool = False
+    notes: list[Any] = field(default_factory=list)
+
+
 class _ParentLink:
     """The socket to the HTTP process: commands in, through a thread; messages out, from any thread."""
 
@@ -105,8 +114,7 @@ class _ParentLink:
         self._channel = channel
         self._sending = threading.Lock()
         self._commands: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
-        self._canceled_id = 0
-        self._notes: list[Note] = []
+        self._said: dict[int, _Said] = {}
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
     def next_command(self) -> Start | Work:
@@ -114,13 +122,17 @@ class _ParentLink:
         return self._commands.get()
 
     def heard(self, work_id: int) -> list[Any]:
-        return [note.value for note in self._notes if note.id == work_id]
+        return list(self._said[work_id].notes) if work_id in self._said else []
 
     def is_canceled(self, work_id: int) -> bool:
-        return self._canceled_id == work_id
+        """Also of work that has ended."""
+        said = self._said.get(work_id)
+        return said is None or said.canceled
 
     def send(self, message: Message) -> None:
         """Raises `OSError` if the HTTP process is gone."""
+        if isinstance(message, Outcome):
+            del self._said[message.id]
         frame = to_frame(message)
         with self._sending:
             self._channel.sendall(frame)
@@ -133,10 +145,14 @@ class _ParentLink:
                     break
                 command = from_body(body)
                 if isinstance(command, Cancel):
-                    self._canceled_id = command.id
-                elif isinstance(command, Note):  # of earlier work nobody asks any more
-                    self._notes = [*(note for note in self._notes if note.id == command.id), command]
+                    if said := self._said.get(command.id):
+                        said.canceled = True
+                elif isinstance(command, Note):
+                    if said := self._said.get(command.id):
+                        said.notes.append(command.value)
                 else:
+                    if isinstance(command, Work):
+                        self._said[command.id] = _Said()
                     self._commands.put(command)
         # Not sys.exit: the main thread may be deep in a step, and nobody is left to whom its result matters.
         os._exit(EXIT_PARENT_GONE)
@@ -148,12 +164,26 @@ def _serve(link: _ParentLink, program: WorkerProgram) -> int:
     handler = _load(link, start, program)
     if handler is None:
         return EXIT_LOAD_FAILED
-    while True:
-        work = link.next_command()
-        assert isinstance(work, Work)
-        if not _do(link, work, handler, program):
-            return EXIT_DEVICE_BROKEN
-        program.tidy_up()
+
+    def work_on() -> int:
+        while True:
+            work = link.next_command()
+            assert isinstance(work, Work)
+            if not _do(link, work, handler, program):
+                return EXIT_DEVICE_BROKEN
+            program.tidy_up()
+
+    for number in range(1, start.at_once):
+        threading.Thread(target=lambda: _end(work_on), name=f"work-{number}", daemon=True).start()
+    return work_on()
+
+
+def _end(work_on: Callable[[], int]) -> None:
+    """End the process as the main thread would by returning: what the others do is lost with it."""
+    try:
+        os._exit(work_on())
+    except OSError:
+        os._exit(EXIT_PARENT_GONE)
 
 
 def _load(link: _ParentLink, start: Start, program: WorkerProgram) -> Handler | None:

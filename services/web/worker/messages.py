@@ -16,9 +16,10 @@ MAX_MESSAGE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """First to the worker: load the model that `settings` name."""
+    """First to the worker: load the model that `settings` name, then do up to `at_once` pieces of work at one time."""
 
     settings: Any
+    at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Keeps one worker process alive, and gives it one piece of work at a time."""
+"""Keeps one worker process alive, and gives it as many pieces of work at a time as it takes."""
 
 import asyncio
 import itertools
@@ -42,7 +42,7 @@ class _NotLoaded(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
-    """The work that the worker does now."""
+    """A piece of work that the worker does now."""
 
     id: int
     on_progress: Callable[[Any], None]
@@ -62,25 +62,25 @@ def end_process_if_it_crashes(task: asyncio.Task[None]) -> None:
 class Supervisor(Generic[Info]):
     """Runs workers of `command`, one after another, from `start` to `stop`. Used on one event loop.
 
-    `settings` go to each worker; `name` is the model's in words.
+    `settings` go to each worker, which does up to `at_once` pieces of work at one time; `name` is the model's in words.
     """
 
     def __init__(
-        self, command: Sequence[str], settings: Any, *, name: str, patience: Patience | None = None,
+        self, command: Sequence[str], settings: Any, *, name: str, at_once: int = 1, patience: Patience | None = None,
         on_gpu_memory: Callable[[Mapping[str, Mapping[str, int]]], None] = lambda _: None,
         on_loss: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = command
-        self._settings = settings
+        self._start = Start(settings=settings, at_once=at_once)
         self._name = name
         self._patience = patience or Patience()
         self._on_gpu_memory = on_gpu_memory
         self._on_loss = on_loss
-        self._turn = asyncio.Lock()
+        self._turns = asyncio.Semaphore(at_once)
         self._ids = itertools.count(1)
         self._running: asyncio.Task[None] | None = None
         self._worker: WorkerProcess | None = None
-        self._task: _Task | None = None
+        self._tasks: dict[int, _Task] = {}
         self._is_ready = asyncio.Event()
         self._failed_starts = 0
         self._deaths = 0
@@ -157,13 +157,14 @@ class Supervisor(Generic[Info]):
         self, payload: Any, on_progress: Callable[[Any], None], stop: asyncio.Event, timeout_s: float | None,
         notes: "asyncio.Queue[Any]",
     ) -> Any:
-        async with self._turn:
+        async with self._turns:
             if stop.is_set():
                 raise WorkStopped("canceled")
             self.require_ready()
             assert self._worker is not None
-            task = self._task = _Task(
+            task = _Task(
                 id=next(self._ids), on_progress=on_progress, outcome=asyncio.get_running_loop().create_future())
+            self._tasks[task.id] = task
             self._worker.send(Work(id=task.id, payload=payload, call=outgoing_headers()))
             saying = asyncio.create_task(_say(notes, self._worker, task.id))
             try:
@@ -171,7 +172,7 @@ class Supervisor(Generic[Info]):
                 return await self._result(task, stopped_for)
             finally:
                 saying.cancel()
-                self._task = None
+                del self._tasks[task.id]
 
     async def _stop_when_due(
         self, worker: WorkerProcess, task: _Task, stop: asyncio.Event, timeout_s: float | None
@@ -226,13 +227,13 @@ class Supervisor(Generic[Info]):
         except (WorkerDied, _NotLoaded) as loss:
             self._note_loss(loss)
         finally:
-            self._end_task(WorkerDied("The service is stopping."))
+            self._end_tasks(WorkerDied("The service is stopping."))
             self._is_ready.clear()
             self._worker = None
             await worker.stop()
 
     async def _load(self, worker: WorkerProcess) -> None:
-        worker.send(Start(settings=self._settings))
+        worker.send(self._start)
         try:
             # Not wait_for: on Python 3.11 it loses a cancellation that meets the worker's death.
             async with asyncio.timeout(self._patience.load_timeout_s):
@@ -251,8 +252,8 @@ class Supervisor(Generic[Info]):
 
     def _take_in(self, message: Message) -> None:
         """Raises `WorkerDied` where the worker is of no more use."""
-        task = self._task
-        if isinstance(message, Loaded | LoadFailed) or task is None or task.id != message.id:
+        task = None if isinstance(message, Loaded | LoadFailed) else self._tasks.get(message.id)
+        if isinstance(message, Loaded | LoadFailed) or task is None or task.outcome.done():
             raise WorkerDied(f"It sent {type(message).__name__} with nothing of the kind to do.")
         if isinstance(message, Progress):
             task.on_progress(message.value)
@@ -274,16 +275,17 @@ class Supervisor(Generic[Info]):
             self._refused = isinstance(loss, _NotLoaded) and not loss.may_pass
             self.not_ready = str(loss) if isinstance(loss, _NotLoaded) else f"The worker died. {loss}"
         self._is_ready.clear()
-        self._end_task(loss)
+        self._end_tasks(loss)
         log.warning("worker lost", extra={
             "reason": self.not_ready, "failed_starts": self._failed_starts, "deaths": self._deaths,
             "next_start_in_s": self.backoff_s,
         })
         self._on_loss()
 
-    def _end_task(self, loss: Exception) -> None:
-        if self._task is not None and not self._task.outcome.done():
-            self._task.outcome.set_exception(loss)
+    def _end_tasks(self, loss: Exception) -> None:
+        for task in self._tasks.values():
+            if not task.outcome.done():
+                task.outcome.set_exception(loss)
 
 
 async def _say(notes: "asyncio.Queue[Any]", worker: WorkerProcess, work_id: int) -> None:

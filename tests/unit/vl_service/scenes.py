@@ -47,9 +47,10 @@ def class_probabilities(chosen: dict[int, float]) -> NDArray[np.float32]:
 def prompt_task(
     user_prompt: str | None = None, *, language: Language = "en", profile: str = "embedded", seed: int = 0,
     instruction: str | None = None, kind: TaskKind = "prompt", max_new_tokens: int = 256, question: str | None = None,
+    template: str | None = None,
 ) -> Task:
     """A task as `resolve_tasks` would make it."""
     style = profile_named(profile)
     return Task(kind=kind, language=style.language_for(language) if kind == "prompt" else language, profile=style,
                 seed=seed, max_new_tokens=max_new_tokens, user_prompt=user_prompt, instruction=instruction,
-                question=question)
+                question=question, template=template)

@@ -23,6 +23,8 @@ from web.worker.child import run
 
 
 class Scripted:
+    concurrent = False
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 

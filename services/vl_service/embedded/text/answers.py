@@ -107,7 +107,7 @@ class Answers:
 
     def parts(self, profile: Profile, language: Language, at_most: int, seed: int) -> dict[Part, str]:
         """A prompt of the profile by its parts; what moves is drawn, what is there is not."""
-        header = [f"<prompt:{profile.name}>", f"<{language}>"]
+        header = [f"<prompt:{profile.like}>", f"<{language}>"]
         found: dict[Part, str] = {}
         for chance in (seed, *_others(seed), None):
             said = self._generator.say(self._observation, header, "", at_most, chance, self._check)

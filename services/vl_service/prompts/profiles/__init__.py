@@ -1,15 +1,25 @@
-"""How each family of video models wants its prompt written. The wording is data: one TOML file a profile."""
+"""How each family of video models wants its prompt written. The wording is data: one TOML file a profile.
+
+A folder of the user's (`VL_PROFILES`) adds more and replaces ours by name; a file there that says `extends = "wan2.2"`
+has what it leaves out from that one. Its `templates.toml` adds templates, which requests name.
+"""
 
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from contracts.describe import Language
 from contracts.refusal import Refusal
+from vl_service.prompts.shots import FIELDS, Field, Shot
 
 Part = Literal["photo", "shot", "motion", "ambience", "setting", "light", "camera"]
+_TEMPLATES = "templates.toml"
+_KNOWN = {"parts", "languages", "invents_camera", "max_words", "max_chars", "guide", "fields", "fixed_camera",
+          "negative_prompt", "examples", "extends", "like"}
 
 
 class UnknownProfileError(Refusal):
@@ -18,46 +28,90 @@ class UnknownProfileError(Refusal):
     status, code, title = 422, "unknown_profile", "Unknown profile"
 
 
+class UnknownTemplateError(Refusal):
+    """No such template; the message names those there are."""
+
+    status, code, title = 422, "unknown_template", "Unknown template"
+
+
+class ProfileError(ValueError):
+    """A file of the user's cannot be used; the message names it and what is wrong."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """A prompt style."""
 
     name: str
+    like: str
+    """Which of ours it is, or is written as by the embedded checkpoint, which was trained on those."""
     parts: tuple[Part, ...]
-    """What a prompt by rule says, in this order; prompt.py writes each part."""
+    """What a prompt by rule says, in this order; embedded/text/prompt.py writes each part."""
+    fields: tuple[Field, ...]
+    """What a language model is asked for as JSON, and in which order it is said; none: it writes the text itself."""
     languages: tuple[Language, ...]
     """That the video model understands; the first stands in for the others."""
     invents_camera: bool
     """Whether a camera move may be written where nobody asked for one."""
+    fixed_camera: bool
+    """Whether a prompt says that the camera stays fixed where nothing else was asked for."""
     max_words: int
     """Of an English prompt."""
     max_chars: int
     """Of a Chinese prompt."""
-    guide: dict[Language, str]
+    guide: Mapping[Language, str]
     """How to write, told to a language model."""
+    negative_prompt: str
+    """What the video model is to keep away from, where it takes such words."""
+    examples: tuple[Shot, ...]
 
     def language_for(self, asked: Language) -> Language:
         """The language to write the prompt in."""
         return asked if asked in self.languages else self.languages[0]
 
+    def limit(self, language: Language) -> int:
+        """Of a prompt: words, in Chinese characters."""
+        return self.max_chars if language == "zh" else self.max_words
 
-def _profile(name: str, data: dict[str, Any]) -> Profile:
-    return Profile(
-        name=name, parts=tuple(data["parts"]), languages=tuple(data["languages"]),
-        invents_camera=data["invents_camera"], max_words=data["max_words"], max_chars=data["max_chars"],
-        guide={language: data["guide"][language].strip() for language in data["languages"]},
-    )
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """All profiles and templates, by name."""
+
+    profiles: Mapping[str, Profile]
+    templates: Mapping[str, Mapping[Language, str]]
+
+
+def read_library(folder: Path | None = None) -> Library:
+    """Ours, and those in the folder. Raises `ProfileError`."""
+    ours = {entry.name: entry.read_text("utf-8") for entry in files(__name__).iterdir() if entry.name.endswith(".toml")}
+    found = _read({name: text for name, text in ours.items() if name != _TEMPLATES}, {}, "the package")
+    templates = dict(tomllib.loads(ours[_TEMPLATES]))
+    if folder is not None:
+        if not folder.is_dir():
+            raise ProfileError(f"VL_PROFILES={folder} is no folder")
+        theirs = {path.name: path.read_text("utf-8") for path in sorted(folder.glob("*.toml"))}
+        templates |= _parsed(theirs.pop(_TEMPLATES, ""), folder / _TEMPLATES)
+        found |= _read(theirs, found, str(folder))
+    for name, words in templates.items():
+        if not isinstance(words, dict) or not words or not all(isinstance(text, str) for text in words.values()):
+            raise ProfileError(f"the template {name!r} needs text by language, such as en = \"…\"")
+    return Library(profiles=dict(sorted(found.items())), templates=templates)
 
 
 @cache
-def profiles() -> dict[str, Profile]:
+def _library() -> list[Library]:
+    return [read_library()]
+
+
+def use_profiles(folder: Path | None) -> None:
+    """Read those of the folder, too: once for a process, when it begins. Raises `ProfileError`."""
+    _library()[0] = read_library(folder)
+
+
+def profiles() -> Mapping[str, Profile]:
     """Every profile by name."""
-    found = sorted((entry for entry in files(__name__).iterdir() if entry.name.endswith(".toml")), key=lambda e: e.name)
-    return {
-        entry.name.removesuffix(".toml"): _profile(
-            entry.name.removesuffix(".toml"), tomllib.loads(entry.read_text("utf-8")))
-        for entry in found
-    }
+    return _library()[0].profiles
 
 
 def profile_named(name: str) -> Profile:
@@ -66,3 +120,63 @@ def profile_named(name: str) -> Profile:
         return profiles()[name]
     except KeyError:
         raise UnknownProfileError(f"There is no profile {name!r}; there are: {', '.join(profiles())}.") from None
+
+
+def template_named(name: str, language: Language) -> str:
+    """Its words, in the language where it has it. Raises `UnknownTemplateError`."""
+    templates = _library()[0].templates
+    if name not in templates:
+        raise UnknownTemplateError(f"There is no template {name!r}; there are: {', '.join(sorted(templates))}.")
+    return templates[name].get(language) or next(iter(templates[name].values()))
+
+
+def _parsed(text: str, where: object) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{where} is no TOML: {error}") from error
+
+
+def _read(texts: Mapping[str, str], known: Mapping[str, Profile], where: str) -> dict[str, Profile]:
+    found: dict[str, Profile] = {}
+    for file, text in texts.items():
+        name = file.removesuffix(".toml")
+        data = _parsed(text, f"{where}/{file}")
+        try:
+            base = known[data["extends"]] if "extends" in data else None
+            found[name] = _profile(name, data, base)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ProfileError(f"the profile {where}/{file} cannot be used: {type(error).__name__}: {error}") from error
+    return found
+
+
+def _profile(name: str, data: Mapping[str, Any], base: Profile | None) -> Profile:
+    if unknown := data.keys() - _KNOWN:
+        raise ValueError(f"unknown {', '.join(sorted(unknown))}")
+
+    def of(key: str, default: Any = None) -> Any:
+        if key in data:
+            return data[key]
+        if base is not None:
+            return getattr(base, key)
+        if default is None:
+            raise KeyError(key)
+        return default
+
+    languages = _checked("languages", of("languages"), get_args(Language))
+    guide = dict(of("guide"))
+    return Profile(
+        name=name, like=of("like", name), languages=languages,
+        parts=_checked("parts", of("parts"), get_args(Part)), fields=_checked("fields", of("fields", ()), FIELDS),
+        invents_camera=bool(of("invents_camera")), fixed_camera=bool(of("fixed_camera", False)),
+        max_words=int(of("max_words")), max_chars=int(of("max_chars")),
+        guide={language: guide[language].strip() for language in languages},
+        negative_prompt=str(of("negative_prompt", "")),
+        examples=tuple(one if isinstance(one, Shot) else Shot(**one) for one in of("examples", ())),
+    )
+
+
+def _checked(key: str, values: Sequence[str], known: Sequence[str]) -> tuple[Any, ...]:
+    if strange := [value for value in values if value not in known]:
+        raise ValueError(f"{key}: {', '.join(strange)} is none of {', '.join(known)}")
+    return tuple(values)

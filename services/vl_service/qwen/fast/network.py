@@ -1,4 +1,4 @@
-"""Qwen's language model over a cache of fixed size: a prompt is read at once, then one token a step.
+"""Qwen's language model over a cache of fixed size: prompts are read at once, then one token of each row a step.
 
 Over the weights of transformers' Qwen2-VL, Qwen2.5-VL or Qwen3-VL: projections over one input are joined, and the
 model's own layers become views of them, so nothing is stored twice and transformers' `generate` goes on working.
@@ -36,6 +36,23 @@ class Cache:
     values: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Tokens to read into one row of a cache, after `start` others that it has, or `donor` has, another row."""
+
+    x: torch.Tensor
+    """Embeddings [L, C]."""
+    positions: torch.Tensor
+    """int64 [3, 1, L]."""
+    row: int
+    start: int
+    donor: int | None
+    pictured: torch.Tensor
+    """bool [L]."""
+    deepstack: tuple[torch.Tensor, ...] = ()
+    """Qwen3-VL's features for the first layers' outputs, at the places that `pictured` marks."""
+
+
 class Network:
     """The decoder of `model` (a ...ForConditionalGeneration)."""
 
@@ -66,29 +83,45 @@ class Network:
         keys, values = self.embedding.new_zeros(2, *shape)
         return Cache(keys=keys, values=values)
 
-    def read(
-        self, x_LC: torch.Tensor, positions_3BL: torch.Tensor, cache: Cache, row: int, start: int,
-        deepstack: Sequence[torch.Tensor] = (), pictured_L: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Read embeddings that follow `start` positions of the row's cache. The last one's normed state [1, C].
-
-        Args:
-            deepstack: Qwen3-VL's features for the first layers' outputs, at the places that `pictured_L` marks.
-        """
-        cos, sin = self.rotary(positions_3BL)
-        end = start + len(x_LC)
-        causal: Any = {"is_causal": True} if start == 0 else {"attn_mask": causal_lower_right(len(x_LC), end)}
+    def read(self, parts: Sequence[Part], cache: Cache) -> None:
+        """Read all parts at once, in their order: a part may begin with what an earlier one reads."""
+        x = torch.cat([part.x for part in parts])
+        cos, sin = self.rotary(torch.cat([part.positions for part in parts], dim=2))
+        stacks = _stacked(parts)
+        last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            q, k, v = self._heads(layer, F.linear(self._normed(x_LC, layer.norm), layer.qkv, layer.qkv_bias), cos, sin)
-            keys, values = cache.keys[index, row], cache.values[index, row]
-            keys[:, start:end], values[:, start:end] = k.transpose(0, 1), v.transpose(0, 1)
-            heads = (q.transpose(0, 1)[None], keys[None, :, :end], values[None, :, :end])
-            out = F.scaled_dot_product_attention(*heads, enable_gqa=True, **causal)
-            x_LC = x_LC + F.linear(out[0].transpose(0, 1).flatten(1), layer.out)
-            x_LC = x_LC + self._feed_forward(layer, x_LC)
-            if index < len(deepstack) and pictured_L is not None:
-                x_LC = x_LC.index_add(0, pictured_L.nonzero()[:, 0], deepstack[index].to(x_LC.dtype))
-        return self._normed(x_LC[-1:], self.norm)
+            q, k, v = self._heads(layer, F.linear(self._normed(x, layer.norm), layer.qkv, layer.qkv_bias), cos, sin)
+            out = self._attended(parts, q, k, v, cache.keys[index], cache.values[index])
+            if index == last:
+                return  # what comes of it is a matter of the last token, which is a step's
+            x = x + F.linear(out, layer.out)
+            x = x + self._feed_forward(layer, x)
+            if index < len(stacks):
+                where, level = stacks[index]
+                x = x.index_add(0, where, level.to(x.dtype))
+
+    def _attended(
+        self, parts: Sequence[Part], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> torch.Tensor:
+        """[all tokens, C], and one layer's cache filled."""
+        outs: list[torch.Tensor] = []
+        sizes = [len(part.x) for part in parts]
+        for part, own_q, own_k, own_v in zip(parts, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
+            start, end = part.start, part.start + len(part.x)
+            row_keys, row_values = keys[part.row], values[part.row]
+            if part.donor is not None:
+                row_keys[:, :start], row_values[:, :start] = keys[part.donor, :, :start], values[part.donor, :, :start]
+            row_keys[:, start:end], row_values[:, start:end] = own_k.transpose(0, 1), own_v.transpose(0, 1)
+            if start == end:  # all but the last token is known
+                outs.append(own_q.flatten(1))
+                continue
+            causal: Any = {"is_causal": True} if start == 0 else {"attn_mask": causal_lower_right(len(part.x), end)}
+            out = F.scaled_dot_product_attention(
+                own_q.transpose(0, 1)[None], row_keys[None, :, :end], row_values[None, :, :end], enable_gqa=True,
+                **causal)
+            outs.append(out[0].transpose(0, 1).flatten(1))
+        return torch.cat(outs)
 
     def step(
         self, tokens_B: torch.Tensor, position_B: torch.Tensor, turn_B: torch.Tensor, cache: Cache
@@ -139,6 +172,8 @@ class Network:
             q, k, v = self._heads(layer, qkv, self.cos[turn], self.sin[turn])
             rows = torch.arange(len(x), device=x.device)
             keys[rows, :, position], values[rows, :, position] = k, v
+            if not x.is_cuda:  # there it would wait for the device
+                keys, values = (part[:, :, : int(position.max()) + 1] for part in (keys, values))
             mask = torch.arange(keys.shape[2], device=x.device) <= position[:, None]
             out = F.scaled_dot_product_attention(q[:, :, None], keys, values, mask[:, None, None], enable_gqa=True)
             out = out.flatten(1)
@@ -180,6 +215,13 @@ def _rotate(x_LHD: torch.Tensor, cos_LD: torch.Tensor, sin_LD: torch.Tensor) -> 
     first, second = x_LHD.float().chunk(2, dim=-1)
     cos, sin = cos_LD[:, None], sin_LD[:, None]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_LHD.dtype)
+
+
+def _stacked(parts: Sequence[Part]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """For each of the first layers, places among all tokens, and what is added there."""
+    where = torch.cat([part.pictured for part in parts]).nonzero()[:, 0]
+    levels = zip(*(part.deepstack for part in parts if part.deepstack), strict=True)
+    return [(where, torch.cat(level)) for level in levels]
 
 
 def _layer(layer: Any) -> Layer:

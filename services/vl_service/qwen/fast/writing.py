@@ -1,4 +1,4 @@
-"""Conversations → the words that a Qwen-VL checkpoint continues them with: by `generate`, or by the fast decoder."""
+"""Conversations → the words that a Qwen-VL checkpoint continues them with: by `generate`, or as rows of one step."""
 
 import logging
 import queue
@@ -13,8 +13,11 @@ from transformers.generation.streamers import BaseStreamer
 
 from vl_service.backend import Deadline
 from vl_service.qwen.checkpoint import Checkpoint
-from vl_service.qwen.fast.decode import FastDecoder, Prompt, Sampling, prompt_of
+from vl_service.qwen.fast.batch import Batch, Writing
+from vl_service.qwen.fast.prompt import prompt_of
+from vl_service.qwen.fast.slots import Sampling, Slots
 from vl_service.qwen.features import Features
+from vl_service.qwen.grammar import Grammar
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +26,13 @@ log = logging.getLogger(__name__)
 class Ask:
     """One conversation to continue."""
 
-    input_ids: torch.Tensor
-    """int64 [1, L], with one image token for every merged patch of the picture."""
+    ids: Sequence[int]
+    """Of tokens, with one image token for every merged patch of a picture; the last is a word's."""
     seed: int
     max_new_tokens: int
+    stop_repeating: bool = False
+    """End where it only repeats itself. Where `generate` writes, it does not."""
+    grammar: Grammar | None = None
 
 
 class Writer(Protocol):
@@ -47,12 +53,11 @@ class Writer(Protocol):
         ...
 
     def stream(
-        self, seen: Features | None, ask: Ask, deadline: Deadline, *, sampling: Sampling | None = None,
-        rules: Sequence[LogitsProcessor] = (),
+        self, seen: Features | None, ask: Ask, deadline: Deadline, *, sampling: Sampling | None = None
     ) -> Generator[list[int]]:
         """As `write` for one, a few tokens at a time as they are written, without what ends them.
 
-        `sampling` in place of the writer's own; `rules` say which tokens may follow. Closed early, it stops in a token.
+        `sampling` in place of the writer's own. Closed early, it stops soon.
         """
         ...
 
@@ -62,21 +67,21 @@ class Generate:
 
     def __init__(self, checkpoint: Checkpoint, sampling: Sampling, *, reason: str = "") -> None:
         self._checkpoint, self.sampling, self.reason = checkpoint, sampling, reason
+        self._turn = threading.Lock()
 
     def write(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
         """See `Writer.write`."""
         return [self._one(seen, ask, deadline, _arguments(self.sampling)) for ask in asks]
 
     def stream(
-        self, seen: Features | None, ask: Ask, deadline: Deadline, *, sampling: Sampling | None = None,
-        rules: Sequence[LogitsProcessor] = (),
+        self, seen: Features | None, ask: Ask, deadline: Deadline, *, sampling: Sampling | None = None
     ) -> Generator[list[int]]:
         """See `Writer.stream`. `generate` returns when all is written, so it runs on a thread of its own."""
         written: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         closed, failures = threading.Event(), list[Exception]()
         until_closed = replace(deadline, is_canceled=lambda: closed.is_set() or deadline.is_canceled())
-        arguments = _arguments(sampling or self.sampling) | {
-            "streamer": _Tokens(written), "logits_processor": LogitsProcessorList(rules)}
+        arguments = _arguments(sampling or self.sampling) | {"streamer": _Tokens(written)}
+        ends = frozenset(stop_ids_of(self._checkpoint))
 
         @torch.inference_mode()
         def run() -> None:
@@ -91,7 +96,7 @@ class Generate:
         thread.start()
         try:
             while (token := written.get()) is not None:
-                if token not in self._ends:
+                if token not in ends:
                     yield [token]
         finally:
             closed.set()
@@ -99,14 +104,14 @@ class Generate:
         if failures:
             raise failures[0]
 
-    @property
-    def _ends(self) -> frozenset[int]:
-        ends = self._checkpoint.model.generation_config.eos_token_id
-        return frozenset([ends] if isinstance(ends, int) else ends or ())
-
     def _one(self, seen: Features | None, ask: Ask, deadline: Deadline, arguments: dict[str, Any]) -> list[int]:
-        deadline.check()
-        checkpoint, input_ids = self._checkpoint, ask.input_ids
+        with self._turn:  # the model keeps a state between two steps
+            deadline.check()
+            return self._written(seen, ask, deadline, arguments)
+
+    def _written(self, seen: Features | None, ask: Ask, deadline: Deadline, arguments: dict[str, Any]) -> list[int]:
+        checkpoint = self._checkpoint
+        input_ids = torch.tensor([ask.ids], device=checkpoint.device)
         inputs: dict[str, Any] = {
             "input_ids": input_ids, "attention_mask": torch.ones_like(input_ids),
             # without it Qwen2.5-VL silently takes text positions for the picture's tokens
@@ -122,6 +127,7 @@ class Generate:
             output = checkpoint.model.generate(
                 **inputs, max_new_tokens=ask.max_new_tokens, **arguments,
                 stopping_criteria=StoppingCriteriaList([_StopAtDeadline(deadline)]),
+                logits_processor=LogitsProcessorList([] if ask.grammar is None else [_Ruled(ask.grammar)]),
             )
         deadline.check()
         return output[0, input_ids.shape[1]:].tolist()
@@ -143,6 +149,22 @@ class _StopAtDeadline(StoppingCriteria):
         return cast(torch.BoolTensor, stop)
 
 
+class _Ruled(LogitsProcessor):
+    """Only tokens that the grammar allows; a reply's first call has the prompt alone."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self._grammar, self._begun = grammar, False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.FloatTensor:
+        if self._begun:
+            self._grammar.take(int(input_ids[0, -1]))
+        self._begun = True
+        allowed = self._grammar.allowed()[: scores.shape[1]].to(scores.device)
+        out = torch.full_like(scores, -torch.inf)
+        out[:, : len(allowed)] = scores[:, : len(allowed)].masked_fill(~allowed, -torch.inf)
+        return cast(torch.FloatTensor, out)
+
+
 class _Tokens(BaseStreamer):
     """Hands on what `generate` writes; the first it is given is the prompt."""
 
@@ -159,82 +181,70 @@ class _Tokens(BaseStreamer):
         pass
 
 
-class FastWriter:
-    """By the fast decoder, several at once; what does not fit its cache by `plain`."""
+class SlotWriter:
+    """As rows of one step, with whatever others write; what does not fit its cache by `plain`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, sampling: Sampling, plain: Writer, *, max_length: int, max_rows: int = 4
+        self, checkpoint: Checkpoint, sampling: Sampling, plain: Writer, *, length: int, slots: int
     ) -> None:
-        """Raises `NotImplementedError` for what `decode.why_not` names."""
+        """Raises `NotImplementedError` for what `slots.why_not` names, and what stepping once does."""
         rules = checkpoint.model.generation_config
-        self._checkpoint, self._plain = checkpoint, plain
+        self._checkpoint, self._plain, self._length = checkpoint, plain, length
         self.sampling = replace(sampling, repetition_penalty=rules.repetition_penalty or 1.0)
-        ends = rules.eos_token_id
-        self._stop_ids: list[int] = [ends] if isinstance(ends, int) else list(ends or ())
-        self._decoder = FastDecoder(checkpoint.model, max_length=max_length, max_rows=max_rows)
-        self._max_length, self._max_rows = max_length, max_rows
-        self.reason = f"a token as a CUDA graph, up to {max_rows} tasks at once"
-
-    @torch.inference_mode()
-    def try_out(self) -> None:
-        """Write a few tokens, alone and together: compiles what a call needs, and raises what would fail it."""
-        words = torch.arange(8, device=self._checkpoint.device)[None]
-        ask = Ask(input_ids=words, seed=0, max_new_tokens=3)
-        never = Deadline(at=float("inf"))
-        for rows in (1, min(2, self._max_rows)):
-            self.write(None, [ask] * rows, never)
+        self._stop_ids = stop_ids_of(checkpoint)
+        with torch.inference_mode():
+            rows = Slots(checkpoint.model, length=length, count=slots)
+            rows.warm_up()
+        self._batch = Batch(rows)
+        graph = "a CUDA graph a token for" if checkpoint.device.type == "cuda" else "one step for"
+        self.reason = f"{graph} up to {slots} texts at once"
 
     def write(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
-        """See `Writer.write`. Tasks that may be as long are the rows of one `FastDecoder.write`."""
-        answers: dict[int, list[int]] = {}
-        alike: dict[int, list[int]] = {}
-        for index, ask in enumerate(asks):
-            needed = ask.input_ids.shape[1] + ask.max_new_tokens
-            if needed > self._max_length:
-                log.info("generate writes", extra={
-                    "reason": f"{needed} tokens, prompt and answer, are more than the fast cache's {self._max_length}"})
-                answers[index] = self._plain.write(seen, [ask], deadline)[0]
-            else:
-                alike.setdefault(ask.max_new_tokens, []).append(index)
-        for indices in alike.values():
-            for start in range(0, len(indices), self._max_rows):
-                rows = indices[start: start + self._max_rows]
-                written = self._together(seen, [asks[index] for index in rows], deadline)
-                answers |= zip(rows, written, strict=True)
-        return [answers[index] for index in range(len(asks))]
+        """See `Writer.write`."""
+        deadline.check()
+        writing = {index: self._begun(seen, ask, self.sampling) for index, ask in enumerate(asks) if self._fits(ask)}
+        self._batch.submit(list(writing.values()))
+        try:
+            return [
+                [token for piece in writing[index].pieces(deadline) for token in piece] if index in writing
+                else self._plain.write(seen, [ask], deadline)[0] for index, ask in enumerate(asks)
+            ]
+        finally:
+            for one in writing.values():
+                one.closed = True
 
-    @torch.inference_mode()
     def stream(
-        self, seen: Features | None, ask: Ask, deadline: Deadline, *, sampling: Sampling | None = None,
-        rules: Sequence[LogitsProcessor] = (),
+        self, seen: Features | None, ask: Ask, deadline: Deadline, *, sampling: Sampling | None = None
     ) -> Generator[list[int]]:
         """See `Writer.stream`."""
-        if rules or ask.input_ids.shape[1] + ask.max_new_tokens > self._max_length:
-            yield from self._plain.stream(seen, ask, deadline, sampling=sampling, rules=rules)
+        if not self._fits(ask):
+            yield from self._plain.stream(seen, ask, deadline, sampling=sampling)
             return
         deadline.check()
-        how = replace(sampling or self.sampling, repetition_penalty=self.sampling.repetition_penalty)
-        for [tokens] in self._decoder.write(
-            [self._prompt(seen, ask.input_ids)], how, max_new_tokens=ask.max_new_tokens, stop_ids=self._stop_ids,
-            seeds=[ask.seed],
-        ):
-            deadline.check()
-            if tokens:
-                yield tokens
+        writing = self._begun(
+            seen, ask, replace(sampling or self.sampling, repetition_penalty=self.sampling.repetition_penalty))
+        self._batch.submit([writing])
+        yield from writing.pieces(deadline)
 
-    def _together(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
-        deadline.check()
-        answers: list[list[int]] = [[] for _ in asks]
-        for chunk in self._decoder.write(
-            [self._prompt(seen, ask.input_ids) for ask in asks], self.sampling, max_new_tokens=asks[0].max_new_tokens,
-            stop_ids=self._stop_ids, seeds=[ask.seed for ask in asks],
-        ):
-            deadline.check()
-            for answer, more in zip(answers, chunk, strict=True):
-                answer += more
-        return answers
+    def _fits(self, ask: Ask) -> bool:
+        needed = len(ask.ids) + ask.max_new_tokens
+        if needed > self._length:
+            log.info("generate writes", extra={
+                "reason": f"{needed} tokens, prompt and answer, are more than the fast cache's {self._length}"})
+        return needed <= self._length
 
-    def _prompt(self, seen: Features | None, input_ids: torch.Tensor) -> Prompt:
-        pictured = input_ids == self._checkpoint.image_token_id
-        grid, encoded = (None, None) if seen is None else (seen.grid_thw, seen.encoded)
-        return prompt_of(self._checkpoint.model, input_ids, pictured, grid, encoded)
+    @torch.inference_mode()
+    def _begun(self, seen: Features | None, ask: Ask, sampling: Sampling) -> Writing:
+        checkpoint = self._checkpoint
+        prompt = prompt_of(
+            ask.ids, seen, image_token_id=checkpoint.image_token_id, device=checkpoint.device,
+            merge=checkpoint.model.config.vision_config.spatial_merge_size)
+        return Writing(
+            prompt, sampling, seed=ask.seed, max_new_tokens=ask.max_new_tokens, stop_ids=self._stop_ids,
+            stop_repeating=ask.stop_repeating, grammar=ask.grammar)
+
+
+def stop_ids_of(checkpoint: Checkpoint) -> list[int]:
+    """Of the tokens that end a text."""
+    ends = checkpoint.model.generation_config.eos_token_id
+    return [ends] if isinstance(ends, int) else list(ends or ())

@@ -1,6 +1,8 @@
 """Dialogues with tiny random checkpoints of the three classes, against transformers' own direct use."""
 
+import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> QwenBackend:
-    return load_qwen(Settings(model=str(folder), device="cpu", greedy=True, data_dir=folder))
+    return load_qwen(Settings(model=str(folder), device="cpu", greedy=True, data_dir=folder), fast=False)
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +153,38 @@ def test_seed_temperature_and_top_p_are_the_call_s(folder: Path) -> None:
 def test_a_dialogue_longer_than_the_model_reads_is_refused_in_words(plain: QwenBackend) -> None:
     with pytest.raises(CannotReplyError, match=r"4096 at most: begin a new dialogue"):
         reply(plain, [user("word " * 900)], [])
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object", "additionalProperties": False, "required": ["subject", "moods", "frames"],
+    "properties": {
+        "subject": {"type": "string", "maxLength": 12}, "frames": {"type": "integer", "minimum": 1, "maximum": 99},
+        "moods": {"type": "array", "items": {"enum": ["calm", "wild"]}, "minItems": 1, "maxItems": 2}}}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_a_reply_is_json_of_the_schema_beside_replies_that_are_not(
+    plain: QwenBackend, fast: QwenBackend, temperature: float
+) -> None:
+    """Random weights would never write it by themselves."""
+    held = ChatOptions(max_new_tokens=200, json_schema=SCHEMA, temperature=temperature, seed=3)
+    for engine in (plain, fast):
+        alone = text(reply(engine, *DIALOGUES[1]))
+        with ThreadPoolExecutor(3) as pool:
+            said = list(pool.map(lambda options, engine=engine: reply(engine, *DIALOGUES[1], options),
+                                 (held, OPTIONS, held)))
+        assert text(said[1]) == alone
+        for pieces in (said[0], said[2]):
+            found = json.loads(text(pieces))
+            assert set(found) == {"subject", "moods", "frames"}
+            assert set(found["moods"]) <= {"calm", "wild"}
+            assert 1 <= found["frames"] <= 99
+            assert pieces[-1].finish == "stop"
+
+
+def test_any_object_is_json_and_what_is_no_schema_is_refused(fast: QwenBackend) -> None:
+    pieces = reply(fast, *DIALOGUES[0], ChatOptions(max_new_tokens=30, json_schema={"type": "object"}))
+    assert text(pieces).startswith("{")
+    for broken in ({"type": "nonsense"}, {"$ref": "#/nowhere"}, {"properties": 5}):
+        with pytest.raises(CannotReplyError, match="schema"):
+            reply(fast, *DIALOGUES[0], ChatOptions(json_schema=broken))

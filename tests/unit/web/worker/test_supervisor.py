@@ -93,6 +93,30 @@ async def test_work_is_done_one_at_a_time_in_the_order_of_asking(start: Start):
     assert seen == [f"{name}{step}" for name in "abc" for step in range(1, 6)]
 
 
+async def test_as_many_pieces_of_work_as_it_takes_are_done_at_once_and_stopped_one_by_one(start: Start):
+    supervisor = await start(at_once=3)
+    stops, begun = [asyncio.Event() for _ in range(3)], [asyncio.Event() for _ in range(3)]
+    doing = [
+        asyncio.create_task(supervisor.do("slow", on_progress=lambda _, own=own: own.set(), stop=stop))
+        for own, stop in zip(begun, stops, strict=True)
+    ]
+    await asyncio.gather(*(own.wait() for own in begun))
+    fourth = asyncio.create_task(supervisor.do("echo"))
+    stops[1].set()
+    assert await fourth == "echo"  # in the turn of the second, while the others go on
+    with pytest.raises(WorkStopped):
+        await doing[1]
+    assert not doing[0].done()
+    assert not doing[2].done()
+    with pytest.raises(WorkFailed):
+        await supervisor.do("poison")
+    for task in (doing[0], doing[2]):  # the device that was lost was theirs, too
+        with pytest.raises(WorkerDied):
+            await task
+    await ready(supervisor)
+    assert await asyncio.gather(*(supervisor.do("count") for _ in range(20))) == ["count"] * 20
+
+
 async def test_before_it_is_loaded_work_is_refused_with_the_reason():
     async with supervised("sleep") as supervisor:
         with pytest.raises(NotReady, match="loading"):

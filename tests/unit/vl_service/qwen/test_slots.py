@@ -1,7 +1,6 @@
-"""Tokens written by the fast decoder are those of transformers' `generate`."""
+"""Tokens written as rows of one step are those of transformers' `generate`."""
 
 import copy
-from itertools import chain
 from typing import Any
 
 import pytest
@@ -16,8 +15,10 @@ from transformers.generation.logits_process import (
 )
 
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint, tiny_tower
-from vl_service.qwen.fast.decode import FastDecoder, Prompt, Sampling, candidates, common_start, positions_of, prompt_of
+from vl_service.qwen.fast.prompt import Prompt, common_start, positions_of, prompt_of
+from vl_service.qwen.fast.slots import Joining, Sampling, Slots, candidates
 from vl_service.qwen.fast.tower import FastTower
+from vl_service.qwen.features import Features
 
 GRID = torch.tensor([[1, 4, 6]])
 NEW = 20
@@ -54,32 +55,74 @@ def generated(model: Any, ids: torch.Tensor, encoded: Any) -> list[int]:
 
 
 def prompts_of(model: Any, words: tuple[int, ...]) -> list[Prompt]:
+    """About one picture."""
     encoded = picture(model)
-    return [prompt_of(model, ids, ids == model.config.image_token_id, GRID, encoded)
-            for ids in (ids_of(model, count) for count in words)]
+    seen = Features(
+        embeddings=torch.cat(tuple(encoded.pooler_output)), grid_thw=GRID, revision="", processor="",
+        deepstack=tuple(torch.cat(tuple(part)) for part in getattr(encoded, "deepstack_features", None) or ()))
+    return [prompt_of(ids_of(model, count)[0].tolist(), seen, image_token_id=model.config.image_token_id,
+                      device=torch.device("cpu"), merge=2) for count in words]
 
 
-def written(decoder: FastDecoder, prompts: list[Prompt], sampling: Sampling = GREEDY, **more: Any) -> list[list[int]]:
-    options: dict[str, Any] = {"max_new_tokens": NEW, "stop_ids": [], "seeds": range(len(prompts))} | more
-    chunks = list(decoder.write(prompts, sampling, **options))
-    return [list(chain.from_iterable(parts)) for parts in zip(*chunks, strict=True)]
+def joining(prompt: Prompt, slot: int, *, start: int = 0, donor: int | None = None, how: Sampling = GREEDY,
+            seed: int = 0) -> Joining:
+    return Joining(prompt=prompt, slot=slot, start=start, donor=donor, sampling=how, noise=how.noise(seed, NEW))
+
+
+@torch.inference_mode()
+def written(slots: Slots, *rows: Joining) -> list[list[int]]:
+    """In the order of the rows."""
+    slots.join(rows)
+    tokens = slots.steps({row.slot: 0 for row in rows}, NEW)
+    for row in rows:
+        slots.leave(row.slot)
+    return [tokens[row.slot] for row in rows]
+
+
+def expected_of(model: Any, words: tuple[int, ...]) -> list[list[int]]:
+    stop, model.generation_config.eos_token_id = model.generation_config.eos_token_id, None
+    encoded = picture(model)
+    expected = [generated(model, ids_of(model, count), encoded) for count in words]
+    model.generation_config.eos_token_id = stop
+    return expected
 
 
 def test_greedy_tokens_are_generate_s_alone_and_together(model: Any) -> None:
-    """Rows of several lengths share the picture, which is read once; the cache of a call before leaks into none."""
-    words = (7, 4, 9)
-    prompts, encoded = prompts_of(model, words), picture(model)
-    stop = model.generation_config.eos_token_id
-    model.generation_config.eos_token_id = None
-    expected = [generated(model, ids_of(model, count), encoded) for count in words]
-    model.generation_config.eos_token_id = stop
-    assert common_start(prompts) == 11
-    decoder = FastDecoder(model, max_length=96, max_rows=3)
-    assert written(decoder, prompts) == expected
-    assert written(decoder, prompts[1:2]) == expected[1:2]
+    """Rows of several lengths, the picture read once or taken from a row of before; nothing leaks from it."""
+    expected, prompts = expected_of(model, (7, 4, 9)), prompts_of(model, (7, 4, 9))
     assert len({tuple(row) for row in expected}) == 3
-    ended = written(decoder, prompts, stop_ids=[expected[0][3]])
-    assert ended[0] == expected[0][: expected[0].index(expected[0][3])]
+    slots = Slots(model, length=96, count=4)
+    together = [joining(prompts[0], 2), joining(prompts[1], 0, start=11, donor=2), joining(prompts[2], 1)]
+    assert written(slots, *together) == expected
+    assert written(slots, joining(prompts[1], 3, start=11, donor=1)) == expected[1:2]
+    assert written(slots, joining(prompts[0], 2, start=len(prompts[0].ids) - 1)) == expected[:1]  # all was read
+
+
+@torch.inference_mode()
+def test_rows_join_and_leave_at_any_step(model: Any) -> None:
+    expected, prompts = expected_of(model, (7, 4, 9)), prompts_of(model, (7, 4, 9))
+    slots, said = Slots(model, length=96, count=4), [list[int]() for _ in range(3)]
+    for at in range(NEW + 8):
+        for row, begin in enumerate((0, 3, 8)):
+            if at == begin:
+                slots.join([joining(prompts[row], row)])
+            if at == begin + NEW:
+                slots.leave(row)
+        running = {row: len(said[row]) for row, begin in enumerate((0, 3, 8)) if begin <= at < begin + NEW}
+        for row, [token] in slots.steps(running, 1).items():
+            said[row].append(token)
+    assert said == expected
+
+
+def test_what_two_prompts_share_ends_where_words_or_pictures_differ(model: Any) -> None:
+    same, other = prompts_of(model, (7, 4)), prompts_of(model, (7,))[0]
+
+    def shared(one: Prompt, two: Prompt) -> int:
+        return common_start(one.marks, one.pictures, two.marks, two.pictures)
+
+    assert shared(*same) == 11  # five words and the picture
+    assert shared(same[0], same[0]) == 18
+    assert shared(same[0], other) == 5  # another picture of the same size
 
 
 def test_positions_are_the_model_s(model: Any) -> None:
@@ -92,18 +135,17 @@ def test_positions_are_the_model_s(model: Any) -> None:
 
 
 def test_a_seed_means_the_same_words_and_another_seed_others(model: Any) -> None:
-    decoder, prompts = FastDecoder(model, max_length=96), prompts_of(model, (7,))
+    slots, [prompt] = Slots(model, length=96, count=1), prompts_of(model, (7,))
     lively = Sampling(temperature=2.0, top_k=50)
-    first, again, other = (written(decoder, prompts, lively, seeds=[seed]) for seed in (1, 1, 2))
+    first, again, other = (written(slots, joining(prompt, 0, how=lively, seed=seed)) for seed in (1, 1, 2))
     assert first == again != other
 
 
-def test_what_does_not_fit_is_refused(model: Any) -> None:
-    decoder, prompts = FastDecoder(model, max_length=32), prompts_of(model, (7, 8))
-    with pytest.raises(ValueError, match="do not fit"):
-        written(decoder, prompts[:1])
-    with pytest.raises(ValueError, match="do not fit"):
-        written(decoder, prompts, max_new_tokens=2)
+def test_rows_are_drawn_each_in_its_own_way(model: Any) -> None:
+    expected, [prompt] = expected_of(model, (7,)), prompts_of(model, (7,))
+    slots, lively = Slots(model, length=96, count=2), Sampling(temperature=2.0, top_k=50)
+    alone = written(slots, joining(prompt, 1, how=lively, seed=3))
+    assert written(slots, joining(prompt, 0), joining(prompt, 1, how=lively, seed=3)) == expected + alone
 
 
 @pytest.mark.parametrize("how", [(0.7, 0.8, 20, 1.05, 0.0), (1.0, 1.0, 64, 1.0, 0.0), (1.5, 0.3, 5, 1.3, 0.0)])
@@ -115,7 +157,7 @@ def test_tokens_are_weighed_as_generate_weighs_them(how: tuple[float, ...]) -> N
                   TopKLogitsWarper(int(top_k)), TopPLogitsWarper(top_p)]
     theirs = LogitsProcessorList(processors)(ids, logits.clone()).softmax(1)  # type: ignore[arg-type]
     seen = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, ids, True)
-    weights, tokens = candidates(logits, seen, torch.tensor(how))
+    weights, tokens = candidates(logits, seen, torch.tensor(how).expand(3, 5))
     torch.testing.assert_close(torch.zeros_like(logits).scatter_(1, tokens, weights.softmax(1)), theirs)
 
 
