@@ -21,7 +21,7 @@ from contracts.resolve import resolve_request
 from contracts.videos import RenderResult, VideoRequest
 from tests.tiny_wan_card import TINY_INFO
 from video_service.render.progress import Report
-from video_service.worker.model import worker_program
+from video_service.worker.program import worker_program
 from web.calls import current_call
 from web.worker.child import run
 

@@ -23,7 +23,7 @@ from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.render.solvers import Noise
 from video_service.weights.checkpoint import CheckpointFiles
 from video_service.weights.lora import Lora
-from video_service.worker.model import open_models, worker_program
+from video_service.worker.program import open_models, worker_program
 from web.worker.child import run
 
 SIDE = 24  # pixels a latent

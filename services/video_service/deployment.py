@@ -63,10 +63,11 @@ class Deployment:
 
     def __init__(self, settings: VideoSettings) -> None:
         self._settings = settings
+        self._names = settings.model_names
         self._sources: dict[str, ModelSource] = {}  # by the name in VIDEO_MODELS, as the absent ones
         self._absent: dict[str, _Absence] = {}
         # Where the device's memory is the machine's, a copy would take the room of what it was made for.
-        self._host = HostCopies(int(machine_bytes() * _HOST_SHARE)) if len(settings.model_names) > 1 else None
+        self._host = HostCopies(int(machine_bytes() * _HOST_SHARE)) if len(self._names) > 1 else None
         self._loras = LoraFolder(settings.loras_dir)
         self._misfits: dict[str, dict[str, LoraInfo]] = {}  # by the model's id and the LoRA's
         self._infos: dict[str, VideoModelInfo] = {}  # by id, as it was last loaded
@@ -106,15 +107,14 @@ class Deployment:
 
     def models(self) -> VideoModelList:
         """What there is now, in the order of VIDEO_MODELS."""
-        names = self._settings.model_names
         return VideoModelList(
-            data=[self._told(self._sources[name]) for name in names if name in self._sources],
-            absent=[self._absent[name].told for name in names if name in self._absent],
+            data=[self._told(self._sources[name]) for name in self._names if name in self._sources],
+            absent=[self._absent[name].told for name in self._names if name in self._absent],
         )
 
     def look_again(self) -> VideoModelList:
         """Look for what was never found, or may be there by now."""
-        for name in self._settings.model_names:
+        for name in self._names:
             known = self._absent.get(name)
             if name not in self._sources and (known is None or known.may_pass):
                 self._find(name)
@@ -144,7 +144,7 @@ class Deployment:
         """What `do` does with the model and the LoRAs that the request asks for."""
         models = self.models()
         wanted = find_model(request.model, models.data, models.absent).id
-        loras = self._loras.find(request.loras)
+        loras = self._loras.find(request.loras) if request.loras else ()
         name = next(name for name, source in self._sources.items() if source.info.id == wanted)
         was_loaded, began = (wanted,) in self._residency, time.monotonic()
         try:
@@ -233,7 +233,7 @@ class Deployment:
     def _find(self, name: str) -> None:
         try:
             source = one_model.find_model(self._settings_of(name))
-            if self._settings.lora is not None and len(self._settings.model_names) > 1:
+            if self._settings.lora is not None and len(self._names) > 1:
                 raise ModelUnavailable("VIDEO_LORA is for a deployment with one model; unset it, or name LoRAs with "
                                        "each request from the folder VIDEO_LORAS.")
             if source.info.id in [other.info.id for other in self._sources.values()]:

@@ -21,9 +21,9 @@ from tests.idle_video_worker import command
 from tests.tiny_wan import save_tiny_wan
 from tests.tiny_wan_card import TINY_INFO
 from video_service.http.app import create_app
-from video_service.queue.files import RenderFiles
+from video_service.http.service import WORKER_COMMAND
+from video_service.queue.render import RenderFiles
 from video_service.settings import VideoSettings
-from video_service.worker.runner import WORKER_COMMAND
 
 LOADS_FOR_EVER = ("bash", "-c", "exec cat <&$0 >/dev/null")
 """A worker that takes everything, says nothing, and ends when its socket does."""

@@ -33,12 +33,12 @@ from video_service.layers.wan.codec import (
 from video_service.layers.wan.engines import EngineCodec, EngineTextEncoder, EngineTransformer
 from video_service.layers.wan.fast import FastTransformer
 from video_service.layers.wan.keys import wan_name
-from video_service.media.image import fit_picture
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, RCM_SIGMA_MAX_I2V, RCM_SIGMA_MAX_T2V
 from video_service.render.solvers import EulerSolver, Noise, NoisySolver, RcmSolver
 from video_service.weights.host import Turn
 from video_service.weights.lora import Lora
 from video_service.weights.lora_merge import with_loras
+from web.worker.image import fit_picture
 
 _TEXTS_BYTES = 64 << 20  # a text of 512 tokens is 4 MB in bfloat16
 

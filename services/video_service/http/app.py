@@ -7,12 +7,11 @@ from fastapi import FastAPI
 
 from contracts.videos import MAX_VIDEO_BODY_BYTES
 from video_service.http.routes import router
-from video_service.http.service import VideoService
-from video_service.queue.files import RenderFiles
+from video_service.http.service import WORKER_COMMAND, Batching, VideoService, supervise
 from video_service.queue.queue import Limits, RenderQueue
+from video_service.queue.render import RenderFiles
 from video_service.settings import VideoSettings
 from video_service.weights.lora import LoraFolder
-from video_service.worker.runner import WORKER_COMMAND, Batching, supervise
 from web.edge import add_edge
 from web.metrics import add_metrics_route
 from web.problems import install_problem_handlers

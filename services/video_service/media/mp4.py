@@ -1,4 +1,6 @@
-"""Frames to H.264 in MP4, encoded in a thread while later frames are still being decoded."""
+"""The files of a video: frames to H.264 in MP4, encoded in a thread while later ones are still being decoded, and
+pictures made while they pass by.
+"""
 
 import hashlib
 import io
@@ -16,9 +18,10 @@ import numpy as np
 import torch
 from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from PIL import Image
 
 from video_service.media.clip import Clip, join, open_clip
-from web.durable import commit
+from web.durable import commit, replace_file
 
 _X264_PARAMS = [
     # Three B frames in a row, whatever is seen: looking for fewer took half of the time of the encoder's own thread,
@@ -36,6 +39,10 @@ ENCODER_OPTIONS = {
 MAX_ENCODER_THREADS = 8  # each holds one more frame back
 MAX_WAITING_BYTES = 64 << 20
 _POLL_S = 0.1
+COLUMNS = 4
+MAX_CELLS = 16
+CELL_SIDE = 240  # the longer side of a frame on the sheet, in pixels
+_QUALITY = 88
 
 
 class VideoWriteFailed(Exception):
@@ -198,3 +205,54 @@ def to_yuv(frame_HWC: np.ndarray) -> av.VideoFrame:
         format="yuv420p", dst_colorspace=Colorspace.ITU709, src_color_range=ColorRange.JPEG,
         dst_color_range=ColorRange.MPEG,
     )
+
+
+class Previews:
+    """Collects frames of one video for `thumbnail.jpg` (the first), `spritesheet.jpg` (some) and `last_frame.png`."""
+
+    def __init__(self, num_frames: int) -> None:
+        self._num_frames = num_frames
+        cells = min(MAX_CELLS, num_frames)
+        self._wanted = {round(index * (num_frames - 1) / max(1, cells - 1)) for index in range(cells)}
+        self._seen = 0
+        self._first: Image.Image | None = None
+        self._last: Image.Image | None = None
+        self._cells: list[Image.Image] = []
+
+    def put(self, frames_THWC: np.ndarray) -> None:
+        """Look at the next uint8 frames; keeps reduced copies of few of them."""
+        for index, frame_HWC in enumerate(frames_THWC, start=self._seen):
+            if index not in self._wanted:
+                continue
+            cell = Image.fromarray(frame_HWC)
+            if index == 0:
+                self._first = cell.copy()
+            if index == self._num_frames - 1:
+                self._last = cell.copy()
+            cell.thumbnail((CELL_SIDE, CELL_SIDE), Image.Resampling.LANCZOS)
+            self._cells.append(cell)
+        self._seen += len(frames_THWC)
+
+    def write(self, folder: Path) -> None:
+        """Write the files, each whole or absent; raises `OSError`."""
+        if self._first is None:
+            return
+        _store(self._first, folder / "thumbnail.jpg", "JPEG", quality=_QUALITY)
+        _store(self._sheet(), folder / "spritesheet.jpg", "JPEG", quality=_QUALITY)
+        if self._last is not None:  # a later render goes on from it
+            _store(self._last, folder / "last_frame.png", "PNG", compress_level=1)
+
+    def _sheet(self) -> Image.Image:
+        """The cells row by row, left to right, in the order of time."""
+        width, height = self._cells[0].size
+        rows = -(-len(self._cells) // COLUMNS)
+        sheet = Image.new("RGB", (width * min(COLUMNS, len(self._cells)), height * rows))
+        for place, cell in enumerate(self._cells):
+            sheet.paste(cell, (place % COLUMNS * width, place // COLUMNS * height))
+        return sheet
+
+
+def _store(image: Image.Image, path: Path, kind: str, **options: int) -> None:
+    encoded = io.BytesIO()
+    image.save(encoded, kind, **options)
+    replace_file(path, encoded.getbuffer())

@@ -12,12 +12,10 @@ from contracts.resolve import Resolved, resolve_request
 from contracts.videos import RenderResult, VideoRequest
 from video_service.families.base import Batch, RenderRequest, VideoModel
 from video_service.media.clip import open_clip
-from video_service.media.image import fit_picture
-from video_service.media.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo, coding_of
-from video_service.media.previews import Previews
+from video_service.media.mp4 import Mp4Writer, Previews, VideoWriteFailed, WrittenVideo, coding_of
 from video_service.render.progress import Report, StageClock
 from video_service.render.render import Left, nobody, render
-from web.worker.image import decode_image
+from web.worker.image import decode_image, fit_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

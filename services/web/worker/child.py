@@ -22,8 +22,7 @@ from contracts.refusal import Refusal
 from web.calls import working
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
-from web.worker.gpu_memory import cuda_memory
-from web.worker.messages import (
+from web.worker.link import (
     HEADER_BYTES,
     Cancel,
     Canceled,
@@ -229,3 +228,18 @@ def _do_it(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgr
         link.send(Failed(id=work.id, problem=problem, fatal=fatal))
         return not fatal
     return True
+
+
+def cuda_memory() -> dict[str, dict[str, int]]:
+    """Bytes by kind, by device, as torch counts them; empty where this process uses no CUDA (yet). Imports no torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
+        return {}
+    return {
+        f"cuda:{index}": {
+            "allocated": torch.cuda.memory_allocated(index), "peak": torch.cuda.max_memory_allocated(index),
+            "reserved": torch.cuda.memory_reserved(index),
+            "total": torch.cuda.get_device_properties(index).total_memory,
+        }
+        for index in range(torch.cuda.device_count())
+    }

@@ -11,8 +11,20 @@ from typing import Any, Generic, TypeVar
 
 from web.calls import outgoing_headers
 from web.worker.errors import NotReady, StopReason, WorkerDied, WorkFailed, WorkStopped
-from web.worker.messages import Cancel, Done, Failed, Loaded, LoadFailed, Message, Note, Outcome, Progress, Start, Work
-from web.worker.process import WorkerProcess
+from web.worker.link import (
+    Cancel,
+    Done,
+    Failed,
+    Loaded,
+    LoadFailed,
+    Message,
+    Note,
+    Outcome,
+    Progress,
+    Start,
+    Work,
+    WorkerProcess,
+)
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from video_service.media.previews import Previews
+from video_service.media.mp4 import Previews
 
 
 def grey_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:

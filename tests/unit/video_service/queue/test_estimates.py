@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.videos import RenderResult, RenderStage
-from video_service.queue.estimates import Clock, Pace, Work, retry_after_s
+from video_service.queue.measures import Clock, Pace, Work, retry_after_s
 
 WORK = Work(model="m", voxels=1000, passes=10)
 

@@ -1,9 +1,11 @@
-"""How long renders take, learnt from those that were measured: progress, time to the end, and when to try again."""
+"""What is measured of renders: the Prometheus series, and from it progress, time to the end, and when to try again."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from contracts.videos import RenderResult, RenderStage
+from contracts.videos import RenderResult, RenderStage, RenderState
+from web.metrics import SECONDS_BUCKETS, Counter, Gauge, GpuMemory, Histogram, new_registry
 
 # Share of a render at which each stage begins; the next stage's begin is its end.
 _STAGE_SPANS: dict[RenderStage, tuple[float, float]] = {
@@ -149,6 +151,46 @@ def retry_after_s(clock: Clock | None, pace: Pace, now_s: float) -> int:
     if remaining_s is None:
         remaining_s = now_s - clock.started_s
     return max(MIN_RETRY_S, math.ceil(remaining_s))
+
+
+class VideoMetrics:
+    """Series in a registry of their own; none names a render."""
+
+    def __init__(self) -> None:
+        registry = self.registry = new_registry()
+        self._step_seconds = Histogram(
+            "stillmotion_denoise_step_seconds", "Seconds of finished denoising steps.", registry=registry,
+            buckets=SECONDS_BUCKETS,
+        )
+        self._stage_seconds = Histogram(
+            "stillmotion_render_stage_seconds", "Seconds of completed renders by stage.", ("stage",),
+            registry=registry, buckets=SECONDS_BUCKETS,
+        )
+        self._ended = Counter(
+            "stillmotion_renders_ended", "Renders by how they ended and their problem's code.", ("state", "code"),
+            registry=registry,
+        )
+        self._waiting = Gauge("stillmotion_render_queue_depth", "Renders that wait.", registry=registry)
+        self._gpu = GpuMemory(registry)
+
+    def step(self, seconds: float) -> None:
+        """A denoising step has finished."""
+        self._step_seconds.observe(seconds)
+
+    def ended(self, state: RenderState, code: str | None, result: RenderResult | None) -> None:
+        """A render has ended."""
+        self._ended.labels(state, code or "none").inc()
+        if result is not None:
+            for stage, seconds in result.timings.items():
+                self._stage_seconds.labels(stage).observe(seconds)
+
+    def waiting(self, renders: int) -> None:
+        """So many renders wait now."""
+        self._waiting.set(renders)
+
+    def gpu_memory(self, devices: Mapping[str, Mapping[str, int]]) -> None:
+        """Show what the worker measured after a render."""
+        self._gpu.report(devices)
 
 
 def _average(of: dict[str, float], model: str, new: float) -> None:

@@ -1,5 +1,9 @@
-"""The models in their process: found, loaded, and called for one render at a time."""
+"""The program of the process that owns the models: opened, called for the renders, and what their errors mean.
 
+Imports no model library before the models are opened.
+"""
+
+import errno
 import gc
 import sys
 from collections.abc import Callable, Sequence
@@ -7,18 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from contracts.errors import Problem
 from contracts.models import VideoModelList
+from contracts.refusal import Refusal
 from contracts.videos import RenderResult, RenderStage, VideoRequest
-from video_service.queue.files import output_path
+from video_service.queue.render import output_path
 from video_service.render.progress import RenderCanceled, Report
 from video_service.settings import VideoSettings
-from video_service.worker.failures import explain
 from video_service.worker.messages import BatchWork, ClipEnded, LookAgain, RenderProgress, RenderWork
 from web.logs import configure_logging
 from web.telemetry import configure_tracing
 from web.worker.child import Handler, WorkerProgram
 from web.worker.child import Report as WorkReport
-from web.worker.errors import WorkCanceled
+from web.worker.errors import ModelUnavailable, WorkCanceled
+from web.worker.faults import is_out_of_memory, one_line
 from web.worker.imports import lasting_imports
 
 
@@ -39,7 +45,6 @@ class Models(Protocol):
         """Render into `output`; blocking. `tell` hears what there is where that changes. Raises `RenderCanceled` when
         `report` did."""
         ...
-
 
     def render_together(
         self, clips: Sequence[tuple[VideoRequest, Path]], report: Report, tell: Callable[[VideoModelList], None],
@@ -119,3 +124,27 @@ def _release_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def explain(error: Exception) -> Problem:
+    """What an exception in a render means to the caller."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # such as VideoWriteFailed's
+    if isinstance(error, Refusal):
+        return error.problem
+    if isinstance(error, ModelUnavailable):
+        return Problem(status=503, code="model_unavailable", title="The model is unavailable", detail=str(error))
+    if is_out_of_memory(error) or is_out_of_memory(cause):
+        return Problem(
+            status=500, code="out_of_memory", title="Out of memory",
+            detail="The machine has too little memory for this render; use a smaller size or fewer frames. "
+            + one_line(error),
+        )
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Problem(
+            status=500, code="disk_full", title="Disk full",
+            detail="There is no room for the video; free space under STILLMOTION_DATA and render again.",
+        )
+    return Problem(
+        status=500, code="render_failed", title="The render failed",
+        detail=f"{one_line(error)}. The log of the video service has the whole cause.",
+    )
