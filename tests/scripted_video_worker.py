@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from contracts.models import VideoModelList
@@ -60,6 +60,17 @@ class ScriptedModels:
             sha256=hashlib.sha256(content).hexdigest(),
             timings={"denoise": STEP_S * sampling.steps, "total": STEP_S * sampling.steps + 0.01},
         )
+
+
+    def render_together(
+        self, clips: Sequence[tuple[VideoRequest, Path]], report: Report, tell: Callable[[VideoModelList], None],
+        left: Callable[[], frozenset[int]],
+    ) -> list[RenderResult | None]:
+        results = []
+        for place, (request, output) in enumerate(clips):
+            result = self.render(request, output, report, tell)
+            results.append(None if place in left() else result.model_copy(update={"batch": len(clips)}))
+        return results
 
 
 def note_completion() -> None:

@@ -160,6 +160,8 @@ def _knows_no_parts(response: httpx.Response) -> bool:
 
 
 def _media_type(image: bytes) -> str:
+    if image[4:8] == b"ftyp":
+        return "video/mp4"
     return "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
 
 

@@ -16,8 +16,7 @@ from PIL import Image
 
 from contracts.errors import Problem
 from contracts.models import Health, VideoModelList
-from contracts.videos import RenderStatus
-from contracts.wire import MAX_BODY_BYTES
+from contracts.videos import MAX_VIDEO_BODY_BYTES, RenderStatus
 from tests.idle_video_worker import command
 from tests.tiny_wan import save_tiny_wan
 from tests.tiny_wan_card import TINY_INFO
@@ -136,7 +135,7 @@ async def test_ids_that_could_name_other_files_are_refused(http: httpx.AsyncClie
 
 
 async def test_a_body_beyond_any_picture_is_refused_unread(http: httpx.AsyncClient):
-    refused = await http.put("/v1/videos/a", content=b"x" * (MAX_BODY_BYTES + 1))
+    refused = await http.put("/v1/videos/a", content=b"x" * (MAX_VIDEO_BODY_BYTES + 1))
     assert refused.status_code == 413
 
 

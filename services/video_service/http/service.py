@@ -12,7 +12,7 @@ from video_service.queue.queue import RenderQueue
 from video_service.queue.render import Render, Submission
 from video_service.weights.lora import LoraFolder
 from video_service.worker.messages import LookAgain
-from video_service.worker.runner import run_renders
+from video_service.worker.runner import Batching, run_renders
 from web.worker.errors import NotReady, WorkerDied, WorkFailed
 from web.worker.supervisor import Supervisor, end_process_if_it_crashes
 
@@ -31,20 +31,23 @@ class VideoService:
     """One queue and one supervised worker, from `start` to `stop`."""
 
     def __init__(
-        self, renders: RenderQueue, worker: Supervisor[VideoModelList], loras: LoraFolder, *, render_timeout_s: float
+        self, renders: RenderQueue, worker: Supervisor[VideoModelList], loras: LoraFolder, *, render_timeout_s: float,
+        batching: Batching,
     ) -> None:
         self._loras = loras
         self.renders = renders
         self.worker = worker
         self._render_timeout_s = render_timeout_s
+        self._batching = batching
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start the worker; loading goes on in the background."""
         self.worker.start()
         self._tasks = [
-            asyncio.create_task(
-                run_renders(self.renders, self.worker, render_timeout_s=self._render_timeout_s), name="the runner"),
+            asyncio.create_task(run_renders(
+                self.renders, self.worker, render_timeout_s=self._render_timeout_s, batching=self._batching,
+            ), name="the runner"),
             asyncio.create_task(self._purge_forever(), name="the purge"),
             asyncio.create_task(self._look_forever(), name="the look for absent models"),
         ]

@@ -1,6 +1,7 @@
 """Frames to H.264 in MP4, encoded in a thread while later frames are still being decoded."""
 
 import hashlib
+import io
 import os
 import queue
 import threading
@@ -8,13 +9,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import numpy as np
 import torch
+from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
+from video_service.media.clip import Clip, join, open_clip
 from web.durable import commit
 
 _X264_PARAMS = [
@@ -56,9 +59,11 @@ class Mp4Writer:
     H.264 in yuv420p (what browsers play), BT.709 limited range, index first (faststart).
     """
 
-    def __init__(self, output: Path, *, width: int, height: int, fps: int) -> None:
+    def __init__(self, output: Path, width: int, height: int, fps: int, *, after: Clip | None = None) -> None:
+        """`after`: a clip of the same `coding` that the file begins with, as it is."""
         self._output = output
-        self._part = output.with_name(f".{output.name}.{os.getpid()}.part")
+        self._after = after
+        self._part, self._new = (output.with_name(f".{output.name}.{os.getpid()}{end}") for end in (".part", ".new"))
         self._size = (height, width)
         self._fps = fps
         frame_bytes = height * width * 3 // 2
@@ -79,6 +84,7 @@ class Mp4Writer:
         self._abandoned.set()
         self._thread.join()
         self._part.unlink(missing_ok=True)
+        self._new.unlink(missing_ok=True)
 
     def put(self, frames_THWC: np.ndarray) -> None:
         """Hand over uint8 frames.
@@ -105,13 +111,20 @@ class Mp4Writer:
         self._thread.join()
         self._raise_error()
         try:
+            self._put_behind()
             with self._part.open("rb+") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
                 num_bytes = stream.seek(0, os.SEEK_END)
                 commit(stream, self._output)
-        except OSError as error:
+        except (OSError, FFmpegError) as error:
             raise VideoWriteFailed(f"the video could not be stored: {error}") from error
         return WrittenVideo(num_frames=self._num_frames, num_bytes=num_bytes, sha256=digest)
+
+    def _put_behind(self) -> None:
+        if self._after is not None:
+            self._part.replace(self._new)
+            join(self._after, self._new, self._part)
+            self._num_frames += self._after.num_frames
 
     def _hand_over(self, item: av.VideoFrame | None) -> None:
         while True:
@@ -133,18 +146,8 @@ class Mp4Writer:
 
     def _encode(self) -> None:
         with av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("libx264", rate=self._fps, options=ENCODER_OPTIONS)
-            stream.height, stream.width = self._size
-            stream.pix_fmt = "yuv420p"
-            time_base = stream.time_base = Fraction(1, self._fps)  # the muxer changes the stream's own
-            context = stream.codec_context
-            # Several frames at once: slices of one frame keep few cores busy.
-            context.thread_type = "FRAME"
-            context.thread_count = min(MAX_ENCODER_THREADS, os.cpu_count() or 1)
-            context.color_range = ColorRange.MPEG
-            context.colorspace = Colorspace.ITU709
-            context.color_primaries = ColorPrimaries.BT709
-            context.color_trc = ColorTrc.BT709
+            stream = _stream_in(container, self._size, self._fps)
+            time_base = Fraction(1, self._fps)  # the muxer changes the stream's own
             while (yuv := self._next()) is not None:
                 yuv.pts, yuv.time_base = self._num_frames, time_base
                 container.mux(stream.encode(yuv))
@@ -159,6 +162,33 @@ class Mp4Writer:
             except queue.Empty:
                 continue
         return None
+
+
+def coding_of(width: int, height: int, fps: int) -> bytes:
+    """The `Clip.coding` of what an `Mp4Writer` of this size and rate writes; it does not depend on the frames."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = _stream_in(container, (height, width), fps)
+        container.mux(stream.encode(to_yuv(np.zeros((height, width, 3), np.uint8))))
+        container.mux(stream.encode(None))
+    return open_clip(file.getvalue()).coding
+
+
+def _stream_in(container: Any, size: tuple[int, int], fps: int) -> Any:
+    """The encoder; `size` is height and width."""
+    stream = container.add_stream("libx264", rate=fps, options=ENCODER_OPTIONS)
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuv420p"
+    stream.time_base = Fraction(1, fps)
+    context = stream.codec_context
+    # Several frames at once: slices of one frame keep few cores busy.
+    context.thread_type = "FRAME"
+    context.thread_count = min(MAX_ENCODER_THREADS, os.cpu_count() or 1)
+    context.color_range = ColorRange.MPEG
+    context.colorspace = Colorspace.ITU709
+    context.color_primaries = ColorPrimaries.BT709
+    context.color_trc = ColorTrc.BT709
+    return stream
 
 
 def to_yuv(frame_HWC: np.ndarray) -> av.VideoFrame:

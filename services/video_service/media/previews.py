@@ -1,4 +1,4 @@
-"""Two small pictures of a video, made while its frames pass by: its first frame, and a sheet of frames."""
+"""Pictures of a video, made while its frames pass by: its first frame, a sheet of frames, and its last, exactly."""
 
 import io
 from pathlib import Path
@@ -15,13 +15,15 @@ _QUALITY = 88
 
 
 class Previews:
-    """Collects frames of one video and writes `thumbnail.jpg` and `spritesheet.jpg`."""
+    """Collects frames of one video and writes `thumbnail.jpg`, `spritesheet.jpg` and `last_frame.png`."""
 
     def __init__(self, num_frames: int) -> None:
+        self._num_frames = num_frames
         cells = min(MAX_CELLS, num_frames)
         self._wanted = {round(index * (num_frames - 1) / max(1, cells - 1)) for index in range(cells)}
         self._seen = 0
         self._first: Image.Image | None = None
+        self._last: Image.Image | None = None
         self._cells: list[Image.Image] = []
 
     def put(self, frames_THWC: np.ndarray) -> None:
@@ -32,16 +34,20 @@ class Previews:
             cell = Image.fromarray(frame_HWC)
             if index == 0:
                 self._first = cell.copy()
+            if index == self._num_frames - 1:
+                self._last = cell.copy()
             cell.thumbnail((CELL_SIDE, CELL_SIDE), Image.Resampling.LANCZOS)
             self._cells.append(cell)
         self._seen += len(frames_THWC)
 
     def write(self, folder: Path) -> None:
-        """Write both files, each whole or absent; raises `OSError`."""
+        """Write the files, each whole or absent; raises `OSError`."""
         if self._first is None:
             return
-        _store(self._first, folder / "thumbnail.jpg")
-        _store(self._sheet(), folder / "spritesheet.jpg")
+        _store(self._first, folder / "thumbnail.jpg", "JPEG", quality=_QUALITY)
+        _store(self._sheet(), folder / "spritesheet.jpg", "JPEG", quality=_QUALITY)
+        if self._last is not None:  # a later render goes on from it
+            _store(self._last, folder / "last_frame.png", "PNG", compress_level=1)
 
     def _sheet(self) -> Image.Image:
         """The cells row by row, left to right, in the order of time."""
@@ -53,7 +59,7 @@ class Previews:
         return sheet
 
 
-def _store(image: Image.Image, path: Path) -> None:
+def _store(image: Image.Image, path: Path, kind: str, **options: int) -> None:
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=_QUALITY)
+    image.save(encoded, kind, **options)
     replace_file(path, encoded.getbuffer())

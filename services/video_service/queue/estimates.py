@@ -11,6 +11,7 @@ _STAGE_SPANS: dict[RenderStage, tuple[float, float]] = {
     "write": (0.80, 0.99),  # frames are written while later ones decode
 }
 _NEWEST_WEIGHT = 0.5
+_WORTH = 0.95  # of the time alone, or it is not worth that they wait for each other
 MIN_RETRY_S = 1
 
 
@@ -29,15 +30,38 @@ class Pace:
     def __init__(self) -> None:
         self._denoise_s: dict[str, float] = {}  # per voxel and pass
         self._other_s: dict[str, float] = {}  # per voxel
+        self._pass_s: dict[tuple[str, int, int], float] = {}  # by model, voxels of a clip, and clips in a batch
 
     def learn(self, work: Work, result: RenderResult) -> None:
         """Take in the timings of a completed render."""
         total_s, denoise_s = result.timings.get("total"), result.timings.get("denoise")
         if total_s is None or denoise_s is None:
             return
+        key = work.model, work.voxels, result.batch
+        self._pass_s[key] = _newer(self._pass_s.get(key), denoise_s / work.passes)
+        if result.batch > 1:
+            return
         other_s = max(0.0, total_s - denoise_s - result.timings.get("load", 0.0))
         _average(self._denoise_s, work.model, denoise_s / (work.voxels * work.passes))
         _average(self._other_s, work.model, other_s / work.voxels)
+
+    def batch_of(self, work: Work, most: int) -> int:
+        """How many such renders to denoise as one, up to `most`: as many as took less time each than one alone.
+
+        One alone before that was measured; a number that was never tried is tried.
+        """
+        alone_s = self._pass_s.get((work.model, work.voxels, 1))
+        if alone_s is None:
+            return 1
+        for clips in range(most, 1, -1):
+            together_s = self._pass_s.get((work.model, work.voxels, clips))
+            if together_s is None or together_s / clips < alone_s * _WORTH:
+                return clips
+        return 1
+
+    def avoid(self, work: Work, clips: int) -> None:
+        """So many such renders at once failed where one alone may not."""
+        self._pass_s[work.model, work.voxels, clips] = math.inf
 
     def denoise_s(self, work: Work) -> float | None:
         """Seconds of denoising, or None before anything was measured."""
@@ -128,4 +152,8 @@ def retry_after_s(clock: Clock | None, pace: Pace, now_s: float) -> int:
 
 
 def _average(of: dict[str, float], model: str, new: float) -> None:
-    of[model] = new if model not in of else of[model] + _NEWEST_WEIGHT * (new - of[model])
+    of[model] = _newer(of.get(model), new)
+
+
+def _newer(old: float | None, new: float) -> float:
+    return new if old is None or math.isinf(old) else old + _NEWEST_WEIGHT * (new - old)

@@ -1,4 +1,4 @@
-"""The files of this process's renders: `<folder>/<id>-<n>/{video.mp4, *.jpg}`. Nothing of them outlives the process."""
+"""The files of this process's renders: `<folder>/<id>-<n>/{video.mp4, *.jpg, *.png}`. None outlives the process."""
 
 import itertools
 import logging
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _NAMES: dict[RenderFile, str] = {
     "video": "video.mp4", "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg",
+    "last_frame": "last_frame.png",
 }
 
 

@@ -87,7 +87,8 @@ class Render:
 
     def __init__(self, submission: Submission, info: VideoModelInfo, folder: Path) -> None:
         request = submission.request
-        sampling = resolve_request(request, info).sampling
+        resolved = resolve_request(request, info)
+        sampling = resolved.sampling
         self.id = submission.render_id
         self.digest = submission.digest
         self.folder = folder
@@ -98,6 +99,9 @@ class Render:
             # Guidance runs the network twice a step: with and without the prompt.
             passes=sampling.steps * (2 if sampling.guidance_scale > 1 else 1),
         )
+        self.form: object = None if not info.batches else (
+            info.id, resolved, tuple(request.loras), request.image is None, request.last_image is None)
+        """Renders of an equal one may be one batch; None for one that is rendered alone."""
         self.call = outgoing_headers()
         """Of whoever asked for the render: it is logged, and traced, under the same ids."""
         self.history = StatusHistory(RenderStatus(id=self.id, state="queued"))

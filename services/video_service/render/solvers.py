@@ -1,6 +1,7 @@
 """From noise to latents, a step at a time, and the noise itself."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 
@@ -25,12 +26,27 @@ class Noise:
         drawn = [torch.randn((1, *self._shape), generator=generator) for generator in self._generators]
         return torch.cat(drawn).to(self._device)
 
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with the clips at these places alone."""
+        self._generators = [self._generators[place] for place in places]
 
-class EulerSolver:
+
+class NoisySolver:
+    """A solver with no other state than its noise."""
+
+    def __init__(self, noise: Noise) -> None:
+        self._noise = noise
+
+    def keep(self, places: Sequence[int]) -> Self:
+        self._noise.keep(places)
+        return self
+
+
+class EulerSolver(NoisySolver):
     """Flow-matching Euler."""
 
     def __init__(self, noise: Noise, steps: int, shift: float) -> None:
-        self._noise = noise
+        super().__init__(noise)
         self._sigmas = euler_sigmas(steps, shift)
         self.timesteps = [NUM_TRAIN_TIMESTEPS * sigma for sigma in self._sigmas[:-1]]
 
@@ -41,11 +57,11 @@ class EulerSolver:
         return state + (self._sigmas[index + 1] - self._sigmas[index]) * prediction
 
 
-class RcmSolver:
+class RcmSolver(NoisySolver):
     """rCM (TurboDiffusion), 1 to 4 steps with the state in float64; the SDE form draws fresh noise at every step."""
 
     def __init__(self, noise: Noise, steps: int, sigma_max: float, *, sde: bool) -> None:
-        self._noise = noise
+        super().__init__(noise)
         self._times = rcm_times(steps, sigma_max)
         self._sde = sde
         self.timesteps = [NUM_TRAIN_TIMESTEPS * time for time in self._times[:-1]]

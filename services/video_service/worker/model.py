@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ from video_service.queue.files import output_path
 from video_service.render.progress import RenderCanceled, Report
 from video_service.settings import VideoSettings
 from video_service.worker.failures import explain
-from video_service.worker.messages import LookAgain, RenderProgress, RenderWork
+from video_service.worker.messages import BatchWork, ClipEnded, LookAgain, RenderProgress, RenderWork
 from web.logs import configure_logging
 from web.telemetry import configure_tracing
 from web.worker.child import Handler, WorkerProgram
@@ -41,6 +41,14 @@ class Models(Protocol):
         ...
 
 
+    def render_together(
+        self, clips: Sequence[tuple[VideoRequest, Path]], report: Report, tell: Callable[[VideoModelList], None],
+        left: Callable[[], frozenset[int]],
+    ) -> list[RenderResult | None]:
+        """The same for clips of one batch; None for each that has `left`."""
+        ...
+
+
 OpenModels = Callable[[VideoSettings], Models]
 
 
@@ -65,22 +73,45 @@ def worker_program(open_all: OpenModels) -> WorkerProgram:
     return WorkerProgram(open_model=opened, explain=explain, tidy_up=_release_memory)
 
 
-def _do(models: Models, work: RenderWork | LookAgain, report: WorkReport) -> RenderResult | VideoModelList:
-    return models.look_again() if isinstance(work, LookAgain) else _render(models, work, report)
+def _do(
+    models: Models, work: RenderWork | BatchWork | LookAgain, report: WorkReport
+) -> RenderResult | VideoModelList | None:
+    if isinstance(work, LookAgain):
+        return models.look_again()
+    try:
+        if isinstance(work, BatchWork):
+            return _render_together(models, work, report)
+        work.folder.mkdir()
+        return models.render(work.request, output_path(work.folder, "video"), _told(report), report)
+    except RenderCanceled:
+        raise WorkCanceled from None
 
 
-def _render(models: Models, work: RenderWork, report: WorkReport) -> RenderResult:
+def _render_together(models: Models, work: BatchWork, report: WorkReport) -> None:
+    gone: set[int] = set()
+
+    def left() -> frozenset[int]:
+        for place in set(report.heard()) - gone:
+            gone.add(place)
+            report(ClipEnded(place=place, result=None))
+        return frozenset(gone)
+
+    for clip in work.clips:
+        clip.folder.mkdir()
+    clips = [(clip.request, output_path(clip.folder, "video")) for clip in work.clips]
+    for place, result in enumerate(models.render_together(clips, _told(report), report, left)):
+        if place not in gone:
+            report(ClipEnded(place=place, result=result))
+
+
+def _told(report: WorkReport) -> Report:
     def told(stage: RenderStage, done: int, total: int) -> None:
         try:
             report(RenderProgress(stage=stage, done=done, total=total))
         except WorkCanceled:
             raise RenderCanceled from None
 
-    work.folder.mkdir()
-    try:
-        return models.render(work.request, output_path(work.folder, "video"), told, report)
-    except RenderCanceled:
-        raise WorkCanceled from None
+    return told
 
 
 def _release_memory() -> None:

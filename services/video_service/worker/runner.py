@@ -1,7 +1,8 @@
-"""Gives the worker the renders that wait, one at a time, and says how each ended."""
+"""Gives the worker the renders that wait, one at a time or several as one, and says how each ended."""
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from contracts.errors import Problem
 from contracts.models import VideoModelList
@@ -9,6 +10,7 @@ from contracts.videos import RenderResult
 from video_service.queue.queue import RenderQueue
 from video_service.queue.render import Render
 from video_service.settings import VideoSettings
+from video_service.worker.batch import render_together, too_late
 from video_service.worker.messages import RenderProgress, RenderWork
 from web.calls import JOB_ID, working
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
@@ -34,14 +36,31 @@ def supervise(
     return supervisor
 
 
-async def run_renders(renders: RenderQueue, worker: Supervisor[VideoModelList], *, render_timeout_s: float) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How many renders may be denoised as one, and how long the first of them waits for the others."""
+
+    most: int = 1
+    wait_s: float = 0.0
+
+
+async def run_renders(
+    renders: RenderQueue, worker: Supervisor[VideoModelList], *, render_timeout_s: float,
+    batching: Batching = Batching(),
+) -> None:
     """Render what waits, for ever."""
     while True:
         await worker.ready()
         await renders.wait()
-        if worker.not_ready is None and (render := renders.start_next()):
-            with working("render", render.call | {JOB_ID: render.id}):
-                await _render(renders, render, worker, render_timeout_s)
+        if batching.most > 1 and batching.wait_s:
+            await renders.wait_for_company(batching.most, batching.wait_s)
+        if worker.not_ready is None and (begun := renders.start_next(batching.most)):
+            first, *others = begun
+            with working("render", first.call | {JOB_ID: first.id}):
+                if others:
+                    await render_together(renders, begun, worker, render_timeout_s)
+                else:
+                    await _render(renders, first, worker, render_timeout_s)
             renders.purge()
 
 
@@ -67,7 +86,7 @@ async def _render(
     except WorkFailed as error:
         renders.fail(render, error.problem)
     except WorkStopped as stopped:
-        renders.fail(render, _too_late(timeout_s) if stopped.reason == "deadline" else None)
+        renders.fail(render, too_late(timeout_s) if stopped.reason == "deadline" else None)
     except WorkerDied as death:
         renders.fail(render, _died(death))
     else:
@@ -79,12 +98,4 @@ def _died(death: WorkerDied) -> Problem:
         status=500, code="worker_died", title="The worker died in this render",
         detail=f"The process that renders died. {death} Where memory runs out, a smaller size or fewer frames need "
         "less. Other renders go on; put this one again to retry.",
-    )
-
-
-def _too_late(timeout_s: float) -> Problem:
-    return Problem(
-        status=504, code="deadline_exceeded", title="The render took too long",
-        detail=f"It was stopped after {timeout_s:g} s; use a smaller size, fewer frames or fewer steps, or raise "
-        "VIDEO_RENDER_TIMEOUT_S.",
     )

@@ -89,7 +89,15 @@ class Canceled:
     id: int
 
 
-Command = Start | Work | Cancel
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something said to the work that runs: it hears it at its next look."""
+
+    id: int
+    value: Any
+
+
+Command = Start | Work | Cancel | Note
 Outcome = Done | Failed | Canceled
 Message = Loaded | LoadFailed | Progress | Outcome
 
