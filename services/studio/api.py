@@ -177,7 +177,12 @@ class Api:
         self, method: str, path: str, *, accepted: tuple[int, ...] = (), **more: Any
     ) -> httpx.Response:
         try:
-            response = await self.http.request(method, path, headers=self._headers(), **more)
+            try:
+                response = await self.http.request(method, path, headers=self._headers(), **more)
+            except httpx.RemoteProtocolError:  # a kept connection was closed just when the request was on its way
+                if method != "GET":
+                    raise
+                response = await self.http.request(method, path, headers=self._headers(), **more)
         except httpx.TransportError as error:
             raise ApiFailure(str(error) or type(error).__name__) from error
         if response.is_success or response.status_code in accepted:
