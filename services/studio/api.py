@@ -150,9 +150,7 @@ class Api:
 
     async def _events(self, job_id: str) -> AsyncIterator[Job]:
         path = f"/v1/jobs/{job_id}/events"
-        async with aconnect_sse(
-            self.http, "GET", path, headers=self._headers(), params={"preview": "true"}, timeout=_FOLLOWING
-        ) as source:
+        async with aconnect_sse(self.http, "GET", path, headers=self._headers(), timeout=_FOLLOWING) as source:
             if source.response.status_code != 200:
                 await source.response.aread()
                 raise _failure(source.response)

@@ -121,6 +121,12 @@ async def login(request: Request) -> Response:
     return answer
 
 
+@router.get("/session")
+async def session(request: Request) -> dict[str, bool]:
+    """Whether there is a key to forget: the page's scripts cannot see the cookie."""
+    return {"has_key": KEY_COOKIE in request.cookies}
+
+
 @router.post("/logout")
 async def logout() -> Response:
     """Forgets the key."""

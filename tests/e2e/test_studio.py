@@ -158,8 +158,9 @@ def test_two_people_with_two_keys_see_only_their_own(
 ) -> None:
     environment = stack_environment(
         tiny_checkpoint, tmp_path / "data", GATEWAY_KEYS="required", STUDIO_PORT=str(free_ports(1)[0]))
-    made = [subprocess.run([STILLMOTION, "keys", "create", "--new", name], env=environment, capture_output=True, text=True,
-                           check=True) for name in ("ann", "ben")]
+    commands = [[STILLMOTION, "keys", "create", "--new", name] for name in ("ann", "ben")]
+    made = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            for command in commands]
     keys = [re.search(r"sm_[\w-]+", one.stdout + one.stderr) for one in made]
     with served(environment, tmp_path) as stack:
         stack.wait_ready()
@@ -183,4 +184,6 @@ def test_two_people_with_two_keys_see_only_their_own(
             assert visitor.page.request.get(f"{visitor.url}/media/{jobs[0]}/video").status == (
                 200 if len(jobs) == 1 else 404)
             assert key[0] not in visitor.page.content()
+            visitor.page.get_by_role("button", name=ENGLISH["log_out"]).click()
+            expect(visitor.page.locator("#key")).to_be_visible()
             context.close()
