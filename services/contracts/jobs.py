@@ -190,6 +190,23 @@ class Job(BaseModel):
     urls: JobUrls
 
 
+class Provenance(BaseModel):
+    """What a video's own C2PA manifest says of how it was made, and whether the file is as it was signed."""
+
+    state: Literal["valid", "invalid", "none"] = Field(
+        description="`invalid`: the file was changed after it was signed; `none`: it carries no manifest.")
+    problems: list[str] = Field(default_factory=list, description="C2PA's codes of what does not hold.")
+    signed_by: str | None = Field(default=None, description="The organisation in the signer's certificate.")
+    self_made: bool = Field(default=False, description="Whether a server made that certificate itself.")
+    source_type: str | None = Field(default=None, description="IPTC's digital source type.")
+    made_at: datetime | None = None
+    product: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    input_sha256: str | None = Field(default=None, description="Of the picture that was animated, in hex.")
+    prompt: str | None = Field(default=None, description="Only where the server was told to write it.")
+
+
 class JobPage(BaseModel):
     """A page of jobs, newest first."""
 
