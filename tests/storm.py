@@ -18,7 +18,7 @@ import httpx
 from PIL import Image
 
 from gateway.storage.files import OWNERS, TRASH
-from tests.processes import KeptProcess, gateway_process, scripted_video_process, until
+from tests.processes import HTTP, KeptProcess, gateway_process, scripted_video_process, until
 
 ENDED = ("completed", "failed", "canceled")
 # What a job may fail with here: its render, or its gateway, was killed again and again while it was at work on it.
@@ -139,9 +139,8 @@ def _submit(deployment: Deployment, n: int, at: float) -> str:
     for attempt in range(200):
         gateway = deployment.gateways[(n + attempt) % len(deployment.gateways)]
         with suppress(httpx.TransportError):
-            answer = httpx.post(
-                f"{gateway.url}/generate", json=body, headers={"Idempotency-Key": f"storm-{n}"}, timeout=20,
-                trust_env=False,
+            answer = HTTP.post(
+                f"{gateway.url}/generate", json=body, headers={"Idempotency-Key": f"storm-{n}"}, timeout=20
             )
             if answer.is_success:
                 return answer.json()["id"]
@@ -174,7 +173,7 @@ def _kill(deployment: Deployment, kills: int, between_s: float, rng: random.Rand
 
 def _wait_for_all(gateway: KeptProcess, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     ended: dict[str, dict[str, Any]] = {}
-    with httpx.Client(base_url=gateway.url, timeout=60, trust_env=False) as http:
+    with httpx.Client(base_url=gateway.url, timeout=60) as http:
         deadline = time.monotonic() + 60 + len(ids)
         for job_id in ids:
             while time.monotonic() < deadline:
@@ -190,7 +189,7 @@ def _all_jobs(gateway: KeptProcess) -> list[dict[str, Any]]:
     cursor: dict[str, str] = {}
     while True:
         query = {"limit": "100", **cursor}
-        page = httpx.get(f"{gateway.url}/v1/jobs", params=query, timeout=30, trust_env=False).json()
+        page = HTTP.get(f"{gateway.url}/v1/jobs", params=query, timeout=30).json()
         found += page["data"]
         if not page["next_cursor"]:
             return found
@@ -200,7 +199,7 @@ def _all_jobs(gateway: KeptProcess) -> list[dict[str, Any]]:
 def _untruth(deployment: Deployment, job: dict[str, Any]) -> str | None:
     """What the job says that is not so."""
     if job["state"] == "completed":
-        answer = httpx.get(f"{deployment.gateways[0].url}{job['urls']['content']}", timeout=30, trust_env=False)
+        answer = HTTP.get(f"{deployment.gateways[0].url}{job['urls']['content']}", timeout=30)
         wanted = f"{job['actual_prompt']} {job['parameters']['seed']}".encode() * 100
         if answer.content != wanted or hashlib.sha256(wanted).hexdigest() != job["video"]["sha256"]:
             return f"{job['id']}: completed, but its video is not what was asked for"

@@ -57,7 +57,7 @@ class VideoProcess:
         deadline = time.monotonic() + timeout_s
         while not (value := condition()):
             assert time.monotonic() < deadline, f"not true within {timeout_s} s; the log:\n{self.log}"
-            time.sleep(0.02)
+            time.sleep(0.03)
         return value
 
     def wait_ended(self, render_id: str, timeout_s: float = 90.0) -> dict:

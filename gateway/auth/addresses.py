@@ -7,6 +7,7 @@ rebinding) changes nothing.
 """
 
 import asyncio
+import functools
 import ipaddress
 import re
 import socket
@@ -105,8 +106,9 @@ class Pinned:
         return request
 
 
+@functools.cache
 def outside_tls(ca_file: Path | None = None) -> ssl.SSLContext:
-    """Whom to believe: the public authorities, or those in `ca_file`. Reads a file; make it once."""
+    """Whom to believe: the public authorities, or those in `ca_file`. Reads a file, once."""
     return ssl.create_default_context(cafile=ca_file or certifi.where())
 
 

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -26,6 +25,7 @@ from gateway.cli.serving.demo import default_picture, demo
 from gateway.cli.serving.interrupts import Interrupted, run_interruptible
 from gateway.cli.serving.serve import LogFormat, serve
 from gateway.cli.serving.stack import SERVICE_NAMES, ServiceName, StackError, read_settings, service_specs
+from web.command import run_command
 
 app = typer.Typer(
     name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
@@ -50,12 +50,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # words in any script, on a terminal that may know ASCII alone
-    try:
-        app()
-    except OSError as error:  # such as a full disk, where the output goes
-        with suppress(OSError):
-            typer.echo(f"{error.filename or 'The output'}: {error.strerror or error}.", err=True)
-        os._exit(1)  # flushing at the end would fail once more
+    run_command(app)
 
 
 @app.command("serve")

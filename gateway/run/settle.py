@@ -60,7 +60,7 @@ class Settling:
         if isinstance(verdict, Problem):
             await self._fail(job_id, claim, verdict)
             return
-        job = await claimed(job_id, claim, self.ledger)
+        job = await self.ledger.claimed(job_id, claim)
         waited_s = time.time() - _began(job)
         if waited_s > self.deadline_s:
             await self._fail(job_id, claim, overdue_problem(verdict.problem, waited_s))
@@ -90,20 +90,6 @@ class Settling:
 
     def _pause_s(self, before: int) -> float:
         return self.pause_s * min(2 ** min(before, 10), _LONGEST_PAUSES)
-
-
-async def claimed(job_id: str, claim: int, ledger: Ledger) -> JobRecord:
-    """The job as this claim may go on with it.
-
-    Raises:
-        ClaimLost, IllegalTransition, JobNotFound: it may not: it was released, or has ended.
-    """
-    job = await ledger.get(job_id)
-    if job.claim != claim:
-        raise ClaimLost(job_id, claim)
-    if job.finished:
-        raise IllegalTransition(job_id, job.state, "running")
-    return job
 
 
 def _began(job: JobRecord) -> float:

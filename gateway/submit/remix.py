@@ -4,11 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from contracts.jobs import EffectiveParameters, GenerateOptions
-from contracts.refusal import Refusal
-from contracts.resolve import ParameterRefused
-from gateway.conversations.store import Conversation
+from contracts.refusal import ParameterRefused, Refusal
 from gateway.jobs.job import JobRecord, JobState
 from gateway.submit.bodies import Submission
+from gateway.submit.conversations import Conversation
 
 
 class NotRemixable(Refusal):

@@ -6,8 +6,8 @@ from pydantic import ConfigDict, Field
 
 from contracts.describe import MAX_TEXT_CHARS
 from contracts.errors import Problem
-from contracts.images import ImageBytes, ImageRequest
-from contracts.models import MAX_LORAS, FrozenModel, LoraRef, Sampler
+from contracts.models import MAX_LORAS, LoraRef, Sampler
+from contracts.wire import FrozenModel, ImageBytes, ImageRequest
 
 RENDER_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from contracts.models import AbsentModel, LoraInfo, VideoModelInfo, VideoModelList
-from contracts.resolve import ParameterRefused, find_model
+from contracts.refusal import ParameterRefused
+from contracts.resolve import find_model
 from contracts.videos import RenderResult, VideoRequest
 from video_service import model as one_model
 from video_service.model import ModelSource, Opened, open_source

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         default=0, ge=0, validation_alias="VL_THREADS",
         description="CPU threads; 0: one for the embedded checkpoint, torch's choice for others.",
     )
+    quant_linear: Literal["none", "fp8"] = Field(
+        default="none", validation_alias="VL_QUANT_LINEAR",
+        description="fp8: a Qwen checkpoint's weights in eight bits as it writes, on a CUDA device; it reads in 16.")
     slots: int = Field(
         default=0, ge=0, le=64, validation_alias="VL_SLOTS",
         description="Texts that a Qwen checkpoint writes at once; 0: up to 16, as memory allows, and 4 on CPUs.")

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.processes import gateway_process, scripted_video_process
+from tests.processes import HTTP, gateway_process, scripted_video_process
 from tests.unit.gateway.model_services import Services
 
 pytestmark = pytest.mark.slow
@@ -30,9 +29,9 @@ def test_a_crash_looping_worker_beside_a_healthy_one_costs_no_job(tmp_path: Path
         jobs = []
         for n in range(JOBS):
             body = {"prompt": f"kite {n}", "seed": n, "steps": 4, "enhance": "never"}
-            jobs.append(httpx.post(f"{gateway.url}/generate", json=body, timeout=60, trust_env=False).json())
+            jobs.append(HTTP.post(f"{gateway.url}/generate", json=body, timeout=60).json())
         ended = [
-            httpx.get(f"{gateway.url}{job['urls']['self']}", params={"wait": 60}, timeout=80, trust_env=False).json()
+            HTTP.get(f"{gateway.url}{job['urls']['self']}", params={"wait": 60}, timeout=80).json()
             for job in jobs
         ]
         assert [(job["state"], job["error"]) for job in ended] == [("completed", None)] * JOBS

@@ -10,7 +10,10 @@ from tests.unit.gateway.model_services import Services
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("kind", "gateways"), [("sqlite", 1), ("postgres", 2)])
+@pytest.mark.parametrize(("kind", "gateways"), [
+    pytest.param("sqlite", 1, marks=pytest.mark.full),  # tests/wire/test_gateway_crash.py has four kills of one
+    ("postgres", 2),
+])
 def test_a_storm_of_kills_breaks_no_promise(
     kind: str, gateways: int, tmp_path: Path, vl: Services, model: Path, request: pytest.FixtureRequest
 ) -> None:

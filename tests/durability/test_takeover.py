@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.processes import KeptProcess, gateway_process, scripted_video_process, until
+from tests.processes import HTTP, KeptProcess, gateway_process, scripted_video_process, until
 from tests.unit.gateway.model_services import Services
 
 pytestmark = pytest.mark.slow
@@ -25,14 +24,14 @@ def video(tmp_path: Path, model: Path) -> Iterator[KeptProcess]:
 
 def submit(gateway: KeptProcess, prompt: str, steps: int = 4) -> dict[str, Any]:
     body = {"prompt": prompt, "seed": 1, "steps": steps, "enhance": "never"}
-    answer = httpx.post(f"{gateway.url}/generate", json=body, timeout=60, trust_env=False)
+    answer = HTTP.post(f"{gateway.url}/generate", json=body, timeout=60)
     assert answer.status_code == 202, answer.text
     return answer.json()
 
 
 def look(gateway: KeptProcess, job: dict[str, Any], wait_s: int = 0) -> dict[str, Any]:
-    return httpx.get(
-        f"{gateway.url}{job['urls']['self']}", params={"wait": wait_s}, timeout=wait_s + 20, trust_env=False
+    return HTTP.get(
+        f"{gateway.url}{job['urls']['self']}", params={"wait": wait_s}, timeout=wait_s + 20
     ).json()
 
 
@@ -63,7 +62,7 @@ def test_the_jobs_of_an_executor_killed_for_good_are_completed_by_another_within
         for job in jobs:
             ended = look(west, job, wait_s=60)
             assert ended["state"] == "completed", ended
-            content = httpx.get(f"{west.url}{ended['urls']['content']}", trust_env=False).content
+            content = HTTP.get(f"{west.url}{ended['urls']['content']}").content
             assert hashlib.sha256(content).hexdigest() == ended["video"]["sha256"]
             assert content == f"{ended['original_prompt']} 1".encode() * 100
         assert completions(tmp_path) == Counter(job["id"] for job in jobs)
@@ -72,19 +71,18 @@ def test_the_jobs_of_an_executor_killed_for_good_are_completed_by_another_within
             gateway.kill()
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_sigterm_leaves_the_running_render_at_work_and_the_restart_finds_it(
-    kind: str, tmp_path: Path, vl: Services, video: KeptProcess, request: pytest.FixtureRequest
+    tmp_path: Path, vl: Services, video: KeptProcess, postgres_url: str
 ) -> None:
-    url = request.getfixturevalue("postgres_url") if kind == "postgres" else None
-    gateway = gateway_process(tmp_path, "only", vl.vl_url, video.url, url)
+    """As `tests/wire/test_gateway_crash.py` has it of SQLite."""
+    gateway = gateway_process(tmp_path, "only", vl.vl_url, video.url, postgres_url)
     try:
         gateway.start()
         gateway.wait_ready()
         job = submit(gateway, "slow kite", steps=40)
         until(lambda: look(gateway, job)["progress"]["step"] >= 2, 60)
         assert gateway.terminate() in (0, -15)
-        before = httpx.get(f"{video.url}/v1/videos/{job['id']}", trust_env=False).json()
+        before = HTTP.get(f"{video.url}/v1/videos/{job['id']}").json()
         # On a busy machine it may be over before the gateway is.
         assert before["state"] in ("running", "completed"), "the render goes on while no gateway lives"
         gateway.start()

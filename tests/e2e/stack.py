@@ -16,9 +16,12 @@ import httpx
 import psutil
 
 from gateway.cli.serving.lifeline import die_with_parent
+from tests.processes import HTTP
 
 STILLMOTION = str(Path(sys.executable).with_name("stillmotion"))
 START_S = 240
+LONG = ("--size", "160x160", "--num-frames", "33", "--steps", "50", "--guidance-scale", "5")
+"""Arguments of a render that has a middle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class Stack:
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             with suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/readyz", timeout=10, trust_env=False).status_code == 200:
+                if HTTP.get(f"{self.url}/readyz", timeout=10).status_code == 200:
                     return
             if self.process.poll() is not None:
                 break
@@ -106,6 +109,16 @@ def running(*arguments: str, environment: Mapping[str, str]) -> Iterator[tuple[s
         process.kill()
         process.wait(10)
         process.stdout.close()
+
+
+def wait_for_line(lines: Iterator[str], words: str) -> None:
+    """Read on until a line holds `words`."""
+    read: list[str] = []
+    for line in lines:
+        read.append(line)
+        if words in line:
+            return
+    raise AssertionError(f"it ended without {words!r}:\n{''.join(read)}")
 
 
 def free_ports(count: int) -> list[int]:

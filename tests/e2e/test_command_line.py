@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -14,28 +13,17 @@ import pytest
 
 from tests.e2e.conftest import Gateway
 from tests.e2e.stack import (
+    LONG,
     STILLMOTION,
     Stack,
     running,
     served,
     stack_environment,
+    wait_for_line,
     wait_gone,
 )
 
 pytestmark = pytest.mark.slow
-
-LONG = ("--size", "160x160", "--num-frames", "33", "--steps", "50", "--guidance-scale", "5")
-
-
-def wait_for_line(lines: Iterator[str], words: str) -> None:
-    """Read on until a line holds `words`."""
-    read: list[str] = []
-    for line in lines:
-        read.append(line)
-        if words in line:
-            return
-    raise AssertionError(f"it ended without {words!r}:\n{''.join(read)}")
-
 
 def stillmotion(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end against the shared stack."""
@@ -123,7 +111,8 @@ def test_demo_from_nothing_makes_a_video_and_stops_all_it_started(tiny_checkpoin
         assert next(container.decode(video=0))
 
 
-@pytest.mark.parametrize("command", [pytest.param("demo", marks=pytest.mark.full), "serve"])
+@pytest.mark.full  # tests/unit/cli/test_supervisor.py has it of small services
+@pytest.mark.parametrize("command", ["demo", "serve"])
 def test_a_checkpoint_that_can_never_load_ends_the_start_at_once_with_its_reason(
     tiny_checkpoint: Path, tmp_path: Path, command: str
 ) -> None:
@@ -140,21 +129,6 @@ def test_a_checkpoint_that_can_never_load_ends_the_start_at_once_with_its_reason
     assert "Traceback" not in result.stderr
     assert time.monotonic() - began < 200, "no wait of minutes"
     assert not (tmp_path / "out").exists()
-
-
-def test_ctrl_c_during_a_render_ends_every_process_of_serve(
-    tiny_checkpoint: Path, cat: Path, tmp_path: Path
-) -> None:
-    with served(stack_environment(tiny_checkpoint, tmp_path / "data"), tmp_path) as own:
-        own.wait_ready()
-        arguments = ("generate", str(cat), *LONG, "--output", str(tmp_path / "none.mp4"))
-        with running(*arguments, environment=own.environment) as (_, lines):
-            wait_for_line(lines, "step 1/")
-            processes = own.processes()
-            assert len(processes) >= 5
-            own.process.send_signal(signal.SIGINT)
-            assert own.process.wait(60) == 0
-        assert wait_gone(processes, limit_s=30) == []
 
 
 def test_sigkill_of_serve_leaves_no_process(tiny_checkpoint: Path, tmp_path: Path) -> None:

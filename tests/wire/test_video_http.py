@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from contracts.errors import Problem
-from contracts.images import MAX_BODY_BYTES
 from contracts.models import Health, VideoModelList
 from contracts.videos import RenderStatus
+from contracts.wire import MAX_BODY_BYTES
 from tests.idle_video_worker import command
 from tests.tiny_wan import save_tiny_wan
 from tests.tiny_wan_card import TINY_INFO

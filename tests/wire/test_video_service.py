@@ -3,7 +3,6 @@
 import hashlib
 import io
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,16 +76,7 @@ def test_a_running_render_stops_within_a_denoising_step(service: VideoProcess):
     assert service.worker().pid == worker
 
 
-def test_a_worker_killed_in_a_render_fails_it_and_the_next_one_completes(service: VideoProcess):
-    service.http.put("/v1/videos/killed", json=long_body())
-    service.http.put("/v1/videos/next", json=body(seed=2))
-    service.until(lambda: service.http.get("/v1/videos/killed").json()["step"] >= 2)
-    service.worker().send_signal(signal.SIGKILL)
-    error = service.wait_ended("killed")["error"]
-    assert (error["code"], "SIGKILL" in error["detail"]) == ("worker_died", True)
-    assert service.wait_ended("next", timeout_s=90)["state"] == "completed"
-
-
+@pytest.mark.full  # tests/wire/test_video_http.py has it of one that lacks a file
 def test_weights_that_cannot_be_loaded_are_named_and_the_service_lives(model: Path, tmp_path: Path):
     damaged = tmp_path / "damaged"
     shutil.copytree(model, damaged)

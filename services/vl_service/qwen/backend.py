@@ -114,7 +114,8 @@ def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer
     length = min(settings.image_tokens + _WORDS, _LONGEST)
     found, reason = try_form(lambda: SlotWriter(
         checkpoint, sampling, Generate(checkpoint, sampling), length=length,
-        slots=settings.slots or slots_for(checkpoint, length)))
+        slots=settings.slots or slots_for(checkpoint, length),
+        fp8=settings.quant_linear == "fp8" and checkpoint.device.type == "cuda"))
     return found or Generate(checkpoint, sampling, reason=reason)
 
 

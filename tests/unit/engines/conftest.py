@@ -35,7 +35,8 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_wan(tmp_path_factory.mktemp("engines") / "wan")
+    """Every kind of layer once or so: an export is paid by the layer."""
+    return save_tiny_wan(tmp_path_factory.mktemp("engines") / "wan", shallow=True)
 
 
 @pytest.fixture(scope="session")
@@ -58,18 +59,6 @@ def tiny_source(tiny_settings: VideoSettings) -> ModelSource:
 @pytest.fixture(scope="session")
 def clips(tiny_source: ModelSource) -> ClipGraphs:
     return ClipGraphs(tiny_source)
-
-
-@pytest.fixture(scope="session")
-def shallow_settings(tiny_settings: VideoSettings, tmp_path_factory: pytest.TempPathFactory) -> VideoSettings:
-    """Of a checkpoint of one block, for exports that no other test can share."""
-    folder = save_tiny_wan(tmp_path_factory.mktemp("shallow") / "wan", shallow=True)
-    return tiny_settings.model_copy(update={"model": str(folder)})
-
-
-@pytest.fixture(scope="session")
-def shallow(shallow_settings: VideoSettings) -> ClipGraphs:
-    return ClipGraphs(find_model(shallow_settings))
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,7 @@ def test_the_model_says_whose_command_it_is(
     assert module_for(named) == where[module]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_stillmotion_engines_runs_it_in_another_process(
     environment: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

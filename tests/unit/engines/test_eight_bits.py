@@ -102,10 +102,10 @@ def test_a_graph_without_a_word_on_eight_bits_keeps_its_layers(graph: Graph) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", pytest.param("fp8", marks=pytest.mark.full)])
 def test_the_transformer_in_eight_bits_stays_under_its_bar_in_onnx_runtime(
-    shallow: ClipGraphs, tmp_path: Path, precision: Precision
+    clips: ClipGraphs, tmp_path: Path, precision: Precision
 ) -> None:
-    graph = shallow.engine_graphs(SHAPE, precision, "onnx")["transformer"]
-    true = run_in_torch(shallow.graphs(SHAPE, torch.float32)["transformer"], graph.inputs)["velocity"]
+    graph = clips.engine_graphs(SHAPE, precision, "onnx")["transformer"]
+    true = run_in_torch(clips.graphs(SHAPE, torch.float32)["transformer"], graph.inputs)["velocity"]
     facts = export_graph(graph, tmp_path)
     assert facts.operators["DequantizeLinear"] >= 2 * 10 - 3  # ten layers; some share what goes in
     found = OnnxSession(tmp_path / "graph.onnx", threads=1).run(graph.inputs)["velocity"]
@@ -113,19 +113,20 @@ def test_the_transformer_in_eight_bits_stays_under_its_bar_in_onnx_runtime(
 
 
 @pytest.mark.slow
-def test_tensorrt_rtx_builds_int8_for_all_and_fp8_from_ada_on(shallow: ClipGraphs, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "capabilities"), [
+    ("int8", ("SM86", "SM89", "SM120")), pytest.param("fp8", ("SM89", "SM120"), marks=pytest.mark.full),
+])
+def test_tensorrt_rtx_builds_int8_for_all_and_fp8_from_ada_on(
+    clips: ClipGraphs, tmp_path: Path, precision: Precision, capabilities: tuple[str, ...]
+) -> None:
     rtx = _rtx()
-    precisions: tuple[Precision, ...] = ("int8", "fp8")
-    for precision in precisions:
-        folder = tmp_path / precision
-        folder.mkdir()
-        graph = shallow.engine_graphs(SHAPE, precision, "tensorrt-rtx")["transformer"]
-        export_graph(graph, folder, attention="fused-half")
-        for capability in ("SM89", "SM120"):
-            assert len(build_engine(rtx, folder / "graph.onnx", capability=capability)) > 10_000
-    assert len(build_engine(rtx, tmp_path / "int8" / "graph.onnx", capability="SM86")) > 10_000
-    with pytest.raises(EngineBuildFailed, match=r"sm86.*fp8_e4m3"):
-        build_engine(rtx, tmp_path / "fp8" / "graph.onnx", capability="SM86")
+    graph = clips.engine_graphs(SHAPE, precision, "tensorrt-rtx")["transformer"]
+    export_graph(graph, tmp_path, attention="fused-half")
+    for capability in capabilities:
+        assert len(build_engine(rtx, tmp_path / "graph.onnx", capability=capability)) > 10_000
+    if precision == "fp8":
+        with pytest.raises(EngineBuildFailed, match=r"sm86.*fp8_e4m3"):
+            build_engine(rtx, tmp_path / "graph.onnx", capability="SM86")
 
 
 def _rtx() -> Any:

@@ -27,8 +27,8 @@ SHAPES = {
     "wan2.2-ti2v": ClipShape(width=96, height=64, num_frames=9, text_tokens=16),
     "i2vgen-xl": ClipShape(width=128, height=64, num_frames=4, text_tokens=8),
 }
-# What runs at every step and the VAE's graph with history; of the full form are bf16, which differs by the type alone,
-# graphs of layers that others here have too, and the UNet, which takes half a minute.
+# One export of a family and a precision; of the full form are bf16, which differs by the type alone, graphs of layers
+# that others here have too, and the UNet, which takes half a minute.
 _GRAPHS = [
     *(("wan2.2-ti2v", name) for name in ("transformer", "vae_encoder", "vae_decoder_first", "vae_decoder_later")),
     ("i2vgen-xl", "unet"), ("wan2.2-experts", "transformer_2"),
@@ -97,13 +97,14 @@ def test_the_two_experts_are_two_networks(clips: dict[str, ClipGraphs]) -> None:
 
 
 @torch.inference_mode()
-def test_the_ti2v_transformer_takes_a_time_for_each_latent_frame(exported: Any, clips: dict[str, ClipGraphs]) -> None:
-    inputs = clips["wan2.2-ti2v"].graphs(SHAPES["wan2.2-ti2v"], torch.float32)["transformer"].inputs
+def test_the_ti2v_transformer_takes_a_time_for_each_latent_frame(clips: dict[str, ClipGraphs]) -> None:
+    graph = clips["wan2.2-ti2v"].graphs(SHAPES["wan2.2-ti2v"], torch.float32)["transformer"]
+    inputs = graph.inputs
     assert inputs["timestep"].tolist() == [[0.0, 500.0, 500.0]]
     by_token = inputs["timestep"].repeat_interleave(2 * 3, dim=1)  # 4x6 latents in patches of 2x2
     transformer = tiny_parts("wan2.2-ti2v")["transformer"]
     true = transformer(inputs["latents"], by_token, inputs["text"], return_dict=False)[0]
-    assert relative(exported("wan2.2-ti2v", "transformer").run(inputs)["velocity"], true) < BAR_FP32
+    assert relative(run_in_torch(graph, inputs)["velocity"], true) < BAR_FP32
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -139,7 +140,7 @@ def test_the_command_builds_and_verifies_another_family(built_unet: tuple[Path, 
     assert "unet cpu: verified" in built_unet[1]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @torch.inference_mode()
 def test_the_ti2v_vae_decodes_and_encodes_as_diffusers_does(exported: Any) -> None:
     """Four latent frames, so that history older than one step is used too."""
@@ -157,13 +158,13 @@ def test_the_ti2v_vae_decodes_and_encodes_as_diffusers_does(exported: Any) -> No
     assert relative(encoder.run({"picture": picture})["latents"], true) < BAR_FP32
 
 
-@pytest.mark.slow
 @torch.inference_mode()
-def test_the_second_expert_is_diffusers_transformer(exported: Any, clips: dict[str, ClipGraphs]) -> None:
-    inputs = clips["wan2.2-experts"].graphs(SHAPES["wan2.2-experts"], torch.float32)["transformer_2"].inputs
+def test_the_second_expert_is_diffusers_transformer(clips: dict[str, ClipGraphs]) -> None:
+    graph = clips["wan2.2-experts"].graphs(SHAPES["wan2.2-experts"], torch.float32)["transformer_2"]
+    inputs = graph.inputs
     transformer = tiny_parts("wan2.2-experts")["transformer_2"]
     true = transformer(inputs["latents"], inputs["timestep"], inputs["text"], return_dict=False)[0]
-    assert relative(exported("wan2.2-experts", "transformer_2").run(inputs)["velocity"], true) < BAR_FP32
+    assert relative(run_in_torch(graph, inputs)["velocity"], true) < BAR_FP32
 
 
 @pytest.mark.slow

@@ -73,11 +73,11 @@ def test_what_is_exported_computes_with_the_merged_weights(
 @pytest.mark.full
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_exported_transformer_differs_by_the_matrices_of_the_lora_alone(
-    shallow_settings: VideoSettings, tmp_path: Path, dtype: torch.dtype
+    tiny_settings: VideoSettings, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     """What refitting rests on: names and nodes are the same with and without it."""
     found = []
-    for settings in (shallow_settings, with_lora(shallow_settings, tmp_path)):
+    for settings in (tiny_settings, with_lora(tiny_settings, tmp_path)):
         folder = tmp_path / str(len(found))
         folder.mkdir()
         export_graph(ClipGraphs(find_model(settings)).graphs(SHAPE, dtype)["transformer"], folder, attention="plain")

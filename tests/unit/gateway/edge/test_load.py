@@ -16,9 +16,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.unit.gateway.images.samples import encoded
-from tests.unit.gateway.images.test_decoders import of_scans
 from tests.unit.gateway.model_services import Services
+from tests.unit.gateway.submit.images.samples import encoded
+from tests.unit.gateway.submit.images.test_images import of_scans
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +119,8 @@ async def test_image_bombs_cost_little_memory_and_keep_no_other_image_waiting(
             await asyncio.sleep(0.05)
 
     weighing = asyncio.create_task(keep_weighing())
-    bombs = [of_scans(20_000), encoded(Image.new("RGBA", (5200, 5200), (9, 9, 9, 99)), "PNG")] * 2
+    heavy = encoded(Image.new("RGBA", (5200, 5200), (9, 9, 9, 99)), "PNG")
+    bombs = [of_scans(20_000), heavy, heavy]  # the first costs the four seconds that a decoder has
     sending = [asyncio.create_task(client.post("/v1/files", files={"file": ("a", bomb)}, timeout=240))
                for bomb in bombs]
     seconds = await took(client, 20, image)

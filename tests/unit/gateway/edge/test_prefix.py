@@ -45,10 +45,10 @@ async def test_what_an_answer_names_is_below_the_prefix(tmp_path: Path, services
 
 
 @pytest.mark.parametrize("header", ["//evil.example", "https://evil.example", "/a b", "/%2e", "", "/a//evil.example"])
-async def test_a_prefix_that_is_none_is_not_repeated(tmp_path: Path, services: Services, header: str) -> None:
-    async with open_client(gateway_settings(tmp_path, services)) as client:
-        answer = await client.get("/", headers={"X-Forwarded-Prefix": header})
-        assert urljoin("http://localhost/", answer.headers["Location"]) == "http://localhost/docs"
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_prefix_that_is_none_is_not_repeated(client: httpx.AsyncClient, header: str) -> None:
+    answer = await client.get("/", headers={"X-Forwarded-Prefix": header})
+    assert urljoin("http://localhost/", answer.headers["Location"]) == "http://localhost/docs"
 
 
 async def test_head_is_wherever_get_is(tmp_path: Path, services: Services) -> None:
@@ -68,11 +68,11 @@ async def test_head_is_wherever_get_is(tmp_path: Path, services: Services) -> No
         assert not any("head" in operations for operations in described.values())
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     "path", ["/v1/jobs/a%00b", "/v1/files/%ff", "/v1/jobs?state=%00", "/v1/videos?after=%ed%a0%80"]
 )
-async def test_an_address_that_is_no_text_is_refused(tmp_path: Path, services: Services, path: str) -> None:
-    async with open_client(gateway_settings(tmp_path, services)) as client:
-        answer: httpx.Response = await client.get(path)
-        assert answer.status_code == (400 if "videos" in path else 422), answer.text
-        assert (await client.post(path)).status_code in (400, 405, 422)
+async def test_an_address_that_is_no_text_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == (400 if "videos" in path else 422), answer.text
+    assert (await client.post(path)).status_code in (400, 405, 422)

@@ -11,7 +11,7 @@ from tests.unit.gateway.conftest import gateway_settings, open_socket_client, un
 from tests.unit.gateway.model_services import Services
 
 
-@pytest.mark.parametrize(("seats", "num_jobs"), [(4, 10), (1, 3)])
+@pytest.mark.parametrize(("seats", "num_jobs"), [pytest.param(4, 10, marks=pytest.mark.full), (1, 3)])
 async def test_jobs_go_before_callers_who_ask_for_descriptions(
     seats: int, num_jobs: int, tmp_path: Path, services: Services, picture: Callable[..., bytes]
 ) -> None:

@@ -201,8 +201,9 @@ async def completed(settings: GatewaySettings, count: int) -> list[str]:
         return [answer.json()["id"] for answer in answers]
 
 
-@pytest.mark.parametrize("lost", ["restored", "removed", "rows"])
-@pytest.mark.parametrize("where", ["disk", "bucket"])
+@pytest.mark.parametrize(("where", "lost"), [
+    ("disk", "restored"), ("disk", "removed"), ("disk", "rows"), ("bucket", "removed"),
+])
 async def test_an_older_an_empty_and_a_new_database_remove_no_video_and_say_so(
     tmp_path: Path, services: Services, where: str, lost: str, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
