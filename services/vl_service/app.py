@@ -5,14 +5,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.models import Health, VLModelInfo, VLModelList
+from contracts.openai.chat import DialogueRequest, DialogueResponse
 from contracts.wire import MAX_BODY_BYTES
 from vl_service.describe import describe
-from vl_service.dialogue.routes import add_dialogue_routes
+from vl_service.dialogue.routes import add_dialogue_routes, answer_dialogue, described
 from vl_service.features.probe import VisionProbe
 from vl_service.features.routes import add_features_route
 from vl_service.metrics import VLMetrics
@@ -22,7 +23,6 @@ from vl_service.settings import Settings
 from web.chat.openai_errors import openais
 from web.edge import add_edge
 from web.metrics import add_metrics_route
-from web.parts import sent
 from web.problems import install_problem_handlers
 from web.telemetry import of_requests
 
@@ -94,11 +94,13 @@ def _add_routes(app: FastAPI, model: Model, metrics: VLMetrics) -> None:
         """The loaded model."""
         return VLModelList(data=[model.info])
 
-    @app.post("/v1/describe")
+    @app.post("/v1/describe", response_model=DescribeResponse | DialogueResponse)
     async def describe_picture(
-        request: Annotated[DescribeRequest, Depends(sent(DescribeRequest))]
-    ) -> DescribeResponse:
-        """Caption, prompt, suggestions and answers about a picture, several per call."""
+        request: Annotated[DescribeRequest | DialogueRequest, Depends(described)], call: Request
+    ) -> DescribeResponse | Response:
+        """Caption, prompt, suggestions and answers about a picture, several per call; or a dialogue, by `messages`."""
+        if isinstance(request, DialogueRequest):
+            return await answer_dialogue(model, request, call)
         answer = await describe(model, request)
         metrics.described(answer.seconds)
         metrics.looked(answer.cache)

@@ -1,9 +1,13 @@
-"""The calls that continue a dialogue: `POST /v1/chat` for the gateway, `/v1/chat/completions` as OpenAI has it."""
+"""The calls that continue a dialogue: `POST /v1/chat` for the gateway, `/v1/chat/completions` as OpenAI has it, and
+`/v1/describe` with `messages`.
+"""
 
 import base64
 import binascii
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
@@ -13,15 +17,24 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from pydantic import ValidationError
 
 from contracts.chat import ChatEnd, ChatEvent, ChatRequest
-from contracts.openai.chat import ChatCompletion, ChatCompletionRequest, picture_addresses
+from contracts.describe import DescribeRequest
+from contracts.openai.chat import (
+    ChatCompletion,
+    ChatCompletionRequest,
+    DialogueRequest,
+    picture_addresses,
+    turns_of,
+)
 from contracts.refusal import Refusal
 from vl_service.model import Model
 from vl_service.prompts.profiles import profile_named
 from web.chat.completions import Completion, Reply, begun, explained
+from web.chat.dialogues import as_events, converse, requests_for, whole
 from web.edge import while_connected
 from web.parts import sent
 
 _SSE = "text/event-stream"
+_one_picture = sent(DescribeRequest)
 
 
 class UnknownModelError(Refusal):
@@ -36,16 +49,53 @@ class PictureNotReadError(Refusal):
     status, code, title = 422, "image_url_not_allowed", "The picture was refused"
 
 
+async def described(request: Request) -> DescribeRequest | DialogueRequest:
+    """The body of `/v1/describe`, of either kind. Raises `RequestValidationError`."""
+    if request.headers.get("content-type", "").startswith("application/json") and _has_messages(await request.body()):
+        try:
+            return DialogueRequest.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise _in_body(error) from error
+    return await _one_picture(request)
+
+
+def _has_messages(body: bytes) -> bool:
+    try:
+        return b'"messages"' in body and "messages" in json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
+async def answer_dialogue(model: Model, asked: DialogueRequest, request: Request) -> Response:
+    """Each task's reply, whole or as server-sent events. Raises what `Model.chat` does before the first piece."""
+    pictures = [_data_uri(url) for url in picture_addresses(asked.messages)]
+    try:
+        wanted = [one.with_pictures(pictures) for one in requests_for(asked, turns_of(asked.messages))]
+    except ValidationError as error:
+        raise _in_body(error) from error
+    told = converse(wanted, partial(_begin, model))
+    if not asked.stream:
+        answer = await while_connected(request, whole(told))
+        return Response(answer.model_dump_json(), media_type="application/json")
+    return StreamingResponse(as_events(await while_connected(request, begun(told))), media_type=_SSE)
+
+
+async def _begin(model: Model, request: ChatRequest) -> Reply:
+    profile_named(request.options.profile)
+    if request.num_images != len(request.pictures):
+        raise Refusal(
+            f"There are {request.num_images} pictures in the dialogue, and {len(request.pictures)} came with it.",
+            status=422, code="invalid_request", title="The request is not valid")
+    return await model.chat(request)
+
+
+def _in_body(error: ValidationError) -> RequestValidationError:
+    return RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()])
+
+
 def add_dialogue_routes(app: FastAPI, model: Model) -> None:
     """Add them to the app."""
-
-    async def begin(request: ChatRequest) -> Reply:
-        profile_named(request.options.profile)
-        if request.num_images != len(request.pictures):
-            raise Refusal(
-                f"There are {request.num_images} pictures in the dialogue, and {len(request.pictures)} came with it.",
-                status=422, code="invalid_request", title="The request is not valid")
-        return await model.chat(request)
+    begin = partial(_begin, model)
 
     @app.post("/v1/chat", response_class=StreamingResponse)
     async def chat(request: Annotated[ChatRequest, Depends(sent(ChatRequest))]) -> Response:
@@ -59,12 +109,12 @@ def add_dialogue_routes(app: FastAPI, model: Model) -> None:
         try:
             wanted = asked.asked(seed=0)
         except ValidationError as error:
-            raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error
+            raise _in_body(error) from error
         reply = await begin(wanted.with_pictures([_data_uri(url) for url in picture_addresses(asked.messages)]))
         completion = Completion(model=asked.model)
         if not asked.stream:
-            whole = await while_connected(request, completion.whole(reply))
-            return Response(whole.model_dump_json(), media_type="application/json")
+            answer = await while_connected(request, completion.whole(reply))
+            return Response(answer.model_dump_json(), media_type="application/json")
         usage = asked.stream_options is not None and asked.stream_options.include_usage
         reply = await while_connected(request, begun(reply))
         return StreamingResponse(completion.chunks(reply, include_usage=usage), media_type=_SSE)

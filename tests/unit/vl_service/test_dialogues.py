@@ -90,6 +90,24 @@ async def test_a_reply_comes_in_pieces_and_ends_with_its_counts(client: httpx.As
     assert (end.text, end.finish, end.prompt_tokens, end.completion_tokens) == (text, "stop", 1, 4)
 
 
+async def test_describe_takes_messages_whole_and_streamed(client: httpx.AsyncClient) -> None:
+    said = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE}},
+                                         {"type": "text", "text": 'say "messages" twice'}]}]
+    body = {"messages": said, "tasks": [{"kind": "reply"}, {"kind": "prompt"}]}
+    answer = await client.post("/v1/describe", json=body)
+    assert answer.status_code == 200, answer.text
+    assert [result["kind"] for result in answer.json()["results"]] == ["reply", "prompt"]
+    assert answer.json()["results"][0]["text"].startswith('1 say "messages" twice')
+    events = (await client.post("/v1/describe", json={**body, "stream": True})).text
+    assert events.index("event: text") < events.index("event: result") < events.index("event: done")
+    one = {"tasks": [{"kind": "prompt", "user_prompt": 'the sign says "messages"'}]}
+    assert (await client.post("/v1/describe", json=one)).json()["results"][0]["kind"] == "prompt"
+    for wrong in ({"messages": []}, {"messages": [{"role": "assistant", "content": "a"}]},
+                  {**body, "image": "AA"}):
+        refused = await client.post("/v1/describe", json=wrong)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+
+
 async def test_openai_s_package_gets_the_reply_whole_and_streamed(client: httpx.AsyncClient) -> None:
     picture: Any = {"type": "image_url", "image_url": {"url": PICTURE}}
     messages: Any = [

@@ -214,6 +214,14 @@ async def test_generate_takes_a_picture_by_address_only_where_its_host_is_allowe
             "/v1/videos", json={"prompt": "a kite", "input_reference": {"image_url": "http://localhost/a.png"}}
         )
         assert (openai.status_code, openai.json()["error"]["code"]) == (400, "url_scheme_not_allowed")
+        for told, status, code in ((f"{address}/cat.png", 200, None),
+                                   ("https://evil.example/a.png", 400, "url_host_not_allowed")):
+            content = [{"type": "image_url", "image_url": {"url": told}}]
+            chat = await client.post(
+                "/v1/chat/completions", json={"model": "tiny-vl", "messages": [{"role": "user", "content": content}]})
+            assert (chat.status_code, chat.json().get("error", {}).get("code")) == (status, code)
+        [talked] = services.script.chat_calls
+        assert talked.pictures[0].startswith((b"\x89PNG", b"\xff\xd8"))
         await until(client, form.json()["id"], lambda job: job["state"] == "completed")
         assert {name.split("/")[0] for name in left_behind(tmp_path / "data")} >= {n.split("/")[0] for n in before}
     async with open_client(gateway_settings(tmp_path / "closed", services)) as client:
