@@ -21,6 +21,8 @@ from gateway.jobs.ledger import Ledger
 from gateway.jobs.progress import Eta, LiveProgress
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.store import JobStore
+from gateway.provenance.certificate import open_certificate
+from gateway.provenance.marking import Marker
 from gateway.run.cancel import Cancellation
 from gateway.run.engine import DbosEngine, Dispatcher
 from gateway.run.executors import Executors, FileIdentity, SessionIdentity
@@ -31,11 +33,11 @@ from gateway.run.recovery import Recovery, recovering
 from gateway.run.settle import Settling
 from gateway.run.webhooks import Patience, WebhookSender
 from gateway.services.catalog import Catalog
-from gateway.services.clients import VideoClient, VLClient, connect
+from gateway.services.clients import connect
 from gateway.services.pool import Member, Pool
 from gateway.services.render_places import RenderPlaces
-from gateway.services.video import Renderers
-from gateway.services.vl import Describers, PromptCache, Prompter
+from gateway.services.video import Renderers, VideoClient
+from gateway.services.vl import Describers, PromptCache, Prompter, VLClient
 from gateway.settings import GatewaySettings
 from gateway.storage.bucket import open_bucket
 from gateway.storage.deployment import deployment_of, open_database
@@ -110,8 +112,8 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
                     watch.cancel()
                 await asyncio.wait(watches)
     finally:
-        await gateway.vl.aclose()
-        await gateway.video.aclose()
+        await gateway.vl.pool.aclose()
+        await gateway.video.pool.aclose()
         await gateway.webhooks.http.aclose()
         await gateway.images.decoders.aclose()
         await off_loop(database.close)
@@ -132,6 +134,7 @@ def _assemble(
     )
     parts = Parts(
         ledger=ledger, files=files, video=video, settling=settling, render_timeout_s=settings.render_timeout_s,
+        marker=_marker(settings),
         prompts=Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up),
     )
     engine = DbosEngine(
@@ -173,6 +176,13 @@ def _assemble(
         ),
         cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video, reserve=reserve),
     )
+
+
+def _marker(settings: GatewaySettings) -> Marker | None:
+    if not settings.provenance:
+        return None
+    certificate = open_certificate(settings.c2pa_cert, settings.c2pa_key, settings.state_dir)
+    return Marker(certificate, producer=settings.producer, with_prompt=settings.c2pa_prompt)
 
 
 def _services(settings: GatewaySettings, database: Database) -> tuple[Describers, Renderers]:

@@ -8,13 +8,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from anyio.to_thread import run_sync as off_loop
-from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
@@ -22,18 +21,29 @@ from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
 from contracts.videos import RenderFile, RenderResult, RenderStatus, VideoRequest
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord, StoredPicture
 from gateway.jobs.ledger import Ledger
+from gateway.provenance.marking import Made, Marker, NotMarked
 from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, stopped_elsewhere, timeout_problem
-from gateway.run.settle import Settling
+from gateway.run.settle import Settling, was_canceled
 from gateway.services.errors import ServiceError
 from gateway.services.video import Place, Renderers
 from gateway.services.vl import Prompter
-from gateway.storage.files import VIDEO_FILE, ChecksumMismatch, LocalFiles
+from gateway.storage.files import (
+    EXTENDED_FILE,
+    LAST_FRAME_FILE,
+    VIDEO_FILE,
+    ChecksumMismatch,
+    LocalFiles,
+    StoredFile,
+)
 from web.calls import JOB_ID, REQUEST_ID, TRACEPARENT, working
 
 log = logging.getLogger(__name__)
 
+_UNMARKED = "The video could not be signed as made by AI: the server's log has the cause."
 # The service that rendered a video makes them, so nothing here decodes video.
-_PREVIEWS: Final[dict[RenderFile, str]] = {"thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg"}
+_PREVIEWS: Final[dict[RenderFile, str]] = {
+    "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg", "last_frame": LAST_FRAME_FILE,
+}
 
 Answer = dict[str, Any]
 Step = Callable[[str, Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
@@ -50,6 +60,7 @@ class Parts:
     video: Renderers
     settling: Settling
     render_timeout_s: float
+    marker: Marker | None
 
 
 class _Ended(Exception):
@@ -118,8 +129,9 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
 
 async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
     """Have the video rendered under the job's id; returns the `RenderResult`."""
-    pictures = [await _picture(job, picture, parts.files) for picture in (job.picture, job.last_picture)]
-    request = video_request(job, *pictures)
+    first, last = [await _picture(job, picture, parts.files) for picture in (job.picture, job.last_picture)]
+    clip = None if job.request.extend_from is None else await off_loop(parts.files.read, job.id, EXTENDED_FILE)
+    request = video_request(job, first, last, clip)
     started, limit = time.monotonic(), asyncio.timeout(parts.render_timeout_s)
     try:
         async with limit:
@@ -130,7 +142,7 @@ async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
         await parts.video.stop(job.id)
         raise JobFailed(timeout_problem(parts.render_timeout_s)) from None
     except asyncio.CancelledError:
-        if await _was_canceled(job.id, parts.ledger):  # else the gateway stops, and the render goes on
+        if await was_canceled(job.id, parts.ledger):  # else the gateway stops, and the render goes on
             await parts.video.stop(job.id)
         raise
     for warning in result.warnings:
@@ -151,14 +163,14 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
     """Bring the MP4 to our disk, complete the job, and let the video service forget the render."""
     result = RenderResult.model_validate(rendered)
     started = time.monotonic()
-    place = await _download(job.id, parts, result)
+    place, stored = await _download(job, parts, result)
     previews = await asyncio.gather(*(_keep_preview(job.id, kind, parts.files, place, result) for kind in _PREVIEWS))
     try:
         await parts.ledger.move(
             job.id, "completed", timings={"saving": round(time.monotonic() - started, 3)}, claim=job.claim,
             thumbnail=previews[0], spritesheet=previews[1],
             video=VideoFile(
-                num_bytes=result.num_bytes, sha256=result.sha256, width=result.width, height=result.height,
+                num_bytes=stored.num_bytes, sha256=stored.sha256, width=result.width, height=result.height,
                 num_frames=result.num_frames, fps=result.fps, duration_s=round(result.num_frames / result.fps, 4),
             ),
         )
@@ -169,6 +181,8 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
     except JobNotFound:
         await _remove_video(job.id, parts.files)
         raise
+    if job.request.extend_from is not None:  # the video begins with it
+        await off_loop(parts.files.remove, job.id, EXTENDED_FILE)
     await parts.video.stop(job.id)
 
 
@@ -187,7 +201,9 @@ def describe_tasks(job: JobRecord) -> list[DescribeTask]:
     return tasks
 
 
-def video_request(job: JobRecord, image: bytes | None, last_image: bytes | None = None) -> VideoRequest:
+def video_request(
+    job: JobRecord, image: bytes | None, last_image: bytes | None = None, extends: bytes | None = None
+) -> VideoRequest:
     """The render of a job: the same job always gives the same body, so that a repeated PUT attaches."""
     wanted = job.parameters
     return VideoRequest(
@@ -195,6 +211,7 @@ def video_request(job: JobRecord, image: bytes | None, last_image: bytes | None 
         model=wanted.model, width=wanted.width, height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps,
         steps=wanted.steps, sampler=wanted.sampler, guidance_scale=wanted.guidance_scale,
         guidance_scale_2=wanted.guidance_scale_2, loras=wanted.loras, seed=wanted.seed, last_image=last_image,
+        extends=extends,
     )
 
 
@@ -259,17 +276,29 @@ def _result_of(status: RenderStatus) -> RenderResult:
     raise JobFailed(stopped_elsewhere(status.state))
 
 
-async def _download(job_id: str, parts: Parts, result: RenderResult) -> Place:
-    """Fetch the MP4 from where it was rendered; returns that place."""
-    place = await parts.video.current(job_id)
+async def _download(job: JobRecord, parts: Parts, result: RenderResult) -> tuple[Place, StoredFile]:
+    """Fetch the MP4 from where it was rendered, marked as made by AI on its way to our disk; returns that place too."""
+    place = await parts.video.current(job.id)
     if place is None:
         raise ServiceError("video_service", "not_found", "is no longer configured where this was rendered")
+    receive = partial(parts.files.receive, job.id, VIDEO_FILE, sha256=result.sha256)
     try:
-        await parts.files.receive(job_id, VIDEO_FILE, place.client.content(job_id), result.sha256)
+        if parts.marker is not None:
+            with suppress(NotMarked):
+                return place, await receive(place.client.content(job.id), rewrite=partial(
+                    parts.marker.mark, made=_made(job, result)))
+            await parts.ledger.note(job.id, warning=_UNMARKED, claim=job.claim)
+        return place, await receive(place.client.content(job.id))
     except ChecksumMismatch as error:
-        await parts.video.stop(job_id)  # whatever is asked of it there comes from the same damaged file
+        await parts.video.stop(job.id)  # whatever is asked of it there comes from the same damaged file
         raise ServiceError("video_service", "failed", "sent a video whose checksum does not match") from error
-    return place
+
+
+def _made(job: JobRecord, result: RenderResult) -> Made:
+    return Made(
+        job_id=job.id, model=result.model, revision=result.revision, prompt=job.actual_prompt,
+        input_sha256=job.picture.sha256 if job.picture else None,
+    )
 
 
 async def _keep_preview(
@@ -282,18 +311,10 @@ async def _keep_preview(
         log.warning("no %s of %s: %s", kind, job_id, error, extra={"job_id": job_id})
         return None
     return StoredPicture(
-        file=_PREVIEWS[kind], media_type="image/jpeg", num_bytes=stored.num_bytes, sha256=stored.sha256,
+        file=_PREVIEWS[kind], media_type="image/png" if kind == "last_frame" else "image/jpeg",
+        num_bytes=stored.num_bytes, sha256=stored.sha256,
         width=video.width, height=video.height,
     )
-
-
-async def _was_canceled(job_id: str, ledger: Ledger) -> bool:
-    try:
-        return (await ledger.get(job_id)).state == "canceled"
-    except JobNotFound:
-        return True
-    except SQLAlchemyError:
-        return False  # nobody knows; a render that nobody waits for is removed later
 
 
 async def _picture(job: JobRecord, picture: StoredPicture | None, files: LocalFiles) -> bytes | None:

@@ -33,6 +33,12 @@ class GenerateOptions(FrozenModel):
         description="Instead of `prompt`: the last one of this dialogue of `POST /v1/describe`, with its last picture "
         "where none is sent, and in size, length, sampling and seed as its last video where nothing else is asked.",
     )
+    extend_from: str | None = Field(
+        default=None, min_length=1, max_length=64,
+        description="Instead of a picture: a completed job of yours, whose last frame this video goes on from. The MP4 "
+        "is that video and then the new frames, of which `seconds` or `num_frames` counts the last frame too. Prompt, "
+        "model and sampling are that job's where nothing else is asked, size and rate always; the seed is drawn anew.",
+    )
     enhance: Enhance = Field(default="auto", description="Whether the prompt is enhanced by what is seen.")
     negative_prompt: Text | None = None
     model: str | None = Field(default=None, max_length=200)
@@ -185,6 +191,23 @@ class Job(BaseModel):
     metadata: Metadata = Field(default_factory=dict)
     webhook: WebhookDelivery | None = Field(default=None, description="Shown on single jobs, not on pages of them.")
     urls: JobUrls
+
+
+class Provenance(BaseModel):
+    """What a video's own C2PA manifest says of how it was made, and whether the file is as it was signed."""
+
+    state: Literal["valid", "invalid", "none"] = Field(
+        description="`invalid`: the file was changed after it was signed; `none`: it carries no manifest.")
+    problems: list[str] = Field(default_factory=list, description="C2PA's codes of what does not hold.")
+    signed_by: str | None = Field(default=None, description="The organisation in the signer's certificate.")
+    self_made: bool = Field(default=False, description="Whether a server made that certificate itself.")
+    source_type: str | None = Field(default=None, description="IPTC's digital source type.")
+    made_at: datetime | None = None
+    product: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    input_sha256: str | None = Field(default=None, description="Of the picture that was animated, in hex.")
+    prompt: str | None = Field(default=None, description="Only where the server was told to write it.")
 
 
 class JobPage(BaseModel):

@@ -42,6 +42,7 @@ class ModelSpec(FrozenModel):
     id: str
     kind: Literal["video"] = "video"
     family: str = Field(default="", description="Kind of model, such as `wan2.1`.")
+    batches: bool = Field(default=False, description="Whether clips of one size, length and sampling go as one.")
     profile: str = Field(description="Prompt style that this model was trained on; one of `vl_service.prompts`.")
     tasks: list[VideoTask]
     sizes: list[str] = Field(description="Recommended WIDTHxHEIGHT, the default first.")
