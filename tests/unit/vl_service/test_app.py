@@ -159,7 +159,13 @@ async def test_a_language_that_the_model_does_not_know_keeps_its_words_and_gets_
             "The instruction is in a language" in prompt["warnings"][1]] == [True, True]
     assert question["text"] == "I cannot tell that from the picture."
     assert "not understood" in question["warnings"][0]
-    assert "warnings" not in known  # left out where there are none: earlier gateways refuse fields they do not know
+    small = "The picture is smaller than 160 pixels: details may be seen wrongly."
+    assert known["warnings"] == prompt["warnings"][2:] == question["warnings"][1:] == [small]
+    large = io.BytesIO()
+    Image.effect_noise((200, 180), 60).save(large, "PNG")
+    body = {"image": base64.b64encode(large.getvalue()).decode(), "tasks": tasks[2:]}
+    [without] = (await client.post("/v1/describe", json=body)).json()["results"]
+    assert "warnings" not in without  # left out where there are none: earlier gateways refuse fields they do not know
 
 
 @pytest.mark.parametrize(("change", "code", "part"), [
@@ -189,7 +195,7 @@ async def test_a_body_too_large_is_refused_whether_it_says_its_size_or_not(tmp_p
 async def test_the_model_is_listed_with_its_profiles(client: Client) -> None:
     info = VLModelList.model_validate_json((await client.get("/v1/models")).content).data[0]
     assert info.id == "embedded"
-    assert set(info.profiles) == {"embedded", "wan2.1", "wan2.2", "turbowan", "i2vgen-xl"}
+    assert set(info.profiles) == {"embedded", "wan2.1", "wan2.2", "turbowan", "i2vgen-xl", "plain"}
 
 
 async def test_while_the_model_loads_it_is_alive_and_not_ready(tmp_path: Path) -> None:
