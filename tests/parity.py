@@ -36,17 +36,17 @@ class Frames(list[np.ndarray]):
 
 
 class _Watched:
-    """A model whose last latents are kept."""
+    """A model whose last latents are kept, clip by clip."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.latents = torch.empty(0)
+        self.latents: list[torch.Tensor] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        self.latents = latents
+        self.latents.append(latents)
         yield from self._model.decode(latents)
 
 
@@ -55,8 +55,7 @@ def ours(model: Any, *requests: RenderRequest, report: Report = silent) -> list[
     watched: Any = _Watched(model)
     sinks = [Frames() for _ in requests]
     render(watched, Batch(requests), sinks, StageClock(report))
-    latents = watched.latents.float().split(1)
-    return [(own, np.concatenate(sink)) for own, sink in zip(latents, sinks, strict=True)]
+    return [(own.float(), np.concatenate(sink)) for own, sink in zip(watched.latents, sinks, strict=True)]
 
 
 def theirs(pipeline: Any, request: RenderRequest, *, shift: float = 3.0, **call: Any) -> Clip:

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from contracts.models import VideoModelList
@@ -21,7 +21,7 @@ from contracts.resolve import resolve_request
 from contracts.videos import RenderResult, VideoRequest
 from tests.tiny_wan_card import TINY_INFO
 from video_service.render.progress import Report
-from video_service.worker.model import worker_program
+from video_service.worker.program import worker_program
 from web.calls import current_call
 from web.worker.child import run
 
@@ -60,6 +60,17 @@ class ScriptedModels:
             sha256=hashlib.sha256(content).hexdigest(),
             timings={"denoise": STEP_S * sampling.steps, "total": STEP_S * sampling.steps + 0.01},
         )
+
+
+    def render_together(
+        self, clips: Sequence[tuple[VideoRequest, Path]], report: Report, tell: Callable[[VideoModelList], None],
+        left: Callable[[], frozenset[int]],
+    ) -> list[RenderResult | None]:
+        results = []
+        for place, (request, output) in enumerate(clips):
+            result = self.render(request, output, report, tell)
+            results.append(None if place in left() else result.model_copy(update={"batch": len(clips)}))
+        return results
 
 
 def note_completion() -> None:

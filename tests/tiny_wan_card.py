@@ -24,6 +24,7 @@ TINY_INFO = VideoModelInfo.model_validate({
     name: value for name, value in TINY_CARD.items() if name in VideoModelInfo.model_fields
 } | {
     "num_frames": TINY_CARD["num_frames"] | {"step": 4}, "size_multiple": 16, "text_tokens": 16, "family": "wan2.1",
+    "batches": True,
     "sampler_steps": {name: IntRange(minimum=1, maximum=4, default=4) for name in ("ode", "sde")},
     "unguided_samplers": ["ode", "sde"], "revision": "r", "engine": "torch-cpu", "dtype": "float32",
 })

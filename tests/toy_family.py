@@ -23,7 +23,7 @@ from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.render.solvers import Noise
 from video_service.weights.checkpoint import CheckpointFiles
 from video_service.weights.lora import Lora
-from video_service.worker.model import open_models, worker_program
+from video_service.worker.program import open_models, worker_program
 from web.worker.child import run
 
 SIDE = 24  # pixels a latent
@@ -34,6 +34,7 @@ class Toy:
 
     name = "toy"
     render_graphs = ()
+    take_turns = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return files.find_json("model_index.json").get("_class_name") == "ToyPipeline"
@@ -63,6 +64,9 @@ class Given:
     brightness_B: torch.Tensor
     warnings: tuple[tuple[str, ...], ...]
 
+    def keep(self, places: Sequence[int]) -> "Given":
+        return Given(self.brightness_B[list(places)], tuple(self.warnings[place] for place in places))
+
 
 @dataclass(frozen=True, slots=True)
 class Halving:
@@ -76,6 +80,9 @@ class Halving:
 
     def step(self, index: int, prediction: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         return prediction if index + 1 == len(self.timesteps) else (state + prediction) / 2
+
+    def keep(self, places: Sequence[int]) -> Self:
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

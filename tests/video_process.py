@@ -30,8 +30,9 @@ class VideoProcess:
             "VIDEO_PORT": str(self.port), "VIDEO_MODEL": str(model), "STILLMOTION_DATA": str(data),
             "VIDEO_THREADS": "1", "VIDEO_DEVICE": "cpu", "VIDEO_DTYPE": "float32",
         }
+        self.environment = settings | environment
         self.process = subprocess.Popen(
-            [sys.executable, *arguments], env=dict(os.environ) | settings | environment,
+            [sys.executable, *arguments], env=dict(os.environ) | self.environment,
             stdout=self._log, stderr=self._log, start_new_session=True,
         )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)

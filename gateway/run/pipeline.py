@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Final
 
 from anyio.to_thread import run_sync as off_loop
-from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
@@ -24,18 +23,27 @@ from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecor
 from gateway.jobs.ledger import Ledger
 from gateway.provenance.marking import Made, Marker, NotMarked
 from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, stopped_elsewhere, timeout_problem
-from gateway.run.settle import Settling
+from gateway.run.settle import Settling, was_canceled
 from gateway.services.errors import ServiceError
 from gateway.services.video import Place, Renderers
 from gateway.services.vl import Prompter
-from gateway.storage.files import VIDEO_FILE, ChecksumMismatch, LocalFiles, StoredFile
+from gateway.storage.files import (
+    EXTENDED_FILE,
+    LAST_FRAME_FILE,
+    VIDEO_FILE,
+    ChecksumMismatch,
+    LocalFiles,
+    StoredFile,
+)
 from web.calls import JOB_ID, REQUEST_ID, TRACEPARENT, working
 
 log = logging.getLogger(__name__)
 
 _UNMARKED = "The video could not be signed as made by AI: the server's log has the cause."
 # The service that rendered a video makes them, so nothing here decodes video.
-_PREVIEWS: Final[dict[RenderFile, str]] = {"thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg"}
+_PREVIEWS: Final[dict[RenderFile, str]] = {
+    "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg", "last_frame": LAST_FRAME_FILE,
+}
 
 Answer = dict[str, Any]
 Step = Callable[[str, Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
@@ -121,8 +129,9 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
 
 async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
     """Have the video rendered under the job's id; returns the `RenderResult`."""
-    pictures = [await _picture(job, picture, parts.files) for picture in (job.picture, job.last_picture)]
-    request = video_request(job, *pictures)
+    first, last = [await _picture(job, picture, parts.files) for picture in (job.picture, job.last_picture)]
+    clip = None if job.request.extend_from is None else await off_loop(parts.files.read, job.id, EXTENDED_FILE)
+    request = video_request(job, first, last, clip)
     started, limit = time.monotonic(), asyncio.timeout(parts.render_timeout_s)
     try:
         async with limit:
@@ -133,7 +142,7 @@ async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
         await parts.video.stop(job.id)
         raise JobFailed(timeout_problem(parts.render_timeout_s)) from None
     except asyncio.CancelledError:
-        if await _was_canceled(job.id, parts.ledger):  # else the gateway stops, and the render goes on
+        if await was_canceled(job.id, parts.ledger):  # else the gateway stops, and the render goes on
             await parts.video.stop(job.id)
         raise
     for warning in result.warnings:
@@ -172,6 +181,8 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
     except JobNotFound:
         await _remove_video(job.id, parts.files)
         raise
+    if job.request.extend_from is not None:  # the video begins with it
+        await off_loop(parts.files.remove, job.id, EXTENDED_FILE)
     await parts.video.stop(job.id)
 
 
@@ -185,12 +196,14 @@ def describe_tasks(job: JobRecord) -> list[DescribeTask]:
     tasks = [DescribeTask(kind="caption")] if job.picture is not None else []
     if job.needs_vl:
         tasks.append(
-            DescribeTask(kind="prompt", user_prompt=job.request.prompt, instruction=job.request.instruction)
-        )
+            DescribeTask(kind="prompt", user_prompt=job.request.prompt, instruction=job.request.instruction,
+                         template=job.request.template))
     return tasks
 
 
-def video_request(job: JobRecord, image: bytes | None, last_image: bytes | None = None) -> VideoRequest:
+def video_request(
+    job: JobRecord, image: bytes | None, last_image: bytes | None = None, extends: bytes | None = None
+) -> VideoRequest:
     """The render of a job: the same job always gives the same body, so that a repeated PUT attaches."""
     wanted = job.parameters
     return VideoRequest(
@@ -198,6 +211,7 @@ def video_request(job: JobRecord, image: bytes | None, last_image: bytes | None 
         model=wanted.model, width=wanted.width, height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps,
         steps=wanted.steps, sampler=wanted.sampler, guidance_scale=wanted.guidance_scale,
         guidance_scale_2=wanted.guidance_scale_2, loras=wanted.loras, seed=wanted.seed, last_image=last_image,
+        extends=extends,
     )
 
 
@@ -297,18 +311,10 @@ async def _keep_preview(
         log.warning("no %s of %s: %s", kind, job_id, error, extra={"job_id": job_id})
         return None
     return StoredPicture(
-        file=_PREVIEWS[kind], media_type="image/jpeg", num_bytes=stored.num_bytes, sha256=stored.sha256,
+        file=_PREVIEWS[kind], media_type="image/png" if kind == "last_frame" else "image/jpeg",
+        num_bytes=stored.num_bytes, sha256=stored.sha256,
         width=video.width, height=video.height,
     )
-
-
-async def _was_canceled(job_id: str, ledger: Ledger) -> bool:
-    try:
-        return (await ledger.get(job_id)).state == "canceled"
-    except JobNotFound:
-        return True
-    except SQLAlchemyError:
-        return False  # nobody knows; a render that nobody waits for is removed later
 
 
 async def _picture(job: JobRecord, picture: StoredPicture | None, files: LocalFiles) -> bytes | None:

@@ -5,6 +5,8 @@ import logging
 import time
 from dataclasses import dataclass
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from contracts.errors import Problem
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
@@ -94,3 +96,13 @@ class Settling:
 
 def _began(job: JobRecord) -> float:
     return job.created_at if job.started_at is None else job.started_at
+
+
+async def was_canceled(job_id: str, ledger: Ledger) -> bool:
+    """Whether its work is not wanted any more, as far as that can be known."""
+    try:
+        return (await ledger.get(job_id)).state == "canceled"
+    except JobNotFound:
+        return True
+    except SQLAlchemyError:
+        return False  # nobody knows; a render that nobody waits for is removed later

@@ -19,7 +19,7 @@ from contracts.refusal import Refusal
 from gateway.database.errors import DISK_FULL
 from web.durable import PART_SUFFIX, begin, commit, discard, replace_file, replacing
 
-VIDEO_FILE = "video.mp4"
+VIDEO_FILE, EXTENDED_FILE, LAST_FRAME_FILE = "video.mp4", "extended.mp4", "last_frame.png"
 Rewrite = Callable[[BinaryIO, BinaryIO], None]
 """From a file open for reading and writing to an empty one open likewise. Blocking."""
 OWNERS, TRASH = ".deployments", ".trash"

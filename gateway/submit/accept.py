@@ -20,14 +20,14 @@ from gateway.jobs.ledger import Ledger
 from gateway.run.webhooks import check_address
 from gateway.services.catalog import Catalog
 from gateway.settings import GatewaySettings
-from gateway.storage.files import LocalFiles
+from gateway.storage.files import EXTENDED_FILE, LAST_FRAME_FILE, VIDEO_FILE, LocalFiles
 from gateway.storage.room import Room
 from gateway.submit.bodies import Submission, named
 from gateway.submit.conversations import ConversationStore
 from gateway.submit.fields import BodyRefused
 from gateway.submit.images.check import CheckedImage
 from gateway.submit.images.images import Images
-from gateway.submit.remix import continued
+from gateway.submit.remix import NotContinuable, continued, extended
 from gateway.submit.uploaded import UploadStore
 from web.calls import current_call
 
@@ -55,7 +55,8 @@ class Submitter:
         Raises:
             BodyRefused, ParameterRefused, DiskFull, QueueFull, OwnerQueueFull, KeyReused, UploadNotFound, and what
                 `Images.at` raises: nothing is left behind.
-            ConversationNotFound: the caller has no such conversation.
+            ConversationNotFound, JobNotFound, NotContinuable: the caller has no such conversation, or video to go on
+                from.
             ServiceError: the video service was never reached, so nothing can be checked against its model.
 
         Canceled, or cut off from the database, in the middle of its commit, it cannot know whether the job is there:
@@ -75,12 +76,27 @@ class Submitter:
         await self._check_webhook(options.webhook_url)
         if options.conversation is not None:
             submission = await self._continued(submission, options.conversation, caller)
+        if options.extend_from is not None:
+            submission = extended(submission, await self._own(options.extend_from, caller))
         picture, last = await self._picture(submission, caller), await self._last_picture(submission)
         job = await self._new_job(submission, caller, picture, last, idempotency_key, fingerprint)
-        entered = await self._enter(job, caller, picture, last)
+        clip = None if submission.extends is None else await self._kept(submission.extends, VIDEO_FILE)
+        entered = await self._enter(job, caller, picture, last, clip)
         if options.conversation is not None:
             await off_loop(self.conversations.note_job, options.conversation, entered[0].id)
         return entered
+
+    async def _own(self, job_id: str, caller: Caller) -> JobRecord:
+        job = await self.ledger.get(job_id)
+        if job.owner != caller.owner:
+            raise JobNotFound(job_id)
+        return job
+
+    async def _kept(self, job: JobRecord, name: str) -> bytes:
+        try:
+            return await off_loop(self.files.read, job.id, name)
+        except FileNotFoundError:
+            raise NotContinuable(job.id, "it was made before such were kept, or its files are gone") from None
 
     async def _continued(self, submission: Submission, conversation_id: str, caller: Caller) -> Submission:
         conversation = await off_loop(self.conversations.get, conversation_id, caller.owner)
@@ -92,6 +108,10 @@ class Submitter:
 
     async def _picture(self, submission: Submission, caller: Caller) -> CheckedImage | None:
         """The checked one that it begins with, `None` where it has words alone."""
+        if submission.extends is not None and (video := submission.extends.video) is not None:
+            return CheckedImage(
+                data=await self._kept(submission.extends, LAST_FRAME_FILE), media_type="image/png", width=video.width,
+                height=video.height, warnings=())
         if submission.file_id is not None:
             upload = await off_loop(self.uploads.get, submission.file_id, caller.owner)
             return await self.images.read(upload.id, upload.picture, upload.warnings)
@@ -132,12 +152,14 @@ class Submitter:
         )
 
     async def _enter(
-        self, job: NewJob, caller: Caller, picture: CheckedImage | None, last: CheckedImage | None
+        self, job: NewJob, caller: Caller, picture: CheckedImage | None, last: CheckedImage | None, clip: bytes | None
     ) -> tuple[JobRecord, bool]:
         if picture is not None:
             job = replace(job, picture=await self.images.store(job.id, "input", picture))
         if last is not None:
             job = replace(job, last_picture=await self.images.store(job.id, "last", last))
+        if clip is not None:  # a copy: the other job may be removed before this one renders
+            await off_loop(self.files.write, job.id, EXTENDED_FILE, clip)
         try:
             stored = await self.ledger.add(job, self.settings.max_queued_jobs, caller.max_jobs)
         except (QueueFull, KeyReused):  # surely no row names the picture; of whatever else happens here, one may
@@ -182,6 +204,11 @@ def resolve(
         instead = f"`model` {' or '.join(able)} does" if able else "no model here does"
         raise ParameterRefused(
             "task_not_supported", "last_image", f"{model.id} takes no last picture; {instead}. Or leave it out.")
+    if options.extend_from is not None and not to_last_image and "i2v" not in model.tasks:
+        able = " or ".join(other.id for other in videos if "i2v" in other.tasks)
+        raise ParameterRefused(
+            "task_not_supported", "extend_from", f"{model.id} begins with no picture, so it cannot go on from a last "
+            f"frame; {f'`model` {able} can' if able else 'no model here can'}.")
     render = resolve_render(options, model, picture_size, to_last_image=to_last_image)
     profile = options.profile or model.profile
     _check_words(options, profile, vls)

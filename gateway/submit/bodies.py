@@ -51,6 +51,8 @@ class Submission:
     """The picture to end with: its bytes, unchecked, or its address."""
     remixed_from: JobRecord | None = None
     conversation: Conversation | None = None
+    extends: JobRecord | None = None
+    """The job whose video this one goes on from."""
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.image, self.image_url, self.file_id)) > 1:
@@ -61,7 +63,9 @@ class Submission:
         """Whether there is a picture at all."""
         remixes_one = self.remixed_from is not None and self.remixed_from.picture is not None
         talked_of_one = self.conversation is not None and bool(self.conversation.pictures)
-        return remixes_one or talked_of_one or (self.image, self.image_url, self.file_id) != (None, None, None)
+        continues_one = self.options.extend_from is not None
+        sends_one = (self.image, self.image_url, self.file_id) != (None, None, None)
+        return continues_one or remixes_one or talked_of_one or sends_one
 
     def fingerprint(self) -> str:
         """SHA-256 in hex of what was asked; two encodings of the same wish have the same. Hashes megabytes."""

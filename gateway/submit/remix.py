@@ -1,10 +1,11 @@
-"""A video once more with other words: a remix, or the last prompt of a conversation."""
+"""What begins with an earlier video: a remix, the last prompt of a conversation, a clip that goes on."""
 
 from dataclasses import replace
 from typing import Any
 
-from contracts.jobs import EffectiveParameters, GenerateOptions
+from contracts.jobs import EffectiveParameters, GenerateOptions, VideoFile
 from contracts.refusal import ParameterRefused, Refusal
+from contracts.videos import MAX_CLIP_BYTES
 from gateway.jobs.job import JobRecord, JobState
 from gateway.submit.bodies import Submission
 from gateway.submit.conversations import Conversation
@@ -17,6 +18,15 @@ class NotRemixable(Refusal):
 
     def __init__(self, job_id: str, state: JobState) -> None:
         super().__init__(f"Only a completed video can be remixed; this one is {state}.", job_id=job_id)
+
+
+class NotContinuable(Refusal):
+    """The video cannot be continued, now or at all; nothing was made."""
+
+    status, code, title = 409, "not_continuable", "The video cannot be continued"
+
+    def __init__(self, job_id: str, why: str) -> None:
+        super().__init__(f"{job_id} cannot be continued: {why}.", job_id=job_id)
 
 
 def remix_of(job: JobRecord, prompt: str) -> Submission:
@@ -53,6 +63,50 @@ def continued(submission: Submission, conversation: Conversation, last: Effectiv
     asked: dict[str, Any] = {} if last is None else _inherited(options, last)
     return replace(submission, conversation=conversation, options=options.model_copy(
         update=asked | {"prompt": conversation.prompt, "enhance": "never"}))
+
+
+def extended(submission: Submission, before: JobRecord) -> Submission:
+    """The submission that goes on from the video of `before`, with what that had where nothing is asked.
+
+    Raises:
+        NotContinuable: it has no video (any more).
+        ParameterRefused: there is another picture beside it, or what is asked does not go behind it.
+    """
+    options, video = submission.options, before.video
+    if before.state != "completed" or video is None or before.expired_at is not None:
+        gone = "its files have expired" if before.expired_at is not None else f"it is {before.state}"
+        raise NotContinuable(before.id, gone)
+    _check_beside(submission, video)
+    update = _inherited(options, before.parameters) | {
+        "size": None, "width": video.width, "height": video.height, "fps": video.fps, "seed": options.seed,
+        "negative_prompt": options.negative_prompt or before.request.negative_prompt,
+    }
+    if not options.loras and options.model in (None, before.parameters.model):
+        update["loras"] = before.parameters.loras
+    if options.prompt is None and options.instruction is None:
+        update |= {"prompt": before.actual_prompt, "enhance": "never"}
+    return replace(submission, extends=before, options=options.model_copy(update=update))
+
+
+def _check_beside(submission: Submission, video: VideoFile) -> None:
+    options = submission.options
+    if (submission.image, submission.image_url, submission.file_id) != (None, None, None):
+        raise ParameterRefused("image_given_twice", "extend_from", "Send either a picture or `extend_from`.")
+    if options.conversation is not None:
+        raise ParameterRefused(
+            "prompt_given_twice", "extend_from", "Send either `conversation` or `extend_from` with a `prompt`.")
+    size = f"{video.width}x{video.height}"
+    asked = {"size": (options.size, size), "width": (options.width, video.width),
+             "height": (options.height, video.height), "fps": (options.fps, video.fps)}
+    for field, (wanted, present) in asked.items():
+        if wanted not in (None, present):
+            raise ParameterRefused(
+                "extension_differs", field,
+                f"The video to go on from has {size} pixels at {video.fps} frames a second: leave `{field}` out.")
+    if video.num_bytes > MAX_CLIP_BYTES:
+        raise ParameterRefused(
+            "clip_too_large", "extend_from",
+            f"That video has {video.num_bytes} bytes; up to {MAX_CLIP_BYTES} can be continued.")
 
 
 def _inherited(options: GenerateOptions, last: EffectiveParameters) -> dict[str, Any]:

@@ -25,10 +25,19 @@ class GenerateOptions(FrozenModel):
 
     prompt: Text | None = Field(default=None, description="What should happen. Left out: written from the picture.")
     instruction: Text | None = Field(default=None, description="How the prompt should be written.")
+    template: str | None = Field(
+        default=None, min_length=1, max_length=64,
+        description="A pattern that the prompt follows, by its name in the library, such as `product turntable`.")
     conversation: str | None = Field(
         default=None, min_length=1, max_length=64,
         description="Instead of `prompt`: the last one of this dialogue of `POST /v1/describe`, with its last picture "
         "where none is sent, and in size, length, sampling and seed as its last video where nothing else is asked.",
+    )
+    extend_from: str | None = Field(
+        default=None, min_length=1, max_length=64,
+        description="Instead of a picture: a completed job of yours, whose last frame this video goes on from. The MP4 "
+        "is that video and then the new frames, of which `seconds` or `num_frames` counts the last frame too. Prompt, "
+        "model and sampling are that job's where nothing else is asked, size and rate always; the seed is drawn anew.",
     )
     enhance: Enhance = Field(default="auto", description="Whether the prompt is enhanced by what is seen.")
     negative_prompt: Text | None = None

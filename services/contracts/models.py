@@ -42,6 +42,7 @@ class ModelSpec(FrozenModel):
     id: str
     kind: Literal["video"] = "video"
     family: str = Field(default="", description="Kind of model, such as `wan2.1`.")
+    batches: bool = Field(default=False, description="Whether clips of one size, length and sampling go as one.")
     profile: str = Field(description="Prompt style that this model was trained on; one of `vl_service.prompts`.")
     tasks: list[VideoTask]
     sizes: list[str] = Field(description="Recommended WIDTHxHEIGHT, the default first.")
@@ -99,6 +100,11 @@ class VLModelInfo(FrozenModel):
     )
     vision_engine_reason: str = Field(default="", description="Why that, in words.")
     dtype: str
+    quant: str | None = Field(
+        default=None, exclude_if=lambda value: value is None,  # left out so that earlier gateways read it
+        description="In what the language model's weights are kept, where VL_QUANT says so.")
+    memory_bytes: int | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="Of a Qwen checkpoint's weights.")
     tasks: list[str]
     languages: list[str]
     profiles: list[str]

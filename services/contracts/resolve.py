@@ -99,6 +99,8 @@ def _check_task(model: ModelSpec, from_image: bool, to_last_image: bool) -> None
 def resolve_request(request: VideoRequest, model: VideoModelInfo) -> Resolved:
     """The same for a request of the inner wire. Raises `ParameterRefused`."""
     find_model(request.model, [model])
+    if request.extends is not None and request.image is None:
+        raise ParameterRefused("task_not_supported", "image", "`extends` goes with its last frame as `image`.")
     fields = request.model_dump(include=_SHARED_FIELDS)
     size = None if request.image is None else (request.width, request.height)
     return resolve(
@@ -164,7 +166,7 @@ def _num_frames(options: GenerateOptions, model: ModelSpec, fps: int) -> int:
             raise ParameterRefused(
                 "seconds_out_of_range", "seconds",
                 f"At {fps} frames a second {model.id} makes {limits.minimum / fps:.2f} to "
-                f"{limits.maximum / fps:.2f} seconds.",
+                f"{limits.maximum / fps:.2f} seconds.{_longer(frames, model)}",
             )
         return frames
     wanted = limits.default if options.num_frames is None else options.num_frames
@@ -173,9 +175,17 @@ def _num_frames(options: GenerateOptions, model: ModelSpec, fps: int) -> int:
         near = sorted({min(max(frames, limits.minimum), limits.maximum) for frames in (below, below + limits.step)})
         raise ParameterRefused(
             "num_frames_not_usable", "num_frames",
-            f"{advice('num_frames', model)} Nearest to {wanted}: {' or '.join(map(str, near))}.",
+            f"{advice('num_frames', model)} Nearest to {wanted}: {' or '.join(map(str, near))}."
+            f"{_longer(wanted, model)}",
         )
     return wanted
+
+
+def _longer(num_frames: int, model: ModelSpec) -> str:
+    """How a clip can be longer than the model was taught, where that is what was wanted."""
+    if num_frames <= model.num_frames.maximum or "i2v" not in model.tasks:
+        return ""
+    return " For a longer video go on from this one: `extend_from` with its job's id."
 
 
 def _num_frames_of_a_clip(options: GenerateOptions, model: VideoModelInfo, size: Size, num_frames: int) -> int:

@@ -1,18 +1,20 @@
 """Internal wire to the video service: `PUT /v1/videos/{id}` and its status, events and content."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
 from contracts.describe import MAX_TEXT_CHARS
 from contracts.errors import Problem
 from contracts.models import MAX_LORAS, LoraRef, Sampler
-from contracts.wire import FrozenModel, ImageBytes, ImageRequest
+from contracts.wire import MAX_BODY_BYTES, FrozenModel, ImageBytes, ImageRequest
 
+MAX_CLIP_BYTES = 64_000_000
+MAX_VIDEO_BODY_BYTES = MAX_BODY_BYTES + MAX_CLIP_BYTES
 RENDER_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 RenderState = Literal["queued", "running", "completed", "failed", "canceled"]
-RenderFile = Literal["video", "thumbnail", "spritesheet"]
+RenderFile = Literal["video", "thumbnail", "spritesheet", "last_frame"]
 RenderStage = Literal["text", "condition", "denoise", "decode", "write"]
 TERMINAL_RENDER_STATES: frozenset[RenderState] = frozenset({"completed", "failed", "canceled"})
 
@@ -29,6 +31,10 @@ class VideoRequest(ImageRequest):
         default=None, description="The first frame; scaled and centre-cropped to width x height.")
     last_image: ImageBytes | None = Field(
         default=None, description="The last frame, in the same form; of models that animate between two pictures.")
+    extends: Annotated[bytes, Field(max_length=MAX_CLIP_BYTES)] | None = Field(
+        default=None,
+        description="An MP4 of the same size and rate whose last frame is `image`: the video is it and then the new "
+        "frames, but for the first of those.")
     model: str | None = Field(default=None, max_length=200)
     width: int = Field(ge=64, le=4096, description="Pixels.")
     height: int = Field(ge=64, le=4096, description="Pixels.")
@@ -49,7 +55,7 @@ class RenderResult(FrozenModel):
 
     width: int
     height: int
-    num_frames: int
+    num_frames: int = Field(description="Of the whole file.")
     fps: int
     steps: int
     sampler: Sampler
@@ -64,6 +70,7 @@ class RenderResult(FrozenModel):
     num_bytes: int
     sha256: str
     timings: dict[str, float] = Field(description="Seconds by stage, and `total`.")
+    batch: int = Field(default=1, description="Clips that were denoised as one, for which the timings are.")
     warnings: list[str] = Field(default_factory=list, description="What was not done as asked, a sentence each.")
 
 

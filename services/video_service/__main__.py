@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import uvicorn
 
 from video_service.http.app import create_app
-from video_service.queue.files import FolderInUse, RenderFiles
+from video_service.http.service import WORKER_COMMAND
+from video_service.queue.render import FolderInUse, RenderFiles
 from video_service.settings import VideoSettings
-from video_service.worker.runner import WORKER_COMMAND
 from web.logs import configure_logging
 from web.telemetry import configure_tracing
 

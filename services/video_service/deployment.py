@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,7 +17,9 @@ from contracts.resolve import find_model
 from contracts.videos import RenderResult, VideoRequest
 from video_service import model as one_model
 from video_service.model import ModelSource, Opened, open_source
+from video_service.render.generate import generate_together
 from video_service.render.progress import Report
+from video_service.render.render import Left
 from video_service.render.warm_up import warm_up
 from video_service.settings import VideoSettings
 from video_service.weights.checkpoint import public_id
@@ -35,6 +38,7 @@ _ADAPTED_KEPT = 4  # models with LoRAs by request in them
 _HOST_SHARE = 0.5  # of the machine's memory, for copies of what leaves the device
 _SHARE = 0.85  # of the memory for weights; the rest is for what a render computes
 Tell = Callable[[VideoModelList], None]
+Rendered = TypeVar("Rendered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +63,11 @@ class Deployment:
 
     def __init__(self, settings: VideoSettings) -> None:
         self._settings = settings
+        self._names = settings.model_names
         self._sources: dict[str, ModelSource] = {}  # by the name in VIDEO_MODELS, as the absent ones
         self._absent: dict[str, _Absence] = {}
         # Where the device's memory is the machine's, a copy would take the room of what it was made for.
-        self._host = HostCopies(int(machine_bytes() * _HOST_SHARE)) if len(settings.model_names) > 1 else None
+        self._host = HostCopies(int(machine_bytes() * _HOST_SHARE)) if len(self._names) > 1 else None
         self._loras = LoraFolder(settings.loras_dir)
         self._misfits: dict[str, dict[str, LoraInfo]] = {}  # by the model's id and the LoRA's
         self._infos: dict[str, VideoModelInfo] = {}  # by id, as it was last loaded
@@ -102,15 +107,14 @@ class Deployment:
 
     def models(self) -> VideoModelList:
         """What there is now, in the order of VIDEO_MODELS."""
-        names = self._settings.model_names
         return VideoModelList(
-            data=[self._told(self._sources[name]) for name in names if name in self._sources],
-            absent=[self._absent[name].told for name in names if name in self._absent],
+            data=[self._told(self._sources[name]) for name in self._names if name in self._sources],
+            absent=[self._absent[name].told for name in self._names if name in self._absent],
         )
 
     def look_again(self) -> VideoModelList:
         """Look for what was never found, or may be there by now."""
-        for name in self._settings.model_names:
+        for name in self._names:
             known = self._absent.get(name)
             if name not in self._sources and (known is None or known.may_pass):
                 self._find(name)
@@ -121,9 +125,26 @@ class Deployment:
 
         Raises what `render.generate.generate` raises, and `ModelUnavailable` where the model cannot be loaded.
         """
+        return self._with_model(request, tell, lambda opened, loras: self._rendered(
+            opened, loras, request, output, report))
+
+    def render_together(
+        self, clips: Sequence[tuple[VideoRequest, Path]], report: Report, tell: Tell, left: Left
+    ) -> list[RenderResult | None]:
+        """Render clips that differ in words, pictures and seed alone, in torch; None for each that has `left`."""
+        def together(opened: Opened, loras: Sequence[Lora]) -> list[RenderResult | None]:
+            with self._adapted(opened, loras) as adapted, adapted.stream():
+                return generate_together(adapted.torch_model, clips, report, left)
+
+        return self._with_model(clips[0][0], tell, together)
+
+    def _with_model(
+        self, request: VideoRequest, tell: Tell, do: Callable[[Opened, Sequence[Lora]], Rendered]
+    ) -> Rendered:
+        """What `do` does with the model and the LoRAs that the request asks for."""
         models = self.models()
         wanted = find_model(request.model, models.data, models.absent).id
-        loras = self._loras.find(request.loras)
+        loras = self._loras.find(request.loras) if request.loras else ()
         name = next(name for name, source in self._sources.items() if source.info.id == wanted)
         was_loaded, began = (wanted,) in self._residency, time.monotonic()
         try:
@@ -131,7 +152,7 @@ class Deployment:
                 load_s = time.monotonic() - began
                 if not was_loaded:
                     tell(self.models())
-                result = self._rendered(opened, loras, request, output, report)
+                result = do(opened, loras)
         except LoraUnusable as error:
             self._note_misfit(wanted, error)
             tell(self.models())
@@ -139,7 +160,9 @@ class Deployment:
         except ModelUnavailable:
             tell(self.models())
             raise
-        return result if was_loaded else _with_load_time(result, load_s)
+        if isinstance(result, RenderResult) and not was_loaded:
+            return _with_load_time(result, load_s)
+        return result
 
     def _rendered(
         self, opened: Opened, loras: Sequence[Lora], request: VideoRequest, output: Path, report: Report
@@ -210,13 +233,13 @@ class Deployment:
     def _find(self, name: str) -> None:
         try:
             source = one_model.find_model(self._settings_of(name))
-            if self._settings.lora is not None and len(self._settings.model_names) > 1:
+            if self._settings.lora is not None and len(self._names) > 1:
                 raise ModelUnavailable("VIDEO_LORA is for a deployment with one model; unset it, or name LoRAs with "
                                        "each request from the folder VIDEO_LORAS.")
             if source.info.id in [other.info.id for other in self._sources.values()]:
                 raise ModelUnavailable(f"{name} is called {source.info.id} as another model is; give it another `id` "
                                        "in its stillmotion.json.")
-            self._check_size(source)
+            source = self._fitting(source)
         except Exception as error:  # as above
             self._note_absent(name, error)
             return
@@ -225,13 +248,17 @@ class Deployment:
             source = replace(source, files=replace(source.files, host=self._host))
         self._sources[name] = source
 
-    def _check_size(self, source: ModelSource) -> None:
+    def _fitting(self, source: ModelSource) -> ModelSource:
+        """As it is, or with parts that take turns where only so it fits. Raises `ModelUnavailable`."""
         needed, budget = source.info.memory_bytes or 0, self._residency.budget
         if needed > budget:
+            if self._settings.experts == "auto" and source.device == "cuda" and (lighter := source.in_turns()):
+                return self._fitting(lighter)
             raise ModelUnavailable(
                 f"{source.info.id} needs {in_words(needed)} for its weights, and there are {in_words(budget)} for "
                 "weights: choose a smaller model, or raise VIDEO_MEMORY_BUDGET."
             )
+        return source
 
     def _note_absent(self, name: str, error: Exception, memory_bytes: int | None = None) -> None:
         log.error("%s cannot be used: %s", name, error,
@@ -248,7 +275,7 @@ class Deployment:
         return info.model_copy(update={"state": "loaded" if is_loaded else "loadable", "loras": misfits})
 
 
-def _with_load_time(result: RenderResult, load_s: float) -> RenderResult:
+def _with_load_time(result: RenderResult, load_s: float) -> Any:
     timings = {"load": round(load_s, 4)} | result.timings
     timings["total"] = round(timings.get("total", 0.0) + load_s, 4)
     return result.model_copy(update={"timings": timings})

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     revision: str | None = Field(default=None, validation_alias="VL_REVISION", description="Hub revision to pin.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", validation_alias="VL_DEVICE")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", validation_alias="VL_DTYPE")
+    quant: Literal["none", "fp8", "int8", "4bit"] = Field(
+        default="none", validation_alias="VL_QUANT",
+        description="Weights of a Qwen checkpoint's language model in fewer bits; its tower stays in 16.")
     fast_layers: bool = Field(
         default=True, validation_alias="VL_FAST_LAYERS",
         description="A Qwen checkpoint in our own layers, which write several texts at once: the same up to rounding. "

@@ -52,6 +52,8 @@ Load = Callable[[Settings], Backend | FeatureBackend]
 
 def load_backend(settings: Settings) -> Backend | FeatureBackend:
     """Load the backend that the settings name; takes seconds to minutes. Raises whatever loading a checkpoint may."""
+    if settings.quant != "none" and (settings.remote_url is not None or settings.model == "embedded"):
+        raise CheckpointError(f"VL_QUANT={settings.quant} is for a Qwen checkpoint in this process")
     if settings.remote_url is not None:
         from vl_service.remote import load_remote  # httpx, which no other backend needs
 

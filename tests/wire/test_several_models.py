@@ -1,6 +1,7 @@
 """Two families and two broken checkpoints in one service with room for one model at a time, over HTTP: which model
 renders, what is in memory, and LoRAs by request, at the service's own door and behind the gateway."""
 
+import io
 import json
 import shutil
 import time
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
+import numpy as np
 import pytest
 import pytest_asyncio
 import torch
@@ -212,3 +215,28 @@ async def test_the_gateway_lists_them_and_a_job_picks_one(service: VideoProcess,
     assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_model")
     absent = await gateway.post("/generate", json={"prompt": "a kite", "model": "incomplete"})
     assert (absent.status_code, absent.json()["code"]) == (422, "model_absent")
+
+
+def decoded(video: bytes) -> tuple[list[float], np.ndarray]:
+    """When each frame is shown, and all of them."""
+    with av.open(io.BytesIO(video), "r") as file:
+        frames = list(file.decode(video=0))
+    return [frame.time or 0.0 for frame in frames], np.stack([frame.to_ndarray() for frame in frames])
+
+
+async def test_a_video_goes_on_from_another_in_one_file(gateway: httpx.AsyncClient) -> None:
+    asked: dict[str, Any] = {"prompt": "a kite", "model": WAN, "size": "64x64", "num_frames": 9, "steps": 2, "seed": 1}
+    contents, job = [], {}
+    for _ in range(3):
+        job = (await gateway.post("/generate", json=asked, headers={"Prefer": "wait=60"})).json()
+        assert (job["state"], job["warnings"]) == ("completed", []), job
+        contents.append((await gateway.get(job["urls"]["content"])).content)
+        asked = {"extend_from": job["id"], "num_frames": 5}
+        assert job["video"]["num_frames"] == 9 + 4 * (len(contents) - 1)
+        assert job["video"]["duration_s"] == pytest.approx(job["video"]["num_frames"] / 16, abs=1e-3)
+    (_, first), (_, second), (shown_at, whole) = map(decoded, contents)
+    assert shown_at == [index / 16 for index in range(17)]
+    assert np.array_equal(whole[:13], second)
+    assert np.array_equal(second[:9], first)
+    refused = await gateway.post("/generate", json={"extend_from": job["id"], "model": EXPERTS})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "body.extend_from")

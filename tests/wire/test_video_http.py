@@ -16,15 +16,14 @@ from PIL import Image
 
 from contracts.errors import Problem
 from contracts.models import Health, VideoModelList
-from contracts.videos import RenderStatus
-from contracts.wire import MAX_BODY_BYTES
+from contracts.videos import MAX_VIDEO_BODY_BYTES, RenderStatus
 from tests.idle_video_worker import command
 from tests.tiny_wan import save_tiny_wan
 from tests.tiny_wan_card import TINY_INFO
 from video_service.http.app import create_app
-from video_service.queue.files import RenderFiles
+from video_service.http.service import WORKER_COMMAND
+from video_service.queue.render import RenderFiles
 from video_service.settings import VideoSettings
-from video_service.worker.runner import WORKER_COMMAND
 
 LOADS_FOR_EVER = ("bash", "-c", "exec cat <&$0 >/dev/null")
 """A worker that takes everything, says nothing, and ends when its socket does."""
@@ -136,7 +135,7 @@ async def test_ids_that_could_name_other_files_are_refused(http: httpx.AsyncClie
 
 
 async def test_a_body_beyond_any_picture_is_refused_unread(http: httpx.AsyncClient):
-    refused = await http.put("/v1/videos/a", content=b"x" * (MAX_BODY_BYTES + 1))
+    refused = await http.put("/v1/videos/a", content=b"x" * (MAX_VIDEO_BODY_BYTES + 1))
     assert refused.status_code == 413
 
 

@@ -19,7 +19,7 @@ from video_service.families.base import Batch, Placement, Solver
 from video_service.families.wan import WanConditioning, WanModel
 from video_service.families.wan_files import WAN_CONFIGS, WAN_PARTS, load_wan, wan_spec
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, shift_sigma
-from video_service.render.solvers import Noise
+from video_service.render.solvers import Noise, NoisySolver
 from video_service.weights.checkpoint import CheckpointFiles
 
 _PARTS = {**WAN_PARTS, "transformer": AnyFlowTransformer3DModel}
@@ -30,6 +30,7 @@ class AnyFlow:
 
     name = "anyflow"
     render_graphs: Sequence[str] = ()
+    take_turns: Sequence[str] = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return files.find_json("model_index.json").get("_class_name") == "AnyFlowPipeline"
@@ -76,11 +77,11 @@ def flow_map_sigmas(steps: int, shift: float) -> list[float]:
     return [shift_sigma(1 - index / steps, shift) for index in range(steps + 1)]
 
 
-class FlowMapSolver:
+class FlowMapSolver(NoisySolver):
     """Along the mean velocity from one noise level to the next."""
 
     def __init__(self, noise: Noise, sigmas: Sequence[float]) -> None:
-        self._noise = noise
+        super().__init__(noise)
         self._sigmas = sigmas
         self.timesteps = [NUM_TRAIN_TIMESTEPS * sigma for sigma in sigmas[:-1]]
 

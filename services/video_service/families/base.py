@@ -30,6 +30,10 @@ class Placement:
     dtype: torch.dtype
     """Of the big matrices and of what goes into them."""
     layers: "Layers" = field(default_factory=lambda: Layers())
+    rcm_noise_on_device: bool = False
+    """Have the rCM samplers draw on the device, as TurboDiffusion does, and not on the CPU."""
+    turns: bool = False
+    """Have networks that never run at once take turns in the memory of one: families that `take_turns` alone."""
     weights: bool = True
     """False where engines hold all weights: the modules then say what their configs say and nothing else."""
 
@@ -98,6 +102,10 @@ class Stages(Protocol):
 
     def __call__(self, stage: RenderStage, total: int = 1) -> AbstractContextManager[None]: ...
 
+    def waited(self, reason: str, seconds: float) -> None:
+        """Within the stages so much was lost; it is added up by reason."""
+        ...
+
 
 class Conditioning(Protocol):
     """What steers the denoising of a batch; opaque but to the model that made it."""
@@ -105,6 +113,10 @@ class Conditioning(Protocol):
     @property
     def warnings(self) -> Sequence[Sequence[str]]:
         """For each request, what was not done as asked, a sentence each."""
+        ...
+
+    def keep(self, places: Sequence[int]) -> Self:
+        """Of the clips at these places of the batch alone."""
         ...
 
 
@@ -122,6 +134,10 @@ class Solver(Protocol):
 
     def step(self, index: int, prediction: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         """The state after step `index`, from the float32 prediction at the state before it."""
+        ...
+
+    def keep(self, places: Sequence[int]) -> Self:
+        """For the clips at these places of the batch alone; this one is not used any more."""
         ...
 
 
@@ -171,6 +187,11 @@ class Family(Protocol):
     @property
     def render_graphs(self) -> Sequence[str]:
         """The graphs that a render needs as engines, the denoiser's last; empty where torch alone renders."""
+        ...
+
+    @property
+    def take_turns(self) -> Sequence[str]:
+        """Folders of networks of one shape, of which one at a time may be on the device; empty where all must be."""
         ...
 
     def claims(self, files: CheckpointFiles) -> bool:

@@ -28,7 +28,7 @@ from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.layers.i2vgen_graph import EngineUNet, i2vgen_graphs
 from video_service.layers.pixels import picture_tensor, to_levels
 from video_service.layers.tokens import cut_warning
-from video_service.render.solvers import Noise
+from video_service.render.solvers import Noise, NoisySolver
 from video_service.weights.card import read_card, spec_of
 from video_service.weights.checkpoint import CheckpointFiles
 from video_service.weights.lora import Lora
@@ -50,6 +50,7 @@ class I2VGenXL:
 
     name = "i2vgen-xl"
     render_graphs = ("unet",)
+    take_turns: Sequence[str] = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return files.find_json("model_index.json").get("_class_name") == "I2VGenXLPipeline"
@@ -61,7 +62,7 @@ class I2VGenXL:
             sizes=["1280x704", "704x1280", "512x512"], size_multiple=_SCALE, min_side=64, max_pixels=1280 * 704,
             num_frames=FrameRange(minimum=1, maximum=32, default=16), fps=IntRange(minimum=1, maximum=60, default=16),
             steps=IntRange(minimum=1, maximum=100, default=50),
-            guidance_scale=FloatRange(minimum=1.0, maximum=20.0, default=9.0), samplers=["ddim"],
+            guidance_scale=FloatRange(minimum=1.0, maximum=20.0, default=9.0), samplers=["ddim"], batches=True,
             text_tokens=files.read_json("text_encoder/config.json").get("max_position_embeddings", 77),
         )
 
@@ -100,6 +101,11 @@ class I2VGenConditioning:
     fps_B: torch.Tensor
     guidance_scale: float
     warnings: tuple[tuple[str, ...], ...]
+
+    def keep(self, places: Sequence[int]) -> Self:
+        rows = {name: getattr(self, name) for name in ("text_BLC", "negative_BLC", "seen_BC", "image_BCTHW", "fps_B")}
+        kept = {name: None if value is None else value[list(places)] for name, value in rows.items()}
+        return replace(self, **kept, warnings=tuple(self.warnings[place] for place in places))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,11 +204,11 @@ class I2VGenModel:
         return tuple(() if warning is None else (warning,) for warning in said)
 
 
-class DDIMSolver:
+class DDIMSolver(NoisySolver):
     """diffusers' DDIM as the checkpoint's scheduler is set, without noise between the steps."""
 
     def __init__(self, noise: Noise, sampling: Sampling, config: Mapping[str, Any]) -> None:
-        self._noise = noise
+        super().__init__(noise)
         self._scheduler: Any = DDIMScheduler.from_config(dict(config))
         self._scheduler.set_timesteps(sampling.steps)
         self.timesteps = [float(t) for t in self._scheduler.timesteps]

@@ -5,6 +5,7 @@ Source: https://github.com/Wan-Video/Wan2.1; numbers agree with `WanPipeline` an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -32,11 +33,12 @@ from video_service.layers.wan.codec import (
 from video_service.layers.wan.engines import EngineCodec, EngineTextEncoder, EngineTransformer
 from video_service.layers.wan.fast import FastTransformer
 from video_service.layers.wan.keys import wan_name
-from video_service.media.image import fit_picture
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, RCM_SIGMA_MAX_I2V, RCM_SIGMA_MAX_T2V
-from video_service.render.solvers import EulerSolver, Noise, RcmSolver
+from video_service.render.solvers import RCM_STEPS, EulerSolver, Noise, NoisySolver, RcmSolver
+from video_service.weights.host import Turn
 from video_service.weights.lora import Lora
 from video_service.weights.lora_merge import with_loras
+from web.worker.image import fit_picture
 
 _TEXTS_BYTES = 64 << 20  # a text of 512 tokens is 4 MB in bfloat16
 
@@ -54,6 +56,17 @@ class WanConditioning:
     """CLIP's view of the image; None for a network that takes none."""
     sampling: Sampling
     warnings: tuple[tuple[str, ...], ...]
+
+    def keep(self, places: Sequence[int]) -> Self:
+        clips = len(self.warnings)
+        kept = {name: _kept(getattr(self, name), places, clips)
+                for name in ("text_BLC", "negative_BLC", "beside_BCTHW", "seen_BLC")}
+        return replace(self, **kept, warnings=tuple(self.warnings[place] for place in places))
+
+
+def _kept(rows: torch.Tensor | None, places: Sequence[int], clips: int) -> torch.Tensor | None:
+    """The rows of these clips; of a first and a last image there are two for each."""
+    return None if rows is None else rows.unflatten(0, (clips, -1))[list(places)].flatten(0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +105,11 @@ class WanModel:
         )
 
     def solver(self, batch: Batch, given: WanConditioning) -> Solver:
-        sampling, noise = batch.first.sampling, Noise(batch.seeds, self.latent_shape(batch), self.placement.device)
+        sampling, device = batch.first.sampling, self.placement.device
+        is_rcm = sampling.sampler in RCM_STEPS
+        noise = Noise(
+            batch.seeds, self.latent_shape(batch), device,
+            drawn_on=device if is_rcm and self.placement.rcm_noise_on_device else "cpu")
         match sampling.sampler:
             case "euler":
                 return EulerSolver(noise, sampling.steps, self.flow_shift)
@@ -151,11 +168,12 @@ class WanModel:
         return {"text_encoder": self.text_encoder, "vae": self.vae, "transformer": plain(self.transformer)}
 
     def _embed(self, texts: Sequence[str]) -> torch.Tensor:
-        def made() -> torch.Tensor:
-            embedded = embed(self.tokenizer, self.text_encoder, texts, self.spec.text_tokens, self.placement.device)
+        def made(text: str) -> torch.Tensor:
+            embedded = embed(self.tokenizer, self.text_encoder, [text], self.spec.text_tokens, self.placement.device)
             return embedded.to(self.placement.dtype)
 
-        return self.texts.get(tuple(texts), made)
+        embedded = [self.texts.get(text, partial(made, text)) for text in texts]
+        return embedded[0] if len(embedded) == 1 else torch.cat(embedded)
 
     def _warnings(self, batch: Batch) -> tuple[tuple[str, ...], ...]:
         guided = batch.first.sampling.is_guided
@@ -211,19 +229,21 @@ class WanModel:
 
 def _adapted(transformer: Any, loras: Sequence[Lora]) -> Any:
     merged: Any = with_loras(plain(transformer), loras, wan_name)
+    if isinstance(transformer, Turn):
+        return Turn(transformer.slot, merged)
     return transformer.like(merged) if isinstance(transformer, FastTransformer) else merged
 
 
 def plain(transformer: Any) -> Any:
     """diffusers' own module, whatever computes with its weights."""
-    return transformer.module if isinstance(transformer, FastTransformer) else transformer
+    return transformer.module if isinstance(transformer, FastTransformer | Turn) else transformer
 
 
-class UniPCSolver:
+class UniPCSolver(NoisySolver):
     """diffusers' UniPC on flow sigmas, with the settings that Wan ships."""
 
     def __init__(self, noise: Noise, steps: int, shift: float) -> None:
-        self._noise = noise
+        super().__init__(noise)
         self._scheduler = UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift,
             num_train_timesteps=NUM_TRAIN_TIMESTEPS,
@@ -239,6 +259,18 @@ class UniPCSolver:
         timestep = self._scheduler.timesteps[index]
         return self._scheduler.step(prediction, timestep, state, return_dict=False)[0]
 
+    def keep(self, places: Sequence[int]) -> Self:
+        scheduler: Any = self._scheduler  # it looks back on a few steps
+        scheduler.model_outputs = [rows if rows is None else rows[list(places)] for rows in scheduler.model_outputs]
+        if scheduler.last_sample is not None:
+            scheduler.last_sample = scheduler.last_sample[list(places)]
+        return super().keep(places)
+
+
+def is_guided(given: WanConditioning, guidance_scale: float) -> bool:
+    """Whether a step runs the network a second time, with the negative prompt."""
+    return given.negative_BLC is not None and guidance_scale > 1
+
 
 def guided(
     network: Any, x_BCTHW: torch.Tensor, times: torch.Tensor, given: WanConditioning, guidance_scale: float
@@ -246,7 +278,7 @@ def guided(
     """The network's float32 velocity; with a negative prompt it runs twice and the difference is stretched."""
     seen = () if given.seen_BLC is None else (given.seen_BLC,)
     velocity = network(x_BCTHW, times, given.text_BLC, *seen, return_dict=False)[0]
-    if given.negative_BLC is not None and guidance_scale > 1:
+    if is_guided(given, guidance_scale):
         without = network(x_BCTHW, times, given.negative_BLC, *seen, return_dict=False)[0]
         velocity = without + guidance_scale * (velocity - without)
     return velocity.float()

@@ -3,7 +3,7 @@
 Source: https://github.com/Wan-Video/Wan2.2; numbers agree with `WanPipeline` and `WanImageToVideoPipeline`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -36,6 +36,7 @@ class Wan22TI2V:
 
     name = "wan2.2-ti2v"
     render_graphs = WAN_GRAPHS
+    take_turns: Sequence[str] = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return is_wan(files) and has_frame_times(files)
@@ -107,3 +108,6 @@ class HeldFrame:
     def step(self, index: int, prediction: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         after = self.solver.step(index, prediction, state)
         return torch.cat([self.first_BCTHW.to(after.dtype), after[:, :, 1:]], dim=2)
+
+    def keep(self, places: Sequence[int]) -> "HeldFrame":
+        return HeldFrame(self.solver.keep(places), self.first_BCTHW[list(places)])

@@ -73,6 +73,7 @@ def wan_spec(files: CheckpointFiles, family: str, **own: Any) -> ModelSpec:
         "size_multiple": vae.get("scale_factor_spatial", 8) * patch[1], "min_side": 64, "max_pixels": 1280 * 720,
         "num_frames": FrameRange(minimum=1, maximum=161, default=81, step=TEMPORAL_SCALE),
         "fps": IntRange(minimum=1, maximum=60, default=16), "steps": IntRange(minimum=1, maximum=100, default=50),
+        "batches": True,
         "guidance_scale": FloatRange(minimum=1.0, maximum=20.0, default=5.0), "samplers": list(WAN_SAMPLERS),
         "sampler_steps": RCM_STEPS, "unguided_samplers": list(RCM_STEPS), "text_tokens": 512,
     }
@@ -99,7 +100,8 @@ def load_wan(
         if files.lora is not None:
             for name in [name for name in parts if name.startswith("transformer")]:
                 merge_loras(parts[name], [files.lora], wan_name)
-        parts = {name: part.to(placement.device) for name, part in parts.items()}
+        on_host = [name for name in parts if placement.turns and name.startswith("transformer")]
+        parts = {name: part if name in on_host else part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
         parts |= fast_parts(files, parts, placement, slas or {})
     scheduler = files.find_json("scheduler/scheduler_config.json")
@@ -129,7 +131,9 @@ def fast_parts(
         return {name: FastTransformer(parts[name], sla=sla) for name, sla in slas.items()} | {"form": _sparse(slas)}
     fast: dict[str, Any] = {"codec": FastCodec(parts["vae"])}
     done = ["VAE as CUDA graphs"]
-    if has_frame_times(files):
+    if placement.turns:
+        done.append("transformers plain: they take turns in memory")
+    elif has_frame_times(files):
         done.append("transformer plain: it has a time for each latent frame")
     elif reasons:
         done.append(f"transformer plain: {reasons[0]}")

@@ -5,14 +5,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from contracts.wire import MAX_BODY_BYTES
+from contracts.videos import MAX_VIDEO_BODY_BYTES
 from video_service.http.routes import router
-from video_service.http.service import VideoService
-from video_service.queue.files import RenderFiles
+from video_service.http.service import WORKER_COMMAND, Batching, VideoService, supervise
 from video_service.queue.queue import Limits, RenderQueue
+from video_service.queue.render import RenderFiles
 from video_service.settings import VideoSettings
 from video_service.weights.lora import LoraFolder
-from video_service.worker.runner import WORKER_COMMAND, supervise
 from web.edge import add_edge
 from web.metrics import add_metrics_route
 from web.problems import install_problem_handlers
@@ -30,6 +29,7 @@ def create_app(
     service = VideoService(
         renders, supervise(settings, renders, worker_command), LoraFolder(settings.loras_dir),
         render_timeout_s=settings.render_timeout_s,
+        batching=Batching(most=settings.batch, wait_s=settings.batch_wait_s),
     )
 
     @asynccontextmanager
@@ -47,6 +47,6 @@ def create_app(
     app.include_router(router)
     install_problem_handlers(app)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
-    add_edge(app, renders.metrics.registry, token=token, max_bytes=MAX_BODY_BYTES)
+    add_edge(app, renders.metrics.registry, token=token, max_bytes=MAX_VIDEO_BODY_BYTES)
     add_metrics_route(app, renders.metrics.registry)
     return app

@@ -11,8 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from contracts.models import Health, VideoModelList
 from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderStatus, VideoRequest
 from video_service.http.service import VideoService
-from video_service.queue.files import output_path
-from video_service.queue.render import Render, RenderNotFinished
+from video_service.queue.render import Render, RenderNotFinished, output_path
 from web.parts import sent
 
 router = APIRouter()
@@ -96,7 +95,7 @@ async def video_content(
     render: FoundRender, variant: RenderFile = "video",
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The MP4, whole or by Range, or one of the two JPEGs that go with it. 409 while there is none."""
+    """The MP4, whole or by Range, or one of the pictures that go with it. 409 while there is none."""
     status = render.status
     if status.state != "completed" or status.result is None:
         raise RenderNotFinished(status)
@@ -104,7 +103,7 @@ async def video_content(
     if variant != "video":
         if not await asyncio.to_thread(path.is_file):
             raise HTTPException(404, f"There is no {variant} of this render.")
-        return FileResponse(path, media_type="image/jpeg")
+        return FileResponse(path, media_type="image/png" if path.suffix == ".png" else "image/jpeg")
     etag = f'"{status.result.sha256}"'
     if if_none_match is not None and etag in if_none_match:
         return Response(status_code=304, headers={"ETag": etag})

@@ -1,24 +1,30 @@
-"""What the routes work with: the queue, the supervised worker, and the few verbs that need both."""
+"""What the routes work with: the queue, the supervised worker, and how that one renders what waits in the other."""
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from contracts.errors import Problem
 from contracts.models import Health, LoraInfo, VideoModelInfo, VideoModelList
 from contracts.refusal import Refusal
 from contracts.resolve import find_model, resolve_request
-from contracts.videos import VideoRequest
+from contracts.videos import RenderResult, VideoRequest
 from video_service.queue.queue import RenderQueue
 from video_service.queue.render import Render, Submission
+from video_service.settings import VideoSettings
 from video_service.weights.lora import LoraFolder
-from video_service.worker.messages import LookAgain
-from video_service.worker.runner import run_renders
-from web.worker.errors import NotReady, WorkerDied, WorkFailed
-from web.worker.supervisor import Supervisor, end_process_if_it_crashes
+from video_service.worker.batch import render_together, too_late
+from video_service.worker.messages import LookAgain, RenderProgress, RenderWork
+from web.calls import JOB_ID, working
+from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
+from web.worker.supervisor import Patience, Supervisor, end_process_if_it_crashes
 
 PURGE_INTERVAL_S = 60.0
 LOOK_INTERVAL_S = 60.0
 _LOADING_RETRY_S = 2
+WORKER_COMMAND = (sys.executable, "-m", "video_service.worker")
 
 
 class ServiceUnavailable(Refusal):
@@ -27,24 +33,35 @@ class ServiceUnavailable(Refusal):
     status, code, title = 503, "unavailable", "Nothing can be rendered now"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How many renders may be denoised as one, and how long the first of them waits for the others."""
+
+    most: int = 1
+    wait_s: float = 0.0
+
+
 class VideoService:
     """One queue and one supervised worker, from `start` to `stop`."""
 
     def __init__(
-        self, renders: RenderQueue, worker: Supervisor[VideoModelList], loras: LoraFolder, *, render_timeout_s: float
+        self, renders: RenderQueue, worker: Supervisor[VideoModelList], loras: LoraFolder, *, render_timeout_s: float,
+        batching: Batching,
     ) -> None:
         self._loras = loras
         self.renders = renders
         self.worker = worker
         self._render_timeout_s = render_timeout_s
+        self._batching = batching
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start the worker; loading goes on in the background."""
         self.worker.start()
         self._tasks = [
-            asyncio.create_task(
-                run_renders(self.renders, self.worker, render_timeout_s=self._render_timeout_s), name="the runner"),
+            asyncio.create_task(run_renders(
+                self.renders, self.worker, render_timeout_s=self._render_timeout_s, batching=self._batching,
+            ), name="the runner"),
             asyncio.create_task(self._purge_forever(), name="the purge"),
             asyncio.create_task(self._look_forever(), name="the look for absent models"),
         ]
@@ -132,3 +149,77 @@ def _details(models: VideoModelList) -> dict[str, str]:
         told["engine_reason"] = first.engine_reason
     told |= {f"model {model.id}": model.state for model in others}
     return told | {f"model {model.id}": f"absent: {model.reason}" for model in models.absent}
+
+
+def supervise(
+    settings: VideoSettings, renders: RenderQueue, command: Sequence[str] = WORKER_COMMAND
+) -> Supervisor[VideoModelList]:
+    """The supervisor of the process that renders; not started yet."""
+
+    def on_loss() -> None:
+        if supervisor.is_stuck:  # whoever follows what waits here learns that it is not known, and puts it elsewhere
+            renders.drop_waiting()
+
+    supervisor: Supervisor[VideoModelList] = Supervisor(
+        command, settings.model_copy(update={"internal_token": None}), name=", ".join(settings.model_names),
+        patience=Patience(load_timeout_s=settings.load_timeout_s, cancel_grace_s=settings.cancel_grace_s),
+        on_gpu_memory=renders.metrics.gpu_memory, on_loss=on_loss,
+    )
+    return supervisor
+
+
+async def run_renders(
+    renders: RenderQueue, worker: Supervisor[VideoModelList], *, render_timeout_s: float,
+    batching: Batching = Batching(),
+) -> None:
+    """Render what waits, for ever."""
+    while True:
+        await worker.ready()
+        await renders.wait()
+        if batching.most > 1 and batching.wait_s:
+            await renders.wait_for_company(batching.most, batching.wait_s)
+        if worker.not_ready is None and (begun := renders.start_next(batching.most)):
+            first, *others = begun
+            with working("render", first.call | {JOB_ID: first.id}):
+                if others:
+                    await render_together(renders, begun, worker, render_timeout_s)
+                else:
+                    await _render(renders, first, worker, render_timeout_s)
+            renders.purge()
+
+
+async def _render(
+    renders: RenderQueue, render: Render, worker: Supervisor[VideoModelList], timeout_s: float
+) -> None:
+    """Bring one render to its end, whichever it is."""
+    assert render.request is not None
+
+    def on_progress(progress: RenderProgress | VideoModelList) -> None:
+        if isinstance(progress, VideoModelList):
+            worker.info = progress
+            return
+        renders.advance(render, progress.stage, progress.done, progress.total)
+
+    try:
+        result: RenderResult = await worker.do(
+            RenderWork(request=render.request, folder=render.folder), on_progress=on_progress,
+            stop=render.stop_requested, timeout_s=timeout_s,
+        )
+    except NotReady:
+        renders.put_back(render)
+    except WorkFailed as error:
+        renders.fail(render, error.problem)
+    except WorkStopped as stopped:
+        renders.fail(render, too_late(timeout_s) if stopped.reason == "deadline" else None)
+    except WorkerDied as death:
+        renders.fail(render, _died(death))
+    else:
+        renders.complete(render, result)
+
+
+def _died(death: WorkerDied) -> Problem:
+    return Problem(
+        status=500, code="worker_died", title="The worker died in this render",
+        detail=f"The process that renders died. {death} Where memory runs out, a smaller size or fewer frames need "
+        "less. Other renders go on; put this one again to retry.",
+    )

@@ -4,6 +4,7 @@ Nothing here waits between looking at a render and changing it, so that no two c
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -12,13 +13,12 @@ from dataclasses import dataclass
 from contracts.errors import Problem
 from contracts.models import VideoModelInfo
 from contracts.videos import RenderResult, RenderStage, RenderState, RenderStatus
-from video_service.queue.estimates import Clock, Pace, retry_after_s
-from video_service.queue.files import RenderFiles
-from video_service.queue.metrics import VideoMetrics
+from video_service.queue.measures import Clock, Pace, VideoMetrics, retry_after_s
 from video_service.queue.render import (
     QueueFull,
     Render,
     RenderConflict,
+    RenderFiles,
     RenderNotFound,
     RenderStopping,
     Submission,
@@ -49,14 +49,14 @@ class RenderQueue:
         self._limits = limits
         self._renders: dict[str, Render] = {}
         self._waiting: deque[Render] = deque()
-        self._running: Render | None = None
+        self._running: list[Render] = []  # several where they are one batch
         self._changed = asyncio.Event()
         self._closed = False
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return self._running is None and not self._waiting
+        return not self._running and not self._waiting
 
     def end_followers(self) -> None:
         """Let every reader of events go, now and later: the service stops."""
@@ -101,7 +101,7 @@ class RenderQueue:
         if existing := self.attach(submission):
             return existing, False
         if len(self._waiting) >= self._limits.max_waiting:
-            wait_s = retry_after_s(self._running.clock if self._running else None, self.pace, time.monotonic())
+            wait_s = retry_after_s(self._running[0].clock if self._running else None, self.pace, time.monotonic())
             raise QueueFull(
                 f"{len(self._waiting)} renders are waiting, which is all that this service takes. A place should be "
                 f"free in {wait_s} s.", retry_after_s=wait_s,
@@ -126,7 +126,7 @@ class RenderQueue:
         if render.is_terminal:
             self._forget(render)
             return None
-        if render is self._running:
+        if render in self._running:
             render.stop_requested.set()
         else:
             self._waiting.remove(render)
@@ -140,23 +140,42 @@ class RenderQueue:
             self._changed.clear()
             await self._changed.wait()
 
-    def start_next(self) -> Render | None:
-        """Make the first waiting render the running one; None if there is none (any more)."""
-        if not self._waiting:
-            return None
-        render = self._running = self._waiting.popleft()
-        render.clock = Clock(work=render.work, started_s=time.monotonic())
-        render.move("running")
+    def start_next(self, most: int = 1) -> list[Render]:
+        """Make the first waiting render a running one, with those that wait behind it and pay to be rendered with it,
+        up to `most` together; empty if there is none (any more)."""
+        self._running = self._next(most)
+        for render in self._running:
+            self._waiting.remove(render)
+            render.clock = Clock(work=render.work, started_s=time.monotonic())
+            render.move("running")
         self._renumber()
-        return render
+        return list(self._running)
+
+    async def wait_for_company(self, most: int, window_s: float) -> None:
+        """Give those a moment to come that the first waiting render would be rendered with."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(window_s):
+                while self._waiting and len(self._next(most)) < self._wanted(self._waiting[0], most):
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    def _next(self, most: int) -> list[Render]:
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        others = [other for other in self._waiting if other is not first and other.form == first.form]
+        return [first, *others][: self._wanted(first, min(most, 1 + len(others)))]
+
+    def _wanted(self, first: Render, most: int) -> int:
+        return 1 if first.form is None else self.pace.batch_of(first.work, most)
 
     def advance(self, render: Render, stage: RenderStage, done: int, total: int) -> None:
-        """Take in one report about the running render."""
-        if render is not self._running or render.clock is None:
+        """Take in one report about a running render."""
+        if render not in self._running or render.clock is None:
             return
         steps = render.clock.step
         render.clock.advance(stage, done, total, time.monotonic())
-        if render.clock.step > steps:
+        if render.clock.step > steps and render is self._running[0]:
             self.metrics.step(render.clock.last_step_took_s)
         render.note(
             stage=stage, step=render.clock.step, num_steps=render.clock.num_steps,
@@ -164,24 +183,32 @@ class RenderQueue:
         )
 
     def complete(self, render: Render, result: RenderResult) -> None:
-        """The running render is done and its files are in place."""
+        """A running render is done and its files are in place."""
         self.pace.learn(render.work, result)
-        self._running = None
+        self._running.remove(render)
         self._end(render, "completed", result=result)
         self._renumber()
 
     def fail(self, render: Render, error: Problem | None) -> None:
-        """The running render ended without a video: with that error, or canceled where there is none."""
-        self._running = None
+        """A running render ended without a video: with that error, or canceled where there is none."""
+        self._running.remove(render)
         self._end(render, "failed" if error else "canceled", error=error)
         self._renumber()
 
-    def put_back(self, render: Render) -> None:
-        """The running render was not begun: it is the first that waits again, or canceled if that was asked for."""
+    def put_back(self, render: Render, *, alone: bool = False) -> None:
+        """A running render was not begun: it is the first that waits again, or canceled if that was asked for.
+
+        `alone`: its batch failed. It is not rendered with others again.
+        """
         if render.stop_requested.is_set():
             self.fail(render, None)
             return
-        self._running = render.clock = None
+        self._running.remove(render)
+        render.clock = None
+        if alone:
+            render.form = None
+            self._files.discard(render.folder)
+            render.folder = self._files.new_folder(render.id)
         render.move("queued")
         self._waiting.appendleft(render)
         self._renumber()
@@ -233,13 +260,13 @@ class RenderQueue:
         """Tell every waiting render how many are before it."""
         self.metrics.waiting(len(self._waiting))
         for index, render in enumerate(self._waiting):
-            render.note(queue_position=index + (self._running is not None))
+            render.note(queue_position=index + len(self._running))
 
     def _eta_s(self, render: Render) -> float | None:
         """Seconds until the render ends; None where something before that was never measured."""
-        running = self._running.clock if self._running is not None else None
+        running = self._running[0].clock if self._running else None
         parts = [] if running is None else [running.remaining_s(self.pace, time.monotonic())]
-        if render is not self._running:
+        if render not in self._running:
             if render not in self._waiting:
                 return None
             ahead = list(self._waiting)

@@ -1,18 +1,37 @@
-"""One render: its states, what is remembered of it, and how asking for it can go wrong."""
+"""One render: its states, their history for any number of readers, its files, and how asking for it can go wrong.
+
+Files lie in `<folder>/<id>-<n>/{video.mp4, *.jpg, *.png}`; nothing of them outlives the process.
+"""
 
 import asyncio
+import itertools
+import logging
+import shutil
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from filelock import FileLock, Timeout
+
 from contracts.models import VideoModelInfo
 from contracts.refusal import Refusal
 from contracts.resolve import resolve_request
-from contracts.videos import TERMINAL_RENDER_STATES, RenderState, RenderStatus, VideoRequest
-from video_service.queue.estimates import Clock, Work
-from video_service.queue.history import StatusHistory
+from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderState, RenderStatus, VideoRequest
+from video_service.queue.measures import Clock, Work
 from web.calls import outgoing_headers
 
+log = logging.getLogger(__name__)
+
+MAX_KEPT_EVENTS = 512
+_NAMES: dict[RenderFile, str] = {
+    "video": "video.mp4", "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg",
+    "last_frame": "last_frame.png",
+}
 TRANSITIONS: dict[RenderState, frozenset[RenderState]] = {
     "queued": frozenset({"running", "canceled"}),
     "running": frozenset({"completed", "failed", "canceled", "queued"}),  # queued: its worker was gone before it began
@@ -79,6 +98,57 @@ class Submission:
         return cls(render_id=render_id, request=request, digest=request.digest())
 
 
+class StatusHistory:
+    """The last `MAX_KEPT_EVENTS` statuses under increasing ids.
+
+    Readers hold a cursor and no queue: a slow one costs nothing and skips what fell out. Used on one event loop.
+    """
+
+    def __init__(self, first: RenderStatus) -> None:
+        # Ids start at the clock, so that they go on increasing when the service restarts and forgets its counters.
+        self._last_id = time.time_ns() // 1_000_000
+        self._events: deque[tuple[int, RenderStatus]] = deque([(self._last_id, first)], maxlen=MAX_KEPT_EVENTS)
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def latest(self) -> RenderStatus:
+        return self._events[-1][1]
+
+    def append(self, status: RenderStatus) -> None:
+        """Add a change and wake the readers; a status equal to the latest is no change."""
+        if status == self.latest:
+            return
+        self._last_id += 1
+        self._events.append((self._last_id, status))
+        self._wake()
+
+    def close(self) -> None:
+        """End every reader, now and later: the service stops."""
+        self._closed = True
+        self._wake()
+
+    async def follow(self, after: int | None = None) -> AsyncIterator[tuple[int, RenderStatus]]:
+        """Yield `(id, status)`: what is kept since event `after` (by default only the latest), then every change.
+
+        Ends after a terminal status.
+        """
+        cursor = after if after is not None and after <= self._last_id else self._last_id - 1
+        while True:
+            changed = self._changed  # taken before reading, so that no change slips between reading and waiting
+            for event_id, status in list(self._events):
+                if event_id > cursor:
+                    cursor = event_id
+                    yield event_id, status
+            if changed is self._changed and (self._closed or self.latest.state in TERMINAL_RENDER_STATES):
+                return
+            await changed.wait()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
 class Render:
     """One render in memory: where it stands, who follows it, and the wish to stop it. Used on one event loop.
 
@@ -87,7 +157,8 @@ class Render:
 
     def __init__(self, submission: Submission, info: VideoModelInfo, folder: Path) -> None:
         request = submission.request
-        sampling = resolve_request(request, info).sampling
+        resolved = resolve_request(request, info)
+        sampling = resolved.sampling
         self.id = submission.render_id
         self.digest = submission.digest
         self.folder = folder
@@ -98,6 +169,9 @@ class Render:
             # Guidance runs the network twice a step: with and without the prompt.
             passes=sampling.steps * (2 if sampling.guidance_scale > 1 else 1),
         )
+        self.form: object = None if not info.batches else (
+            info.id, resolved, tuple(request.loras), request.image is None, request.last_image is None)
+        """Renders of an equal one may be one batch; None for one that is rendered alone."""
         self.call = outgoing_headers()
         """Of whoever asked for the render: it is logged, and traced, under the same ids."""
         self.history = StatusHistory(RenderStatus(id=self.id, state="queued"))
@@ -128,3 +202,61 @@ class Render:
     def note(self, **changes: object) -> None:
         """Tell the followers something new within the same state."""
         self.history.append(self.status.model_copy(update=changes))
+
+
+class FolderInUse(Exception):
+    """Another process holds the folder; two would remove each other's files."""
+
+
+class RenderFiles:
+    """The folder of the renders; `held` by one process at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._numbers = itertools.count(1)
+        self._remover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="render-files")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process, and remove what an earlier one left; raises `FolderInUse`.
+
+        The kernel lets go when the process dies.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock", blocking=False, fallback_to_soft=False, preserve_lock_file=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise FolderInUse(
+                f"Another video service works in {self.folder}; stop it, or set STILLMOTION_DATA to another folder."
+            ) from error
+        try:
+            self._clear()
+            yield
+            self._remover.shutdown()
+        finally:
+            lock.release()
+
+    def new_folder(self, render_id: str) -> Path:
+        """A folder for one render, not made yet; no other render ever had it."""
+        return self.folder / f"{render_id}-{next(self._numbers)}"
+
+    def discard(self, folder: Path) -> None:
+        """Remove a render's folder, on a thread of ours; nobody may write into it any more."""
+        self._remover.submit(shutil.rmtree, folder, ignore_errors=True)
+
+    def settle(self) -> None:
+        """Wait until what was discarded is gone. Blocks."""
+        self._remover.submit(lambda: None).result()
+
+    def _clear(self) -> None:
+        left = [path for path in self.folder.iterdir() if path.is_dir()]
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        if left:
+            log.info("removed the files of %d renders of an earlier process", len(left))
+
+
+def output_path(folder: Path, kind: RenderFile) -> Path:
+    """Where a render leaves that file."""
+    return folder / _NAMES[kind]

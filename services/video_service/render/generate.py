@@ -1,6 +1,8 @@
-"""One request to one file: what is asked is resolved and rendered, and what was done is told."""
+"""Requests to files: what is asked is resolved and rendered, and what was done is told."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,12 +11,11 @@ from contracts.models import VideoModelInfo
 from contracts.resolve import Resolved, resolve_request
 from contracts.videos import RenderResult, VideoRequest
 from video_service.families.base import Batch, RenderRequest, VideoModel
-from video_service.media.image import fit_picture
-from video_service.media.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo
-from video_service.media.previews import Previews
+from video_service.media.clip import open_clip
+from video_service.media.mp4 import Mp4Writer, Previews, VideoWriteFailed, WrittenVideo, coding_of
 from video_service.render.progress import Report, StageClock
-from video_service.render.render import render
-from web.worker.image import decode_image
+from video_service.render.render import Left, nobody, render
+from web.worker.image import decode_image, fit_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,25 +34,49 @@ def generate(deployed: Deployed, request: VideoRequest, output: Path, report: Re
 
     Raises:
         ParameterRefused: a field that the model cannot serve; nothing was computed.
-        ImageUnreadable: the bytes of the image are none.
+        ImageUnreadable, ClipUnreadable: the bytes of the image, or of the clip to extend, are none.
         VideoWriteFailed: the encoder or the disk failed.
         RenderCanceled: `report` raised it; no file is left.
     """
-    wanted = resolve_request(request, deployed.info)
-    batch = Batch((render_request(request, wanted),))
+    (result,) = generate_together(deployed, [(request, output)], report)
+    assert result is not None
+    return result
+
+
+def generate_together(
+    deployed: Deployed, clips: Sequence[tuple[VideoRequest, Path]], report: Report, left: Left = nobody
+) -> list[RenderResult | None]:
+    """The same for clips that differ in words, pictures and seed alone, denoised as one; None for each that `left`.
+
+    Raises what `generate` does, and then no clip has a file.
+    """
+    wanted = [resolve_request(request, deployed.info) for request, _ in clips]
+    batch = Batch(tuple(render_request(request, own) for (request, _), own in zip(clips, wanted, strict=True)))
     stages = StageClock(report, deployed.device)
-    with Mp4Writer(output, width=wanted.width, height=wanted.height, fps=wanted.fps) as writer:
-        sink = _VideoAndPreviews(writer, Previews(wanted.num_frames))
-        (warnings,) = render(deployed.model, batch, [sink], stages)
-        with stages("write", wanted.num_frames):
-            written = sink.finish(output.parent)
-    info, sampling = deployed.info, wanted.sampling
+    with ExitStack() as files:
+        sinks = [files.enter_context(_written(request, own, output))
+                 for (request, output), own in zip(clips, wanted, strict=True)]
+        warnings = render(deployed.model, batch, sinks, stages, left)
+        with stages("write", sum(own.num_frames for own in wanted)):
+            written = [None if place in left() else sink.finish(clips[place][1].parent)
+                       for place, sink in enumerate(sinks)]
+    return [
+        None if file is None else _result(deployed.info, request, own, file, stages).model_copy(
+            update={"warnings": [*said, *sink.warnings], "batch": len(clips)})
+        for (request, _), own, file, said, sink in zip(clips, wanted, written, warnings, sinks, strict=True)
+    ]
+
+
+def _result(
+    info: VideoModelInfo, request: VideoRequest, wanted: Resolved, written: WrittenVideo, stages: StageClock
+) -> RenderResult:
+    sampling = wanted.sampling
     return RenderResult(
         width=wanted.width, height=wanted.height, num_frames=written.num_frames, fps=wanted.fps,
         steps=sampling.steps, sampler=sampling.sampler, guidance_scale=sampling.guidance_scale,
         guidance_scale_2=sampling.guidance_scale_2, seed=request.seed,
         model=info.id, revision=info.revision, engine=info.engine, engine_reason=info.engine_reason, dtype=info.dtype,
-        num_bytes=written.num_bytes, sha256=written.sha256, timings=stages.timings(), warnings=list(warnings),
+        num_bytes=written.num_bytes, sha256=written.sha256, timings=stages.timings(),
     )
 
 
@@ -68,15 +93,19 @@ def render_request(request: VideoRequest, wanted: Resolved) -> RenderRequest:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class _VideoAndPreviews:
     """A `Sink`: the MP4, and the pictures that go with it."""
 
     writer: Mp4Writer
     previews: Previews
+    doubled: int = 0
+    """Frames still to come that the clip before ends with."""
+    warnings: list[str] = field(default_factory=list)
 
     def put(self, frames_THWC: torch.Tensor) -> None:
-        frames = frames_THWC.cpu().numpy()
+        frames = frames_THWC.cpu().numpy()[self.doubled :]
+        self.doubled = max(0, self.doubled - len(frames_THWC))
         self.writer.put(frames)
         self.previews.put(frames)
 
@@ -85,5 +114,28 @@ class _VideoAndPreviews:
         try:
             self.previews.write(folder)  # before the video: once that is there, all of them are
         except OSError as error:
-            raise VideoWriteFailed(f"the video's thumbnail could not be stored: {error}") from error
+            raise VideoWriteFailed(f"the video's pictures could not be stored: {error}") from error
         return self.writer.finish()
+
+
+@contextmanager
+def _written(request: VideoRequest, wanted: Resolved, output: Path) -> Iterator[_VideoAndPreviews]:
+    """Where the frames go: into a new file, or behind a clip that is there. Raises `ClipUnreadable`."""
+    size = wanted.width, wanted.height, wanted.fps
+    if request.extends is None:
+        with Mp4Writer(output, *size) as writer:
+            yield _VideoAndPreviews(writer=writer, previews=Previews(wanted.num_frames))
+        return
+    before = open_clip(request.extends)
+    before.require(*size)
+    as_it_is = before.coding == coding_of(*size)
+    with Mp4Writer(output, *size, after=before if as_it_is else None) as writer:
+        previews = Previews(before.num_frames + wanted.num_frames - 1)
+        for frame_HWC in before.frames():
+            previews.put(frame_HWC[None])
+            if not as_it_is:
+                writer.put(frame_HWC[None])
+        sink = _VideoAndPreviews(writer=writer, previews=previews, doubled=1)
+        if not as_it_is:
+            sink.warnings.append("The clip before was encoded otherwise than this service does, so it was once more.")
+        yield sink

@@ -2,7 +2,7 @@
 
 import sys
 
-from video_service.worker.model import open_models, worker_program
+from video_service.worker.program import open_models, worker_program
 from web.worker.child import run
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.videos import RenderStage, VideoRequest
+from contracts.videos import RenderResult, RenderStage, VideoRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +12,22 @@ class RenderWork:
 
     request: VideoRequest
     folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchWork:
+    """Render these as one: equal in all but words, pictures and seed. The place of one that nobody waits for any more
+    is said as a note."""
+
+    clips: tuple[RenderWork, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipEnded:
+    """A clip of a batch has its video, or has left without one."""
+
+    place: int
+    result: RenderResult | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

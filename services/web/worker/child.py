@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from contracts.refusal import Refusal
 from web.calls import working
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
-from web.worker.gpu_memory import cuda_memory
-from web.worker.messages import (
+from web.worker.link import (
     HEADER_BYTES,
     Cancel,
     Canceled,
@@ -32,6 +31,7 @@ from web.worker.messages import (
     Loaded,
     LoadFailed,
     Message,
+    Note,
     Outcome,
     Progress,
     Start,
@@ -51,9 +51,13 @@ EXIT_DEVICE_BROKEN = 4
 class Report:
     """Progress and cancellation as one callback; used on the thread that works."""
 
-    def __init__(self, send: Callable[[Any], None], is_canceled: Callable[[], bool]) -> None:
+    def __init__(
+        self, send: Callable[[Any], None], is_canceled: Callable[[], bool], heard: Callable[[], list[Any]] = list
+    ) -> None:
         self._send = send
         self._is_canceled = is_canceled
+        self.heard = heard
+        """What was said to the work so far."""
 
     def __call__(self, value: Any) -> None:
         """Tell how far the work is. Raises `WorkCanceled`."""
@@ -94,6 +98,20 @@ def run(program: WorkerProgram) -> int:
             return EXIT_PARENT_GONE
 
 
+@dataclass(slots=True)
+class _Wanted:
+    """What was said about a piece of work that has not ended."""
+
+    canceled: bool = False
+    notes: list[Any] = field(default_factory=list)
+
+    def hear(self, command: Cancel | Note) -> None:
+        if isinstance(command, Note):
+            self.notes.append(command.value)
+        else:
+            self.canceled = True
+
+
 class _ParentLink:
     """The socket to the HTTP process: commands in, through a thread; messages out, from any thread."""
 
@@ -101,17 +119,22 @@ class _ParentLink:
         self._channel = channel
         self._sending = threading.Lock()
         self._commands: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
-        self._wanted: dict[int, threading.Event] = {}
+        self._wanted: dict[int, _Wanted] = {}
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
     def next_command(self) -> Start | Work:
         """Wait for something to do."""
         return self._commands.get()
 
+    def heard(self, work_id: int) -> list[Any]:
+        """The notes to that work."""
+        wanted = self._wanted.get(work_id)
+        return [] if wanted is None else list(wanted.notes)
+
     def is_canceled(self, work_id: int) -> bool:
         """Also of work that has ended."""
         wanted = self._wanted.get(work_id)
-        return wanted is None or wanted.is_set()
+        return wanted is None or wanted.canceled
 
     def send(self, message: Message) -> None:
         """Raises `OSError` if the HTTP process is gone."""
@@ -128,12 +151,12 @@ class _ParentLink:
                 if len(body) < length:
                     break
                 command = from_body(body)
-                if isinstance(command, Cancel):
-                    if canceled := self._wanted.get(command.id):
-                        canceled.set()
+                if isinstance(command, Cancel | Note):
+                    if wanted := self._wanted.get(command.id):  # else it has ended
+                        wanted.hear(command)
                     continue
                 if isinstance(command, Work):
-                    self._wanted[command.id] = threading.Event()
+                    self._wanted[command.id] = _Wanted()
                 self._commands.put(command)
         # Not sys.exit: the main thread may be deep in a step, and nobody is left to whom its result matters.
         os._exit(EXIT_PARENT_GONE)
@@ -190,7 +213,10 @@ def _do(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgram)
 
 
 def _do_it(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgram) -> bool:
-    report = Report(lambda value: link.send(Progress(id=work.id, value=value)), lambda: link.is_canceled(work.id))
+    report = Report(
+        lambda value: link.send(Progress(id=work.id, value=value)), lambda: link.is_canceled(work.id),
+        lambda: link.heard(work.id),
+    )
     try:
         link.send(Done(id=work.id, result=handler(work.payload, report), gpu_memory=cuda_memory()))
     except WorkCanceled:
@@ -202,3 +228,18 @@ def _do_it(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgr
         link.send(Failed(id=work.id, problem=problem, fatal=fatal))
         return not fatal
     return True
+
+
+def cuda_memory() -> dict[str, dict[str, int]]:
+    """Bytes by kind, by device, as torch counts them; empty where this process uses no CUDA (yet). Imports no torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
+        return {}
+    return {
+        f"cuda:{index}": {
+            "allocated": torch.cuda.memory_allocated(index), "peak": torch.cuda.max_memory_allocated(index),
+            "reserved": torch.cuda.memory_reserved(index),
+            "total": torch.cuda.get_device_properties(index).total_memory,
+        }
+        for index in range(torch.cuda.device_count())
+    }

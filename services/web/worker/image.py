@@ -1,8 +1,8 @@
-"""The pixels of an image that the gateway checked."""
+"""The pixels of an image that the gateway checked, and such an image in another size."""
 
 import io
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from contracts.refusal import Refusal
 
@@ -25,3 +25,8 @@ def decode_image(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ImageUnreadable(f"The image is no {' or '.join(formats)}, or is cut short: {error}") from error
     raise ImageUnreadable(f"The image has more than {MAX_PIXELS} pixels.")
+
+
+def fit_picture(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale with Lanczos to cover `width` x `height`, then crop the centre."""
+    return ImageOps.fit(picture, (width, height), method=Image.Resampling.LANCZOS, centering=(0.5, 0.5))

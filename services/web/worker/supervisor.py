@@ -11,8 +11,20 @@ from typing import Any, Generic, TypeVar
 
 from web.calls import outgoing_headers
 from web.worker.errors import NotReady, StopReason, WorkerDied, WorkFailed, WorkStopped
-from web.worker.messages import Cancel, Done, Failed, Loaded, LoadFailed, Message, Outcome, Progress, Start, Work
-from web.worker.process import WorkerProcess
+from web.worker.link import (
+    Cancel,
+    Done,
+    Failed,
+    Loaded,
+    LoadFailed,
+    Message,
+    Note,
+    Outcome,
+    Progress,
+    Start,
+    Work,
+    WorkerProcess,
+)
 
 log = logging.getLogger(__name__)
 
@@ -131,11 +143,12 @@ class Supervisor(Generic[Info]):
 
     async def do(
         self, payload: Any, *, on_progress: Callable[[Any], None] = lambda _: None, stop: asyncio.Event | None = None,
-        timeout_s: float | None = None,
+        timeout_s: float | None = None, notes: "asyncio.Queue[Any] | None" = None,
     ) -> Any:
         """Let the worker do `payload` in its turn and return the result.
 
-        `stop` asks for its end; so does the cancellation of the caller. Both are seen in the middle of the work.
+        `stop` asks for its end; so does the cancellation of the caller. Both are seen in the middle of the work, as
+        are `notes`, each of which is said to it.
 
         Raises:
             NotReady: there is no worker (any more); nothing was begun.
@@ -144,7 +157,7 @@ class Supervisor(Generic[Info]):
             WorkerDied: the worker died in it.
         """
         stopped = stop or asyncio.Event()
-        doing = asyncio.create_task(self._do(payload, on_progress, stopped, timeout_s))
+        doing = asyncio.create_task(self._do(payload, on_progress, stopped, timeout_s, notes or asyncio.Queue()))
         doing.add_done_callback(_see)
         try:
             return await asyncio.shield(doing)
@@ -153,7 +166,8 @@ class Supervisor(Generic[Info]):
             raise
 
     async def _do(
-        self, payload: Any, on_progress: Callable[[Any], None], stop: asyncio.Event, timeout_s: float | None
+        self, payload: Any, on_progress: Callable[[Any], None], stop: asyncio.Event, timeout_s: float | None,
+        notes: "asyncio.Queue[Any]",
     ) -> Any:
         async with self._turns:
             if stop.is_set():
@@ -164,10 +178,12 @@ class Supervisor(Generic[Info]):
                 id=next(self._ids), on_progress=on_progress, outcome=asyncio.get_running_loop().create_future())
             self._tasks[task.id] = task
             self._worker.send(Work(id=task.id, payload=payload, call=outgoing_headers()))
+            saying = asyncio.create_task(_say(notes, self._worker, task.id))
             try:
                 stopped_for = await self._stop_when_due(self._worker, task, stop, timeout_s)
                 return await self._result(task, stopped_for)
             finally:
+                saying.cancel()
                 del self._tasks[task.id]
 
     async def _stop_when_due(
@@ -282,6 +298,11 @@ class Supervisor(Generic[Info]):
         for task in self._tasks.values():
             if not task.outcome.done():
                 task.outcome.set_exception(loss)
+
+
+async def _say(notes: "asyncio.Queue[Any]", worker: WorkerProcess, work_id: int) -> None:
+    while True:
+        worker.send(Note(id=work_id, value=await notes.get()))
 
 
 def _see(task: asyncio.Task[Any]) -> None:

@@ -270,3 +270,14 @@ def test_every_variable_of_the_builder_is_in_the_page_on_deploying_engines() -> 
     page = (ROOT / "docs" / "engines-deploy.md").read_text(encoding="utf-8")
     assert used
     assert [name for name in sorted(used) if name not in page] == []
+
+
+@pytest.mark.parametrize("server", ["vllm", "sglang"])
+def test_another_server_is_asked_where_it_listens_and_is_no_door_of_its_own(server: str) -> None:
+    parts = compose(f"deploy/compose.{server}.yml")["services"]
+    asked = parts["vl_service"]["environment"]
+    port = asked["VL_REMOTE_URL"].removeprefix(f"http://{server}:").removesuffix("/v1")
+    assert f":{port}/health" in parts[server]["healthcheck"]["test"][-1]
+    assert "ports" not in parts[server]
+    assert set(asked) <= environment_names(VLSettings)
+    assert parts["vl_service"]["depends_on"] == {server: {"condition": "service_healthy"}}

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from gateway.run.metrics import GatewayMetrics
-from video_service.queue.metrics import VideoMetrics
+from video_service.queue.measures import VideoMetrics
 from vl_service.metrics import VLMetrics
 from web.edge import HttpMetricsMiddleware
 

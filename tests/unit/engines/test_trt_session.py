@@ -13,7 +13,7 @@ from engines.run.trt_session import RunOptions, TrtSession, open_engine
 from engines.store.manifest import EngineRefused
 from tests.trt_surface.fake import FakeGpu, FakeTensorRT, Script
 from tests.trt_surface.surface import read_surface
-from video_service.worker.failures import explain
+from video_service.worker.program import explain
 
 ALL = ("tensorrt-10", "tensorrt-11", "tensorrt-rtx")
 X = torch.arange(6, dtype=torch.float32).reshape(2, 3)

@@ -106,6 +106,14 @@ def preview_bytes(asked: VideoRequest) -> bytes:
     return out.getvalue()
 
 
+def last_frame_bytes(render_id: str, asked: VideoRequest) -> bytes:
+    """The last frame of a render: of its size, a grey of its own."""
+    out = io.BytesIO()
+    grey = hashlib.sha256(render_id.encode()).digest()[0]
+    Image.new("RGB", (asked.width, asked.height), (grey, grey, grey)).save(out, "PNG")
+    return out.getvalue()
+
+
 class ScriptedToken:
     """The services' own check, of the token that the script names at that moment."""
 
@@ -231,6 +239,8 @@ def video_app(script: Script) -> FastAPI:
 
     @app.get("/v1/videos/{render_id}/content")
     def content(render_id: str, variant: RenderFile = "video") -> Response:
+        if variant == "last_frame":
+            return Response(last_frame_bytes(render_id, script.requests[render_id]), media_type="image/png")
         if variant != "video":
             return Response(preview_bytes(script.requests[render_id]), media_type="image/jpeg")
         if script.damaged_downloads > 0:
@@ -281,7 +291,9 @@ async def _render(render_id: str, script: Script) -> None:
         return
     data = video_bytes(render_id)
     result = RenderResult(
-        width=asked.width, height=asked.height, num_frames=asked.num_frames, fps=asked.fps, steps=num_steps,
+        width=asked.width, height=asked.height,
+        num_frames=asked.num_frames * (2 if asked.extends else 1) - bool(asked.extends),
+        fps=asked.fps, steps=num_steps,
         sampler=asked.sampler or "euler", guidance_scale=asked.guidance_scale or 1.0, seed=asked.seed, model="tiny-wan",
         revision="r1", engine="torch-cpu", dtype="float32", num_bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),

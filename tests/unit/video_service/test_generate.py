@@ -163,11 +163,12 @@ def test_the_picture_reaches_the_frames(
     assert without.sha256 != with_it.sha256
 
 
-def test_a_thumbnail_and_a_sheet_lie_beside_the_video(
+def test_pictures_lie_beside_the_video(
     tiny_model: Deployed, tmp_path: Path, request_64: VideoRequest
 ) -> None:
     generate(tiny_model, request_64, tmp_path / "v.mp4", silent)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["spritesheet.jpg", "thumbnail.jpg", "v.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last_frame.png", "spritesheet.jpg", "thumbnail.jpg", "v.mp4"]
     with av.open(str(tmp_path / "v.mp4")) as video, Image.open(tmp_path / "thumbnail.jpg") as thumbnail:
         first = next(video.decode(video=0)).to_ndarray(format="rgb24")
         difference = np.abs(first.astype(int) - np.asarray(thumbnail).astype(int)).mean()

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from video_service.layers.pixels import picture_tensor
-from video_service.media.image import fit_picture
+from web.worker.image import fit_picture
 
 
 def test_a_picture_is_cropped_at_the_centre_and_never_stretched() -> None:

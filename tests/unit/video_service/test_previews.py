@@ -1,4 +1,4 @@
-"""The two pictures that go with a video."""
+"""The pictures that go with a video."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from video_service.media.previews import Previews
+from video_service.media.mp4 import Previews
 
 
 def grey_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -28,7 +28,8 @@ def test_the_thumbnail_is_the_first_frame_and_the_sheet_spans_the_whole_video(tm
     cells = [sheet[48 * (n // 4) + 24, 64 * (n % 4) + 32] for n in range(16)]
     assert cells == sorted(cells)
     assert (cells[0], cells[-1]) == pytest.approx((0, 200), abs=3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["spritesheet.jpg", "thumbnail.jpg"]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "last_frame.png")), frames[-1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last_frame.png", "spritesheet.jpg", "thumbnail.jpg"]
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, (64, 48)), (5, (256, 96)), (2, (128, 48))])

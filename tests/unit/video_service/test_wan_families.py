@@ -12,10 +12,10 @@ from contracts.models import Sampler
 from tests.parity import a_request, assert_same, ours, theirs
 from tests.tiny_families import save_tiny_family
 from tests.unit.video_service.conftest import load_tiny
-from video_service.media.image import fit_picture
 from video_service.model import find_model
 from video_service.render.generate import Deployed
 from video_service.settings import VideoSettings
+from web.worker.image import fit_picture
 
 NAMES = ("wan2.1-i2v-clip", "wan2.1-flf2v", "wan2.2-experts", "wan2.2-experts-t2v", "wan2.2-ti2v")
 SAMPLERS: list[tuple[Sampler, int]] = [("euler", 4), ("unipc", 5)]

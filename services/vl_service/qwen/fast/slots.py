@@ -72,7 +72,8 @@ def why_not(model: Any) -> str | None:
     config = language.config
     linear = [getattr(layer.self_attn, f"{name}_proj") for layer in language.layers for name in "qkvo"]
     linear += [getattr(layer.mlp, f"{name}_proj") for layer in language.layers for name in ("gate", "up", "down")]
-    if any(type(part) is not nn.Linear for part in [*linear, model.lm_head]):
+    if any(type(part) is not nn.Linear or type(part.weight.data) is not torch.Tensor
+           for part in [*linear, model.lm_head]):
         return "its linear layers are not plain"
     if any(layer.self_attn.o_proj.bias is not None for layer in language.layers):
         return "its attention has an output bias"

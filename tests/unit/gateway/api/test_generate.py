@@ -36,7 +36,8 @@ async def test_a_picture_becomes_a_video_with_a_prompt_written_from_it(
     assert content.content == video_bytes(job["id"])
     assert hashlib.sha256(content.content).hexdigest() == job["video"]["sha256"]
     await until(client, job["id"], lambda _: job["id"] in services.script.deleted)  # the render is forgotten there
-    assert left_behind(data_dir, job["id"]) == ["input.png", "spritesheet.jpg", "thumbnail.jpg", "video.mp4"]
+    assert left_behind(data_dir, job["id"]) == [
+        "input.png", "last_frame.png", "spritesheet.jpg", "thumbnail.jpg", "video.mp4"]
 
 
 async def test_an_accepted_request_is_answered_at_once_with_where_to_look(client: httpx.AsyncClient) -> None:

@@ -67,7 +67,8 @@ async def test_a_start_takes_up_what_a_crash_left_at_the_door_and_sweeps_the_res
         assert done["actual_prompt"] == "a kite"
     assert left_behind(tmp_path) == [
         stored.id,
-        *(f"{stored.id}/{name}" for name in ("input.png", "spritesheet.jpg", "thumbnail.jpg", "video.mp4")),
+        *(f"{stored.id}/{name}" for name in (
+            "input.png", "last_frame.png", "spritesheet.jpg", "thumbnail.jpg", "video.mp4")),
     ]
     assert files.trashed().keys() == {never_stored}
 

@@ -6,8 +6,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from video_service.http.app import MAX_BODY_BYTES, create_app
-from video_service.queue.files import RenderFiles
+from contracts.videos import MAX_VIDEO_BODY_BYTES
+from video_service.http.app import create_app
+from video_service.queue.render import RenderFiles
 from video_service.settings import VideoSettings
 
 
@@ -27,6 +28,6 @@ async def test_metrics_need_no_token_and_everything_else_does(client: httpx.Asyn
 
 
 async def test_a_body_above_the_limit_is_a_problem_of_its_own(client: httpx.AsyncClient) -> None:
-    headers = {"Authorization": "Bearer between us", "Content-Length": str(MAX_BODY_BYTES + 1)}
+    headers = {"Authorization": "Bearer between us", "Content-Length": str(MAX_VIDEO_BODY_BYTES + 1)}
     answer = await client.put("/v1/videos/a", content=b"{}", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")

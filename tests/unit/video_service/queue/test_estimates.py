@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.videos import RenderResult, RenderStage
-from video_service.queue.estimates import Clock, Pace, Work, retry_after_s
+from video_service.queue.measures import Clock, Pace, Work, retry_after_s
 
 WORK = Work(model="m", voxels=1000, passes=10)
 
@@ -77,3 +77,30 @@ def test_a_full_queue_is_told_when_the_running_render_ends():
     assert retry_after_s(clock, pace, 10.0) == 18
     assert retry_after_s(clock, pace, 1000.0) == 1
     assert retry_after_s(None, pace, 0.0) == 1
+
+
+def measured(pace: Pace, clips: int, denoise_s: float) -> None:
+    pace.learn(WORK, result(denoise_s, denoise_s).model_copy(update={"batch": clips}))
+
+
+def test_as_many_go_as_one_as_measured_steps_say_and_none_before_one_was_measured_alone() -> None:
+    pace = Pace()
+    assert pace.batch_of(WORK, 4) == 1
+    measured(pace, 1, 10.0)
+    assert [pace.batch_of(WORK, most) for most in (1, 2, 4)] == [1, 2, 4], "what was never tried is tried"
+    measured(pace, 4, 39.0)
+    assert pace.batch_of(WORK, 4) == 3, "a fortieth is not worth the wait"
+    measured(pace, 3, 15.0)
+    assert pace.batch_of(WORK, 4) == 3
+    pace.avoid(WORK, 3)
+    assert pace.batch_of(WORK, 4) == 2
+    measured(pace, 2, 21.0)
+    assert pace.batch_of(WORK, 4) == 1
+
+
+def test_a_batch_says_nothing_of_how_long_one_takes() -> None:
+    pace = Pace()
+    measured(pace, 1, 10.0)
+    alone_s = pace.total_s(WORK)
+    measured(pace, 4, 16.0)
+    assert pace.total_s(WORK) == alone_s

@@ -3,7 +3,7 @@
 import asyncio
 
 from contracts.videos import RenderState, RenderStatus
-from video_service.queue.history import MAX_KEPT_EVENTS, StatusHistory
+from video_service.queue.render import MAX_KEPT_EVENTS, StatusHistory
 
 
 def status(state: RenderState, step: int = 0) -> RenderStatus:

@@ -18,18 +18,31 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from contracts.models import VideoModelList
 from contracts.refusal import Refusal
 from tests.unit.video_service.queue.test_queue import BROKEN, INFO, RESULT, words
-from video_service.queue.files import RenderFiles
+from video_service.http.service import Batching, run_renders, supervise
+from video_service.queue.measures import Work as RenderSize
 from video_service.queue.queue import Limits, RenderQueue
-from video_service.queue.render import Submission
+from video_service.queue.render import RenderFiles, Submission
 from video_service.settings import VideoSettings
-from video_service.worker.messages import RenderProgress
-from video_service.worker.runner import run_renders, supervise
+from video_service.worker.messages import BatchWork, ClipEnded, RenderProgress
 from web.worker.errors import WorkerDied
-from web.worker.messages import Cancel, Canceled, Command, Done, Failed, Loaded, LoadFailed, Message, Progress, Work
+from web.worker.link import (
+    Cancel,
+    Canceled,
+    Command,
+    Done,
+    Failed,
+    Loaded,
+    LoadFailed,
+    Message,
+    Note,
+    Progress,
+    Work,
+)
 
 IDS = st.sampled_from("abc")
 TURNS = st.integers(0, 8)
 """How far the loop gets before the next event."""
+WORK = RenderSize(model=INFO.id, voxels=64 * 64 * 9, passes=4)
 RENDER_TIMEOUT_S, CANCEL_GRACE_S, LOAD_TIMEOUT_S = 100.0, 10.0, 1000.0
 
 
@@ -52,6 +65,7 @@ class PlayedProcess:
         self._messages: asyncio.Queue[Message | WorkerDied] = asyncio.Queue()
         self.loaded = False
         self.work: Work | None = None
+        self.left, self.ended = set[int](), set[int]()
         self.canceled = False
 
     @classmethod
@@ -64,6 +78,9 @@ class PlayedProcess:
             assert self.loaded, "work for a worker that is not loaded"
             assert self.work is None, "two pieces of work at once"
             self.work, self.canceled = command, False
+            self.left, self.ended = set(), set()
+        elif isinstance(command, Note):
+            self.left.add(command.value)
         elif isinstance(command, Cancel) and self.work is not None:
             self.canceled = command.id == self.work.id
 
@@ -88,6 +105,9 @@ class PlayedProcess:
 class VideoQueueMachine(RuleBasedStateMachine):
     """Calls, messages, deaths and the passing of time, in any order."""
 
+    batching = Batching()
+    model = INFO
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = StoppedClock()
@@ -100,6 +120,7 @@ class VideoQueueMachine(RuleBasedStateMachine):
         self.files = RenderFiles(Path(tempfile.gettempdir()) / "no-such-folder")
         self.queue = RenderQueue(
             self.files, Limits(max_waiting=2, keep_finished_s=1e9, max_finished=1, max_finished_bytes=1 << 30))
+        self.queue.pace.learn(WORK, RESULT.model_copy(update={"timings": {"denoise": 1.0, "total": 2.0}}))
         limits = VideoSettings(
             load_timeout_s=LOAD_TIMEOUT_S, cancel_grace_s=CANCEL_GRACE_S, render_timeout_s=RENDER_TIMEOUT_S)
         self.worker = supervise(limits, self.queue)
@@ -108,7 +129,8 @@ class VideoQueueMachine(RuleBasedStateMachine):
             self.worker.start()
             return [
                 task for task in asyncio.all_tasks() if task.get_name() == "supervisor"
-            ] + [asyncio.create_task(run_renders(self.queue, self.worker, render_timeout_s=RENDER_TIMEOUT_S))]
+            ] + [asyncio.create_task(run_renders(
+                self.queue, self.worker, render_timeout_s=RENDER_TIMEOUT_S, batching=self.batching))]
 
         self.tasks = self.run(start())
         self.spin(5)
@@ -141,7 +163,7 @@ class VideoQueueMachine(RuleBasedStateMachine):
         self.spin(turns)
 
     def put_now(self, submission: Submission) -> None:
-        render, _ = self.queue.put(submission, INFO)
+        render, _ = self.queue.put(submission, self.model)
         # One that was done before the cancellation reached it stays.
         assert render.is_terminal or not render.stop_requested.is_set(), "who puts gets none that is being canceled"
 
@@ -150,12 +172,11 @@ class VideoQueueMachine(RuleBasedStateMachine):
         self.attempt(lambda: self.queue.stop(render_id))
         self.spin(turns)
 
-    @precondition(lambda self: self.queue._running is not None)
-    @rule(stopped=st.booleans(), again=st.booleans(), between=TURNS, turns=TURNS)
-    def meddle(self, stopped: bool, again: bool, between: int, turns: int) -> None:
-        """The one that is begun or at work is canceled, put once more, or both: by chance alone, too rarely."""
-        running = self.queue._running
-        assert running is not None
+    @precondition(lambda self: self.queue._running)
+    @rule(stopped=st.booleans(), again=st.booleans(), which=st.integers(0, 2), between=TURNS, turns=TURNS)
+    def meddle(self, stopped: bool, again: bool, which: int, between: int, turns: int) -> None:
+        """One that is begun or at work is canceled, put once more, or both: by chance alone, too rarely."""
+        running = self.queue._running[which % len(self.queue._running)]
         assert running.request is not None
         submission = Submission.of(running.id, running.request)
         if stopped:
@@ -176,6 +197,9 @@ class VideoQueueMachine(RuleBasedStateMachine):
     @rule(how=st.sampled_from(["done", "failed", "poisoned", "canceled"]), turns=TURNS)
     def end(self, how: str, turns: int) -> None:
         process, work = self.at_work()
+        if isinstance(work.payload, BatchWork) and how == "done":
+            for place in range(len(work.payload.clips)):
+                self.end_clip(process, work, place)
         process.work = None
         process.say({
             "done": Done(id=work.id, result=RESULT), "failed": Failed(id=work.id, problem=BROKEN),
@@ -184,6 +208,21 @@ class VideoQueueMachine(RuleBasedStateMachine):
         }[how])
         self.spin(turns)
 
+    @precondition(lambda self: self.works() and isinstance(self.at_work()[1].payload, BatchWork))
+    @rule(place=st.integers(0, 2), turns=TURNS)
+    def clip_ends(self, place: int, turns: int) -> None:
+        """A clip of a batch before the others."""
+        process, work = self.at_work()
+        self.end_clip(process, work, place % len(work.payload.clips))
+        self.spin(turns)
+
+    def end_clip(self, process: PlayedProcess, work: Work, place: int) -> None:
+        if place in process.ended:
+            return
+        process.ended.add(place)
+        result = None if place in process.left else RESULT.model_copy(update={"batch": len(work.payload.clips)})
+        process.say(Progress(id=work.id, value=ClipEnded(place=place, result=result)))
+
     @precondition(lambda self: PlayedProcess.alive is not None and not PlayedProcess.alive.loaded)
     @rule(how=st.sampled_from(["loaded", "fails", "refuses"]), turns=TURNS)
     def load(self, how: str, turns: int) -> None:
@@ -191,7 +230,7 @@ class VideoQueueMachine(RuleBasedStateMachine):
         assert process is not None
         process.loaded = how == "loaded"
         process.say(
-            Loaded(info=VideoModelList(data=[INFO]), seconds=1.0) if process.loaded
+            Loaded(info=VideoModelList(data=[self.model]), seconds=1.0) if process.loaded
             else LoadFailed(reason="no", may_pass=how == "fails"))
         self.spin(turns)
 
@@ -240,10 +279,11 @@ class VideoQueueMachine(RuleBasedStateMachine):
             return
         known, waiting = list(self.queue._renders.values()), list(self.queue._waiting)
         running = [render for render in known if render.state == "running"]
-        assert running == ([self.queue._running] if self.queue._running else [])
+        assert {id(render) for render in running} == {id(render) for render in self.queue._running}
+        assert len(running) <= self.batching.most
         assert {id(render) for render in known if render.state == "queued"} == {id(render) for render in waiting}
         assert [render.status.queue_position for render in waiting] == [
-            index + bool(running) for index in range(len(waiting))
+            index + len(running) for index in range(len(waiting))
         ]
         assert not any(render.stop_requested.is_set() for render in waiting), "what was canceled begins again"
         assert all((render.request is None) == render.is_terminal for render in known)
@@ -276,5 +316,14 @@ class VideoQueueMachine(RuleBasedStateMachine):
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-VideoQueueMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+class BatchingMachine(VideoQueueMachine):
+    """Where renders alike go as one."""
+
+    batching = Batching(most=3, wait_s=4.0)
+    model = INFO.model_copy(update={"batches": True})
+
+
+for machine in (VideoQueueMachine, BatchingMachine):
+    machine.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestVideoQueue = VideoQueueMachine.TestCase
+TestBatchingQueue = BatchingMachine.TestCase

@@ -8,15 +8,16 @@ import pytest
 from contracts.errors import Problem
 from contracts.models import FloatRange, FrameRange, IntRange, VideoModelInfo
 from contracts.videos import RenderResult, VideoRequest
-from video_service.queue.files import RenderFiles, output_path
 from video_service.queue.queue import Limits, RenderQueue
 from video_service.queue.render import (
     QueueFull,
     Render,
     RenderConflict,
+    RenderFiles,
     RenderNotFound,
     RenderStopping,
     Submission,
+    output_path,
 )
 
 INFO = VideoModelInfo(
@@ -59,8 +60,7 @@ def put(queue: RenderQueue, render_id: str, prompt: str = "zoom in") -> Render:
 
 
 def begin(queue: RenderQueue) -> Render:
-    render = queue.start_next()
-    assert render is not None
+    (render,) = queue.start_next()
     return render
 
 
@@ -84,7 +84,7 @@ def test_the_same_id_and_request_is_one_render_in_every_living_state(queue: Rend
     assert submit(queue, "a") == (render, False)
     complete(queue, render)
     assert submit(queue, "a") == (render, False)
-    assert queue.start_next() is None
+    assert queue.start_next() == []
 
 
 def test_the_same_id_with_another_request_is_refused_in_every_state(queue: RenderQueue):
@@ -196,7 +196,7 @@ def test_a_render_that_was_not_begun_and_is_not_wanted_any_more_is_canceled(queu
     begin(queue)
     queue.stop("a")
     queue.put_back(render)
-    assert (render.state, queue.start_next()) == ("canceled", None)
+    assert (render.state, queue.start_next()) == ("canceled", [])
 
 
 async def test_what_cannot_be_rendered_here_is_not_known_here_any_more(queue: RenderQueue):

@@ -7,7 +7,7 @@ import torch
 
 from contracts.refusal import ParameterRefused
 from video_service.media.mp4 import VideoWriteFailed
-from video_service.worker.failures import explain
+from video_service.worker.program import explain
 from web.worker.faults import breaks_the_device
 from web.worker.image import ImageUnreadable
 

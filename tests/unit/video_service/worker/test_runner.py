@@ -8,7 +8,7 @@ import pytest
 
 from contracts.models import VideoModelList
 from tests.unit.video_service.queue.test_queue import RESULT, make_queue, put
-from video_service.worker.runner import run_renders
+from video_service.http.service import run_renders
 from web.worker.errors import NotReady, WorkerDied, WorkStopped
 from web.worker.supervisor import Supervisor
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
-from web.worker.process import STOP_GRACE_S
+from web.worker.link import STOP_GRACE_S
 from web.worker.supervisor import MAX_FAILURES, Patience, Supervisor
 
 SCRIPTED = (sys.executable, str(Path(__file__).with_name("scripted_worker.py")))

@@ -1,9 +1,11 @@
-"""How long renders take, learnt from those that were measured: progress, time to the end, and when to try again."""
+"""What is measured of renders: the Prometheus series, and from it progress, time to the end, and when to try again."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from contracts.videos import RenderResult, RenderStage
+from contracts.videos import RenderResult, RenderStage, RenderState
+from web.metrics import SECONDS_BUCKETS, Counter, Gauge, GpuMemory, Histogram, new_registry
 
 # Share of a render at which each stage begins; the next stage's begin is its end.
 _STAGE_SPANS: dict[RenderStage, tuple[float, float]] = {
@@ -11,6 +13,7 @@ _STAGE_SPANS: dict[RenderStage, tuple[float, float]] = {
     "write": (0.80, 0.99),  # frames are written while later ones decode
 }
 _NEWEST_WEIGHT = 0.5
+_WORTH = 0.95  # of the time alone, or it is not worth that they wait for each other
 MIN_RETRY_S = 1
 
 
@@ -29,15 +32,38 @@ class Pace:
     def __init__(self) -> None:
         self._denoise_s: dict[str, float] = {}  # per voxel and pass
         self._other_s: dict[str, float] = {}  # per voxel
+        self._pass_s: dict[tuple[str, int, int], float] = {}  # by model, voxels of a clip, and clips in a batch
 
     def learn(self, work: Work, result: RenderResult) -> None:
         """Take in the timings of a completed render."""
         total_s, denoise_s = result.timings.get("total"), result.timings.get("denoise")
         if total_s is None or denoise_s is None:
             return
+        key = work.model, work.voxels, result.batch
+        self._pass_s[key] = _newer(self._pass_s.get(key), denoise_s / work.passes)
+        if result.batch > 1:
+            return
         other_s = max(0.0, total_s - denoise_s - result.timings.get("load", 0.0))
         _average(self._denoise_s, work.model, denoise_s / (work.voxels * work.passes))
         _average(self._other_s, work.model, other_s / work.voxels)
+
+    def batch_of(self, work: Work, most: int) -> int:
+        """How many such renders to denoise as one, up to `most`: as many as took less time each than one alone.
+
+        One alone before that was measured; a number that was never tried is tried.
+        """
+        alone_s = self._pass_s.get((work.model, work.voxels, 1))
+        if alone_s is None:
+            return 1
+        for clips in range(most, 1, -1):
+            together_s = self._pass_s.get((work.model, work.voxels, clips))
+            if together_s is None or together_s / clips < alone_s * _WORTH:
+                return clips
+        return 1
+
+    def avoid(self, work: Work, clips: int) -> None:
+        """So many such renders at once failed where one alone may not."""
+        self._pass_s[work.model, work.voxels, clips] = math.inf
 
     def denoise_s(self, work: Work) -> float | None:
         """Seconds of denoising, or None before anything was measured."""
@@ -127,5 +153,49 @@ def retry_after_s(clock: Clock | None, pace: Pace, now_s: float) -> int:
     return max(MIN_RETRY_S, math.ceil(remaining_s))
 
 
+class VideoMetrics:
+    """Series in a registry of their own; none names a render."""
+
+    def __init__(self) -> None:
+        registry = self.registry = new_registry()
+        self._step_seconds = Histogram(
+            "stillmotion_denoise_step_seconds", "Seconds of finished denoising steps.", registry=registry,
+            buckets=SECONDS_BUCKETS,
+        )
+        self._stage_seconds = Histogram(
+            "stillmotion_render_stage_seconds", "Seconds of completed renders by stage.", ("stage",),
+            registry=registry, buckets=SECONDS_BUCKETS,
+        )
+        self._ended = Counter(
+            "stillmotion_renders_ended", "Renders by how they ended and their problem's code.", ("state", "code"),
+            registry=registry,
+        )
+        self._waiting = Gauge("stillmotion_render_queue_depth", "Renders that wait.", registry=registry)
+        self._gpu = GpuMemory(registry)
+
+    def step(self, seconds: float) -> None:
+        """A denoising step has finished."""
+        self._step_seconds.observe(seconds)
+
+    def ended(self, state: RenderState, code: str | None, result: RenderResult | None) -> None:
+        """A render has ended."""
+        self._ended.labels(state, code or "none").inc()
+        if result is not None:
+            for stage, seconds in result.timings.items():
+                self._stage_seconds.labels(stage).observe(seconds)
+
+    def waiting(self, renders: int) -> None:
+        """So many renders wait now."""
+        self._waiting.set(renders)
+
+    def gpu_memory(self, devices: Mapping[str, Mapping[str, int]]) -> None:
+        """Show what the worker measured after a render."""
+        self._gpu.report(devices)
+
+
 def _average(of: dict[str, float], model: str, new: float) -> None:
-    of[model] = new if model not in of else of[model] + _NEWEST_WEIGHT * (new - of[model])
+    of[model] = _newer(of.get(model), new)
+
+
+def _newer(old: float | None, new: float) -> float:
+    return new if old is None or math.isinf(old) else old + _NEWEST_WEIGHT * (new - old)
