@@ -40,7 +40,7 @@ class GatewayProcess:
             **os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}",
             "STILLMOTION_DATA": str(data_dir),
             "GATEWAY_PORT": str(self.port), "GATEWAY_VL_URL": services.vl_url, "GATEWAY_VIDEO_URL": services.video_url,
-            "GATEWAY_ENGINE_POLL_S": "0.05", "GATEWAY_CONCURRENCY": "4",
+            "GATEWAY_ENGINE_POLL_S": "0.05", "GATEWAY_CONCURRENCY": "4", "GATEWAY_PROVENANCE": "false",
         }
         self._process: subprocess.Popen[bytes] | None = None
 
