@@ -12,8 +12,7 @@ from uvicorn.config import STARTUP_FAILURE
 from gateway.app import create_app
 from gateway.auth.keys import KeyStore
 from gateway.database.errors import DatabaseBusy, DatabaseDamaged
-from gateway.edge.descriptors import connections_within, raise_descriptor_limit
-from gateway.edge.server import make_server
+from gateway.edge.server import connections_within, make_server, raise_descriptor_limit
 from gateway.settings import GatewaySettings
 from gateway.storage.deployment import open_database
 from gateway.storage.files import make_folder

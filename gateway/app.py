@@ -12,30 +12,27 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from contracts.errors import Problem
-from contracts.openai_chat import ChatCompletionRequest, ConversedRequest
+from contracts.openai.chat import ChatCompletionRequest, ConversedRequest
 from contracts.refusal import Refusal
+from contracts.resolve import advice
 from gateway.api import describe, docs, generate, jobs, models
-from gateway.api.advice import with_advice
 from gateway.api.media import files, links
 from gateway.api.openai import chat as openai_chat
 from gateway.api.openai import videos as openai_videos
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
 from gateway.api.status import health, metrics
-from gateway.edge.addresses import PlainAddressMiddleware
-from gateway.edge.pages import PageGuardMiddleware
-from gateway.edge.prefix import PrefixMiddleware
-from gateway.intake.intake import LingeringResponse, has_arrived
-from gateway.intake.refusals import BodyTooLarge, FieldsRefused, IntakeFull
+from gateway.edge.middleware import PageGuardMiddleware, PlainAddressMiddleware, PrefixMiddleware
 from gateway.run.metrics import GatewayMetrics
-from gateway.runtime import open_gateway
+from gateway.runtime import Gateway, open_gateway
+from gateway.services.errors import ServiceError
 from gateway.settings import GatewaySettings
 from gateway.storage.room import DiskFull
 from gateway.submit.describing import DescribeBody
+from gateway.submit.fields import FieldsRefused
+from gateway.submit.intake import BodyTooLarge, IntakeFull, LingeringResponse, has_arrived
 from web.calls import CallMiddleware
-from web.chat.connected import ClientGone
-from web.chat.openai_errors import OpenAIErrorMiddleware
-from web.metrics import HttpMetricsMiddleware
-from web.problem_bodies import ProblemBodiesMiddleware
+from web.chat.openai_errors import openais, shared
+from web.edge import ClientGone, ErrorBodiesMiddleware, HttpMetricsMiddleware
 from web.problems import install_problem_handlers, problem_response
 from web.telemetry import of_requests
 
@@ -44,8 +41,8 @@ _SHOWN_TO_PAGES = (
     "Accept-Ranges", "Content-Disposition", "Content-Location", "Content-Range", "ETag", "Idempotent-Replayed",
     "Location", "Preference-Applied", "Retry-After", "X-Request-ID",
 )
-_OPENAI_ROUTES = ("/v1/videos", "/v1/chat")
 _SHARED_ROUTES = ("/v1/files", "/v1/models")
+_DIALECTS = {"/v1/videos": openais, "/v1/chat": openais} | dict.fromkeys(_SHARED_ROUTES, shared)
 _PICTURE_FIELDS = {"/v1/chat": "messages", "/v1/videos": "input_reference", "/v1/files": "file"}
 
 
@@ -70,14 +67,13 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(PlainAddressMiddleware)
     if not settings.keys_required:
         app.add_middleware(PageGuardMiddleware, names=settings.called_as, origins=settings.allowed_origins)
-    app.add_middleware(OpenAIErrorMiddleware, routes=_OPENAI_ROUTES, shared=_SHARED_ROUTES)
     app.add_middleware(PrefixMiddleware, public_path=settings.public_path)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"],
             expose_headers=_SHOWN_TO_PAGES, allow_private_network=True,
         )
-    app.add_middleware(ProblemBodiesMiddleware)
+    app.add_middleware(ErrorBodiesMiddleware, dialects=_DIALECTS)
     app.add_middleware(HttpMetricsMiddleware, registry=series.registry)
     app.add_middleware(CallMiddleware)
     install_problem_handlers(app, _answer)
@@ -102,7 +98,7 @@ async def _answer(request: Request, refusal: Refusal) -> Response:
     """As every app answers, and with what only the gateway knows: the model's bounds, and how a field was called."""
     problem = refusal.problem
     if isinstance(refusal, FieldsRefused):
-        problem = await with_advice(problem, request.app.state.gateway)
+        problem = await _with_advice(problem, request.app.state.gateway)
     response = problem_response(_with_sent_names(problem, request))
     if isinstance(refusal, _WHILE_IT_ARRIVES) and not has_arrived(request):
         return LingeringResponse(response.body, response.status_code, dict(response.headers))
@@ -111,6 +107,23 @@ async def _answer(request: Request, refusal: Refusal) -> Response:
 
 async def _answer_nobody(request: Request, _: Exception) -> Response:
     return await _answer(request, ClientGone())
+
+
+async def _with_advice(problem: Problem, gateway: Gateway) -> Problem:
+    """The refused fields of a body, each with what the model takes where that is known."""
+    try:
+        model = (await gateway.catalog.video_models())[0]
+    except ServiceError:
+        model = None
+    fields = [
+        field.model_copy(update={
+            "field": field.field if field.field == "body" else f"body.{field.field}",
+            "message": f"{field.message}. {advice(field.field, model) if model else ''}".rstrip(" ."),
+        })
+        for field in problem.errors or []
+    ]
+    detail = "; ".join(f"{field.field}: {field.message}" for field in fields[:5])
+    return problem.model_copy(update={"errors": fields, "detail": detail})
 
 
 def _with_sent_names(problem: Problem, request: Request) -> Problem:

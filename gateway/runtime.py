@@ -1,7 +1,6 @@
 """Everything one gateway process works with, opened and closed together."""
 
 import asyncio
-import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,44 +8,34 @@ from dataclasses import dataclass
 from functools import partial
 
 import httpx
+from anyio.to_thread import run_sync as off_loop
 
 from gateway.auth.addresses import outside_client, outside_tls
-from gateway.auth.callers import Door
+from gateway.auth.callers import Door, Waits
 from gateway.auth.keys import KeyStore
 from gateway.auth.links import Links
 from gateway.auth.signing import Signer, open_signer
-from gateway.auth.waits import Waits
-from gateway.conversations.store import Bounds, ConversationStore
 from gateway.database.database import Database
-from gateway.images.check import ImageLimits
-from gateway.images.decoders import Decoders
-from gateway.intake.intake import Intake
 from gateway.jobs.deliveries import DeliveryStore
-from gateway.jobs.eta import Eta
 from gateway.jobs.ledger import Ledger
-from gateway.jobs.progress import LiveProgress
+from gateway.jobs.progress import Eta, LiveProgress
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.store import JobStore
 from gateway.run.cancel import Cancellation
-from gateway.run.dispatch import Dispatcher
-from gateway.run.engine import DbosEngine
-from gateway.run.executors import Executors
+from gateway.run.engine import DbosEngine, Dispatcher
+from gateway.run.executors import Executors, FileIdentity, SessionIdentity
 from gateway.run.expiry import Expiry
-from gateway.run.identity import FileIdentity, SessionIdentity
 from gateway.run.metrics import GatewayMetrics
 from gateway.run.pipeline import Parts, run_job
 from gateway.run.recovery import Recovery, recovering
 from gateway.run.settle import Settling
 from gateway.run.webhooks import Patience, WebhookSender
-from gateway.services.availability import Availability
 from gateway.services.catalog import Catalog
 from gateway.services.clients import VideoClient, VLClient, connect
 from gateway.services.pool import Member, Pool
-from gateway.services.prompt_cache import PromptCache
-from gateway.services.prompting import Prompter
 from gateway.services.render_places import RenderPlaces
 from gateway.services.video import Renderers
-from gateway.services.vl import Describers
+from gateway.services.vl import Describers, PromptCache, Prompter
 from gateway.settings import GatewaySettings
 from gateway.storage.bucket import open_bucket
 from gateway.storage.deployment import deployment_of, open_database
@@ -54,13 +43,13 @@ from gateway.storage.files import LocalFiles
 from gateway.storage.room import Reserve, Room
 from gateway.storage.sweep import Known, Sweeper
 from gateway.submit.accept import Submitter
+from gateway.submit.conversations import Bounds, ConversationStore
 from gateway.submit.dialogue import Dialogues
-from gateway.submit.fetch import Fetching
-from gateway.submit.pictures import Pictures
+from gateway.submit.images.check import ImageLimits
+from gateway.submit.images.fetch import Fetching
+from gateway.submit.images.images import Decoders, Images
+from gateway.submit.intake import Intake
 from gateway.submit.uploaded import UploadStore
-from gateway.threads import off_loop
-
-log = logging.getLogger(__name__)
 
 _INTAKE_BYTES = 64 * 2**20  # of requests that arrived and whose pictures are being checked
 _INTAKE_PATIENCE_S = 30.0
@@ -85,7 +74,8 @@ class Gateway:
     submitter: Submitter
     room: Room
     intake: Intake
-    pictures: Pictures
+    images: Images
+    uploads: UploadStore
     dialogues: Dialogues
     cancellation: Cancellation
     care: Recovery
@@ -105,7 +95,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
     try:
         async with recovering(gateway.care):
             watches = [
-                asyncio.create_task(_keep_looking(gateway)),
+                asyncio.create_task(gateway.catalog.keep_looking(settings.probe_s)),
                 asyncio.create_task(gateway.webhooks.keep_dispatching(gateway.engine.deliver)),
                 asyncio.create_task(Expiry(
                     ledger=gateway.ledger, files=gateway.files, keep_files_s=settings.keep_files_s,
@@ -123,7 +113,7 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
         await gateway.vl.aclose()
         await gateway.video.aclose()
         await gateway.webhooks.http.aclose()
-        await gateway.pictures.decoders.aclose()
+        await gateway.images.decoders.aclose()
         await off_loop(database.close)
 
 
@@ -131,12 +121,11 @@ def _assemble(
     settings: GatewaySettings, metrics: GatewayMetrics, database: Database, store: JobStore
 ) -> Gateway:
     vl, video = _services(settings, database)
-    availability = Availability(vl=vl, video=video)
+    catalog = Catalog(vl, video)
     files, tls = _files(settings), outside_tls(settings.ca_file)
     given = settings.secret.get_secret_value() if settings.secret else None
     signer = open_signer(given, settings.state_dir)
-    ledger = _ledger(settings, metrics, database, store, availability, signer)
-    catalog = Catalog(vl, video)
+    ledger = _ledger(settings, metrics, database, store, catalog, video, signer)
     webhooks = _webhooks(settings, metrics, database, ledger, signer, tls)
     settling = Settling(
         ledger=ledger, video=video, pause_s=_PAUSE_POLLS * settings.engine_poll_s, deadline_s=settings.job_deadline_s
@@ -146,12 +135,12 @@ def _assemble(
         prompts=Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up),
     )
     engine = DbosEngine(
-        settings.engine_database_url, lambda job_id, claim, step: run_job(job_id, claim, parts, step), webhooks.attempt,
+        settings.engine_database_url, partial(run_job, parts), webhooks.attempt,
         ledger.live.turn_due.set, executor_id=settings.executor_id, concurrency=settings.concurrency,
         poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
-    pictures = _pictures(settings, database, files, tls)
-    dialogues = Dialogues(files=files, pictures=pictures, describers=vl, store=ConversationStore(database, Bounds(
+    images, uploads = _images(settings, files, tls), UploadStore(database)
+    dialogues = Dialogues(files=files, images=images, describers=vl, store=ConversationStore(database, Bounds(
         keep_s=settings.keep_conversations_s, max_of_owner=settings.max_conversations,
         max_bytes_of_owner=settings.max_conversation_bytes)))
     reserve = Reserve(settings.state_dir / "reserve", settings.reserve_bytes)
@@ -161,25 +150,25 @@ def _assemble(
     care = Recovery(
         engine=engine, queue=queue, dispatcher=Dispatcher(
             queue=queue, live=ledger.live, engine=engine, executor_id=settings.executor_id,
-            look_again_s=settings.engine_poll_s, claimable=availability.claimable,
+            look_again_s=settings.engine_poll_s, claimable=catalog.claimable,
         ), executors=_executors(settings, database), ledger=ledger, unfinished=store.unfinished,
         dead_after_s=settings.dead_after_s, settling=settling,
         sweeper=Sweeper(files, deployment_of(database), Known(
-            kept=lambda: store.ids() | pictures.uploads.ids() | dialogues.store.ids(), let_go=store.let_go,
+            kept=lambda: store.ids() | uploads.ids() | dialogues.store.ids(), let_go=store.let_go,
         )),
     )
     return Gateway(
         settings=settings, metrics=metrics, database=database,
         door=Door(KeyStore(database), keys_required=settings.keys_required),
         waits=Waits(per_caller=settings.max_waits, in_all=settings.max_connections * 3 // 4),
-        ledger=ledger, files=files, vl=vl, video=video, catalog=catalog, engine=engine, room=room, pictures=pictures,
-        dialogues=dialogues, care=care, webhooks=webhooks,
+        ledger=ledger, files=files, vl=vl, video=video, catalog=catalog, engine=engine, room=room, images=images,
+        uploads=uploads, dialogues=dialogues, care=care, webhooks=webhooks,
         intake=Intake(
             settings.state_dir / "incoming", room, max_image_bytes=settings.max_image_bytes,
             disk_bytes=settings.max_incoming_bytes, memory_bytes=_INTAKE_BYTES, patience_s=_INTAKE_PATIENCE_S,
         ),
         submitter=Submitter(
-            settings=settings, ledger=ledger, files=files, room=room, pictures=pictures, catalog=catalog,
+            settings=settings, ledger=ledger, files=files, room=room, images=images, uploads=uploads, catalog=catalog,
             conversations=dialogues.store,
         ),
         cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video, reserve=reserve),
@@ -201,18 +190,18 @@ def _services(settings: GatewaySettings, database: Database) -> tuple[Describers
 
 def _ledger(
     settings: GatewaySettings, metrics: GatewayMetrics, database: Database, store: JobStore,
-    availability: Availability, signer: Signer,
+    catalog: Catalog, video: Renderers, signer: Signer,
 ) -> Ledger:
     live = LiveProgress()
-    eta = Eta(database, live, servers=availability.video.pool.num_healthy)
+    eta = Eta(database, live, servers=video.pool.num_healthy)
     eta.learn_from_the_past()
     links = None if settings.link_s is None else Links(key=signer.links_key(), valid_s=settings.link_s)
-    return Ledger(store, live, eta, metrics.job_ended, links, availability.absent)
+    return Ledger(store, live, eta, metrics.job_ended, links, catalog.absent)
 
 
-def _pictures(settings: GatewaySettings, database: Database, files: LocalFiles, tls: ssl.SSLContext) -> Pictures:
-    return Pictures(
-        files=files, uploads=UploadStore(database),
+def _images(settings: GatewaySettings, files: LocalFiles, tls: ssl.SSLContext) -> Images:
+    return Images(
+        files=files,
         fetching=Fetching(
             rules=settings.image_url_rules, max_bytes=settings.max_image_bytes,
             timeout_s=settings.image_fetch_timeout_s, tls=tls,
@@ -244,17 +233,6 @@ def _webhooks(
         http=outside_client(timeout=httpx.Timeout(patience.answer_s), tls=tls), rules=settings.webhook_rules,
         patience=patience, public_url=settings.public_url, tried=metrics.webhook_tried,
     )
-
-
-async def _keep_looking(gateway: Gateway) -> None:
-    """Know how the services are, and have them drop what nobody waits for any more."""
-    while True:
-        try:
-            await asyncio.gather(gateway.vl.pool.probe(), gateway.video.pool.probe())
-            await gateway.video.clear_left()
-        except Exception:
-            log.exception("looking after the services failed; it is tried again in %g s", gateway.settings.probe_s)
-        await asyncio.sleep(gateway.settings.probe_s)
 
 
 def _executors(settings: GatewaySettings, database: Database) -> Executors:

@@ -3,10 +3,10 @@
 import ipaddress
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasGenerator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -17,257 +17,156 @@ MIB = 1024 * 1024
 
 
 class GatewaySettings(BaseSettings):
-    """Every setting of the process. An empty variable counts as unset."""
+    """Every setting of the process: GATEWAY_ and its name, where none is given. An empty variable counts as unset."""
 
-    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        frozen=True, populate_by_name=True, extra="ignore", env_ignore_empty=True,
+        alias_generator=AliasGenerator(validation_alias=lambda name: f"GATEWAY_{name.upper()}"),
+    )
 
-    host: Annotated[str, Field(validation_alias="GATEWAY_HOST")] = "127.0.0.1"
-    port: Annotated[int, Field(validation_alias="GATEWAY_PORT", ge=0, le=65535)] = 8000
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="STILLMOTION_LOG_LEVEL")
-    ] = "INFO"
-    data_dir: Annotated[Path, Field(validation_alias="STILLMOTION_DATA")] = Path("data")
-    internal_token: Annotated[SecretStr | None, Field(validation_alias="STILLMOTION_INTERNAL_TOKEN")] = None
-
-    database_url: Annotated[
-        SecretStr | None,
-        Field(
-            validation_alias="GATEWAY_DATABASE_URL",
-            description="postgresql://user:password@host/database, shared by every gateway; unset: SQLite files.",
-        ),
-    ] = None
-
-    keys: Annotated[
-        Literal["auto", "required", "off"],
-        Field(
-            validation_alias="GATEWAY_KEYS",
-            description="Whether callers need a key; auto: on every address but loopback.",
-        ),
-    ] = "auto"
-
-    secret: Annotated[
-        SecretStr | None,
-        Field(
-            validation_alias="GATEWAY_SECRET", min_length=16,
-            description="What webhooks and links are signed with; unset: drawn once, and kept in the data folder. Set "
-            "it to the same value where several machines work on one database.",
-        ),
-    ] = None
-    public_url: Annotated[
-        str | None,
-        Field(
-            validation_alias="GATEWAY_PUBLIC_URL", pattern=r"^https?://[^\s/]+(/[^\s]*[^\s/])?$",
-            description="Where callers reach this server, without a closing slash; webhooks name whole addresses then.",
-        ),
-    ] = None
-    hosts: Annotated[
-        str,
-        Field(
-            validation_alias="GATEWAY_HOSTS",
-            description="Names, with commas, under which this server is called where no keys are needed, beside "
-            "localhost, addresses and that of GATEWAY_PUBLIC_URL; *.example.com is every name below it, * every name.",
-        ),
-    ] = ""
-    origins: Annotated[
-        str,
-        Field(
-            validation_alias="GATEWAY_ORIGINS",
-            description="Origins, with commas, whose pages may call this server from a browser, such as "
-            "https://app.example.com; * is every one.",
-        ),
-    ] = ""
-    max_connections: Annotated[
-        int,
-        Field(validation_alias="GATEWAY_MAX_CONNECTIONS", ge=8, description="Open connections to this process."),
-    ] = 1000
-    max_waits: Annotated[
-        int,
-        Field(
-            validation_alias="GATEWAY_MAX_WAITS", ge=1,
-            description="Event streams and waiting requests that one caller may have open: a key or, where none is "
-            "needed, an address. All callers together leave a quarter of GATEWAY_MAX_CONNECTIONS free.",
-        ),
-    ] = 200
-    max_incoming_bytes: Annotated[
-        int,
-        Field(
-            validation_alias="GATEWAY_MAX_INCOMING_BYTES", ge=32 * MIB,
-            description="On disk at most, of all request bodies that have not arrived as a whole.",
-        ),
-    ] = 2048 * MIB
-    link_s: Annotated[
-        float | None,
-        Field(
-            validation_alias="GATEWAY_LINK_S", ge=1,
-            description="Jobs show links that open their videos without a key, for at least so long; unset: none.",
-        ),
-    ] = None
-    keep_files_s: Annotated[
-        float | None,
-        Field(
-            validation_alias="GATEWAY_KEEP_FILES_S", gt=0,
-            description="How long after a job's end its files are kept; unset: until the job is removed.",
-        ),
-    ] = None
-    keep_jobs_s: Annotated[
-        float | None,
-        Field(
-            validation_alias="GATEWAY_KEEP_JOBS_S", gt=0,
-            description="How long after a job's end its record is kept, and its files at most; unset: 30 days where "
-            "there is no video (any more), else as long as the video.",
-        ),
-    ] = None
-    keep_conversations_s: Annotated[
-        float,
-        Field(
-            validation_alias="GATEWAY_KEEP_CONVERSATIONS_S", gt=0,
-            description="How long a conversation is kept after it was used last.",
-        ),
-    ] = 7 * 86400.0
-    max_conversations: Annotated[
-        int,
-        Field(validation_alias="GATEWAY_MAX_CONVERSATIONS", ge=1,
-              description="Conversations that are kept of an owner; the oldest make room."),
-    ] = 100
-    max_conversation_bytes: Annotated[
-        int,
-        Field(validation_alias="GATEWAY_MAX_CONVERSATION_BYTES", ge=MIB,
-              description="Of all conversations of an owner, pictures included; the oldest make room."),
-    ] = 256 * MIB
-    artifacts_url: Annotated[
-        str | None,
-        Field(
-            validation_alias="GATEWAY_ARTIFACTS_URL", pattern=r"^s3://[^/]+(/.*[^/])?$",
-            description="s3://bucket/prefix keeps videos and pictures there; unset: in the data folder.",
-        ),
-    ] = None
-    s3_endpoint: Annotated[
-        str | None, Field(validation_alias="AWS_ENDPOINT_URL", description="Of a store that is not Amazon's own.")
-    ] = None
-    s3_region: Annotated[str | None, Field(validation_alias="AWS_REGION")] = None
-    s3_key_id: Annotated[str | None, Field(validation_alias="AWS_ACCESS_KEY_ID")] = None
-    s3_secret: Annotated[SecretStr | None, Field(validation_alias="AWS_SECRET_ACCESS_KEY")] = None
-    webhook_hosts: Annotated[
-        str,
-        Field(
-            validation_alias="GATEWAY_WEBHOOK_HOSTS",
-            description="Hosts that webhooks are sent to, with commas; * is every public host. Empty: none are sent.",
-        ),
-    ] = "*"
-    webhook_http: Annotated[
-        bool, Field(validation_alias="GATEWAY_WEBHOOK_HTTP", description="Also send webhooks without TLS.")
-    ] = False
-
-    vl_port: Annotated[int, Field(validation_alias="VL_PORT", ge=0, le=65535)] = 8001
-    video_port: Annotated[int, Field(validation_alias="VIDEO_PORT", ge=0, le=65535)] = 8002
-    vl_url_given: Annotated[
-        str | None, Field(validation_alias="GATEWAY_VL_URL", description="One address, or several with commas.")
-    ] = None
-    video_url_given: Annotated[
-        str | None, Field(validation_alias="GATEWAY_VIDEO_URL", description="One address, or several with commas.")
-    ] = None
-    probe_s: Annotated[
-        float, Field(validation_alias="GATEWAY_PROBE_S", gt=0, le=60, description="Between two looks at each service.")
-    ] = 5.0
-    abandon_after_s: Annotated[
-        float,
-        Field(
-            validation_alias="GATEWAY_ABANDON_AFTER_S", gt=0,
-            description="A video service silent for so long has lost its renders to another one, if there is one.",
-        ),
-    ] = 60.0
-
-    max_image_bytes: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_BYTES", ge=1024, le=20 * MIB)] = 20 * MIB
-    max_image_pixels: Annotated[int, Field(validation_alias="GATEWAY_MAX_IMAGE_PIXELS", ge=4096)] = 52_000_000
-    image_url_hosts: Annotated[
-        str,
-        Field(
-            validation_alias="GATEWAY_IMAGE_URL_HOSTS",
-            description="Hosts that pictures are fetched from, with commas; *.example.com is every host below it. "
-            "Empty: none are fetched.",
-        ),
-    ] = ""
-    image_fetch_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_IMAGE_FETCH_TIMEOUT_S", gt=0, le=60)] = 15.0
-    open_networks: Annotated[
-        str,
-        Field(
-            validation_alias="GATEWAY_OPEN_NETWORKS",
-            description="Networks such as 10.1.0.0/16, with commas: not public, and still called for pictures and "
-            "webhooks.",
-        ),
-    ] = ""
-    ca_file: Annotated[
-        Path | None,
-        Field(validation_alias="GATEWAY_CA_FILE", description="Certificates to trust in place of the public ones."),
-    ] = None
-    max_files: Annotated[
-        int, Field(validation_alias="GATEWAY_MAX_FILES", ge=1, description="Uploaded files that an owner may keep.")
-    ] = 1000
-    stored_long_side: Annotated[
-        int,
-        Field(validation_alias="GATEWAY_STORED_LONG_SIDE", ge=256, le=4096, description="Larger pictures are reduced."),
-    ] = 2048
-
-    max_queued_jobs: Annotated[int, Field(validation_alias="GATEWAY_MAX_QUEUE", ge=1)] = 1000
-    concurrency_given: Annotated[
-        int | None,
-        Field(
-            validation_alias="GATEWAY_CONCURRENCY", ge=1, le=256,
-            description="Jobs carried on at once; unset: two for each video service (one renders, one is described).",
-        ),
-    ] = None
-    executor_id_given: Annotated[
-        str | None,
-        Field(
-            validation_alias="GATEWAY_EXECUTOR_ID", max_length=200, pattern=r"^[\w.@-]+$",
-            description="One of its own for each process; the same over restarts, so that it finds its jobs at once.",
-        ),
-    ] = None
-    dead_after_s: Annotated[
-        float,
-        Field(validation_alias="GATEWAY_DEAD_AFTER_S", ge=1, le=60,
-              description="An executor silent for so long counts as dead: others carry its jobs on."),
-    ] = 12.0
-    max_recoveries: Annotated[
-        int,
-        Field(validation_alias="GATEWAY_MAX_RECOVERIES", ge=1,
-              description="A job that was at work at more crashes and restarts is taken to be their cause."),
-    ] = 20
-    engine_poll_s: Annotated[
-        float,
-        Field(validation_alias="GATEWAY_ENGINE_POLL_S", ge=0.01, le=5,
-              description="How often a free slot looks for jobs that other processes accepted, and for webhooks."),
-    ] = 0.5
-
-    max_wait_s: Annotated[
-        int, Field(validation_alias="GATEWAY_MAX_WAIT_S", ge=0, description="Cap of `Prefer: wait` and `?wait=`.")
-    ] = 300
-    max_bytes_wait_s: Annotated[
-        int, Field(validation_alias="GATEWAY_MAX_BYTES_WAIT_S", ge=0, description="Cap of `Accept: video/mp4`.")
-    ] = 900
-    heartbeat_s: Annotated[float, Field(validation_alias="GATEWAY_HEARTBEAT_S", gt=0, le=60)] = 15.0
-
-    connect_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_CONNECT_TIMEOUT_S", gt=0)] = 3.0
-    describe_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_DESCRIBE_TIMEOUT_S", gt=0)] = 150.0
-    render_timeout_s: Annotated[float, Field(validation_alias="GATEWAY_RENDER_TIMEOUT_S", gt=0)] = 3600.0
-    job_deadline_s: Annotated[
-        float,
-        Field(
-            validation_alias="GATEWAY_JOB_DEADLINE_S", gt=0,
-            description="How long a job waits for a service, the database or the store that is away; then it fails.",
-        ),
-    ] = 86400.0
-    min_free_bytes: Annotated[
-        int, Field(validation_alias="GATEWAY_MIN_FREE_BYTES", ge=0, description="Not ready below this free disk space.")
-    ] = 256 * MIB
-
-    reserve_bytes: Annotated[
-        int,
-        Field(
-            validation_alias="GATEWAY_RESERVE_BYTES", ge=0,
-            description="Held on disk, so that jobs can be canceled and removed where it is full.",
-        ),
-    ] = 8 * MIB
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", validation_alias="STILLMOTION_LOG_LEVEL"
+    )
+    data_dir: Path = Field(default=Path("data"), validation_alias="STILLMOTION_DATA")
+    internal_token: SecretStr | None = Field(default=None, validation_alias="STILLMOTION_INTERNAL_TOKEN")
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://user:password@host/database, shared by every gateway; unset: SQLite files.",
+    )
+    keys: Literal["auto", "required", "off"] = Field(
+        default="auto", description="Whether callers need a key; auto: on every address but loopback."
+    )
+    secret: SecretStr | None = Field(
+        default=None, min_length=16,
+        description="What webhooks and links are signed with; unset: drawn once, and kept in the data folder. Set it "
+        "to the same value where several machines work on one database.",
+    )
+    public_url: str | None = Field(
+        default=None, pattern=r"^https?://[^\s/]+(/[^\s]*[^\s/])?$",
+        description="Where callers reach this server, without a closing slash; webhooks name whole addresses then.",
+    )
+    hosts: str = Field(
+        default="",
+        description="Names, with commas, under which this server is called where no keys are needed, beside localhost, "
+        "addresses and that of GATEWAY_PUBLIC_URL; *.example.com is every name below it, * every name.",
+    )
+    origins: str = Field(
+        default="", description="Origins, with commas, whose pages may call this server from a browser, such as "
+        "https://app.example.com; * is every one.",
+    )
+    max_connections: int = Field(default=1000, ge=8, description="Open connections to this process.")
+    max_waits: int = Field(
+        default=200, ge=1,
+        description="Event streams and waiting requests that one caller may have open: a key or, where none is needed, "
+        "an address. All callers together leave a quarter of GATEWAY_MAX_CONNECTIONS free.",
+    )
+    max_incoming_bytes: int = Field(
+        default=2048 * MIB, ge=32 * MIB,
+        description="On disk at most, of all request bodies that have not arrived as a whole.",
+    )
+    link_s: float | None = Field(
+        default=None, ge=1,
+        description="Jobs show links that open their videos without a key, for at least so long; unset: none.",
+    )
+    keep_files_s: float | None = Field(
+        default=None, gt=0,
+        description="How long after a job's end its files are kept; unset: until the job is removed.",
+    )
+    keep_jobs_s: float | None = Field(
+        default=None, gt=0,
+        description="How long after a job's end its record is kept, and its files at most; unset: 30 days where there "
+        "is no video (any more), else as long as the video.",
+    )
+    keep_conversations_s: float = Field(
+        default=7 * 86400.0, gt=0, description="How long a conversation is kept after it was used last."
+    )
+    max_conversations: int = Field(
+        default=100, ge=1, description="Conversations that are kept of an owner; the oldest make room."
+    )
+    max_conversation_bytes: int = Field(
+        default=256 * MIB, ge=MIB,
+        description="Of all conversations of an owner, pictures included; the oldest make room.",
+    )
+    artifacts_url: str | None = Field(
+        default=None, pattern=r"^s3://[^/]+(/.*[^/])?$",
+        description="s3://bucket/prefix keeps videos and pictures there; unset: in the data folder.",
+    )
+    s3_endpoint: str | None = Field(
+        default=None, validation_alias="AWS_ENDPOINT_URL", description="Of a store that is not Amazon's own."
+    )
+    s3_region: str | None = Field(default=None, validation_alias="AWS_REGION")
+    s3_key_id: str | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID")
+    s3_secret: SecretStr | None = Field(default=None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    webhook_hosts: str = Field(
+        default="*",
+        description="Hosts that webhooks are sent to, with commas; * is every public host. Empty: none are sent.",
+    )
+    webhook_http: bool = Field(default=False, description="Also send webhooks without TLS.")
+    vl_port: int = Field(default=8001, validation_alias="VL_PORT", ge=0, le=65535)
+    video_port: int = Field(default=8002, validation_alias="VIDEO_PORT", ge=0, le=65535)
+    vl_url_given: str | None = Field(
+        default=None, validation_alias="GATEWAY_VL_URL", description="One address, or several with commas."
+    )
+    video_url_given: str | None = Field(
+        default=None, validation_alias="GATEWAY_VIDEO_URL", description="One address, or several with commas."
+    )
+    probe_s: float = Field(default=5.0, gt=0, le=60, description="Between two looks at each service.")
+    abandon_after_s: float = Field(
+        default=60.0, gt=0,
+        description="A video service silent for so long has lost its renders to another one, if there is one.",
+    )
+    max_image_bytes: int = Field(default=20 * MIB, ge=1024, le=20 * MIB)
+    max_image_pixels: int = Field(default=52_000_000, ge=4096)
+    image_url_hosts: str = Field(
+        default="",
+        description="Hosts that pictures are fetched from, with commas; *.example.com is every host below it. Empty: "
+        "none are fetched.",
+    )
+    image_fetch_timeout_s: float = Field(default=15.0, gt=0, le=60)
+    open_networks: str = Field(
+        default="",
+        description="Networks such as 10.1.0.0/16, with commas: not public, and still called for pictures and "
+        "webhooks.",
+    )
+    ca_file: Path | None = Field(default=None, description="Certificates to trust in place of the public ones.")
+    max_files: int = Field(default=1000, ge=1, description="Uploaded files that an owner may keep.")
+    stored_long_side: int = Field(default=2048, ge=256, le=4096, description="Larger pictures are reduced.")
+    max_queued_jobs: int = Field(default=1000, validation_alias="GATEWAY_MAX_QUEUE", ge=1)
+    concurrency_given: int | None = Field(
+        default=None, validation_alias="GATEWAY_CONCURRENCY", ge=1, le=256,
+        description="Jobs carried on at once; unset: two for each video service (one renders, one is described).",
+    )
+    executor_id_given: str | None = Field(
+        default=None, validation_alias="GATEWAY_EXECUTOR_ID", max_length=200, pattern=r"^[\w.@-]+$",
+        description="One of its own for each process; the same over restarts, so that it finds its jobs at once.",
+    )
+    dead_after_s: float = Field(
+        default=12.0, ge=1, le=60,
+        description="An executor silent for so long counts as dead: others carry its jobs on.",
+    )
+    max_recoveries: int = Field(
+        default=20, ge=1, description="A job that was at work at more crashes and restarts is taken to be their cause."
+    )
+    engine_poll_s: float = Field(
+        default=0.5, ge=0.01, le=5,
+        description="How often a free slot looks for jobs that other processes accepted, and for webhooks.",
+    )
+    max_wait_s: int = Field(default=300, ge=0, description="Cap of `Prefer: wait` and `?wait=`.")
+    max_bytes_wait_s: int = Field(default=900, ge=0, description="Cap of `Accept: video/mp4`.")
+    heartbeat_s: float = Field(default=15.0, gt=0, le=60)
+    connect_timeout_s: float = Field(default=3.0, gt=0)
+    describe_timeout_s: float = Field(default=150.0, gt=0)
+    render_timeout_s: float = Field(default=3600.0, gt=0)
+    job_deadline_s: float = Field(
+        default=86400.0, gt=0,
+        description="How long a job waits for a service, the database or the store that is away; then it fails.",
+    )
+    min_free_bytes: int = Field(default=256 * MIB, ge=0, description="Not ready below this free disk space.")
+    reserve_bytes: int = Field(
+        default=8 * MIB, ge=0, description="Held on disk, so that jobs can be canceled and removed where it is full."
+    )
 
     @field_validator("database_url")
     @classmethod

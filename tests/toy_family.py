@@ -34,6 +34,7 @@ class Toy:
 
     name = "toy"
     render_graphs = ()
+    take_turns = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return files.find_json("model_index.json").get("_class_name") == "ToyPipeline"

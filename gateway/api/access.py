@@ -7,9 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from gateway.auth.callers import Caller
-from gateway.auth.owners import LOCAL_OWNER
-from gateway.auth.waits import network_of
+from gateway.auth.callers import Caller, network_of
+from gateway.auth.keys import LOCAL_OWNER
 from gateway.jobs.job import JobNotFound, JobRecord
 from gateway.runtime import Gateway
 

@@ -3,20 +3,20 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
+from anyio.to_thread import run_sync as off_loop
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response, StreamingResponse
 
 from contracts.describe import DescribeRequest, DescribeResponse
-from contracts.openai_chat import ConversationDeleted, ConversationView, DialogueResponse, SaidMessage
+from contracts.openai.chat import ConversationDeleted, ConversationView, DialogueResponse, SaidMessage
 from gateway.api.access import OpenGateway, TheCaller, WhileAnswered
 from gateway.api.openapi import describe_body, problems
 from gateway.runtime import Gateway
 from gateway.submit.describing import Asked, read_description
 from gateway.submit.dialogue import Begun
-from gateway.threads import off_loop
 from web.chat.completions import begun as once_begun
-from web.chat.connected import while_connected
 from web.chat.dialogues import as_events, whole
+from web.edge import while_connected
 
 router = APIRouter(tags=["describe"])
 
@@ -79,5 +79,5 @@ async def delete_conversation(
 async def _with_checked_picture(asked: Asked, gateway: Gateway) -> DescribeRequest:
     if asked.image is None:
         return asked.request
-    picture = await gateway.pictures.checked(asked.image)
+    picture = await gateway.images.checked(asked.image)
     return asked.request.model_copy(update={"image": picture.data})

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from contracts.refusal import Refusal
 from gateway.api.media.ranges import RangedFile
-from gateway.edge.prefix import current_prefix
+from gateway.edge.middleware import current_prefix
 
 router = APIRouter(include_in_schema=False)
 

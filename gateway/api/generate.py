@@ -4,22 +4,20 @@ import re
 from contextlib import nullcontext
 from typing import Literal
 
+from anyio.to_thread import run_sync as off_loop
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
 from contracts.errors import Problem
 from contracts.jobs import Job
 from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller, one_wait
-from gateway.api.follow import wait_until_ended
 from gateway.api.openapi import generate_body, problems
-from gateway.edge.prefix import current_prefix
+from gateway.edge.middleware import current_prefix
 from gateway.jobs.job import JobRecord
-from gateway.jobs.views import view
 from gateway.runtime import Gateway
 from gateway.storage.files import VIDEO_FILE
 from gateway.submit.bodies import read_submission
-from gateway.threads import off_loop
-from web.chat.connected import while_connected
+from web.edge import while_connected
 from web.problems import problem_response
 
 router = APIRouter(tags=["generate"])
@@ -93,10 +91,10 @@ async def _answer_with_job(job: JobRecord, wait_s: int | None, gateway: Gateway)
     if wait_s is not None:
         wait_s = min(wait_s, gateway.settings.max_wait_s)
         headers["Preference-Applied"] = f"wait={wait_s}"
-        job = await wait_until_ended(job.id, gateway.ledger, wait_s)
+        job = await gateway.ledger.ended(job.id, wait_s)
     if not job.finished:
         headers["Retry-After"] = str(POLL_AFTER_S)
-    shown = await view(job, gateway.ledger)
+    shown = await gateway.ledger.shown(job)
     return _json(shown, 200 if job.finished else 202, headers)
 
 
@@ -105,7 +103,7 @@ def _json(shown: Job, status: int, headers: dict[str, str]) -> Response:
 
 
 async def _answer_with_video(job: JobRecord, gateway: Gateway) -> Response:
-    job = await wait_until_ended(job.id, gateway.ledger, gateway.settings.max_bytes_wait_s)
+    job = await gateway.ledger.ended(job.id, gateway.settings.max_bytes_wait_s)
     base = f"{current_prefix()}/v1/jobs/{job.id}"
     location = {"Location": base, "Vary": "Accept, Prefer"}
     if job.video is not None:
@@ -124,5 +122,5 @@ async def _answer_with_video(job: JobRecord, gateway: Gateway) -> Response:
             detail="Somebody canceled this job while you waited; send the request again.",
         )
         return problem_response(canceled, location)
-    shown = await view(job, gateway.ledger)
+    shown = await gateway.ledger.shown(job)
     return _json(shown, 202, {**location, "Retry-After": str(POLL_AFTER_S)})

@@ -1,19 +1,22 @@
 """The jobs: look, wait, follow, fetch, cancel, remove."""
 
+import hashlib
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import AfterValidator
 
-from contracts.jobs import Job, JobPage, JobState
+from contracts.jobs import TERMINAL_JOB_STATES, Job, JobPage, JobState
 from gateway.api.access import OpenGateway, OwnJob, TheCaller, WhileAnswered, one_wait
-from gateway.api.follow import encode, event_stream, wait_until_ended
 from gateway.api.media.content import FILE_RESPONSES, Variant, serve
 from gateway.api.openapi import problems
+from gateway.jobs.job import JobNotFound, JobRecord
+from gateway.jobs.ledger import Ledger
 from gateway.jobs.store import MAX_SEQUENCE
-from gateway.jobs.views import view, view_page
-from web.chat.connected import while_connected
+from web.edge import while_connected
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -45,7 +48,7 @@ async def list_jobs(
 ) -> JobPage:
     """A page of jobs; pass its `next_cursor` for the next one. Jobs that arrive meanwhile shift nothing."""
     jobs = await gateway.ledger.page(limit, int(cursor) if cursor else None, owner=caller.owner, state=state)
-    return await view_page(jobs, limit, gateway.ledger)
+    return await gateway.ledger.shown_page(jobs, limit)
 
 
 @router.get("/{job_id}", responses=problems(404, 422, 429), summary="One job")
@@ -56,16 +59,16 @@ async def get_job(
     """The job as it is, or, with `wait`, once it has ended or the time is over."""
     wait_s = min(wait, gateway.settings.max_wait_s)
     if not wait_s or own.finished:
-        return await view(own, gateway.ledger)
+        return await gateway.ledger.shown(own)
     with one_wait(request, caller, gateway):
-        job = await while_connected(request, wait_until_ended(own.id, gateway.ledger, wait_s))
-    return await view(job, gateway.ledger)
+        job = await while_connected(request, gateway.ledger.ended(own.id, wait_s))
+    return await gateway.ledger.shown(job)
 
 
 @router.post("/{job_id}/cancel", responses=problems(404, 409), summary="Cancel a job")
 async def cancel_job(own: OwnJob, gateway: OpenGateway) -> Job:
     """Keep a queued job from starting, or stop a running one within one denoising step."""
-    return await view(await gateway.cancellation.cancel(own.id), gateway.ledger)
+    return await gateway.ledger.shown(await gateway.cancellation.cancel(own.id))
 
 
 @router.delete("/{job_id}", status_code=204, responses=problems(404, 409), summary="Remove a job and its files")
@@ -91,12 +94,12 @@ async def job_events(
 
     Reconnect with `Last-Event-ID`; what was missed is contained in the next event.
     """
-    if job.finished and encode(await view(job, gateway.ledger))[1] == last_event_id:
+    if job.finished and _encode(await gateway.ledger.shown(job))[1] == last_event_id:
         return Response(status_code=204)
     if request.method == "HEAD":
         return Response(media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
     return StreamingResponse(
-        event_stream(job.id, gateway.ledger, last_event_id, gateway.settings.heartbeat_s),
+        _event_stream(job.id, gateway.ledger, last_event_id, gateway.settings.heartbeat_s),
         media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
@@ -114,3 +117,40 @@ async def get_content(
 ) -> Response:
     """The bytes, with `ETag` and `Range`."""
     return await serve(job, variant, request, gateway)
+
+
+async def _event_stream(
+    job_id: str, ledger: Ledger, last_event_id: str | None, heartbeat_s: float
+) -> AsyncIterator[bytes]:
+    """The job as SSE: whole at first and at every change, under the event name of its state; ends with the job.
+
+    An event's id names its content, so a client that reconnects (to any process, at any time later) is not told again
+    what it knows, and what it missed is contained in the next event.
+    """
+    told = last_event_id
+    with ledger.live.watch(job_id) as watcher:
+        try:
+            record: JobRecord | None = None
+            while True:
+                outdated = watcher.outdated
+                watcher.up_to_date()
+                if record is None or outdated or not ledger.waits(record):
+                    record = await ledger.get(job_id)
+                job = await ledger.shown(record)
+                ledger.live.waits_in_queue(job_id, job.state == "queued")
+                body, event_id = _encode(job)
+                if event_id != told:
+                    told = event_id
+                    yield format_sse_event(data_str=body, event=job.state, id=event_id)
+                if job.state in TERMINAL_JOB_STATES:
+                    return
+                if not await watcher.wait(heartbeat_s):
+                    yield KEEPALIVE_COMMENT
+        except JobNotFound:
+            return  # removed while it was followed
+
+
+def _encode(job: Job) -> tuple[str, str]:
+    """The data of an event, and the id that names it."""
+    body = job.model_dump_json(exclude_none=True)
+    return body, hashlib.sha256(body.encode()).hexdigest()[:16]

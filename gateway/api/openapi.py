@@ -5,7 +5,7 @@ from typing import Any
 
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.jobs import GenerateRequest
-from contracts.openai_videos import InputReference, OpenAIError, SharedProblem, VideoCreate, VideoOptions, VideoRemix
+from contracts.openai.videos import InputReference, OpenAIError, SharedProblem, VideoCreate, VideoOptions, VideoRemix
 from gateway.submit.describing import DescribeForm
 
 DESCRIPTION = """\

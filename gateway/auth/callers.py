@@ -1,18 +1,24 @@
-"""Who calls: everybody is one caller where no keys are needed, else each key is one."""
+"""Who calls, how often, and how many answers at once: everybody is one caller where no keys are needed, else each key.
+"""
 
+import ipaddress
 import math
 import time
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from anyio.to_thread import run_sync as off_loop
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from contracts.refusal import Refusal
-from gateway.auth.keys import KeyRecord, KeyStore, parse_rate
-from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER
+from gateway.auth.keys import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, KeyRecord, KeyStore, parse_rate
 from gateway.database.errors import DatabaseBusy
-from gateway.threads import off_loop
+
+_RETRY_AFTER_S = 10
+_NETWORK_BITS = 64  # of an IPv6 address: what one customer has at least
 
 
 class KeyRefused(Refusal):
@@ -101,3 +107,54 @@ def _caller(key: KeyRecord) -> Caller:
     # Unless it was given more, a key's jobs may step back behind the others but not before them.
     best = DEFAULT_PRIORITY if key.limits.best_priority is None else key.limits.best_priority
     return Caller(owner=key.id, max_jobs=key.limits.max_jobs, best_priority=best)
+
+
+class TooManyWaits(Refusal):
+    """The caller has as many open as it may, or, where `of_all`, all callers together have."""
+
+    status, code, title = 429, "too_many_waits", "Too many requests that wait"
+
+    def __init__(self, limit: int, *, of_all: bool) -> None:
+        whose = "in all" if of_all else "of yours"
+        super().__init__(
+            f"{limit} event streams and waiting requests {whose} are open, all that may: close some, follow several "
+            f"jobs with GET /v1/jobs, or send the request again in {_RETRY_AFTER_S} s.",
+            status=503 if of_all else None, retry_after_s=_RETRY_AFTER_S,
+        )
+
+
+class Waits:
+    """Counts answers that take their time, event streams and requests that wait for a job, in this process: at most
+    `per_caller` of one caller, at most `in_all` of everybody."""
+
+    def __init__(self, *, per_caller: int, in_all: int) -> None:
+        self._per_caller = per_caller
+        self._in_all = in_all
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, caller: str) -> Iterator[None]:
+        """One more is open during the block; raises `TooManyWaits` before it."""
+        if self._open[caller] >= self._per_caller:
+            raise TooManyWaits(self._per_caller, of_all=False)
+        if self._open.total() >= self._in_all:
+            raise TooManyWaits(self._in_all, of_all=True)
+        self._open[caller] += 1
+        try:
+            yield
+        finally:
+            self._open[caller] -= 1
+            if not self._open[caller]:
+                del self._open[caller]
+
+
+def network_of(host: str | None) -> str:
+    """Whom an address stands for: itself, or the network of an IPv6 one, whose owner has all addresses in it."""
+    try:
+        address = ipaddress.ip_address((host or "").partition("%")[0])
+    except ValueError:
+        return host or ""
+    if address.version == 6:
+        mapped = address.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((address, _NETWORK_BITS), strict=False))
+    return str(address)

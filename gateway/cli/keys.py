@@ -14,8 +14,18 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.auth.keys import KeyLimits, KeyNameRefused, KeyNotFound, KeyRecord, KeyStore, RateNotReadable
-from gateway.auth.owners import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, LOWEST_PRIORITY
+from gateway.auth.keys import (
+    DEFAULT_PRIORITY,
+    HIGHEST_PRIORITY,
+    LOCAL_OWNER,
+    LOWEST_PRIORITY,
+    KeyLimits,
+    KeyNameRefused,
+    KeyNotFound,
+    KeyRecord,
+    KeyStore,
+    RateNotReadable,
+)
 from gateway.auth.signing import open_signer
 from gateway.cli.client.words import typed
 from gateway.database.database import normal_url

@@ -5,6 +5,7 @@ everybody while idle connections are many. Here the idlest one makes room.
 """
 
 import asyncio
+import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ _TICKS_PER_LOOK = 2  # uvicorn ticks ten times a second
 _GOODBYE_S = 1.0
 _NEW_S = 1.0  # a head is there by then
 _SHUTDOWN_S = 3  # open event streams never end by themselves; their clients reconnect
+_DESCRIPTORS_WANTED = 65_536
+_DESCRIPTORS_RESERVED = 256  # databases, services, files that are served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +200,22 @@ def make_server(
         http=protocol, ws="none",
     )
     return BoundedServer(config, max_connections)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit as far as the hard one allows, and 65,536 at most; returns what is allowed then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _DESCRIPTORS_WANTED
+    allowed = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
+    if allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(soft, allowed)
+
+
+def connections_within(descriptors: int, wanted: int) -> int:
+    """How many connections may be open where each may also have a file for what it sends."""
+    return max(8, min(wanted, (descriptors - _DESCRIPTORS_RESERVED) // 2))
 
 
 def _answer(phrase: str, problem: Problem) -> bytes:

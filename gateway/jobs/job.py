@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypedDict
 
 from contracts.errors import Problem
 from contracts.jobs import (
@@ -16,7 +17,7 @@ from contracts.jobs import (
     VideoFile,
 )
 from contracts.refusal import Refusal
-from gateway.auth.owners import DEFAULT_PRIORITY, LOCAL_OWNER
+from gateway.auth.keys import DEFAULT_PRIORITY, LOCAL_OWNER
 from web.calls import current_traceparent
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({
@@ -110,6 +111,15 @@ class StoredPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The size of a render: `voxels` = width x height x frames, and the network's passes over each of them."""
+
+    model: str
+    voxels: int
+    passes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job as it is accepted; `request` is what the caller asked, `parameters` what will be done."""
 
@@ -186,12 +196,46 @@ class JobRecord:
         return self.state in TERMINAL_JOB_STATES
 
 
+class Ending(TypedDict, total=False):
+    """What is told of a job with its next state."""
+
+    stage: JobStage | None
+    video: VideoFile
+    error: Problem
+    timings: Mapping[str, float]
+    thumbnail: StoredPicture | None
+    spritesheet: StoredPicture | None
+    claim: int
+
+
+class Known(TypedDict, total=False):
+    """What may become known of a running job."""
+
+    stage: JobStage | None
+    timings: Mapping[str, float]
+    warning: str
+    parameters: EffectiveParameters
+    actual_prompt: str
+    caption: str | None
+    render_attempt: int
+    claim: int
+
+
 def asks_for_prompt(request: GenerateOptions, has_picture: bool) -> bool:
     """Whether the prompt is to be written; the caller's own words stand as they are otherwise."""
     enhances = request.enhance == "always" or (
         request.enhance == "auto" and (has_picture or bool(request.instruction))
     )
     return enhances or request.prompt is None
+
+
+def work_of(parameters: EffectiveParameters) -> Work:
+    """The size of a render with these parameters."""
+    guided = (parameters.guidance_scale or 1.0) > 1.0  # guidance runs the network twice a step
+    return Work(
+        model=parameters.model, voxels=parameters.width * parameters.height * parameters.num_frames,
+        passes=(parameters.steps or 1) * (2 if guided else 1),
+    )
 
 
 def new_job_id() -> str:

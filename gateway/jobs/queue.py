@@ -15,9 +15,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contracts.jobs import EffectiveParameters, JobState
+from contracts.jobs import JobState
 from gateway.database.database import Database, metadata, put
-from gateway.jobs.job import NewJob
+from gateway.jobs.job import NewJob, Work, work_of
 
 ROUNDS_PER_PRIORITY = 100
 """How many rounds of a better priority by one number go before; after so many a waiting job has caught up."""
@@ -45,7 +45,7 @@ _clock = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("round", sa.Integer, nullable=False),  # the latest round that has begun
 )
-_jobs = sa.table("jobs", sa.column("id"), sa.column("claim"))
+_jobs = sa.table("jobs", *map(sa.column, ("id", "claim", "state", "created_at")))
 _WAITS = _line.c.started_at.is_(None)
 # Built once: most of a statement's cost is its making.
 _ROUND = sa.select(_clock.c.round)
@@ -75,15 +75,6 @@ _CLAIMS = sa.select(_jobs.c.id, _jobs.c.claim)
 _EVERYBODY = sa.select(
     _line.c.job_id, _line.c.turn, _line.c.number, _line.c.started_at, _line.c.model, _line.c.voxels, _line.c.passes
 ).order_by(_line.c.turn, _line.c.number)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """The size of a render: `voxels` = width x height x frames, and the network's passes over each of them."""
-
-    model: str
-    voxels: int
-    passes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,15 +117,6 @@ class LineNow:
         """How many wait before this waiting job; one that came since then stands behind all of its turn."""
         known = self.places.get(job_id)
         return bisect_right(self.order, (turn, sys.maxsize)) if known is None else known
-
-
-def work_of(parameters: EffectiveParameters) -> Work:
-    """The size of a render with these parameters."""
-    guided = (parameters.guidance_scale or 1.0) > 1.0  # guidance runs the network twice a step
-    return Work(
-        model=parameters.model, voxels=parameters.width * parameters.height * parameters.num_frames,
-        passes=(parameters.steps or 1) * (2 if guided else 1),
-    )
 
 
 def join(connection: sa.Connection, job: NewJob) -> int:
@@ -239,3 +221,20 @@ def takers(connection: sa.Connection) -> set[str]:
 def take_back(connection: sa.Connection, executor_ids: Collection[str]) -> None:
     """Let anybody take what these executors took and did not begin."""
     connection.execute(_line.update().where(_WAITS, _line.c.taken_by.in_(executor_ids)).values(taken_by=None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """Jobs by state, and the arrival (seconds since the epoch) of the oldest that waits."""
+
+    jobs: Mapping[str, int]
+    oldest_queued_at: float | None
+
+
+def read_backlog(database: Database) -> Backlog:
+    """Count. Blocking."""
+    with database.reading() as connection:
+        counted = connection.execute(sa.select(_jobs.c.state, sa.func.count()).group_by(_jobs.c.state))
+        jobs = {row[0]: row[1] for row in counted}
+        oldest = connection.scalar(sa.select(sa.func.min(_jobs.c.created_at)).where(_jobs.c.state == "queued"))
+    return Backlog(jobs=jobs, oldest_queued_at=oldest)

@@ -1,85 +1,45 @@
-"""The jobs table: every change of a job is one transaction, guarded by the table of transitions."""
+"""The jobs as they are kept: every change of one is a transaction, guarded by the table of transitions."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Unpack
 
 import sqlalchemy as sa
 
-from contracts.errors import Problem
-from contracts.jobs import Awaited, EffectiveParameters, GenerateOptions, JobStage, JobState, VideoFile
-from gateway.auth.owners import LOCAL_OWNER
-from gateway.database.database import Database, metadata, page_of
+from contracts.jobs import Awaited, JobState
+from gateway.auth.keys import LOCAL_OWNER
+from gateway.database.database import Database, page_of
 from gateway.jobs.deliveries import Delivery, drop, expect, find, on_its_way
 from gateway.jobs.job import (
     UNFINISHED,
     ClaimLost,
+    Ending,
     IllegalTransition,
     JobNotFound,
     JobRecord,
     KeyReused,
+    Known,
     NewJob,
     OwnerQueueFull,
     QueueFull,
-    StoredPicture,
     sources_of,
 )
 from gateway.jobs.queue import join, let_go, moved
+from gateway.jobs.table import jobs, new_row, record_of
 
-_jobs = sa.Table(
-    "jobs", metadata,
-    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    sa.Column("owner", sa.String(64), nullable=False, server_default=LOCAL_OWNER),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("stage", sa.String(16)),
-    sa.Column("priority", sa.Integer, nullable=False),
-    sa.Column("turn", sa.Integer, nullable=False, server_default="1"),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("started_at", sa.Float),
-    sa.Column("finished_at", sa.Float),
-    sa.Column("request_id", sa.String(128), nullable=False),
-    sa.Column("traceparent", sa.String(64)),
-    sa.Column("request", sa.JSON, nullable=False),
-    sa.Column("parameters", sa.JSON, nullable=False),
-    sa.Column("picture", sa.JSON(none_as_null=True)),
-    sa.Column("actual_prompt", sa.Text),
-    sa.Column("caption", sa.Text),
-    sa.Column("warnings", sa.JSON, nullable=False),
-    sa.Column("timings", sa.JSON, nullable=False),
-    sa.Column("render_attempt", sa.Integer, nullable=False),
-    sa.Column("video", sa.JSON(none_as_null=True)),
-    sa.Column("error", sa.JSON(none_as_null=True)),
-    sa.Column("idempotency_key", sa.String(255)),
-    sa.Column("fingerprint", sa.String(64)),
-    sa.Column("remixed_from", sa.String(64)),
-    sa.Column("last_picture", sa.JSON(none_as_null=True)),
-    sa.Column("thumbnail", sa.JSON(none_as_null=True)),
-    sa.Column("spritesheet", sa.JSON(none_as_null=True)),
-    sa.Column("expired_at", sa.Float),
-    sa.Column("claim", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("waiting_for", sa.String(32)),
-    sa.Column("waiting_detail", sa.Text),
-    sa.Column("waiting_until", sa.Float),
-    sa.Index("jobs_to_expire", "expired_at", "finished_at"),
-    sa.Index("jobs_waiting", "state", "priority", "sequence"),
-    sa.Index("jobs_of_owner", "owner", "sequence"),
-    sa.Index("jobs_of_idempotency_key", "owner", "idempotency_key", unique=True),
-    sqlite_autoincrement=True,  # a removed job's number is never given again: cursors stay true
-)
 MAX_SEQUENCE = 2**31 - 1  # of an integer in Postgres
 _QUEUE_LOCK = 2
 _ASKED_AT_ONCE = 500
 # Built once: most of a statement's cost is its making.
-_ADD = _jobs.insert().returning(_jobs)
-_ONE = sa.select(_jobs).where(_jobs.c.id == sa.bindparam("of_job"))
+_ADD = jobs.insert().returning(jobs)
+_ONE = sa.select(jobs).where(jobs.c.id == sa.bindparam("of_job"))
 _ONE_TO_CHANGE = _ONE.with_for_update()
-_CHANGE = _jobs.update().where(_jobs.c.id == sa.bindparam("of_job")).returning(_jobs)
-_EXPIRE = _jobs.update().values(
-    state=sa.case((_jobs.c.state == "completed", "expired"), else_=_jobs.c.state), expired_at=sa.bindparam("now")
+_CHANGE = jobs.update().where(jobs.c.id == sa.bindparam("of_job")).returning(jobs)
+_EXPIRE = jobs.update().values(
+    state=sa.case((jobs.c.state == "completed", "expired"), else_=jobs.c.state), expired_at=sa.bindparam("now")
 )
-_COUNT_QUEUED = sa.select(sa.func.count()).where(_jobs.c.state == "queued")
+_COUNT_QUEUED = sa.select(sa.func.count()).where(jobs.c.state == "queued")
 
 
 class JobStore:
@@ -106,10 +66,10 @@ class JobStore:
                 raise QueueFull(max_queued)
             if max_of_owner is not None and self._unfinished_of(connection, job.owner) >= max_of_owner:
                 raise OwnerQueueFull(max_of_owner)
-            stored = connection.execute(_ADD, _new_row(job, turn=join(connection, job))).one()
+            stored = connection.execute(_ADD, new_row(job, turn=join(connection, job))).one()
             if job.request.webhook_url is not None:
                 expect(connection, job.id, job.request.webhook_url)
-            return _record(stored)
+            return record_of(stored)
 
         return self._database.write(write)
 
@@ -128,31 +88,27 @@ class JobStore:
         oldest_first: bool = False,
     ) -> list[JobRecord]:
         """Up to `limit` jobs of `owner`, in this order, that follow the sequence number `beyond`."""
-        query = sa.select(_jobs).where(_jobs.c.owner == owner)
-        query = page_of(query, _jobs.c.sequence, limit, beyond=beyond, oldest_first=oldest_first)
+        query = sa.select(jobs).where(jobs.c.owner == owner)
+        query = page_of(query, jobs.c.sequence, limit, beyond=beyond, oldest_first=oldest_first)
         if state is not None:
-            query = query.where(_jobs.c.state == state)
+            query = query.where(jobs.c.state == state)
         with self._database.reading() as connection:
-            return [_record(row) for row in connection.execute(query)]
+            return [record_of(row) for row in connection.execute(query)]
 
     def ids(self) -> set[str]:
         """The id of every job that may have files."""
         with self._database.reading() as connection:
-            return set(connection.scalars(sa.select(_jobs.c.id).where(_jobs.c.expired_at.is_(None))))
+            return set(connection.scalars(sa.select(jobs.c.id).where(jobs.c.expired_at.is_(None))))
 
     def unfinished(self, job_ids: Collection[str]) -> set[str]:
         """Of these, the jobs that have not ended."""
-        return self._among(job_ids, _jobs.c.state.in_(UNFINISHED))
+        return self._among(job_ids, jobs.c.state.in_(UNFINISHED))
 
     def let_go(self, job_ids: Collection[str]) -> set[str]:
         """Of these, the jobs whose files have expired."""
-        return self._among(job_ids, _jobs.c.expired_at.is_not(None))
+        return self._among(job_ids, jobs.c.expired_at.is_not(None))
 
-    def move(
-        self, job_id: str, to: JobState, *, stage: JobStage | None = None, video: VideoFile | None = None,
-        error: Problem | None = None, timings: Mapping[str, float] | None = None,
-        thumbnail: StoredPicture | None = None, spritesheet: StoredPicture | None = None, claim: int | None = None,
-    ) -> JobRecord:
+    def move(self, job_id: str, to: JobState, **told: Unpack[Ending]) -> JobRecord:
         """Bring the job into another state, stamping its times; on behalf of `claim`, if one is named.
 
         Raises:
@@ -161,33 +117,30 @@ class JobStore:
             JobNotFound: there is no such job.
         """
         def write(connection: sa.Connection) -> JobRecord:
-            job = self._one(connection, job_id, to_change=True, claim=claim)
+            job = self._one(connection, job_id, to_change=True, claim=told.get("claim"))
             if job.state not in sources_of(to):
                 raise IllegalTransition(job_id, job.state, to)
-            changes: dict[str, Any] = {"state": to, "stage": stage, "timings": {**job.timings, **(timings or {})}}
+            timings = {**job.timings, **told.get("timings", {})}
+            changes: dict[str, Any] = {"state": to, "stage": told.get("stage"), "timings": timings}
             if to == "running" and job.started_at is None:
                 changes["started_at"] = time.time()
                 changes["timings"]["queued"] = _since(job.created_at, changes["started_at"])
             if to not in UNFINISHED:
                 changes["finished_at"] = time.time()
                 changes["timings"] |= _closing_timings(job, changes["finished_at"])
-            if video is not None:
-                changes["video"] = video.model_dump(mode="json")
-            if error is not None:
-                changes["error"] = error.model_dump(mode="json")
-            pictures = {"thumbnail": thumbnail, "spritesheet": spritesheet}
-            changes |= {name: asdict(picture) for name, picture in pictures.items() if picture is not None}
+            for name in ("video", "error"):
+                if (said := told.get(name)) is not None:
+                    changes[name] = said.model_dump(mode="json")
+            for name in ("thumbnail", "spritesheet"):
+                if (picture := told.get(name)) is not None:
+                    changes[name] = asdict(picture)
             changed = connection.execute(_CHANGE, {"of_job": job_id, **changes}).one()
             moved(connection, job_id, to)
-            return _record(changed)
+            return record_of(changed)
 
         return self._database.write(write)
 
-    def note(
-        self, job_id: str, *, stage: JobStage | None = None, timings: Mapping[str, float] | None = None,
-        warning: str | None = None, parameters: EffectiveParameters | None = None, actual_prompt: str | None = None,
-        caption: str | None = None, render_attempt: int | None = None, claim: int | None = None,
-    ) -> JobRecord:
+    def note(self, job_id: str, **known: Unpack[Known]) -> JobRecord:
         """Write down what became known of a running job, on behalf of `claim` if one is named; what is `None` stays as
         it is.
 
@@ -197,19 +150,20 @@ class JobStore:
             JobNotFound: there is no such job.
         """
         def write(connection: sa.Connection) -> JobRecord:
-            job = self._one(connection, job_id, to_change=True, claim=claim)
+            job = self._one(connection, job_id, to_change=True, claim=known.get("claim"))
             if job.state != "running":
-                raise IllegalTransition(job_id, job.state, f"running ({stage or 'unchanged'})")
-            changes: dict[str, Any] = {
-                "stage": stage, "actual_prompt": actual_prompt, "caption": caption, "render_attempt": render_attempt,
-                "timings": {**job.timings, **timings} if timings else None,
-                "parameters": parameters.model_dump(mode="json") if parameters else None,
-                "warnings": [*job.warnings, warning] if warning and warning not in job.warnings else None,
-            }
-            known = {name: value for name, value in changes.items() if value is not None}
-            if not known:
+                raise IllegalTransition(job_id, job.state, f"running ({known.get('stage') or 'unchanged'})")
+            plain = ("stage", "actual_prompt", "caption", "render_attempt")
+            changes: dict[str, Any] = {name: known.get(name) for name in plain if known.get(name) is not None}
+            if timings := known.get("timings"):
+                changes["timings"] = {**job.timings, **timings}
+            if parameters := known.get("parameters"):
+                changes["parameters"] = parameters.model_dump(mode="json")
+            if (warning := known.get("warning")) and warning not in job.warnings:
+                changes["warnings"] = [*job.warnings, warning]
+            if not changes:
                 return job
-            return _record(connection.execute(_CHANGE, {"of_job": job_id, **known}).one())
+            return record_of(connection.execute(_CHANGE, {"of_job": job_id, **changes}).one())
 
         return self._database.write(write)
 
@@ -238,16 +192,16 @@ class JobStore:
             if warning is not None and warning not in job.warnings:
                 changes["warnings"] = [*job.warnings, warning]
             let_go(connection, job_id, not_before=until, needs_vl=job.needs_vl)
-            return _record(connection.execute(_CHANGE, {"of_job": job_id, **changes}).one())
+            return record_of(connection.execute(_CHANGE, {"of_job": job_id, **changes}).one())
 
         return self._database.write(write)
 
     def overdue(self, begun_before: float) -> list[JobRecord]:
         """Waiting jobs that were first begun before then, or, never begun, came before."""
-        since = sa.func.coalesce(_jobs.c.started_at, _jobs.c.created_at)
+        since = sa.func.coalesce(jobs.c.started_at, jobs.c.created_at)
         with self._database.reading() as connection:
-            found = connection.execute(sa.select(_jobs).where(_jobs.c.state == "queued", since < begun_before))
-            return [_record(row) for row in found]
+            found = connection.execute(sa.select(jobs).where(jobs.c.state == "queued", since < begun_before))
+            return [record_of(row) for row in found]
 
     def webhook(self, job_id: str) -> Delivery | None:
         """The webhook of a job, if it has one."""
@@ -260,33 +214,33 @@ class JobStore:
         Returns their ids: their files may go.
         """
         with self._database.writing() as connection:
-            kind = _jobs.c.state == "completed" if completed else _jobs.c.state != "completed"
-            due = sa.select(_jobs.c.id).where(
-                _jobs.c.expired_at.is_(None), _jobs.c.finished_at < finished_before, kind
+            kind = jobs.c.state == "completed" if completed else jobs.c.state != "completed"
+            due = sa.select(jobs.c.id).where(
+                jobs.c.expired_at.is_(None), jobs.c.finished_at < finished_before, kind
             ).limit(limit).with_for_update(skip_locked=True)
             job_ids = list(connection.scalars(due))
-            connection.execute(_EXPIRE.where(_jobs.c.id.in_(job_ids)), {"now": time.time()})
+            connection.execute(_EXPIRE.where(jobs.c.id.in_(job_ids)), {"now": time.time()})
         return job_ids
 
     def outdated(self, finished_before: float, limit: int) -> list[str]:
         """Up to `limit` jobs without files that ended before and have nobody left to tell."""
-        query = sa.select(_jobs.c.id).where(
-            _jobs.c.expired_at.is_not(None), _jobs.c.finished_at < finished_before, ~on_its_way(_jobs.c.id)
+        query = sa.select(jobs.c.id).where(
+            jobs.c.expired_at.is_not(None), jobs.c.finished_at < finished_before, ~on_its_way(jobs.c.id)
         ).limit(limit)
         with self._database.reading() as connection:
             return list(connection.scalars(query))
 
     def expire_one(self, job_id: str) -> None:
         """Let go of a job that has ended, however young; one that is not there or has not ended stays as it is."""
-        ended = _jobs.c.state.not_in(UNFINISHED), _jobs.c.expired_at.is_(None)
+        ended = jobs.c.state.not_in(UNFINISHED), jobs.c.expired_at.is_(None)
         self._database.write(
-            lambda connection: connection.execute(_EXPIRE.where(_jobs.c.id == job_id, *ended), {"now": time.time()})
+            lambda connection: connection.execute(_EXPIRE.where(jobs.c.id == job_id, *ended), {"now": time.time()})
         )
 
     def remove(self, *job_ids: str) -> None:
         """Forget jobs; removing one that is not there changes nothing."""
         with self._database.writing() as connection:
-            connection.execute(_jobs.delete().where(_jobs.c.id.in_(job_ids)))
+            connection.execute(jobs.delete().where(jobs.c.id.in_(job_ids)))
             drop(connection, job_ids)
 
     def check_writable(self) -> None:
@@ -297,13 +251,13 @@ class JobStore:
         asked, found = sorted(set(job_ids)), set[str]()
         with self._database.reading() as connection:
             for first in range(0, len(asked), _ASKED_AT_ONCE):
-                some = _jobs.c.id.in_(asked[first:first + _ASKED_AT_ONCE])
-                found |= set(connection.scalars(sa.select(_jobs.c.id).where(some, those)))
+                some = jobs.c.id.in_(asked[first:first + _ASKED_AT_ONCE])
+                found |= set(connection.scalars(sa.select(jobs.c.id).where(some, those)))
         return found
 
     @staticmethod
     def _unfinished_of(connection: sa.Connection, owner: str) -> int:
-        query = sa.select(sa.func.count()).where(_jobs.c.owner == owner, _jobs.c.state.in_(UNFINISHED))
+        query = sa.select(sa.func.count()).where(jobs.c.owner == owner, jobs.c.state.in_(UNFINISHED))
         return connection.scalar(query) or 0
 
     @staticmethod
@@ -315,18 +269,7 @@ class JobStore:
             raise JobNotFound(job_id)
         if claim is not None and row.claim != claim:
             raise ClaimLost(job_id, claim)
-        return _record(row)
-
-
-def _new_row(job: NewJob, turn: int) -> dict[str, Any]:
-    return {
-        "id": job.id, "owner": job.owner, "state": "queued", "priority": job.priority, "turn": turn,
-        "created_at": time.time(), "request_id": job.request_id, "traceparent": job.traceparent,
-        "request": job.request.model_dump(mode="json"), "parameters": job.parameters.model_dump(mode="json"),
-        "picture": asdict(job.picture) if job.picture else None, "warnings": list(job.warnings), "timings": {},
-        "render_attempt": 0, "idempotency_key": job.idempotency_key, "fingerprint": job.fingerprint,
-        "remixed_from": job.remixed_from, "last_picture": asdict(job.last_picture) if job.last_picture else None,
-    }
+        return record_of(row)
 
 
 def _closing_timings(job: JobRecord, finished_at: float) -> dict[str, float]:
@@ -343,20 +286,8 @@ def _since(begun_at: float, now: float) -> float:
 def _made_before(
     connection: sa.Connection, owner: str, idempotency_key: str, fingerprint: str | None
 ) -> JobRecord | None:
-    query = sa.select(_jobs).where(_jobs.c.owner == owner, _jobs.c.idempotency_key == idempotency_key)
+    query = sa.select(jobs).where(jobs.c.owner == owner, jobs.c.idempotency_key == idempotency_key)
     row = connection.execute(query).one_or_none()
     if row is not None and row.fingerprint != fingerprint:
         raise KeyReused(row.id)
-    return None if row is None else _record(row)
-
-
-def _record(row: sa.Row[Any]) -> JobRecord:
-    values = row._asdict()
-    values["request"] = GenerateOptions.model_validate(values["request"])
-    values["parameters"] = EffectiveParameters.model_validate(values["parameters"])
-    for name in ("picture", "last_picture", "thumbnail", "spritesheet"):
-        values[name] = StoredPicture(**values[name]) if values[name] else None
-    values["warnings"] = tuple(values["warnings"])
-    values["video"] = VideoFile.model_validate(values["video"]) if values["video"] else None
-    values["error"] = Problem.model_validate(values["error"]) if values["error"] else None
-    return JobRecord(**values)
+    return None if row is None else record_of(row)

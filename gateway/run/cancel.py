@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from anyio.to_thread import run_sync as off_loop
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.jobs.job import IllegalTransition, JobRecord
@@ -15,7 +16,6 @@ from gateway.run.engine import DbosEngine
 from gateway.services.video import Renderers
 from gateway.storage.files import LocalFiles
 from gateway.storage.room import Reserve, is_full
-from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
 

@@ -1,35 +1,31 @@
-"""The durable engine: a job that was started is carried to its end, over any number of crashes.
+"""The durable engine: jobs leave the line as slots are free, and are carried to their ends over any number of crashes.
 
 `DbosEngine` keeps tables of its own: a SQLite file (WAL) beside the jobs' one, or a schema of the same Postgres. They
 remember which parts of a claimed job are done; the jobs table says what the job is. Each claim of a job is a workflow
-of its own: one that ended with a release stays ended. Nothing outside this module knows DBOS.
+of its own: one that ended with a release stays ended. Only this module and `dbos_setup` know DBOS.
 """
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from anyio import to_thread
-from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
+from anyio.to_thread import run_sync as off_loop
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 
 from gateway.database.database import normal_url
-from gateway.database.engine_waits import bound_engine_waits
-from gateway.database.sqlite_clock import mend_sqlite_clock
-from gateway.jobs.queue import Claim
+from gateway.jobs.progress import LiveProgress
+from gateway.jobs.queue import Claim, Claimable, JobQueue
+from gateway.run import dbos_setup
 from gateway.run.pipeline import Answer, Step
 
 log = logging.getLogger(__name__)
 
-APPLICATION = "stillmotion"
 WEBHOOK_QUEUE = "webhooks"
-# Jobs in flight are taken up by any later build: it stays the same until `run_job` changes the order of its parts.
-APPLICATION_VERSION = "1"
 _WAITS_OR_RUNS = ("ENQUEUED", "PENDING", "DELAYED")
 _CRASHED_TOO_OFTEN = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 _OVER = ("SUCCESS", "ERROR", "CANCELLED", _CRASHED_TOO_OFTEN)
@@ -83,9 +79,10 @@ class DbosEngine:
 
         No other process may have the id: both would run the same jobs.
         """
-        await to_thread.run_sync(self._prepare)
-        DBOS(config=self._config())
-        _log_as_everything_else()
+        queues = {WEBHOOK_QUEUE: _DELIVERIES_AT_ONCE}
+        await off_loop(dbos_setup.prepare, self._url, queues, self._poll_s)
+        DBOS(config=dbos_setup.config(self._url, self._executor_id))
+        dbos_setup.log_as_everything_else()
 
         # DBOS marks the function itself, which a bound method does not allow. Builds before claims name none.
         async def carry(job_id: str, number: int = 0) -> None:
@@ -191,7 +188,7 @@ class DbosEngine:
         self.drop_running()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
-        await to_thread.run_sync(lambda: DBOS.destroy(destroy_registry=True))
+        await off_loop(lambda: DBOS.destroy(destroy_registry=True))
         # DBOS had made its own pool the loop's, and has shut it: whoever uses the loop next needs one that works.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
@@ -228,36 +225,6 @@ class DbosEngine:
     async def _call(self, job_id: str, attempt: int) -> Answer:
         return {"wait_s": await self._deliver(job_id, attempt)}
 
-    def _config(self) -> DBOSConfig:
-        return DBOSConfig(
-            name=APPLICATION, system_database_url=self._full_url, executor_id=self._executor_id,
-            application_version=APPLICATION_VERSION, serializer=DBOSPortableJSONSerializer(), enable_otlp=False,
-            log_level="WARNING",
-        )
-
-    def _prepare(self) -> None:
-        """Make the database and the webhooks' queue: one that is there at launch is polled from the first moment on.
-        """
-        bound_engine_waits()
-        if self._url.get_backend_name() == "sqlite":
-            mend_sqlite_clock()
-            _use_wal(str(self._url.database))
-        DBOS.migrate(self._full_url)
-        client = DBOSClient(
-            system_database_url=self._full_url, serializer=DBOSPortableJSONSerializer(), application_name=APPLICATION
-        )
-        try:
-            client.register_queue(
-                WEBHOOK_QUEUE, worker_concurrency=_DELIVERIES_AT_ONCE, polling_interval_sec=self._poll_s,
-                on_conflict="always_update", application_name=APPLICATION,
-            )
-        finally:
-            client.destroy()
-
-    @property
-    def _full_url(self) -> str:
-        return self._url.render_as_string(hide_password=False)
-
 
 def _workflow_id(claim: Claim) -> str:
     return claim.job_id if claim.number == 0 else f"{claim.job_id}.{claim.number}"
@@ -271,23 +238,43 @@ async def _step(name: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
     return await DBOS.run_step_async({"name": name, "preemptible": True}, run)
 
 
-def _use_wal(database: str) -> None:
-    # Before DBOS opens it: its own default (a rollback journal) takes four times as long for each write.
-    connection = sqlite3.connect(database)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatcher:
+    """Takes jobs for this executor's engine: at once when one comes or ends here, and every `look_again_s`, for other
+    processes on the same database tell nobody here."""
 
+    queue: JobQueue
+    live: LiveProgress
+    engine: DbosEngine
+    executor_id: str
+    look_again_s: float
+    claimable: Callable[[], Claimable]
+    _seen: list[Claimable] = field(default_factory=list, init=False)
 
-def _log_as_everything_else() -> None:
-    logger = logging.getLogger("dbos")
-    logger.handlers.clear()
-    logger.propagate = True
-    logger.addFilter(_is_no_cancellation)
+    async def keep_dispatching(self) -> None:
+        """Dispatch until canceled."""
+        while True:
+            self.live.turn_due.clear()
+            try:
+                await self._dispatch()
+            except Exception:
+                log.exception("no job could be started; it is tried again in %g s", self.look_again_s)
+            try:
+                async with asyncio.timeout(self.look_again_s):
+                    await self.live.turn_due.wait()
+            except TimeoutError:
+                continue
 
-
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Canceling a job and stopping the process are no errors, though DBOS reports them with a traceback."""
-    kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
-    return "WorkflowCancelled" not in kind and not record.getMessage().startswith("Asyncio task cancelled")
+    async def _dispatch(self) -> None:
+        claimable = self.claimable()
+        if self._seen != [claimable]:
+            self._seen[:] = [claimable]
+            self.live.queue_moved()  # waiting jobs say what they wait for
+        if self.engine.num_free == 0:
+            return
+        for claim in await off_loop(self.queue.take, self.executor_id, self.engine.num_free, claimable):
+            try:
+                await self.engine.start(claim)
+            except Exception:
+                log.exception("job %s was not started; it waits again", claim.job_id, extra={"job_id": claim.job_id})
+                await off_loop(self.queue.hand_back, claim.job_id)

@@ -6,9 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from anyio.to_thread import run_sync as off_loop
+
 from gateway.jobs.ledger import Ledger
 from gateway.storage.files import LocalFiles
-from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
 

@@ -117,6 +117,15 @@ def render_problem(reported: Problem | None) -> Problem:
     return reported.model_copy(update={"detail": f"video_service: {reported.detail}"})
 
 
+def stopped_elsewhere(state: str) -> Problem:
+    """A render that ended as `state` though nobody canceled the job."""
+    return Problem(
+        status=502, code="render_canceled", title="The render was stopped",
+        detail=f"The video_service ended this render as {state} though nobody canceled the job here. "
+        "Send the request again.",
+    )
+
+
 def unexpected_problem() -> Problem:
     """A failure that nobody foresaw."""
     return Problem(

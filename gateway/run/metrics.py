@@ -3,9 +3,9 @@ when somebody looks."""
 
 from collections.abc import Iterable, Mapping
 
-from gateway.jobs.backlog import Backlog
 from gateway.jobs.deliveries import DeliveryState
 from gateway.jobs.job import TRANSITIONS, JobRecord
+from gateway.jobs.queue import Backlog
 from gateway.services.pool import Client, Member
 from web.metrics import SECONDS_BUCKETS, Counter, Gauge, Histogram, new_registry
 

@@ -11,27 +11,30 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
+from anyio.to_thread import run_sync as off_loop
 
 from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
-from contracts.videos import RenderResult, RenderStatus, VideoRequest
+from contracts.videos import RenderFile, RenderResult, RenderStatus, VideoRequest
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord, StoredPicture
 from gateway.jobs.ledger import Ledger
-from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, timeout_problem
-from gateway.run.previews import PREVIEW_FILES, keep_previews
-from gateway.run.settle import Settling, claimed
+from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, stopped_elsewhere, timeout_problem
+from gateway.run.settle import Settling, was_canceled
 from gateway.services.errors import ServiceError
-from gateway.services.prompting import Prompter
 from gateway.services.video import Place, Renderers
-from gateway.storage.files import EXTENDED_FILE, VIDEO_FILE, ChecksumMismatch, LocalFiles
-from gateway.threads import off_loop
+from gateway.services.vl import Prompter
+from gateway.storage.files import EXTENDED_FILE, LAST_FRAME_FILE, VIDEO_FILE, ChecksumMismatch, LocalFiles
 from web.calls import JOB_ID, REQUEST_ID, TRACEPARENT, working
 
 log = logging.getLogger(__name__)
+
+# The service that rendered a video makes them, so nothing here decodes video.
+_PREVIEWS: Final[dict[RenderFile, str]] = {
+    "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg", "last_frame": LAST_FRAME_FILE,
+}
 
 Answer = dict[str, Any]
 Step = Callable[[str, Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
@@ -54,7 +57,7 @@ class _Ended(Exception):
     """This run is over: the job has ended, or waits again."""
 
 
-async def run_job(job_id: str, claim: int, parts: Parts, step: Step) -> None:
+async def run_job(parts: Parts, job_id: str, claim: int, step: Step) -> None:
     """Carry a claimed job to its end, or release it. Never raises for what goes wrong with the job: the job says it."""
 
     async def do(part: Callable[..., Awaitable[Any]], *args: Any) -> Any:
@@ -117,7 +120,7 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
 async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
     """Have the video rendered under the job's id; returns the `RenderResult`."""
     first, last = [await _picture(job, picture, parts.files) for picture in (job.picture, job.last_picture)]
-    clip = None if job.request.extend_from is None else await _data(job, EXTENDED_FILE, parts.files)
+    clip = None if job.request.extend_from is None else await off_loop(parts.files.read, job.id, EXTENDED_FILE)
     request = video_request(job, first, last, clip)
     started, limit = time.monotonic(), asyncio.timeout(parts.render_timeout_s)
     try:
@@ -129,7 +132,7 @@ async def render(job: JobRecord, parts: Parts) -> dict[str, Any]:
         await parts.video.stop(job.id)
         raise JobFailed(timeout_problem(parts.render_timeout_s)) from None
     except asyncio.CancelledError:
-        if await _was_canceled(job.id, parts.ledger):  # else the gateway stops, and the render goes on
+        if await was_canceled(job.id, parts.ledger):  # else the gateway stops, and the render goes on
             await parts.video.stop(job.id)
         raise
     for warning in result.warnings:
@@ -151,11 +154,11 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
     result = RenderResult.model_validate(rendered)
     started = time.monotonic()
     place = await _download(job.id, parts, result)
-    previews = await keep_previews(job.id, parts.files, place, (result.width, result.height))
+    previews = await asyncio.gather(*(_keep_preview(job.id, kind, parts.files, place, result) for kind in _PREVIEWS))
     try:
         await parts.ledger.move(
             job.id, "completed", timings={"saving": round(time.monotonic() - started, 3)}, claim=job.claim,
-            thumbnail=previews["thumbnail"], spritesheet=previews["spritesheet"],
+            thumbnail=previews[0], spritesheet=previews[1],
             video=VideoFile(
                 num_bytes=result.num_bytes, sha256=result.sha256, width=result.width, height=result.height,
                 num_frames=result.num_frames, fps=result.fps, duration_s=round(result.num_frames / result.fps, 4),
@@ -174,7 +177,7 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
 
 
 async def _remove_video(job_id: str, files: LocalFiles) -> None:
-    for name in (VIDEO_FILE, *PREVIEW_FILES.values()):
+    for name in (VIDEO_FILE, *_PREVIEWS.values()):
         await off_loop(files.remove, job_id, name)
 
 
@@ -220,7 +223,7 @@ async def _carry_out(
 
 
 async def _run(part: Callable[..., Awaitable[Any]], job_id: str, claim: int, parts: Parts, *args: Any) -> Any:
-    job = await claimed(job_id, claim, parts.ledger)
+    job = await parts.ledger.claimed(job_id, claim)
     call = {REQUEST_ID: job.request_id, TRACEPARENT: job.traceparent or "", JOB_ID: job_id}
     with working(part.__name__, call):
         try:
@@ -229,7 +232,7 @@ async def _run(part: Callable[..., Awaitable[Any]], job_id: str, claim: int, par
             if error.present in TERMINAL_JOB_STATES:
                 raise
             # Another executor has begun it: for a moment two may have the same claim, and either may carry it on.
-            return await part(await claimed(job_id, claim, parts.ledger), parts, *args)
+            return await part(await parts.ledger.claimed(job_id, claim), parts, *args)
 
 
 async def _follow(job_id: str, request: VideoRequest, parts: Parts) -> RenderStatus:
@@ -260,7 +263,7 @@ def _result_of(status: RenderStatus) -> RenderResult:
         return status.result
     if status.state == "failed":
         raise RenderFailed(render_problem(status.error))
-    raise JobFailed(_stopped_elsewhere(status))
+    raise JobFailed(stopped_elsewhere(status.state))
 
 
 async def _download(job_id: str, parts: Parts, result: RenderResult) -> Place:
@@ -276,28 +279,21 @@ async def _download(job_id: str, parts: Parts, result: RenderResult) -> Place:
     return place
 
 
-async def _was_canceled(job_id: str, ledger: Ledger) -> bool:
+async def _keep_preview(
+    job_id: str, kind: RenderFile, files: LocalFiles, place: Place, video: RenderResult
+) -> StoredPicture | None:
+    """A video without it is a video all the same."""
     try:
-        return (await ledger.get(job_id)).state == "canceled"
-    except JobNotFound:
-        return True
-    except SQLAlchemyError:
-        return False  # nobody knows; a render that nobody waits for is removed later
+        stored = await files.receive(job_id, _PREVIEWS[kind], place.client.content(job_id, kind))
+    except ServiceError as error:
+        log.warning("no %s of %s: %s", kind, job_id, error, extra={"job_id": job_id})
+        return None
+    return StoredPicture(
+        file=_PREVIEWS[kind], media_type="image/png" if kind == "last_frame" else "image/jpeg",
+        num_bytes=stored.num_bytes, sha256=stored.sha256,
+        width=video.width, height=video.height,
+    )
 
 
 async def _picture(job: JobRecord, picture: StoredPicture | None, files: LocalFiles) -> bytes | None:
-    return None if picture is None else await _data(job, picture.file, files)
-
-
-async def _data(job: JobRecord, name: str, files: LocalFiles) -> bytes:
-    path = files.path(job.id, name)
-    await off_loop(files.bring, path)
-    return await off_loop(path.read_bytes)
-
-
-def _stopped_elsewhere(status: RenderStatus) -> Problem:
-    return Problem(
-        status=502, code="render_canceled", title="The render was stopped",
-        detail=f"The video_service ended this render as {status.state} though nobody canceled the job here. "
-        "Send the request again.",
-    )
+    return None if picture is None else await off_loop(files.read, job.id, picture.file)

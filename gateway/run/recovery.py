@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from anyio import CapacityLimiter, to_thread
+from anyio.to_thread import run_sync as off_loop
 
 from gateway.jobs.job import JobNotFound
 from gateway.jobs.ledger import Ledger
 from gateway.jobs.queue import JobQueue
-from gateway.run.dispatch import Dispatcher
-from gateway.run.engine import DbosEngine
+from gateway.run.engine import DbosEngine, Dispatcher
 from gateway.run.executors import Executors, StateInUse
 from gateway.run.failures import crashed_too_often_problem, forgotten
 from gateway.run.settle import Settling
 from gateway.storage.sweep import Sweeper
-from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ async def recovering(care: Recovery) -> AsyncIterator[None]:
     Raises:
         StateInUse: another process is this executor.
     """
-    await to_thread.run_sync(care.executors.enter, care.executors.patience_s)
+    await off_loop(care.executors.enter, care.executors.patience_s)
     tasks: list[asyncio.Task[None]] = []
     try:
         try:
@@ -80,7 +79,7 @@ async def recovering(care: Recovery) -> AsyncIterator[None]:
             await asyncio.wait(tasks)
         await care.engine.shutdown()
         with suppress(Exception):  # a database that is gone needs no farewell
-            await to_thread.run_sync(care.executors.leave)
+            await off_loop(care.executors.leave)
 
 
 async def review(care: Recovery) -> None:
@@ -105,7 +104,7 @@ async def review(care: Recovery) -> None:
 
 async def sweep(care: Recovery, *, starting: bool = False) -> None:
     """Look after the files that killed processes left; where others live, only what is too old to become a job's."""
-    await off_loop(care.sweeper.run, nobody_writes=care.executors.alone if starting else lambda: False)
+    await off_loop(partial(care.sweeper.run, nobody_writes=care.executors.alone if starting else lambda: False))
 
 
 async def tidy(care: Recovery) -> None:

@@ -5,6 +5,8 @@ import logging
 import time
 from dataclasses import dataclass
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from contracts.errors import Problem
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
@@ -60,7 +62,7 @@ class Settling:
         if isinstance(verdict, Problem):
             await self._fail(job_id, claim, verdict)
             return
-        job = await claimed(job_id, claim, self.ledger)
+        job = await self.ledger.claimed(job_id, claim)
         waited_s = time.time() - _began(job)
         if waited_s > self.deadline_s:
             await self._fail(job_id, claim, overdue_problem(verdict.problem, waited_s))
@@ -92,19 +94,15 @@ class Settling:
         return self.pause_s * min(2 ** min(before, 10), _LONGEST_PAUSES)
 
 
-async def claimed(job_id: str, claim: int, ledger: Ledger) -> JobRecord:
-    """The job as this claim may go on with it.
-
-    Raises:
-        ClaimLost, IllegalTransition, JobNotFound: it may not: it was released, or has ended.
-    """
-    job = await ledger.get(job_id)
-    if job.claim != claim:
-        raise ClaimLost(job_id, claim)
-    if job.finished:
-        raise IllegalTransition(job_id, job.state, "running")
-    return job
-
-
 def _began(job: JobRecord) -> float:
     return job.created_at if job.started_at is None else job.started_at
+
+
+async def was_canceled(job_id: str, ledger: Ledger) -> bool:
+    """Whether its work is not wanted any more, as far as that can be known."""
+    try:
+        return (await ledger.get(job_id)).state == "canceled"
+    except JobNotFound:
+        return True
+    except SQLAlchemyError:
+        return False  # nobody knows; a render that nobody waits for is removed later

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import httpx
+from anyio.to_thread import run_sync as off_loop
 from standardwebhooks import Webhook
 
 from contracts.jobs import Job, JobState
@@ -19,9 +20,7 @@ from gateway.auth.addresses import AddressRefused, AddressRules, call_in_turn, p
 from gateway.auth.signing import Signer
 from gateway.jobs.deliveries import MAX_ERROR_CHARS, Attempt, Delivery, DeliveryState, DeliveryStore
 from gateway.jobs.job import JobNotFound, JobRecord
-from gateway.jobs.ledger import Ledger
-from gateway.jobs.views import linked, present
-from gateway.threads import off_loop
+from gateway.jobs.ledger import Ledger, linked, present
 
 log = logging.getLogger(__name__)
 

@@ -5,33 +5,35 @@ import base64
 import functools
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import httpx
-from httpx_sse import EventSource, SSEError, aconnect_sse
+from httpx_sse import EventSource, SSEError
 from pydantic import BaseModel, ValidationError
 
 from contracts.chat import ChatEnd, ChatEvent, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.errors import Problem
-from contracts.images import REQUEST_PART, ImageRequest
 from contracts.models import AbsentModel, Health, VideoModelInfo, VideoModelList, VLModelInfo, VLModelList
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
+from contracts.wire import REQUEST_PART, ImageRequest
 from gateway.services.errors import Kind, ServiceError, ServiceName
 from gateway.services.pool import Probe
 from web.calls import outgoing_headers
 from web.telemetry import record_calls
 
 Body = TypeVar("Body", bound=BaseModel)
+_KINDS: Mapping[int, Kind] = {
+    408: "unavailable", 502: "unavailable", 503: "unavailable", 504: "unavailable",
+    401: "misconfigured", 403: "misconfigured", 404: "not_found", 409: "conflict", 429: "busy",
+}
 _SHORT_TIMEOUT_S = 5.0
 _READ_SILENCE_S = 45.0  # the services send a heartbeat more often than this
 _LOOK_AGAIN_S = 0.3  # after a stream that ended before its render
-_REFUSES_US = (
-    "refuses this gateway's internal token: set STILLMOTION_INTERNAL_TOKEN to the same value on the gateway and on the "
-    "service, and restart both"
-)
+_REFUSES_US = ("refuses this gateway's internal token: set STILLMOTION_INTERNAL_TOKEN to the same value on the gateway "
+               "and on the service, and restart both")
 
 
 class _ModelId(BaseModel):
@@ -96,6 +98,28 @@ class _ServiceClient:
             return answer.model_validate_json(response.content, extra="ignore")
         except ValidationError as error:
             raise ServiceError(self.service, "failed", f"answered {method} {path} unreadably: {error}") from error
+
+    @asynccontextmanager
+    async def _streamed(self, method: str, path: str, *, read_s: float, **sent: Any) -> AsyncIterator[httpx.Response]:
+        """An answer to be read piece by piece, each within `read_s`."""
+        timeout = httpx.Timeout(_SHORT_TIMEOUT_S, read=read_s)
+        try:
+            async with self._http.stream(method, path, timeout=timeout, **sent) as response:
+                if not response.is_success:
+                    await response.aread()
+                    self._check(response)
+                yield response
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    @asynccontextmanager
+    async def _events(
+        self, method: str, path: str, *, read_s: float, asked: ImageRequest | None = None
+    ) -> AsyncIterator[EventSource]:
+        sent = multipart(asked)
+        headers = {"Accept": "text/event-stream", **sent.pop("headers", {})}
+        async with self._streamed(method, path, read_s=read_s, headers=headers, **sent) as response:
+            yield EventSource(response)
 
     def _check(self, response: httpx.Response) -> None:
         if response.is_success:
@@ -162,20 +186,11 @@ class VLClient(_ServiceClient):
         return await self._send(
             "POST", "/v1/describe", DescribeResponse, timeout_s=self._describe_timeout_s, asked=request)
 
-
     async def chat(self, request: ChatRequest) -> AsyncGenerator[str | ChatEnd]:
         """Pieces of the reply as they are written, then its end; one attempt. Closed early, the model stops."""
-        timeout = httpx.Timeout(_SHORT_TIMEOUT_S, read=self._describe_timeout_s)
-        headers = {"Accept": "text/event-stream"}
-        sent = multipart(request)
         try:
-            async with self._http.stream(
-                "POST", "/v1/chat", timeout=timeout, **(sent | {"headers": headers | sent.get("headers", {})})
-            ) as response:
-                if not response.is_success:
-                    await response.aread()
-                    self._check(response)
-                async for event in EventSource(response).aiter_sse():
+            async with self._events("POST", "/v1/chat", read_s=self._describe_timeout_s, asked=request) as events:
+                async for event in events.aiter_sse():
                     told = ChatEvent.model_validate_json(event.data, extra="ignore")
                     if told.error is not None:
                         raise ServiceError(
@@ -186,8 +201,6 @@ class VLClient(_ServiceClient):
                     if told.end is not None:
                         yield told.end
                         return
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
         except (SSEError, ValidationError) as error:
             raise ServiceError(self.service, "failed", f"answered POST /v1/chat unreadably: {error}") from error
         raise ServiceError(self.service, "unavailable", "broke off in the middle of a reply")
@@ -220,12 +233,14 @@ class VideoClient(_ServiceClient):
         """
         while True:
             try:
-                async with self._events(render_id) as statuses:
-                    async for status in statuses:
-                        yield status
-                        if status.state in TERMINAL_RENDER_STATES:
-                            return
-            except (httpx.HTTPError, SSEError, ServiceError):
+                async with self._events("GET", f"/v1/videos/{render_id}/events", read_s=_READ_SILENCE_S) as events:
+                    async for event in events.aiter_sse():
+                        status = _status_in(event.data)
+                        if status is not None:
+                            yield status
+                            if status.state in TERMINAL_RENDER_STATES:
+                                return
+            except (SSEError, ServiceError):
                 pass  # whatever broke the stream, the status below tells whether the service still answers
             status = await self.status(render_id)
             yield status
@@ -233,35 +248,12 @@ class VideoClient(_ServiceClient):
                 return
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    @asynccontextmanager
-    async def _events(self, render_id: str) -> AsyncIterator[AsyncIterator[RenderStatus]]:
-        timeout = httpx.Timeout(_SHORT_TIMEOUT_S, read=_READ_SILENCE_S)
-        async with aconnect_sse(self._http, "GET", f"/v1/videos/{render_id}/events", timeout=timeout) as source:
-            self._check(source.response)
-
-            async def statuses() -> AsyncIterator[RenderStatus]:
-                async for event in source.aiter_sse():
-                    try:
-                        yield RenderStatus.model_validate_json(event.data, extra="ignore")
-                    except ValidationError:
-                        continue  # an event that is not a status
-
-            yield statuses()
-
     async def content(self, render_id: str, variant: RenderFile = "video") -> AsyncGenerator[bytes]:
         """The MP4 of a completed render, or a JPEG with it, in pieces. One attempt: the caller starts its file anew."""
-        timeout = httpx.Timeout(_SHORT_TIMEOUT_S, read=_READ_SILENCE_S)
-        try:
-            async with self._http.stream(
-                "GET", f"/v1/videos/{render_id}/content", params={"variant": variant}, timeout=timeout
-            ) as response:
-                if not response.is_success:
-                    await response.aread()
-                    self._check(response)
-                async for chunk in response.aiter_bytes():
-                    yield chunk
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        path = f"/v1/videos/{render_id}/content"
+        async with self._streamed("GET", path, read_s=_READ_SILENCE_S, params={"variant": variant}) as response:
+            async for chunk in response.aiter_bytes():
+                yield chunk
 
     async def delete(self, render_id: str) -> bool:
         """Stop a queued or running render, or remove an ended one; true once nothing of it is there. One attempt."""
@@ -298,13 +290,15 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
+def _status_in(data: str) -> RenderStatus | None:
+    try:
+        return RenderStatus.model_validate_json(data, extra="ignore")
+    except ValidationError:
+        return None
+
+
 def _kind_of(status: int) -> Kind:
-    if status in (408, 502, 503, 504):
-        return "unavailable"
-    named: dict[int, Kind] = {
-        401: "misconfigured", 403: "misconfigured", 404: "not_found", 409: "conflict", 429: "busy",
-    }
-    return named.get(status, "refused" if status < 500 else "failed")
+    return _KINDS.get(status, "refused" if status < 500 else "failed")
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -8,9 +8,6 @@ import sqlalchemy as sa
 from gateway.database.database import Database, metadata, put
 from gateway.jobs.job import UNFINISHED
 
-FORGET_AFTER_S = 7 * 86400.0
-"""How long a service that never comes back is kept in mind."""
-
 _places = sa.Table(
     "render_places", metadata,
     sa.Column("job_id", sa.String(64), primary_key=True),
@@ -34,6 +31,8 @@ class LeftRender:
 
     job_id: str
     address: str
+    chosen_at: float
+    """Seconds since the epoch."""
 
 
 class RenderPlaces:
@@ -78,20 +77,13 @@ class RenderPlaces:
             _jobs.c.id == _places.c.job_id, _jobs.c.state.in_(UNFINISHED)
         )
         query = (
-            sa.select(_places.c.job_id, _places.c.address)
+            sa.select(_places.c.job_id, _places.c.address, _places.c.chosen_at)
             .where(sa.or_(_places.c.abandoned, ~waited_for)).order_by(_places.c.chosen_at).limit(limit)
         )
         with self._database.reading() as connection:
-            return [LeftRender(job_id=job_id, address=address) for job_id, address in connection.execute(query)]
+            return [LeftRender(**row._asdict()) for row in connection.execute(query)]
 
     def forget(self, job_id: str, address: str) -> None:
         """Nothing of the job's render is at `address`."""
         with self._database.writing() as connection:
             connection.execute(_FORGET, {"of_job": job_id, "at": address})
-
-    def forget_old(self) -> None:
-        """Give up on addresses that were not heard of for `FORGET_AFTER_S`."""
-        with self._database.writing() as connection:
-            connection.execute(_places.delete().where(
-                _places.c.abandoned, _places.c.chosen_at < time.time() - FORGET_AFTER_S
-            ))

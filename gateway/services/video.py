@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
+import time
 
-from contracts.models import AbsentModel, Health, VideoModelInfo
+from anyio.to_thread import run_sync as off_loop
+
+from contracts.models import Health
 from contracts.videos import VideoRequest
 from gateway.services.clients import VideoClient
 from gateway.services.errors import ServiceError
-from gateway.services.listing import every_model
 from gateway.services.pool import Member, Pool
 from gateway.services.render_places import RenderPlaces
-from gateway.threads import off_loop
 
 log = logging.getLogger(__name__)
 
 Place = Member[VideoClient]
+_FORGET_AFTER_S = 7 * 86400.0
 
 
 class Renderers:
@@ -35,10 +37,6 @@ class Renderers:
     async def health(self) -> Health:
         """Ready when one address is."""
         return await self.pool.health()
-
-    async def models(self) -> list[VideoModelInfo | AbsentModel]:
-        """What they run, and what they lack; raises `ServiceError` where none answers."""
-        return await every_model(self.pool, VideoClient.models)
 
     async def put(self, job_id: str, request: VideoRequest) -> Place:
         """Have one service take the render, or attach to the one that did; returns it. Each is asked once at most.
@@ -86,12 +84,17 @@ class Renderers:
             await self._tell(job_id, address)
 
     async def clear_left(self) -> int:
-        """Tell the services to drop the renders that nobody waits for any more; returns how many are gone."""
+        """Tell the services to drop the renders that nobody waits for any more; returns how many are gone.
+
+        A service that never comes back is kept in mind for a week.
+        """
         cleared = 0
         for left in await off_loop(self._places.left):
             place = self.pool.at(left.address)
             if place is not None and place.silent_since is None:
                 cleared += await self._tell(left.job_id, left.address)
+            elif time.time() - left.chosen_at > _FORGET_AFTER_S:
+                await off_loop(self._places.forget, left.job_id, left.address)
         return cleared
 
     async def _tell(self, job_id: str, address: str) -> bool:

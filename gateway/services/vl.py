@@ -1,21 +1,41 @@
-"""Every vision-language service of this deployment as one: the least busy healthy address answers."""
+"""Descriptions: from what was written before where that answers, else from the least busy healthy address."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import hashlib
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 
+import sqlalchemy as sa
+from anyio.to_thread import run_sync as off_loop
+from sqlalchemy.exc import SQLAlchemyError
+
 from contracts.chat import ChatEnd, ChatRequest
-from contracts.describe import DescribeRequest, DescribeResponse
+from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.models import Health, VLModelInfo
+from gateway.database.database import Database, metadata, put
 from gateway.services.clients import VLClient
 from gateway.services.errors import ServiceError
-from gateway.services.listing import every_model
 from gateway.services.pool import Member, Pool
+
+log = logging.getLogger(__name__)
 
 _CALLERS_AT_ONCE = 2  # of each address; the service takes more, so a job never finds all of its places taken
 _CALLERS_WAITING = 8  # each with its picture in memory
 _ASK_THE_NEXT = frozenset({"unavailable", "misconfigured", "busy"})
 _STAND_BACK_S = 15.0  # longer than a job pauses that found the service full
+MAX_ENTRIES = 10_000  # some 5 MB
+_PRUNE_EVERY = 100  # entries written between two looks at their number
+_prompts = sa.Table(
+    "prompts", metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("results", sa.JSON, nullable=False),
+    sa.Column("used_at", sa.Float, nullable=False, index=True),
+)
+# Raised when the vision-language service writes other texts with the same model: what was kept is then asked anew.
+_WORDING = 2
 
 
 class Describers:
@@ -35,10 +55,6 @@ class Describers:
     async def health(self) -> Health:
         """Ready when one address is."""
         return await self.pool.health()
-
-    async def models(self) -> list[VLModelInfo]:
-        """What they run; raises `ServiceError` where none answers."""
-        return await every_model(self.pool, VLClient.models)
 
     @asynccontextmanager
     async def callers_turn(self) -> AsyncIterator[None]:
@@ -133,3 +149,107 @@ class Describers:
             member.failed(error.said, silent=error.heard != "answered")
         elif error.kind != "busy":
             member.answered()
+
+
+def cache_key(
+    request: DescribeRequest, picture_sha256: str | None, models: Sequence[VLModelInfo], *, any_seed: bool
+) -> str:
+    """SHA-256 over everything that the answer depends on; `any_seed` leaves the seed out."""
+    asked = request.model_dump(mode="json", exclude={"image", "seed"} if any_seed else {"image"})
+    writers = sorted(f"{model.id}@{model.revision}" for model in models)
+    text = json.dumps(
+        {"asked": asked, "picture": picture_sha256, "writers": writers, "wording": _WORDING}, sort_keys=True
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class PromptCache:
+    """Answers by key, the least recently used of which go first. Methods block: call them off the event loop."""
+
+    def __init__(self, database: Database, max_entries: int = MAX_ENTRIES) -> None:
+        self._database = database
+        self._max_entries = max_entries
+        self._written = 0
+
+    def find(self, key: str) -> list[TaskResult] | None:
+        """The answer under this key, `None` where there is none."""
+        with self._database.writing() as connection:
+            row = connection.execute(sa.select(_prompts.c.results).where(_prompts.c.key == key)).first()
+            if row is None:
+                return None
+            connection.execute(_prompts.update().where(_prompts.c.key == key).values(used_at=time.time()))
+        return [TaskResult.model_validate(result) for result in row[0]]
+
+    def keep(self, keys: Sequence[str], results: Sequence[TaskResult]) -> None:
+        """Remember an answer under each of the keys."""
+        values = {"results": [result.model_dump(mode="json") for result in results], "used_at": time.time()}
+        with self._database.writing() as connection:
+            for key in sorted(keys):  # in one order everywhere: two writers never wait for each other's rows
+                put(connection, _prompts, {"key": key, **values})
+            self._written += len(keys)
+            if self._written >= min(_PRUNE_EVERY, self._max_entries):
+                self._written = 0
+                self._prune(connection)
+
+    def _prune(self, connection: sa.Connection) -> None:
+        # What another process has in hand is left to it: waiting for it here could be waiting in a circle.
+        newest_first = _prompts.c.used_at.desc()
+        too_many = sa.select(_prompts.c.key).order_by(newest_first).offset(self._max_entries)
+        keys = list(connection.scalars(too_many.with_for_update(skip_locked=True)))
+        connection.execute(_prompts.delete().where(_prompts.c.key.in_(keys)))
+
+
+class Prompter:
+    """Asks about pictures, and asks only once."""
+
+    def __init__(
+        self, describers: Describers, cache: PromptCache, known_models: Callable[[], Awaitable[list[VLModelInfo]]],
+        looked_up: Callable[[bool], None],
+    ) -> None:
+        self._describers = describers
+        self._cache = cache
+        self._known_models = known_models
+        self._looked_up = looked_up  # told of every hit (true) and miss
+
+    async def describe(
+        self, request: DescribeRequest, picture_sha256: str | None, *, any_seed: bool
+    ) -> Sequence[TaskResult]:
+        """The answers to the tasks; with `any_seed` also those that another seed led to.
+
+        Raises:
+            ServiceError: as `Describers.describe_for_job`.
+        """
+        keys = await self._keys(request, picture_sha256, any_seed=any_seed)
+        found = await self._find(keys)
+        if found is None:
+            answer = await self._describers.describe_for_job(request)
+            found = answer.results
+        await self._keep(keys, found)  # also what was found: under this seed it is to be found again
+        return found
+
+    async def _keys(self, request: DescribeRequest, picture_sha256: str | None, *, any_seed: bool) -> list[str]:
+        models = await self._known_models()
+        if not models:
+            return []  # who would answer is not known, so no earlier answer counts as theirs
+        own = cache_key(request, picture_sha256, models, any_seed=False)
+        return [own, cache_key(request, picture_sha256, models, any_seed=True)] if any_seed else [own]
+
+    async def _find(self, keys: Sequence[str]) -> Sequence[TaskResult] | None:
+        found = None
+        try:
+            for key in keys:
+                found = await off_loop(self._cache.find, key)
+                if found is not None:
+                    break
+        except SQLAlchemyError:  # a cache that fails is a cache that has nothing
+            log.exception("the prompt cache could not be read")
+        self._looked_up(found is not None)
+        return found
+
+    async def _keep(self, keys: Sequence[str], results: Sequence[TaskResult]) -> None:
+        if not keys:
+            return
+        try:
+            await off_loop(self._cache.keep, keys, results)
+        except SQLAlchemyError:
+            log.exception("a prompt could not be kept")

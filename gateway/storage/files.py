@@ -115,6 +115,12 @@ class LocalFiles:
     def bring(self, path: Path) -> None:
         """Have the file at its `path`, where every file that there is lies already."""
 
+    def read(self, job_id: str, name: str) -> bytes:
+        """A whole file. Blocking."""
+        path = self.path(job_id, name)
+        self.bring(path)
+        return path.read_bytes()
+
     def remove_job(self, job_id: str) -> None:
         """Remove every file of a job. Blocking."""
         _remove_own(self.root / job_id)

@@ -7,9 +7,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from anyio.to_thread import run_sync as off_loop
+
 from contracts.refusal import Refusal
 from gateway.database.errors import DatabaseFull
-from gateway.threads import off_loop
 
 _LOOK_AGAIN_S = 0.5  # a busy server writes little in that time, measured by the room that is kept
 

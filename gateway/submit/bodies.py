@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -12,18 +12,27 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from contracts.jobs import GenerateOptions, GenerateRequest
-from gateway.conversations.store import Conversation
-from gateway.images.refusals import named, too_many_bytes
-from gateway.intake.forms import Part, parse_multipart, parse_urlencoded
-from gateway.intake.intake import Intake
-from gateway.intake.json_text import MAX_FIELDS_BYTES, read_object
-from gateway.intake.refusals import BodyRefused, FieldsRefused
+from contracts.openai.videos import VideoCreate, VideoOptions
+from contracts.refusal import Refusal
 from gateway.jobs.job import JobRecord
+from gateway.submit.conversations import Conversation
+from gateway.submit.fields import (
+    MAX_FIELDS_BYTES,
+    BodyRefused,
+    FieldsRefused,
+    Part,
+    parse_multipart,
+    parse_urlencoded,
+    read_object,
+)
+from gateway.submit.images.refusals import too_many_bytes
+from gateway.submit.intake import Intake
 from gateway.submit.picture_text import picture_text
 
 _ROOM = 1024 * 1024  # what the other fields and the framing may take beside the picture
 _URLENCODED_BYTES = 4 * 1024 * 1024  # for words: each %xx costs its decoder sixty bytes
 _LAST = "last_image"
+_REFERENCE = "input_reference"  # as OpenAI calls the picture
 _METADATA = re.compile(r"metadata\[.+\]")
 T = TypeVar("T")
 
@@ -97,6 +106,40 @@ def read_submission(request: Request, intake: Intake) -> AbstractAsyncContextMan
     return read_body(request, intake, from_form, from_json, pictures=2)
 
 
+def read_video(request: Request, intake: Intake) -> AbstractAsyncContextManager[Submission]:
+    """Read any encoding of `POST /v1/videos`: OpenAI's fields, and ours beside them; else as `read_submission`."""
+    limit = intake.max_image_bytes
+
+    def from_json(fields: dict[str, Any]) -> Submission:
+        asked = VideoCreate.model_validate(fields)
+        reference = asked.input_reference
+        picture = picture_text(reference.image_url if reference else None, limit)
+        return _submission(asked.model_dump(exclude={_REFERENCE}), picture, reference.file_id if reference else None)
+
+    return read_body(request, intake, lambda form: _from_form(form, limit), from_json)
+
+
+def _from_form(form: Form, max_image_bytes: int) -> Submission:
+    # An object in a form: the SDK writes `input_reference[file_id]`.
+    inner = {part.name: part for part in form if part.name in (f"{_REFERENCE}[file_id]", f"{_REFERENCE}[image_url]")}
+    picture = form_picture(form, _REFERENCE, max_image_bytes)
+    fields = form_fields([part for part in form if part.name not in inner], _REFERENCE)
+    texts = {name: part.text for name, part in inner.items() if part.data}
+    file_id, image_url = texts.get(f"{_REFERENCE}[file_id]"), texts.get(f"{_REFERENCE}[image_url]")
+    if image_url is not None and picture is not None:
+        raise BodyRefused("image_given_twice", f"Send one `{_REFERENCE}`.", _REFERENCE)
+    if image_url is not None:
+        picture = picture_text(image_url, max_image_bytes)
+    return _submission(VideoOptions.model_validate(fields).model_dump(), picture, file_id)
+
+
+def _submission(options: dict[str, Any], picture: bytes | str | None, file_id: str | None) -> Submission:
+    return Submission(
+        options=GenerateOptions.model_validate(options), image=picture if isinstance(picture, bytes) else None,
+        image_url=picture if isinstance(picture, str) else None, file_id=file_id,
+    )
+
+
 def read_body(
     request: Request, intake: Intake, from_form: Callable[[Form], T], from_json: Callable[[dict[str, Any]], T] | None,
     *, pictures: int = 1,
@@ -147,6 +190,17 @@ def submission_of(
         image=picture if isinstance(picture, bytes) else None,
         image_url=picture if isinstance(picture, str) else None, file_id=asked.file_id,
     )
+
+
+@contextmanager
+def named(field: str) -> Iterator[None]:
+    """Where `image` is refused within, it is the image in `field`."""
+    try:
+        yield
+    except Refusal as error:
+        if error.field == "image":
+            error.field = field
+        raise
 
 
 def body_kind(request: Request) -> Literal["form", "words", "json"]:

@@ -12,10 +12,10 @@ from starlette.requests import Request
 from contracts.chat import ChatRequest
 from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, DescribeTask, Language, Text
 from contracts.models import FrozenModel
-from contracts.openai_chat import ChatCompletionRequest, ConversedRequest, Message, picture_addresses
-from gateway.intake.intake import Intake
-from gateway.intake.refusals import BodyRefused
+from contracts.openai.chat import ChatCompletionRequest, ConversedRequest, Message, picture_addresses
 from gateway.submit.bodies import Form, form_fields, form_picture, read_body
+from gateway.submit.fields import BodyRefused
+from gateway.submit.intake import Intake
 from gateway.submit.picture_text import decode_text, picture_text
 
 

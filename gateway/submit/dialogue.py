@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from anyio.to_thread import run_sync as off_loop
 from pydantic import ValidationError
 
 from contracts.chat import ChatRequest, TextPart, Turn
-from contracts.openai_chat import ConversedRequest, DialogueResponse, turns_of
+from contracts.openai.chat import ConversedRequest, DialogueResponse, turns_of
 from gateway.auth.callers import Caller
-from gateway.conversations.store import Conversation, ConversationStore, new_conversation_id
-from gateway.images.check import CheckedImage
-from gateway.intake.refusals import FieldsRefused
 from gateway.services.vl import Describers
 from gateway.storage.files import LocalFiles
+from gateway.submit.conversations import Conversation, ConversationStore, new_conversation_id
 from gateway.submit.describing import AskedDialogue
-from gateway.submit.pictures import Pictures
-from gateway.threads import off_loop
+from gateway.submit.fields import FieldsRefused
+from gateway.submit.images.check import CheckedImage
+from gateway.submit.images.images import Images
 from web.chat.completions import Reply
 from web.chat.dialogues import Told, converse, requests_for
 
@@ -49,14 +49,14 @@ class Dialogues:
 
     store: ConversationStore
     files: LocalFiles
-    pictures: Pictures
+    images: Images
     describers: Describers
 
     async def begin(self, asked: AskedDialogue, caller: Caller) -> Begun:
         """Find what was said before, and check the pictures.
 
         Raises:
-            ConversationNotFound, FieldsRefused, and what `Pictures.at` raises.
+            ConversationNotFound, FieldsRefused, and what `Images.at` raises.
         """
         request = asked.request
         before = None
@@ -68,8 +68,8 @@ class Dialogues:
         except ValidationError as error:  # too much together with what was said before
             raise FieldsRefused(error) from None
         earlier = [
-            (await self.pictures.read(before.id, stored, ())).data for stored in before.pictures] if before else []
-        new = tuple([await self.pictures.at(given) for given in asked.pictures])
+            (await self.images.read(before.id, stored, ())).data for stored in before.pictures] if before else []
+        new = tuple([await self.images.at(given) for given in asked.pictures])
         shown = [*earlier, *(picture.data for picture in new)]
         return Begun(
             requests=[one.with_pictures(shown) for one in requests], request=request, owner=caller.owner,
@@ -112,7 +112,7 @@ class Dialogues:
             prompt=None, job_id=None)
         prompts = [result.text for result in answer.results if result.kind == "prompt"]
         said = "\n\n".join(result.text for result in answer.results)
-        stored = [await self.pictures.store(conversation.id, _new_name(), picture) for picture in begun.pictures]
+        stored = [await self.images.store(conversation.id, _new_name(), picture) for picture in begun.pictures]
         conversation = replace(
             conversation, used_at=now, turns=(*begun.turns, Turn(role="assistant", content=(TextPart(text=said),))),
             pictures=(*conversation.pictures, *stored), prompt=prompts[-1] if prompts else conversation.prompt)

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 
-from gateway.images.refusals import ADVICE, ImageRefused, too_many_bytes
+from gateway.submit.images.refusals import ADVICE, ImageRefused, too_many_bytes
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 # What percent-encoding makes of base64's own characters; others need none, so a whole decoder is not wanted here.

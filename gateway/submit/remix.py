@@ -4,12 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from contracts.jobs import EffectiveParameters, GenerateOptions, VideoFile
-from contracts.refusal import Refusal
-from contracts.resolve import ParameterRefused
+from contracts.refusal import ParameterRefused, Refusal
 from contracts.videos import MAX_CLIP_BYTES
-from gateway.conversations.store import Conversation
 from gateway.jobs.job import JobRecord, JobState
 from gateway.submit.bodies import Submission
+from gateway.submit.conversations import Conversation
 
 
 class NotRemixable(Refusal):

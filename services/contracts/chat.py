@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 
 from contracts.describe import Language
 from contracts.errors import Problem
-from contracts.images import ImageBytes, ImageRequest
-from contracts.models import FrozenModel
+from contracts.wire import FrozenModel, ImageBytes, ImageRequest
 
 MAX_TURNS = 64
 MAX_CHAT_CHARS = 64_000

@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from contracts.images import ImageBytes, ImageRequest
-from contracts.models import FrozenModel
+from contracts.wire import FrozenModel, ImageBytes, ImageRequest
 
 MAX_IMAGE_BASE64_CHARS = 28_000_000  # of public bodies: 20 MiB of bytes in base64
 MAX_TEXT_CHARS = 4000

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.describe import Language, Text
 from contracts.errors import Problem
-from contracts.models import MAX_LORAS, FrozenModel, LoraRef, Sampler
+from contracts.models import MAX_LORAS, LoraRef, Sampler
+from contracts.wire import FrozenModel
 
 JobState = Literal["queued", "running", "completed", "failed", "canceled", "expired"]
 JobStage = Literal["describing", "rendering", "saving"]

@@ -1,90 +1,15 @@
 """What a deployment can run: `/v1/models` on every service."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+from pydantic import ConfigDict, Field
+
+from contracts.wire import FloatRange, FrameRange, FrozenModel, IntRange
 
 # Open, because a family may bring its own; which ones a model takes is in its spec.
 Sampler = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 VideoTask = Literal["t2v", "i2v", "flf2v"]
 """From words, from a picture, from a first and a last picture."""
-
-
-_VALUES = frozenset({"default", "metadata", "serialization"})  # of a pydantic schema: no schemas are in them
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise PydanticKnownError("int_type")
-    return value
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise PydanticKnownError("float_type")
-    return value
-
-
-def _without_truth(part: Any) -> Any:
-    """The schema, or a part of one, with numbers that are no booleans: pydantic takes those for 1 and 0, and its
-    strict numbers would refuse the text of a form."""
-    if isinstance(part, list | tuple):
-        return type(part)(_without_truth(item) for item in part)
-    if not isinstance(part, dict):
-        return part
-    schema: Any = {name: value if name in _VALUES else _without_truth(value) for name, value in part.items()}
-    kind = schema.get("type")
-    if kind == "int" or (kind == "literal" and any(type(value) is int for value in schema["expected"])):
-        return core_schema.no_info_before_validator_function(_whole, schema)
-    if kind == "float":
-        return core_schema.no_info_before_validator_function(_number, schema)
-    return schema
-
-
-class FrozenModel(BaseModel):
-    """Immutable wire type that refuses fields it does not know, and `true` and `false` where numbers are wanted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return _without_truth(handler(source))
-
-
-class IntRange(FrozenModel):
-    """Closed range of integers with its default."""
-
-    minimum: int
-    maximum: int
-    default: int
-
-
-class FloatRange(FrozenModel):
-    """Closed range of numbers with its default."""
-
-    minimum: float
-    maximum: float
-    default: float
-
-
-class FrameRange(IntRange):
-    """How many frames a clip may have: the minimum, and from there in equal steps."""
-
-    step: int = Field(default=1, ge=1, description="4 where the temporal VAE takes 4k+1 only, 1 where any number goes.")
-
-    @property
-    def rule(self) -> str:
-        """In words, such as `4k+1 frames`."""
-        return "frames" if self.step == 1 else f"{self.step}k+{self.minimum % self.step} frames"
-
-    def nearest(self, wanted: float) -> int:
-        """The legal number closest to `wanted`, within the bounds or not."""
-        return self.minimum + round((wanted - self.minimum) / self.step) * self.step
-
-    def takes(self, num_frames: int) -> bool:
-        """Whether a clip may have exactly that many."""
-        return self.minimum <= num_frames <= self.maximum and (num_frames - self.minimum) % self.step == 0
 
 
 LoraId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]

@@ -49,3 +49,13 @@ class Refusal(Exception):
             status=self.status, code=self.code, title=self.title, detail=self.detail, job_id=self.job_id,
             retry_after_s=self.retry_after_s, errors=self.errors or at_fault,
         )
+
+
+class ParameterRefused(Refusal):
+    """A parameter that the model cannot serve: stable `code`, the `field`, and in words what would work."""
+
+    status, title = 422, "The request cannot be served"
+
+    def __init__(self, code: str, field: str, message: str) -> None:
+        super().__init__(message, code=code, field=field)
+        self.field = field

@@ -3,32 +3,18 @@
 Pure, and the same for the gateway, which answers callers, and for the video service, which trusts nobody.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contracts.framing import share_cut, whole_size
 from contracts.jobs import GenerateOptions
 from contracts.models import AbsentModel, FloatRange, IntRange, ModelSpec, Sampler, VideoModelInfo
-from contracts.refusal import Refusal
+from contracts.refusal import ParameterRefused
+from contracts.sizes import Size, size_of
 from contracts.videos import VideoRequest
 
 _SHARED_FIELDS = {
     "width", "height", "num_frames", "fps", "sampler", "steps", "guidance_scale", "guidance_scale_2", "loras",
 }
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
-
-
-class ParameterRefused(Refusal):
-    """A parameter that the model cannot serve: stable `code`, the `field`, and in words what would work."""
-
-    status, title = 422, "The request cannot be served"
-
-    def __init__(self, code: str, field: str, message: str) -> None:
-        super().__init__(message, code=code, field=field)
-        self.field = field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +69,7 @@ def resolve(
     """
     _check_task(model, image_size is not None, to_last_image)
     _check_loras(options, model)
-    size = _size(options, model, image_size)
+    size = size_of(options, model, image_size)
     fps = model.fps.default if options.fps is None else options.fps
     if not model.fps.minimum <= fps <= model.fps.maximum:
         raise ParameterRefused("fps_out_of_range", "fps", advice("fps", model))
@@ -168,70 +154,6 @@ def advice(field: str, model: ModelSpec) -> str:
         "sampler": f"{model.id} takes {', '.join(model.samplers)}.",
         "size": sizes, "width": sizes, "height": sizes,
     }.get(field, "")
-
-
-def nearest_size(width: int, height: int, model: ModelSpec) -> Size:
-    """The size closest to width × height that `model` takes."""
-    multiple = model.size_multiple
-    smallest = math.ceil(model.min_side / multiple) * multiple
-    scale = min(1.0, math.sqrt(model.max_pixels / (width * height)))
-    fitted_w, fitted_h = (max(smallest, round(side * scale / multiple) * multiple) for side in (width, height))
-    while fitted_w * fitted_h > model.max_pixels and max(fitted_w, fitted_h) > smallest:
-        if fitted_w >= fitted_h:
-            fitted_w -= multiple
-        else:
-            fitted_h -= multiple
-    return fitted_w, fitted_h
-
-
-def default_size(model: VideoModelInfo, image_size: Size | None) -> Size:
-    """Where none is asked for: the model's first, or the one that shows the whole image."""
-    sizes = [_parse_size(size) for size in model.sizes]
-    if image_size is None:
-        return sizes[0]
-    if model.clips:  # nothing else is built
-        return min(sizes, key=lambda size: share_cut(image_size, size))
-    return whole_size(image_size, sizes, model.size_multiple, model.min_side, model.max_pixels)
-
-
-def _size(options: GenerateOptions, model: VideoModelInfo, image_size: Size | None) -> Size:
-    if (options.width is None) != (options.height is None):
-        missing = "height" if options.height is None else "width"
-        raise ParameterRefused("size_incomplete", missing, "`width` and `height` go together: send both or neither.")
-    if options.size is not None:
-        if options.width is not None:
-            raise ParameterRefused("size_given_twice", "size", "Send either `size` or `width` and `height`.")
-        return _checked(_parse_size(options.size), model, "size", "size")
-    if options.width is not None and options.height is not None:
-        return _checked((options.width, options.height), model, "width", "height")
-    return default_size(model, image_size)
-
-
-def _checked(size: Size, model: ModelSpec, width_field: str, height_field: str) -> Size:
-    """The size where the model takes it; a refusal names the field that was sent."""
-    width, height = size
-    multiple, near = model.size_multiple, "{}x{}".format(*nearest_size(width, height, model))
-    if width % multiple or height % multiple:
-        raise ParameterRefused(
-            "size_not_multiple", width_field if width % multiple else height_field,
-            f"{width}x{height}: {model.id} takes multiples of {multiple}; the nearest size is {near}.",
-        )
-    if min(width, height) < model.min_side:
-        raise ParameterRefused(
-            "size_too_small", width_field if width < model.min_side else height_field,
-            f"{width}x{height}: {model.id} needs at least {model.min_side} pixels a side; the nearest size is {near}.",
-        )
-    if width * height > model.max_pixels:
-        raise ParameterRefused(
-            "size_too_large", width_field,
-            f"{width}x{height}: {model.id} renders at most {model.max_pixels} pixels; the nearest size is {near}.",
-        )
-    return size
-
-
-def _parse_size(size: str) -> Size:
-    width, _, height = size.partition("x")
-    return int(width), int(height)
 
 
 def _num_frames(options: GenerateOptions, model: ModelSpec, fps: int) -> int:

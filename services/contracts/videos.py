@@ -6,8 +6,8 @@ from pydantic import ConfigDict, Field
 
 from contracts.describe import MAX_TEXT_CHARS
 from contracts.errors import Problem
-from contracts.images import MAX_BODY_BYTES, ImageBytes, ImageRequest
-from contracts.models import MAX_LORAS, FrozenModel, LoraRef, Sampler
+from contracts.models import MAX_LORAS, LoraRef, Sampler
+from contracts.wire import MAX_BODY_BYTES, FrozenModel, ImageBytes, ImageRequest
 
 MAX_CLIP_BYTES = 64_000_000
 MAX_VIDEO_BODY_BYTES = MAX_BODY_BYTES + MAX_CLIP_BYTES

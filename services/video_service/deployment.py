@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import torch
 
 from contracts.models import AbsentModel, LoraInfo, VideoModelInfo, VideoModelList
-from contracts.resolve import ParameterRefused, find_model
+from contracts.refusal import ParameterRefused
+from contracts.resolve import find_model
 from contracts.videos import RenderResult, VideoRequest
 from video_service import model as one_model
 from video_service.model import ModelSource, Opened, open_source
@@ -238,7 +239,7 @@ class Deployment:
             if source.info.id in [other.info.id for other in self._sources.values()]:
                 raise ModelUnavailable(f"{name} is called {source.info.id} as another model is; give it another `id` "
                                        "in its stillmotion.json.")
-            self._check_size(source)
+            source = self._fitting(source)
         except Exception as error:  # as above
             self._note_absent(name, error)
             return
@@ -247,13 +248,17 @@ class Deployment:
             source = replace(source, files=replace(source.files, host=self._host))
         self._sources[name] = source
 
-    def _check_size(self, source: ModelSource) -> None:
+    def _fitting(self, source: ModelSource) -> ModelSource:
+        """As it is, or with parts that take turns where only so it fits. Raises `ModelUnavailable`."""
         needed, budget = source.info.memory_bytes or 0, self._residency.budget
         if needed > budget:
+            if self._settings.experts == "auto" and source.device == "cuda" and (lighter := source.in_turns()):
+                return self._fitting(lighter)
             raise ModelUnavailable(
                 f"{source.info.id} needs {in_words(needed)} for its weights, and there are {in_words(budget)} for "
                 "weights: choose a smaller model, or raise VIDEO_MEMORY_BUDGET."
             )
+        return source
 
     def _note_absent(self, name: str, error: Exception, memory_bytes: int | None = None) -> None:
         log.error("%s cannot be used: %s", name, error,

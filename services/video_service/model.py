@@ -45,6 +45,17 @@ class ModelSource:
     situation: Situation
     engine: EngineChoice
     info: VideoModelInfo
+    turns: bool = False
+    """Whether the family's `take_turns` share the memory of one; `info.memory_bytes` is with it."""
+
+    def in_turns(self) -> "ModelSource | None":
+        """The same in less memory; None where nothing of it can take turns."""
+        parts = self.family.take_turns
+        if self.turns or not parts or self.engine.target is not None:
+            return None
+        spared = _weight_bytes(self.files, self.dtype, parts[1:]) or 0
+        info = self.info.model_copy(update={"memory_bytes": max(0, (self.info.memory_bytes or 0) - spared) or None})
+        return replace(self, turns=True, info=info)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,17 +141,21 @@ def find_model(settings: VideoSettings) -> ModelSource:
         engine = choose_engine(settings.engine, settings.engine_store_dir.resolve(), situation)
     except EngineRefused as error:
         raise ModelUnavailable(f"VIDEO_ENGINE={settings.engine}: {error}") from error
-    return ModelSource(
+    source = ModelSource(
         family=family, files=files, device=device, dtype=dtype, situation=situation, engine=engine,
         info=_info(spec, files.revision, device, dtype, engine).model_copy(
-            update={"memory_bytes": None if engine.forced else _weight_bytes(files, dtype)}
+            update={"memory_bytes": None if engine.forced else _weight_bytes(files, dtype, ["", *_parts_of(files)])}
         ),
     )
+    return (source.in_turns() or source) if settings.experts == "one" else source
 
 
-def _weight_bytes(files: CheckpointFiles, dtype: Dtype) -> int | None:
-    parts = [name for name, kind in files.find_json("model_index.json").items() if isinstance(kind, list)]
-    return weight_bytes(files.path, ["", *parts], getattr(torch, dtype).itemsize)
+def _parts_of(files: CheckpointFiles) -> list[str]:
+    return [name for name, kind in files.find_json("model_index.json").items() if isinstance(kind, list)]
+
+
+def _weight_bytes(files: CheckpointFiles, dtype: Dtype, parts: Sequence[str]) -> int | None:
+    return weight_bytes(files.path, parts, getattr(torch, dtype).itemsize)
 
 
 def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
@@ -153,6 +168,7 @@ def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
         torch.set_num_threads(settings.threads)
     placement = Placement(
         device=torch.device(source.device), dtype=getattr(torch, source.dtype), weights=not source.engine.forced,
+        turns=source.turns,
         layers=Layers(
             fast=settings.fast_layers, fp8=settings.quant_linear == "fp8", topk=settings.attention_topk
         ),

@@ -93,6 +93,14 @@ class VideoSettings(BaseSettings):
             description="fp8: the transformer's linear layers in float8 by rows, an approximation, in our own layers.",
         ),
     ] = "none"
+    experts: Annotated[
+        Literal["auto", "both", "one"],
+        Field(
+            validation_alias="VIDEO_EXPERTS",
+            description="Of a model with two experts on a GPU: both in its memory, or one, the other waiting on the "
+            "host for its turn; auto: both where they fit.",
+        ),
+    ] = "auto"
     attention_topk: Annotated[
         float | None,
         Field(

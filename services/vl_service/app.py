@@ -9,8 +9,8 @@ from fastapi import Depends, FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from contracts.describe import DescribeRequest, DescribeResponse
-from contracts.images import MAX_BODY_BYTES
 from contracts.models import Health, VLModelInfo, VLModelList
+from contracts.wire import MAX_BODY_BYTES
 from vl_service.describe import describe
 from vl_service.dialogue.routes import add_dialogue_routes
 from vl_service.features.probe import VisionProbe
@@ -19,15 +19,12 @@ from vl_service.metrics import VLMetrics
 from vl_service.model import WORKER_COMMAND, Model
 from vl_service.prompts.profiles import use_profiles
 from vl_service.settings import Settings
-from web.body_limit import BodyLimitMiddleware
-from web.calls import CallMiddleware
-from web.chat.openai_errors import OpenAIErrorMiddleware
-from web.metrics import HttpMetricsMiddleware, add_metrics_route
+from web.chat.openai_errors import openais
+from web.edge import add_edge
+from web.metrics import add_metrics_route
 from web.parts import sent
-from web.problem_bodies import ProblemBodiesMiddleware
 from web.problems import install_problem_handlers
 from web.telemetry import of_requests
-from web.token import InternalTokenMiddleware
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +52,8 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     )
     app.state.model = model
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
-    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(InternalTokenMiddleware, token=token)
-    app.add_middleware(OpenAIErrorMiddleware, routes=("/v1/chat/completions",))
-    app.add_middleware(ProblemBodiesMiddleware)
-    app.add_middleware(HttpMetricsMiddleware, registry=metrics.registry)
-    app.add_middleware(CallMiddleware, internal=True)
+    add_edge(
+        app, metrics.registry, token=token, max_bytes=MAX_BODY_BYTES, dialects={"/v1/chat/completions": openais})
     install_problem_handlers(app)
     _add_health(app, model, VisionProbe(settings))
     _add_routes(app, model, metrics)

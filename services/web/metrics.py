@@ -1,16 +1,13 @@
-"""Prometheus series: one registry per app, what HTTP servers have in common, and `GET /metrics`."""
+"""Prometheus series: one registry per app, and `GET /metrics`."""
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560)
-_HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 
 
 def new_registry() -> CollectorRegistry:
@@ -19,33 +16,6 @@ def new_registry() -> CollectorRegistry:
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
-
-
-class HttpMetricsMiddleware:
-    """Counts requests and measures the time until their answer begins, by method, route and status."""
-
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        self.app = app
-        labels = ("method", "route", "status")
-        self._seconds = Histogram(
-            "stillmotion_http_request_seconds", "Time until the answer begins.", labels, registry=registry,
-            buckets=_HTTP_BUCKETS,
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        started = time.monotonic()
-
-        async def measured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                # The route's template, not the path: ids in labels would make a series for every job.
-                route = getattr(scope.get("route"), "path", "none")
-                method = scope["method"] if route != "none" else "none"
-                self._seconds.labels(method, route, str(message["status"])).observe(time.monotonic() - started)
-            await send(message)
-
-        return await self.app(scope, receive, measured)
 
 
 class GpuMemory:
@@ -77,6 +47,6 @@ def add_metrics_route(
 
 
 __all__ = [
-    "SECONDS_BUCKETS", "Counter", "Gauge", "GpuMemory", "Histogram", "HttpMetricsMiddleware", "add_metrics_route",
+    "SECONDS_BUCKETS", "Counter", "Gauge", "GpuMemory", "Histogram", "add_metrics_route",
     "new_registry",
 ]

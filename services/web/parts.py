@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from contracts.images import MAX_BODY_BYTES, REQUEST_PART, ImageRequest
+from contracts.wire import MAX_BODY_BYTES, REQUEST_PART, ImageRequest
 
 Asked = TypeVar("Asked", bound=ImageRequest)
 _MAX_IMAGES = 4

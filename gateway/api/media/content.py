@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from anyio.to_thread import run_sync as off_loop
 from fastapi import Request
 from fastapi.responses import Response
 
 from contracts.refusal import Refusal
-from gateway.api.media.conditions import bound_to_another, is_known
-from gateway.api.media.ranges import RangedFile
+from gateway.api.media.ranges import RangedFile, bound_to_another, is_known
 from gateway.jobs.job import JobRecord, StoredPicture
 from gateway.runtime import Gateway
 from gateway.storage.files import VIDEO_FILE
-from gateway.threads import off_loop
 
 Variant = Literal["video", "thumbnail", "spritesheet", "input"]
 

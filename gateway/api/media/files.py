@@ -1,21 +1,22 @@
 """`/v1/files`: a picture uploaded once, for any number of requests."""
 
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync as off_loop
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from contracts.files import UploadedFile, UploadedFileDeleted, UploadedFilePage
-from contracts.openai_videos import VideoOrder
+from contracts.openai.files import UploadedFile, UploadedFileDeleted, UploadedFilePage
+from contracts.openai.videos import VideoOrder
 from gateway.api.access import OpenGateway, TheCaller
 from gateway.api.media.content import FILE_RESPONSES, serve_picture
 from gateway.api.openapi import problems
-from gateway.intake.intake import Intake
-from gateway.intake.refusals import BodyRefused
 from gateway.submit.bodies import Form, form_fields, form_picture, read_body
+from gateway.submit.fields import BodyRefused
+from gateway.submit.intake import Intake
 from gateway.submit.uploaded import NewUpload, TooManyFiles, UploadRecord, new_file_id
-from gateway.threads import off_loop
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -39,14 +40,14 @@ async def upload_file(request: Request, caller: TheCaller, gateway: OpenGateway)
     """The picture is checked as in `POST /generate`, and stored as it will be used. Refer to it as `file_id`."""
     await gateway.room.check()
     async with _reading(request, gateway.intake) as (name, purpose, data):
-        picture = await gateway.pictures.checked(data)
+        picture = await gateway.images.checked(data)
     file_id = new_file_id()
-    stored = await gateway.pictures.store(file_id, "picture", picture)
+    stored = await gateway.images.store(file_id, "picture", picture)
     upload = NewUpload(
         id=file_id, owner=caller.owner, filename=name, purpose=purpose, picture=stored, warnings=picture.warnings
     )
     try:
-        return _present(await off_loop(gateway.pictures.uploads.add, upload, gateway.settings.max_files))
+        return _present(await off_loop(gateway.uploads.add, upload, gateway.settings.max_files))
     except TooManyFiles:  # surely no row names the picture; of whatever else happens here, one may
         await off_loop(gateway.files.remove_job, file_id)
         raise
@@ -61,11 +62,10 @@ async def list_files(
     purpose: Annotated[str | None, Query(max_length=_MAX_PURPOSE_CHARS, description="Only with this one.")] = None,
 ) -> UploadedFilePage:
     """A page of files, newest first unless asked otherwise."""
-    beyond = None if after is None else (await off_loop(gateway.pictures.uploads.get, after, caller.owner)).sequence
-    found = await off_loop(
-        gateway.pictures.uploads.page, limit + 1, caller.owner, beyond=beyond, oldest_first=order == "asc",
-        purpose=purpose,
-    )
+    beyond = None if after is None else (await off_loop(gateway.uploads.get, after, caller.owner)).sequence
+    found = await off_loop(partial(
+        gateway.uploads.page, limit + 1, caller.owner, beyond=beyond, oldest_first=order == "asc", purpose=purpose,
+    ))
     files = [_present(upload) for upload in found[:limit]]
     return UploadedFilePage(
         data=files, first_id=files[0].id if files else None, last_id=files[-1].id if files else None,
@@ -76,7 +76,7 @@ async def list_files(
 @router.get("/{file_id}", responses=problems(404, 422), summary="One file")
 async def get_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> UploadedFile:
     """What is known of it."""
-    return _present(await off_loop(gateway.pictures.uploads.get, file_id, caller.owner))
+    return _present(await off_loop(gateway.uploads.get, file_id, caller.owner))
 
 
 @router.get(
@@ -85,14 +85,14 @@ async def get_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> 
 )
 async def get_file_content(file_id: FileId, request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:
     """The checked picture, with `ETag` and `Range`."""
-    upload = await off_loop(gateway.pictures.uploads.get, file_id, caller.owner)
+    upload = await off_loop(gateway.uploads.get, file_id, caller.owner)
     return await serve_picture(upload.id, upload.picture, request, gateway)
 
 
 @router.delete("/{file_id}", responses=problems(404, 422), summary="Delete a file")
 async def delete_file(file_id: FileId, caller: TheCaller, gateway: OpenGateway) -> UploadedFileDeleted:
     """The picture is gone; jobs that were made from it keep their own copy."""
-    await off_loop(gateway.pictures.uploads.remove, file_id, caller.owner)
+    await off_loop(gateway.uploads.remove, file_id, caller.owner)
     await off_loop(gateway.files.remove_job, file_id)
     return UploadedFileDeleted(id=file_id)
 

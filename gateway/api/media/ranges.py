@@ -1,6 +1,13 @@
-"""`Range` as RFC 9110 has it: what is no range of bytes is ignored; 416 only where the file has none of them."""
+"""Conditions and ranges of a file as RFC 9110 has them.
+
+What is no range of bytes is ignored; 416 only where the file has none of them. Of conditions (13.2.2) `If-Match` or its
+date goes first, then `If-None-Match` or its.
+"""
 
 import re
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 from fastapi.responses import FileResponse, Response
 from starlette.datastructures import Headers
@@ -11,6 +18,7 @@ from web.problems import problem_response
 
 # Forty digits and sixteen ranges: no file needs more, and each costs a seek. Places in the list may be left empty.
 _RANGE = r"[0-9]{0,40}-[0-9]{0,40}"
+_TAGS = re.compile(r'(?:W/)?"[^"]*"')
 _RANGES = re.compile(
     rf"\s*bytes\s*=[\s,]{{0,40}}{_RANGE}(?:\s*,[\s,]{{0,40}}{_RANGE}){{0,15}}[\s,]{{0,40}}", re.IGNORECASE)
 
@@ -61,3 +69,30 @@ def _none_fits(size: int) -> Response:
         detail=f"The file has {size} bytes: ask for a range within them, such as bytes=0-.",
     )
     return problem_response(problem, {"Content-Range": f"bytes */{size}"})
+
+
+def bound_to_another(headers: Mapping[str, str], tag: str, modified_s: float) -> bool:
+    """Whether the file must not be sent, for it is not the one that was meant (412)."""
+    if (wanted := headers.get("if-match")) is not None:
+        return wanted.strip() != "*" and tag not in _TAGS.findall(wanted)
+    date = _seconds(headers.get("if-unmodified-since"))
+    return date is not None and int(modified_s) > date
+
+
+def is_known(headers: Mapping[str, str], tag: str, modified_s: float | None = None) -> bool:
+    """Whether the caller has the file already (304)."""
+    if (known := headers.get("if-none-match")) is not None:
+        return known.strip() == "*" or tag in [one.removeprefix("W/") for one in _TAGS.findall(known)]
+    date = _seconds(headers.get("if-modified-since"))
+    return date is not None and modified_s is not None and int(modified_s) <= date
+
+
+def _seconds(date: str | None) -> float | None:
+    """Since the epoch; None where it is no date, which is to be ignored."""
+    try:
+        moment = parsedate_to_datetime(date) if date else None
+    except ValueError:
+        return None
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

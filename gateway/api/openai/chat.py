@@ -6,14 +6,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
 from contracts.chat import ChatRequest
-from contracts.openai_chat import ChatCompletion
+from contracts.openai.chat import ChatCompletion
 from contracts.refusal import Refusal
 from gateway.api.access import OpenGateway, TheCaller, WhileAnswered
 from gateway.api.openapi import chat_body, openai_errors
 from gateway.runtime import Gateway
 from gateway.submit.describing import read_completion
 from web.chat.completions import Completion, Reply, begun
-from web.chat.connected import while_connected
+from web.edge import while_connected
 
 router = APIRouter(prefix="/v1/chat", tags=["OpenAI chat"])
 
@@ -28,7 +28,7 @@ async def create_chat_completion(request: Request, _: TheCaller, gateway: OpenGa
     """
     async with read_completion(request, gateway.intake) as asked:
         await _check_model(asked.request.model, gateway)
-        pictures = [(await gateway.pictures.at(given)).data for given in asked.pictures]
+        pictures = [(await gateway.images.at(given)).data for given in asked.pictures]
     reply = _reply(asked.chat.with_pictures(pictures), asked.request.model, gateway)
     completion = Completion(model=asked.request.model)
     if not asked.request.stream:

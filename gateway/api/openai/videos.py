@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from contracts.openai_videos import Video, VideoDeleted, VideoOrder, VideoPage, VideoRemix
+from contracts.jobs import JobProgress, JobState
+from contracts.openai.videos import Video, VideoDeleted, VideoError, VideoOrder, VideoPage, VideoRemix, VideoStatus
 from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller, own_job
 from gateway.api.media.content import FILE_RESPONSES, serve
-from gateway.api.openai.views import present_video
 from gateway.api.openapi import openai_errors, remix_body, video_body
 from gateway.jobs.job import IllegalTransition, JobRecord
+from gateway.jobs.ledger import present
 from gateway.runtime import Gateway
-from gateway.submit.bodies import read_fields
+from gateway.submit.bodies import read_fields, read_video
 from gateway.submit.remix import remix_of
-from gateway.submit.video_bodies import read_video
 
 router = APIRouter(prefix="/v1/videos", tags=["OpenAI videos"])
 
@@ -27,6 +27,10 @@ async def _own_video(video_id: VideoId, caller: TheCaller, gateway: OpenGateway)
 
 
 OwnVideo = Annotated[JobRecord, Depends(_own_video)]
+# An expired video was completed; `expires_at` says since when its files are gone.
+_STATUS: dict[JobState, VideoStatus] = {
+    "queued": "queued", "running": "in_progress", "completed": "completed", "expired": "completed",
+}
 _CREATED = openai_errors(400, 404, 409, 413, 429, 500, 502, 503)
 
 
@@ -52,7 +56,7 @@ async def list_videos(
     """A page of videos, newest first unless asked otherwise."""
     beyond = None if after is None else (await own_job(after, caller, gateway)).sequence
     jobs = await gateway.ledger.page(limit + 1, beyond, owner=caller.owner, oldest_first=order == "asc")
-    videos = [present_video(job, gateway.ledger.live.progress(job.id)) for job in jobs[:limit]]
+    videos = [_present(job, gateway.ledger.live.progress(job.id)) for job in jobs[:limit]]
     return VideoPage(
         data=videos, first_id=videos[0].id if videos else None, last_id=videos[-1].id if videos else None,
         has_more=len(jobs) > limit,
@@ -62,7 +66,7 @@ async def list_videos(
 @router.get("/{video_id}", responses=openai_errors(400, 404), summary="One video")
 async def retrieve_video(job: OwnVideo, gateway: OpenGateway) -> Video:
     """The job in OpenAI's words; `GET /v1/jobs/{id}` says more."""
-    return present_video(job, gateway.ledger.live.progress(job.id))
+    return _present(job, gateway.ledger.live.progress(job.id))
 
 
 @router.delete("/{video_id}", responses=openai_errors(400, 404, 409), summary="Delete a video")
@@ -100,5 +104,26 @@ async def remix_video(
 
 
 async def _answer(job: JobRecord, replayed: bool, gateway: Gateway) -> Response:
-    video = present_video(job, gateway.ledger.live.progress(job.id))
+    video = _present(job, gateway.ledger.live.progress(job.id))
     return JSONResponse(video.model_dump(mode="json"), headers={REPLAYED: "true"} if replayed else None)
+
+
+def _present(job: JobRecord, live: JobProgress | None) -> Video:
+    """The job as a `video`; what ended in any other way than well has failed, and says how."""
+    used, progress = job.parameters, present(job, live, None).progress
+    return Video(
+        id=job.id, status=_STATUS.get(job.state, "failed"), progress=int(progress.fraction * 100),
+        created_at=int(job.created_at),
+        completed_at=int(job.finished_at) if job.video is not None and job.finished_at else None,
+        expires_at=int(job.expired_at) if job.expired_at else None,
+        model=used.model, prompt=job.request.prompt, seconds=f"{used.num_frames / used.fps:g}",
+        size=f"{used.width}x{used.height}", remixed_from_video_id=job.remixed_from, error=_error(job),
+    )
+
+
+def _error(job: JobRecord) -> VideoError | None:
+    if job.state in _STATUS:
+        return None
+    if job.error is None:
+        return VideoError(code=job.state, message=f"The video is {job.state}.")
+    return VideoError(code=job.error.code, message=job.error.detail)

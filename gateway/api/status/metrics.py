@@ -3,13 +3,13 @@
 import shutil
 import time
 
+from anyio.to_thread import run_sync as off_loop
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.api.access import OpenGateway, TheCaller
-from gateway.jobs.backlog import read_backlog
+from gateway.jobs.queue import read_backlog
 from gateway.runtime import Gateway
-from gateway.threads import off_loop
 
 router = APIRouter(include_in_schema=False)
 

@@ -15,7 +15,7 @@ from contracts.jobs import GenerateOptions
 from gateway.cli.client.generate import generate
 from gateway.cli.client.jobs import Server
 from gateway.cli.client.show import start_view
-from gateway.cli.health import ask_health, wait_until_ready
+from gateway.cli.serving.health import ask_health, wait_until_ready
 from gateway.cli.serving.logview import file_sink
 from gateway.cli.serving.stack import ServiceSpec, StackError, StackSettings, service_specs, stack_environment
 from gateway.cli.serving.supervisor import running_stack

@@ -10,7 +10,7 @@ from gateway.cli.client.show import waiting_for
 from gateway.cli.serving.logview import LogSink, json_sink, readable_sink
 from gateway.cli.serving.stack import ServiceName, StackSettings, service_specs, stack_environment
 from gateway.cli.serving.supervisor import running_stack
-from gateway.edge.descriptors import raise_descriptor_limit
+from gateway.edge.server import raise_descriptor_limit
 
 LogFormat = Literal["auto", "readable", "json"]
 

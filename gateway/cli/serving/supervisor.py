@@ -13,7 +13,7 @@ from functools import partial
 import httpx
 
 from contracts.models import Health
-from gateway.cli.health import POLL_S, OnChange, ask_health, poll
+from gateway.cli.serving.health import POLL_S, OnChange, ask_health, poll
 from gateway.cli.serving.lifeline import die_with_parent
 from gateway.cli.serving.logview import LogSink, plain_line
 from gateway.cli.serving.stack import ServiceSpec, StackError, refuse_taken_ports

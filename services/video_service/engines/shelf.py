@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from contracts.resolve import ParameterRefused
+from contracts.refusal import ParameterRefused
 from contracts.videos import VideoRequest
 from engines.export.graph import dtype_of
 from engines.run.sessions import SessionOptions, open_sessions

@@ -30,6 +30,7 @@ class AnyFlow:
 
     name = "anyflow"
     render_graphs: Sequence[str] = ()
+    take_turns: Sequence[str] = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return files.find_json("model_index.json").get("_class_name") == "AnyFlowPipeline"

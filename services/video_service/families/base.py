@@ -30,6 +30,8 @@ class Placement:
     dtype: torch.dtype
     """Of the big matrices and of what goes into them."""
     layers: "Layers" = field(default_factory=lambda: Layers())
+    turns: bool = False
+    """Have networks that never run at once take turns in the memory of one: families that `take_turns` alone."""
     weights: bool = True
     """False where engines hold all weights: the modules then say what their configs say and nothing else."""
 
@@ -97,6 +99,10 @@ class Stages(Protocol):
     """Told which stage of a render runs: `with stages("text"): ...`; it may raise `RenderCanceled`."""
 
     def __call__(self, stage: RenderStage, total: int = 1) -> AbstractContextManager[None]: ...
+
+    def waited(self, reason: str, seconds: float) -> None:
+        """Within the stages so much was lost; it is added up by reason."""
+        ...
 
 
 class Conditioning(Protocol):
@@ -179,6 +185,11 @@ class Family(Protocol):
     @property
     def render_graphs(self) -> Sequence[str]:
         """The graphs that a render needs as engines, the denoiser's last; empty where torch alone renders."""
+        ...
+
+    @property
+    def take_turns(self) -> Sequence[str]:
+        """Folders of networks of one shape, of which one at a time may be on the device; empty where all must be."""
         ...
 
     def claims(self, files: CheckpointFiles) -> bool:

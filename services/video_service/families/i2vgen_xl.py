@@ -50,6 +50,7 @@ class I2VGenXL:
 
     name = "i2vgen-xl"
     render_graphs = ("unet",)
+    take_turns: Sequence[str] = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return files.find_json("model_index.json").get("_class_name") == "I2VGenXLPipeline"

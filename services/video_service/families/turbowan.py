@@ -45,6 +45,7 @@ class TurboWan21:
 
     name = "turbowan2.1"
     render_graphs: Sequence[str] = ()
+    take_turns: Sequence[str] = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return _is_taught(files) and not has_experts(files)

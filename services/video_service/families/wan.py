@@ -35,6 +35,7 @@ from video_service.layers.wan.fast import FastTransformer
 from video_service.layers.wan.keys import wan_name
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, RCM_SIGMA_MAX_I2V, RCM_SIGMA_MAX_T2V
 from video_service.render.solvers import EulerSolver, Noise, NoisySolver, RcmSolver
+from video_service.weights.host import Turn
 from video_service.weights.lora import Lora
 from video_service.weights.lora_merge import with_loras
 from web.worker.image import fit_picture
@@ -224,12 +225,14 @@ class WanModel:
 
 def _adapted(transformer: Any, loras: Sequence[Lora]) -> Any:
     merged: Any = with_loras(plain(transformer), loras, wan_name)
+    if isinstance(transformer, Turn):
+        return Turn(transformer.slot, merged)
     return transformer.like(merged) if isinstance(transformer, FastTransformer) else merged
 
 
 def plain(transformer: Any) -> Any:
     """diffusers' own module, whatever computes with its weights."""
-    return transformer.module if isinstance(transformer, FastTransformer) else transformer
+    return transformer.module if isinstance(transformer, FastTransformer | Turn) else transformer
 
 
 class UniPCSolver(NoisySolver):
@@ -260,13 +263,18 @@ class UniPCSolver(NoisySolver):
         return super().keep(places)
 
 
+def is_guided(given: WanConditioning, guidance_scale: float) -> bool:
+    """Whether a step runs the network a second time, with the negative prompt."""
+    return given.negative_BLC is not None and guidance_scale > 1
+
+
 def guided(
     network: Any, x_BCTHW: torch.Tensor, times: torch.Tensor, given: WanConditioning, guidance_scale: float
 ) -> torch.Tensor:
     """The network's float32 velocity; with a negative prompt it runs twice and the difference is stretched."""
     seen = () if given.seen_BLC is None else (given.seen_BLC,)
     velocity = network(x_BCTHW, times, given.text_BLC, *seen, return_dict=False)[0]
-    if given.negative_BLC is not None and guidance_scale > 1:
+    if is_guided(given, guidance_scale):
         without = network(x_BCTHW, times, given.negative_BLC, *seen, return_dict=False)[0]
         velocity = without + guidance_scale * (velocity - without)
     return velocity.float()

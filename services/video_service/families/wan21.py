@@ -3,7 +3,7 @@
 Source: https://github.com/Wan-Video/Wan2.1; numbers agree with `WanPipeline` and `WanImageToVideoPipeline`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from contracts.models import ModelSpec
 from engines.export.graph import Graph
@@ -32,6 +32,7 @@ class Wan21:
 
     name = "wan2.1"
     render_graphs = WAN_GRAPHS
+    take_turns: Sequence[str] = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return is_wan(files) and not has_experts(files) and not has_frame_times(files)

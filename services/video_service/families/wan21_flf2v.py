@@ -33,6 +33,7 @@ class Wan21FLF2V:
 
     name = "wan2.1-flf2v"
     render_graphs: Sequence[str] = ()
+    take_turns: Sequence[str] = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         sees_both = files.find_json("transformer/config.json").get("pos_embed_seq_len") is not None

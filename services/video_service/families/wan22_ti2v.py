@@ -36,6 +36,7 @@ class Wan22TI2V:
 
     name = "wan2.2-ti2v"
     render_graphs = WAN_GRAPHS
+    take_turns: Sequence[str] = ()
 
     def claims(self, files: CheckpointFiles) -> bool:
         return is_wan(files) and has_frame_times(files)

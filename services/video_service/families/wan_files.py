@@ -100,7 +100,8 @@ def load_wan(
         if files.lora is not None:
             for name in [name for name in parts if name.startswith("transformer")]:
                 merge_loras(parts[name], [files.lora], wan_name)
-        parts = {name: part.to(placement.device) for name, part in parts.items()}
+        on_host = [name for name in parts if placement.turns and name.startswith("transformer")]
+        parts = {name: part if name in on_host else part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
         parts |= fast_parts(files, parts, placement, slas or {})
     scheduler = files.find_json("scheduler/scheduler_config.json")
@@ -130,7 +131,9 @@ def fast_parts(
         return {name: FastTransformer(parts[name], sla=sla) for name, sla in slas.items()} | {"form": _sparse(slas)}
     fast: dict[str, Any] = {"codec": FastCodec(parts["vae"])}
     done = ["VAE as CUDA graphs"]
-    if has_frame_times(files):
+    if placement.turns:
+        done.append("transformers plain: they take turns in memory")
+    elif has_frame_times(files):
         done.append("transformer plain: it has a time for each latent frame")
     elif reasons:
         done.append(f"transformer plain: {reasons[0]}")

@@ -12,13 +12,10 @@ from video_service.queue.queue import Limits, RenderQueue
 from video_service.queue.render import RenderFiles
 from video_service.settings import VideoSettings
 from video_service.weights.lora import LoraFolder
-from web.body_limit import BodyLimitMiddleware
-from web.calls import CallMiddleware
-from web.metrics import HttpMetricsMiddleware, add_metrics_route
-from web.problem_bodies import ProblemBodiesMiddleware
+from web.edge import add_edge
+from web.metrics import add_metrics_route
 from web.problems import install_problem_handlers
 from web.telemetry import of_requests
-from web.token import InternalTokenMiddleware
 
 
 def create_app(
@@ -50,10 +47,6 @@ def create_app(
     app.include_router(router)
     install_problem_handlers(app)
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
-    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_VIDEO_BODY_BYTES)
-    app.add_middleware(InternalTokenMiddleware, token=token)
-    app.add_middleware(ProblemBodiesMiddleware)
-    app.add_middleware(HttpMetricsMiddleware, registry=renders.metrics.registry)
-    app.add_middleware(CallMiddleware, internal=True)
+    add_edge(app, renders.metrics.registry, token=token, max_bytes=MAX_VIDEO_BODY_BYTES)
     add_metrics_route(app, renders.metrics.registry)
     return app

@@ -34,6 +34,7 @@ class StageClock:
         self._device = device if device is not None and device.type == "cuda" else None
         self._started_s = time.perf_counter()
         self._seconds: dict[RenderStage, float] = {}
+        self._waits: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: RenderStage, total: int = 1) -> Iterator[None]:
@@ -55,6 +56,10 @@ class StageClock:
         """The same of units that are here, while the device may be at the next ones already."""
         self._report(stage, done, total)
 
+    def waited(self, reason: str, seconds: float) -> None:
+        """Within the stages so much was lost; it is added up by reason."""
+        self._waits[reason] = self._waits.get(reason, 0.0) + seconds
+
     def timings(self) -> dict[str, float]:
-        """Seconds by stage, and `total` since the clock was made."""
-        return {**self._seconds, "total": time.perf_counter() - self._started_s}
+        """Seconds by stage, what of them was waiting by its reason, and `total` since the clock was made."""
+        return {**self._seconds, **self._waits, "total": time.perf_counter() - self._started_s}

@@ -13,14 +13,17 @@ _OWN = "video_service"  # whose objects are looked into
 def held_bytes(model: Any, beside: Any = None) -> int:
     """Of the tensors that the model reaches, each piece of memory once, but for those that `beside` holds as well.
 
-    What lies on no device (meta) counts for nothing; a CUDA graph's own memory is not seen.
+    What lies on no device (meta) counts for nothing, and what waits on the host for its turn on a GPU neither; a CUDA
+    graph's own memory is not seen.
     """
     others = _pieces(beside)
     return sum(num_bytes for piece, num_bytes in _pieces(model).items() if piece not in others)
 
 
 def _pieces(value: Any) -> dict[int, int]:
-    tensors = (tensor for tensor in _tensors(value, set()) if not tensor.is_meta)
+    tensors = [tensor for tensor in _tensors(value, set()) if not tensor.is_meta]
+    if any(tensor.is_cuda for tensor in tensors):
+        tensors = [tensor for tensor in tensors if tensor.is_cuda]
     return {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
 
 

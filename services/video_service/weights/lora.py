@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.models import LoraInfo, LoraRef
-from contracts.resolve import ParameterRefused
+from contracts.refusal import ParameterRefused
 from engines.store.revisions import with_lora
 from video_service.settings import VideoSettings
 from web.worker.errors import ModelUnavailable

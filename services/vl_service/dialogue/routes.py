@@ -13,12 +13,12 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from pydantic import ValidationError
 
 from contracts.chat import ChatEnd, ChatEvent, ChatRequest
-from contracts.openai_chat import ChatCompletion, ChatCompletionRequest, picture_addresses
+from contracts.openai.chat import ChatCompletion, ChatCompletionRequest, picture_addresses
 from contracts.refusal import Refusal
 from vl_service.model import Model
 from vl_service.prompts.profiles import profile_named
 from web.chat.completions import Completion, Reply, begun, explained
-from web.chat.connected import while_connected
+from web.edge import while_connected
 from web.parts import sent
 
 _SSE = "text/event-stream"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from contracts.chat import ChatEnd
 from contracts.errors import Problem
-from contracts.openai_chat import ChatCompletion, Choice, CompletionMessage, Usage
+from contracts.openai.chat import ChatCompletion, Choice, CompletionMessage, Usage
 from contracts.refusal import Refusal
 from web.chat.openai_errors import openai_error
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from fastapi.sse import format_sse_event
 
 from contracts.chat import ChatEnd, ChatOptions, ChatRequest, Turn
-from contracts.openai_chat import DialogueRequest, DialogueResponse, DialogueResult
+from contracts.openai.chat import DialogueRequest, DialogueResponse, DialogueResult
 from web.chat.completions import Reply, explained, usage_of
 
 Ask = Callable[[ChatRequest], Awaitable[Reply]]

@@ -99,11 +99,17 @@ def run(program: WorkerProgram) -> int:
 
 
 @dataclass(slots=True)
-class _Said:
-    """Of a piece of work that has not ended."""
+class _Wanted:
+    """What was said about a piece of work that has not ended."""
 
     canceled: bool = False
     notes: list[Any] = field(default_factory=list)
+
+    def hear(self, command: Cancel | Note) -> None:
+        if isinstance(command, Note):
+            self.notes.append(command.value)
+        else:
+            self.canceled = True
 
 
 class _ParentLink:
@@ -113,7 +119,7 @@ class _ParentLink:
         self._channel = channel
         self._sending = threading.Lock()
         self._commands: queue.SimpleQueue[Start | Work] = queue.SimpleQueue()
-        self._said: dict[int, _Said] = {}
+        self._wanted: dict[int, _Wanted] = {}
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
     def next_command(self) -> Start | Work:
@@ -121,17 +127,19 @@ class _ParentLink:
         return self._commands.get()
 
     def heard(self, work_id: int) -> list[Any]:
-        return list(self._said[work_id].notes) if work_id in self._said else []
+        """The notes to that work."""
+        wanted = self._wanted.get(work_id)
+        return [] if wanted is None else list(wanted.notes)
 
     def is_canceled(self, work_id: int) -> bool:
         """Also of work that has ended."""
-        said = self._said.get(work_id)
-        return said is None or said.canceled
+        wanted = self._wanted.get(work_id)
+        return wanted is None or wanted.canceled
 
     def send(self, message: Message) -> None:
         """Raises `OSError` if the HTTP process is gone."""
         if isinstance(message, Outcome):
-            del self._said[message.id]
+            del self._wanted[message.id]
         frame = to_frame(message)
         with self._sending:
             self._channel.sendall(frame)
@@ -143,16 +151,13 @@ class _ParentLink:
                 if len(body) < length:
                     break
                 command = from_body(body)
-                if isinstance(command, Cancel):
-                    if said := self._said.get(command.id):
-                        said.canceled = True
-                elif isinstance(command, Note):
-                    if said := self._said.get(command.id):
-                        said.notes.append(command.value)
-                else:
-                    if isinstance(command, Work):
-                        self._said[command.id] = _Said()
-                    self._commands.put(command)
+                if isinstance(command, Cancel | Note):
+                    if wanted := self._wanted.get(command.id):  # else it has ended
+                        wanted.hear(command)
+                    continue
+                if isinstance(command, Work):
+                    self._wanted[command.id] = _Wanted()
+                self._commands.put(command)
         # Not sys.exit: the main thread may be deep in a step, and nobody is left to whom its result matters.
         os._exit(EXIT_PARENT_GONE)
 

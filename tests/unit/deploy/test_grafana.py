@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.run.metrics import GatewayMetrics
 from video_service.queue.measures import VideoMetrics
 from vl_service.metrics import VLMetrics
-from web.metrics import HttpMetricsMiddleware
+from web.edge import HttpMetricsMiddleware
 
 REPOSITORY = Path(__file__).parents[3]
 

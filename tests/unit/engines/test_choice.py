@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from contracts.models import FrameRange, VideoModelInfo
-from contracts.resolve import ParameterRefused, resolve_request
+from contracts.refusal import ParameterRefused
+from contracts.resolve import resolve_request
 from contracts.videos import VideoRequest
 from engines.store import choice as module
 from engines.store.choice import Wish

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from contracts.resolve import ParameterRefused
+from contracts.refusal import ParameterRefused
 from contracts.videos import VideoRequest
 from engines.build.build import Order, build
 from engines.store.store import EngineStore

@@ -31,9 +31,9 @@ from contracts.models import (
     VLModelList,
 )
 from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderResult, RenderStatus, VideoRequest
+from web.edge import InternalTokenMiddleware
 from web.parts import sent
 from web.problems import problem_response
-from web.token import InternalTokenMiddleware
 
 VIDEO_MODEL = VideoModelInfo(
     id="tiny-wan", revision="r1", engine="torch-cpu", dtype="float32", profile="plain", tasks=["t2v", "i2v"],

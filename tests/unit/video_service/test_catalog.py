@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from contracts.models import VideoModelInfo
-from contracts.resolve import ParameterRefused, resolve_request
+from contracts.refusal import ParameterRefused
+from contracts.resolve import resolve_request
 from contracts.videos import VideoRequest
 from tests.tiny_wan_card import TINY_CARD
 from video_service.model import find_model

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contracts.models import VideoModelList
-from contracts.resolve import ParameterRefused
+from contracts.refusal import ParameterRefused
 from contracts.videos import RenderResult, VideoRequest
 from tests.tiny_lora import write_lora
 from tests.unit.video_service.conftest import network

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from contracts.resolve import ParameterRefused
+from contracts.refusal import ParameterRefused
 from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
 from tests.unit.video_service.conftest import load_tiny, network

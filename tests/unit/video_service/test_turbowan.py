@@ -12,7 +12,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from rich.console import Console
 
-from contracts.resolve import ParameterRefused
+from contracts.refusal import ParameterRefused
 from contracts.videos import VideoRequest
 from gateway.cli.convert import convert as convert_by_command
 from tests.parity import a_request, ours

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 
-from contracts.images import ImageBytes, ImageRequest
 from contracts.models import Health
+from contracts.wire import ImageBytes, ImageRequest
 from gateway.services.clients import multipart
 from web.parts import sent
 from web.problems import install_problem_handlers

@@ -13,8 +13,8 @@ import pytest
 
 from contracts.errors import Problem
 from gateway.auth.keys import KeyLimits, KeyStore
-from gateway.conversations.store import Conversation, ConversationStore
 from gateway.database.database import Database
+from gateway.submit.conversations import Conversation, ConversationStore
 from tests.unit.gateway.conftest import (
     gateway_settings,
     left_behind,

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from contracts.errors import Problem
-from contracts.openai_videos import OpenAIError, SharedProblem
+from contracts.openai.videos import OpenAIError, SharedProblem
 from tests.unit.gateway.conftest import gateway_settings, open_client
 from tests.unit.gateway.model_services import Services
 

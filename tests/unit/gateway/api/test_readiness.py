@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import gateway.api.status.readiness
-from gateway.api.status.readiness import Readiness
+import gateway.api.status.health
+from gateway.api.status.health import Readiness
 from gateway.jobs.store import JobStore
 from gateway.services.clients import VLClient
 from gateway.services.pool import Probe
@@ -71,8 +71,8 @@ async def test_a_part_that_hangs_is_named_within_the_bound_and_asked_once(
 
     async with open_gateway(gateway_settings(tmp_path, services, probe_s=60)) as (_, opened):
         await asyncio.sleep(0.2)  # the gateway itself looks once at its start
-        monkeypatch.setattr(gateway.api.status.readiness, "_WITHIN_S", 0.2)
-        monkeypatch.setattr(gateway.api.status.readiness, "_FRESH_S", 0.0)
+        monkeypatch.setattr(gateway.api.status.health, "_WITHIN_S", 0.2)
+        monkeypatch.setattr(gateway.api.status.health, "_FRESH_S", 0.0)
         monkeypatch.setattr(VLClient, "probe", hang)
         readiness = Readiness(opened)
         for _ in range(3):

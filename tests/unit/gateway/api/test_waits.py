@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.auth.callers import TooManyWaits, Waits, network_of
 from gateway.auth.keys import KeyLimits, KeyStore
-from gateway.auth.waits import TooManyWaits, Waits, network_of
 from gateway.database.database import Database
 from tests.unit.gateway.conftest import gateway_settings, open_socket_client
 from tests.unit.gateway.model_services import Services

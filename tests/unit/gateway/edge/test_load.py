@@ -16,9 +16,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.unit.gateway.images.samples import encoded
-from tests.unit.gateway.images.test_decoders import of_scans
 from tests.unit.gateway.model_services import Services
+from tests.unit.gateway.submit.images.samples import encoded
+from tests.unit.gateway.submit.images.test_images import of_scans
 
 pytestmark = pytest.mark.slow
 

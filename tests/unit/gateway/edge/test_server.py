@@ -13,8 +13,7 @@ import httpx
 import pytest
 
 from gateway.app import create_app
-from gateway.edge.descriptors import connections_within
-from gateway.edge.server import BoundedServer, Patience, make_server
+from gateway.edge.server import BoundedServer, Patience, connections_within, make_server
 from tests.unit.gateway.conftest import gateway_settings
 from tests.unit.gateway.model_services import Services
 

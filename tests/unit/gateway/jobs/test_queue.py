@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-import gateway.jobs.eta
+import gateway.jobs.progress
 from contracts.jobs import JobProgress
 from gateway.database.database import Database
-from gateway.jobs.eta import Eta, Waiting
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobRecord
-from gateway.jobs.progress import LiveProgress
+from gateway.jobs.progress import Eta, LiveProgress, Waiting
 from gateway.jobs.queue import ROUNDS_PER_PRIORITY, Claim, Claimable, JobQueue
 from gateway.jobs.store import JobStore
 from tests.unit.gateway.jobs.test_store import new_job
@@ -232,7 +231,7 @@ def test_time_left_counts_the_renders_ahead_and_the_one_at_work_over_the_service
 def test_a_line_longer_than_the_sample_is_taken_to_go_on_like_its_beginning(
     database: Database, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.jobs.eta, "_SAMPLE", 4)
+    monkeypatch.setattr(gateway.jobs.progress, "_SAMPLE", 4)
     store.add(new_job("past"), 10)
     eta = Eta(database, LiveProgress(), servers=lambda: 1)
     eta.ended(complete(store, "past"))

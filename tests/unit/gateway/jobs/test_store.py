@@ -15,7 +15,7 @@ from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, JobState
 from gateway.database.database import Database
 from gateway.jobs.job import TRANSITIONS, UNFINISHED, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
 from gateway.jobs.store import JobStore
-from gateway.submit.parameters import resolve
+from gateway.submit.accept import resolve
 from tests.unit.gateway.model_services import VIDEO_MODEL
 
 

@@ -7,13 +7,13 @@ import pytest
 from dbos._sys_db import db_retry
 from sqlalchemy.exc import OperationalError
 
-from gateway.database.engine_waits import LONGEST_WAIT_S, bound_engine_waits
+from gateway.run.dbos_setup import LONGEST_WAIT_S, bound_waits
 
 
 def test_the_engine_asks_a_lost_database_again_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     waited_s: list[float] = []
     monkeypatch.setattr(time, "sleep", waited_s.append)
-    bound_engine_waits()
+    bound_waits()
 
     @db_retry()
     def ask() -> str:

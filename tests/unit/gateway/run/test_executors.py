@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.database.database import Database
-from gateway.run.executors import Executors, StateInUse
-from gateway.run.identity import FileIdentity, SessionIdentity
+from gateway.run.executors import Executors, FileIdentity, SessionIdentity, StateInUse
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

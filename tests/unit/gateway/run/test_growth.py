@@ -14,7 +14,6 @@ from fastapi.responses import Response
 import gateway.run.recovery
 import gateway.runtime
 from contracts.jobs import JobState
-from gateway.api.follow import wait_until_ended
 from gateway.database.database import normal_url
 from gateway.jobs.job import JobNotFound
 from gateway.run.pipeline import Answer, Step
@@ -138,7 +137,7 @@ async def test_ten_thousand_jobs_leave_both_databases_as_large_as_a_thousand_did
             jobs = [await opened.ledger.add(new_job(), 1000) for _ in range(500)]
             for job in jobs:
                 with contextlib.suppress(JobNotFound):  # gone already: its time was over
-                    assert (await wait_until_ended(job.id, opened.ledger, 60)).finished
+                    assert (await opened.ledger.ended(job.id, 60)).finished
             sizes.append(size())
             print(sizes[-1], flush=True)
     assert max(sizes[2:]) < 1.2 * sizes[1], sizes

@@ -13,12 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
+from anyio.to_thread import run_sync as off_loop
 from dbos import DBOS, SetWorkflowID
 from obstore.exceptions import GenericError
 
 from gateway.jobs.queue import JobQueue
 from gateway.storage.files import LocalFiles, StoredFile
-from gateway.threads import off_loop
 from tests.relay import Relay, relay_to
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, open_gateway, until
 from tests.unit.gateway.model_services import Script, Services

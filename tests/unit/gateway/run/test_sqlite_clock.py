@@ -5,7 +5,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from gateway.database.sqlite_clock import mend_sqlite_clock
+from gateway.run.dbos_setup import mend_sqlite_clock
 
 
 def test_a_default_of_milliseconds_is_the_time_now_on_an_old_library_too(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from contracts.describe import DescribeRequest, DescribeTask, TaskResult
 from gateway.database.database import Database
-from gateway.services.prompt_cache import PromptCache, cache_key
+from gateway.services.vl import PromptCache, cache_key
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.model_services import VL_MODEL, Services
 from tests.unit.gateway.test_metrics import series

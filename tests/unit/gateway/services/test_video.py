@@ -1,6 +1,7 @@
 """Several video services: who gets a render, who keeps it, and who is told to drop it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -164,6 +165,22 @@ async def test_what_a_crash_left_at_a_service_after_its_job_ended_is_removed_by_
         await two.renderers.clear_left()
         assert sorted([*two.scripts[0].statuses, *two.scripts[1].statuses]) == ["kept"]
         assert two.places.left() == []
+
+
+async def test_a_service_that_never_comes_back_is_kept_in_mind_for_a_week(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two_services(tmp_path) as two:
+        two.queue("a", "b")
+        two.places.choose("a", "http://gone")
+        await two.renderers.put("b", REQUEST)
+        two.store.move("a", "canceled")
+        await two.renderers.clear_left()
+        assert two.places.all_of("a") == ["http://gone"]
+        week_s = time.time() + 7 * 86400
+        monkeypatch.setattr(time, "time", lambda: week_s)
+        await two.renderers.clear_left()
+        assert (two.places.all_of("a"), two.places.all_of("b")) == ([], ["http://one"])
 
 
 async def test_a_render_that_failed_is_made_elsewhere_and_dropped_where_it_was(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from urllib.parse import quote, quote_plus
 import httpx
 import pytest
 
-from gateway.images.refusals import ImageRefused
-from gateway.intake.intake import Intake
-from gateway.intake.json_text import read_object
-from gateway.intake.refusals import BodyRefused
+from gateway.submit.fields import BodyRefused, read_object
+from gateway.submit.images.refusals import ImageRefused
+from gateway.submit.intake import Intake
 from gateway.submit.picture_text import decode_text
 from tests.unit.gateway.model_services import Services
 

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from gateway.auth.addresses import AddressRefused, AddressRules, outside_tls
-from gateway.submit.fetch import FetchFailed, Fetching, fetch_picture
+from gateway.submit.images.fetch import FetchFailed, Fetching, fetch_picture
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, until
 from tests.unit.gateway.model_services import Services
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.framing import NOTICED, cut_in_words, share_cut, whole_size
 from contracts.jobs import GenerateOptions
-from gateway.submit.parameters import framing_warnings, resolve
+from contracts.sizes import NOTICED, cut_in_words, share_cut, whole_size
+from gateway.submit.accept import framing_warnings, resolve
 from tests.unit.gateway.model_services import VIDEO_MODEL, VL_MODEL
 
 SMALL = ((256, 192), (192, 256), (192, 192))

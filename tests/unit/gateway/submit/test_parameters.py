@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.jobs import EffectiveParameters, GenerateOptions
-from contracts.resolve import ParameterRefused, nearest_size
-from gateway.submit.parameters import resolve
+from contracts.refusal import ParameterRefused
+from contracts.sizes import nearest_size
+from gateway.submit.accept import resolve
 from tests.unit.gateway.model_services import VIDEO_MODEL, VL_MODEL
 
 PICTURE = (320, 240)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.unit.gateway.conftest import left_behind, until
-from tests.unit.gateway.images.test_check import HOSTILE
 from tests.unit.gateway.model_services import Services
+from tests.unit.gateway.submit.images.test_check import HOSTILE
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.images.refusals import ImageRefused
+from gateway.submit.images.refusals import ImageRefused
 from gateway.submit.picture_text import decode_text
 
 

@@ -5,7 +5,7 @@ import errno
 import pytest
 import torch
 
-from contracts.resolve import ParameterRefused
+from contracts.refusal import ParameterRefused
 from video_service.media.mp4 import VideoWriteFailed
 from video_service.worker.program import explain
 from web.worker.faults import breaks_the_device

@@ -1,0 +1,1 @@
+"""OpenAI's own shapes: dialogues, videos and files as its SDK reads them."""
