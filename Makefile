@@ -15,7 +15,7 @@ setup-dev: $(VENV)/.ready-dev
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(PY) || python3 -m venv $(VENV)
-	$(PIP) -e '.[gateway,vl,video,demo]'
+	$(PIP) -e '.[gateway,vl,video,studio,demo]'
 	touch $@
 
 # All in one call, and of 300 MB of sources only what is imported gets compiled: a minute less.
@@ -24,13 +24,13 @@ $(VENV)/.ready-dev: pyproject.toml constraints.txt
 	$(PIP) --no-compile -e '.[gateway,vl,video,demo,dev,engines,otel,rtx]'
 	touch $(VENV)/.ready $@
 
-# make demo IMAGE=cat.jpg PROMPT="slow zoom out": as they were typed (make would read $ as its own), and handed on in the
+# make demo IMAGE=cat.jpg PROMPT="slow zoom out" STUDIO=1: as they were typed (make would read $ as its own), and handed on in the
 # environment, so that quotes, # and ends of lines in them do no harm.
 override IMAGE := $(value IMAGE)
 override PROMPT := $(value PROMPT)
-export IMAGE PROMPT
+export IMAGE PROMPT STUDIO
 demo: setup
-	$(VENV)/bin/stillmotion demo --output out/demo.mp4 $${IMAGE:+--image="$$IMAGE"} $${PROMPT:+--prompt="$$PROMPT"}
+	$(VENV)/bin/stillmotion demo --output out/demo.mp4 $${IMAGE:+--image="$$IMAGE"} $${PROMPT:+--prompt="$$PROMPT"} $${STUDIO:+--studio}
 
 run: setup
 	exec $(VENV)/bin/stillmotion serve

@@ -1,7 +1,7 @@
 """Every stage at full size with random weights: plain diffusers and transformers beside ours, in one process.
 
     python -m bench.gpu [--only vae,still,dit,dit14b,vl] [--tiny] [--commit NAME] [--output bench/results/gpu.json]
-    python -m bench.gpu --http [--ways dense,fp8,sparse]    # a picture to an MP4 through the three services
+    python -m bench.gpu --http [--ways plain,dense,fp8,sparse]    # a picture to an MP4 through the three services
 
 Seconds are medians of three after a warm-up; accuracy stands beside each. `--tiny` runs the same code on any machine.
 """
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="vae,still,dit,vl")
     parser.add_argument("--http", action="store_true", help="the whole way over HTTP, instead of stages")
-    parser.add_argument("--ways", default="dense,fp8,sparse", help="settings of the services: see gpu_http.WAYS")
+    parser.add_argument("--ways", default="plain,dense,fp8,sparse", help="settings of the services: see gpu_http.WAYS")
+    parser.add_argument("--checkpoints", type=Path, help="a folder that keeps those of --http for the next run")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--output", type=Path, help="a JSON file; left out: in bench/results")
     parser.add_argument("--commit", default=commit(), help="what the result says it measured")
@@ -42,23 +43,30 @@ def main() -> int:
     for name in ["http"] if asked.http else asked.only.split(","):
         start = time.perf_counter()
         try:
-            results["stages"][name] = (
-                http_rows(device, asked.ways.split(","), tiny=asked.tiny) if asked.http
-                else stages()[name](device, asked.tiny))
+            if asked.http:
+                for rows in http_rows(device, asked):
+                    results["stages"][name] = rows
+                    store(results, output)
+            else:
+                results["stages"][name] = stages()[name](device, asked.tiny)
         except Exception:  # the other stages still count
-            results["stages"][name] = {"failed": traceback.format_exc()[-2000:]}
+            results["stages"].setdefault(name, {})["failed"] = traceback.format_exc()[-2000:]
             print(results["stages"][name]["failed"], flush=True)
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        store(results, output)
     print(table(results["stages"]))
     return int(any("failed" in rows for rows in results["stages"].values()))
 
 
-def http_rows(device: str, ways: list[str], *, tiny: bool) -> dict[str, Any]:
+def store(results: dict[str, Any], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def http_rows(device: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from bench import gpu_http
 
-    return gpu_http.http_rows(device, ways, tiny=tiny)
+    return gpu_http.http_rows(device, asked.ways.split(","), tiny=asked.tiny, checkpoints=asked.checkpoints)
 
 
 def stages() -> dict[str, Callable[[str, bool], dict[str, Any]]]:
@@ -74,7 +82,7 @@ def table(found: dict[str, Any]) -> str:
         if "failed" in rows:
             lines.append(f"{stage:8} failed")
             continue
-        plain = rows["plain"]["seconds"]
+        plain = rows.get("plain", {}).get("seconds", float("nan"))
         for way, row in rows.items():
             more = {key: value for key, value in row.items() if key not in _LONG}
             lines.append(f"{stage:8} {way:12} {row['seconds']:8.4f} s  {plain / row['seconds']:5.2f}x  {more}")

@@ -1,6 +1,6 @@
 """A picture to an MP4 through the three real processes over HTTP, beside plain transformers and diffusers.
 
-    python -m bench.gpu --http [--ways dense,fp8,sparse] [--tiny] [--output bench/results/gpu_http.json]
+    python -m bench.gpu --http [--ways plain,dense,fp8,sparse] [--tiny] [--output bench/results/gpu_http.json]
 
 All of it is counted: the upload, both services, the VAE, the encoder, the download. The same random checkpoints serve
 both sides, on one device, in one run. A random Qwen-VL never ends a text by itself: plainly one text of 256 tokens is
@@ -33,31 +33,46 @@ WAYS: dict[str, dict[str, str]] = {
     "dense": {},
     "fp8": {"VIDEO_QUANT_LINEAR": "fp8"},
     "sparse": {"VIDEO_QUANT_LINEAR": "fp8", "VIDEO_ATTENTION_TOPK": "0.1"},
+    "sparse_vl_fp8": {"VIDEO_QUANT_LINEAR": "fp8", "VIDEO_ATTENTION_TOPK": "0.1", "VL_QUANT_LINEAR": "fp8"},
 }
 STEPS = 4
 NEW_TOKENS = 256  # the most of a task, which random weights always write; a real prompt ends at about half
 _START_S = 400.0
 
 
-def http_rows(device: str, ways: list[str], *, tiny: bool) -> dict[str, Any]:
-    """Seconds and ratios: `plain`, then each of the `ways`."""
+def http_rows(
+    device: str, ways: list[str], *, tiny: bool, checkpoints: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """Seconds of the ways so far, and ratios once `plain` is among them; the folder `checkpoints` is kept."""
     repeats = 1 if tiny else 3
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        start = time.perf_counter()
-        wan = save_random_wan(root / "wan", device, tiny=tiny)
-        qwen = save_random_qwen(root / "qwen", device, tiny=tiny)
-        _forget()
-        print(f"checkpoints: {time.perf_counter() - start:.0f} s", flush=True)
+        wan, qwen = _checkpoints(checkpoints or root, device, tiny=tiny)
         picture = _picture(160, 112) if tiny else _picture(1288, 728)
-        rows: dict[str, Any] = {"plain": _plain(wan, qwen, picture, device, repeats, tiny=tiny)}
-        _forget()
-        print("plain", rows["plain"], flush=True)
+        size = "96x64" if tiny else "832x480"
+        rows: dict[str, Any] = {}
         for way in ways:
-            rows[way] = _ours(root / way, wan, qwen, picture, WAYS[way], repeats)
-            rows[way]["ratio"] = round(rows["plain"]["seconds"] / rows[way]["seconds"], 2)
+            rows[way] = (
+                _plain(wan, qwen, picture, device, repeats, tiny=tiny) if way == "plain"
+                else _ours(root / way, wan, qwen, picture, size, WAYS[way], repeats))
+            _forget()
+            for row in rows.values():
+                if "plain" in rows:
+                    row["ratio"] = round(rows["plain"]["seconds"] / row["seconds"], 2)
             print(way, rows[way], flush=True)
-    return rows
+            yield rows
+
+
+def _checkpoints(folder: Path, device: str, *, tiny: bool) -> tuple[Path, Path]:
+    start = time.perf_counter()
+    wan, qwen = folder / "wan", folder / "qwen"
+    if not wan.exists():
+        save_random_wan(wan, device, tiny=tiny)
+    if not qwen.exists():
+        save_random_qwen(qwen, device, tiny=tiny)
+    _forget()
+    print(f"checkpoints: {time.perf_counter() - start:.0f} s", flush=True)
+    return wan, qwen
 
 
 def _picture(width: int, height: int) -> bytes:
@@ -119,7 +134,7 @@ def _write_plainly(frames_THWC: np.ndarray) -> None:
 
 
 def _ours(
-    folder: Path, wan: Path, qwen: Path, picture: bytes, settings: Mapping[str, str], repeats: int
+    folder: Path, wan: Path, qwen: Path, picture: bytes, size: str, settings: Mapping[str, str], repeats: int
 ) -> dict[str, Any]:
     folder.mkdir()
     started = time.perf_counter()
@@ -127,16 +142,16 @@ def _ours(
         ready_s = time.perf_counter() - started
         with httpx.Client(base_url=url, timeout=300, trust_env=False) as http:
             models = http.get("/v1/models").json()["data"]
-            first, *others = [_job(http, picture, seed) for seed in range(repeats + 1)]
+            first, *others = [_job(http, picture, size, seed) for seed in range(repeats + 1)]
     found = _median([job for job, _ in others])
     return found | {"first_s": round(first[0]["seconds"], 3), "ready_s": round(ready_s, 1),
                     "video_bytes": others[-1][1], "models": models}
 
 
-def _job(http: httpx.Client, picture: bytes, seed: int) -> tuple[dict[str, float], int]:
+def _job(http: httpx.Client, picture: bytes, size: str, seed: int) -> tuple[dict[str, float], int]:
     """From the first byte sent to the last one received, and the stages as the job tells them."""
     start = time.perf_counter()
-    data = {"steps": str(STEPS), "guidance_scale": "1", "seed": str(seed)}
+    data = {"steps": str(STEPS), "guidance_scale": "1", "seed": str(seed), "size": size}
     answer = http.post(
         "/generate", data=data, files={"image": ("picture.png", picture)}, headers={"Prefer": "wait=50"})
     answer.raise_for_status()

@@ -13,6 +13,7 @@ from gateway.app import create_app
 from gateway.auth.keys import KeyStore
 from gateway.database.errors import DatabaseBusy, DatabaseDamaged
 from gateway.edge.server import connections_within, make_server, raise_descriptor_limit
+from gateway.provenance.certificate import CertificateUnusable, open_certificate
 from gateway.settings import GatewaySettings
 from gateway.storage.deployment import open_database
 from gateway.storage.files import make_folder
@@ -70,6 +71,11 @@ def check_start(settings: GatewaySettings) -> None:
             )
     finally:
         database.close()
+    try:
+        if settings.provenance:
+            open_certificate(settings.c2pa_cert, settings.c2pa_key, settings.state_dir)
+    except CertificateUnusable as error:
+        _end(_NOT_CONFIGURED, str(error))
 
 
 def _end(status: int, sentence: str) -> NoReturn:

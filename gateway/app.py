@@ -22,6 +22,7 @@ from gateway.api.openai import videos as openai_videos
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
 from gateway.api.status import health, metrics
 from gateway.edge.middleware import PageGuardMiddleware, PlainAddressMiddleware, PrefixMiddleware
+from gateway.provenance.marking import VERSION
 from gateway.run.metrics import GatewayMetrics
 from gateway.runtime import Gateway, open_gateway
 from gateway.services.errors import ServiceError
@@ -57,7 +58,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="Stillmotion", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="Stillmotion", version=VERSION, description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         telemetry=of_requests(),
     )

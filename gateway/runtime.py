@@ -21,6 +21,8 @@ from gateway.jobs.ledger import Ledger
 from gateway.jobs.progress import Eta, LiveProgress
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.store import JobStore
+from gateway.provenance.certificate import open_certificate
+from gateway.provenance.marking import Marker
 from gateway.run.cancel import Cancellation
 from gateway.run.engine import DbosEngine, Dispatcher
 from gateway.run.executors import Executors, FileIdentity, SessionIdentity
@@ -132,6 +134,7 @@ def _assemble(
     )
     parts = Parts(
         ledger=ledger, files=files, video=video, settling=settling, render_timeout_s=settings.render_timeout_s,
+        marker=_marker(settings),
         prompts=Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up),
     )
     engine = DbosEngine(
@@ -173,6 +176,13 @@ def _assemble(
         ),
         cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video, reserve=reserve),
     )
+
+
+def _marker(settings: GatewaySettings) -> Marker | None:
+    if not settings.provenance:
+        return None
+    certificate = open_certificate(settings.c2pa_cert, settings.c2pa_key, settings.state_dir)
+    return Marker(certificate, producer=settings.producer, with_prompt=settings.c2pa_prompt)
 
 
 def _services(settings: GatewaySettings, database: Database) -> tuple[Describers, Renderers]:

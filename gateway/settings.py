@@ -47,6 +47,10 @@ class GatewaySettings(BaseSettings):
         default=None, pattern=r"^https?://[^\s/]+(/[^\s]*[^\s/])?$",
         description="Where callers reach this server, without a closing slash; webhooks name whole addresses then.",
     )
+    studio_url: str | None = Field(
+        default=None, pattern=r"^(https?://[^\s/]+(/[^\s]*)?|:[1-9][0-9]{0,4})$",
+        description="Where / leads: the web page, or :7861, that port of the host that was called; unset: /docs.",
+    )
     hosts: str = Field(
         default="",
         description="Names, with commas, under which this server is called where no keys are needed, beside localhost, "
@@ -55,6 +59,19 @@ class GatewaySettings(BaseSettings):
     origins: str = Field(
         default="", description="Origins, with commas, whose pages may call this server from a browser, such as "
         "https://app.example.com; * is every one.",
+    )
+    provenance: bool = Field(
+        default=True, description="Videos say that they were made by AI: a signed C2PA manifest, and XMP metadata."
+    )
+    c2pa_cert: Path | None = Field(
+        default=None,
+        description="PEM chain that signs videos, the signer's own certificate first; unset: one made here.",
+    )
+    c2pa_key: Path | None = Field(default=None, description="Its private key, PEM without a password.")
+    c2pa_prompt: bool = Field(default=False, description="Manifests also tell the prompt.")
+    producer: str = Field(
+        default="Stillmotion", max_length=200,
+        description="Whoever runs this server, as `ContentProducer` in the metadata.",
     )
     max_connections: int = Field(default=1000, ge=8, description="Open connections to this process.")
     max_waits: int = Field(

@@ -91,7 +91,7 @@ def gateway_process(
     fixed = {
         "GATEWAY_PORT": str(port), "GATEWAY_EXECUTOR_ID": name, "STILLMOTION_DATA": str(folder / "data"),
         "GATEWAY_VL_URL": vl_url, "GATEWAY_VIDEO_URL": video_url, "GATEWAY_MIN_FREE_BYTES": "1",
-        "GATEWAY_CONCURRENCY": "4",
+        "GATEWAY_CONCURRENCY": "4", "GATEWAY_PROVENANCE": "false",  # of scripted workers, whose videos are none
     }
     if database_url is not None:
         fixed["GATEWAY_DATABASE_URL"] = database_url

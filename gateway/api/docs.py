@@ -3,11 +3,12 @@
 from importlib import resources
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from contracts.refusal import Refusal
+from gateway.api.access import OpenGateway
 from gateway.api.media.ranges import RangedFile
 from gateway.edge.middleware import current_prefix
 
@@ -21,9 +22,12 @@ _MEDIA_TYPES = {
 
 
 @router.get("/")
-async def root() -> RedirectResponse:
-    """Whoever opens the address in a browser wants to know what it can do."""
-    return RedirectResponse(f"{current_prefix()}/docs")
+async def root(request: Request, gateway: OpenGateway) -> RedirectResponse:
+    """Whoever opens the address in a browser wants the page, or else to know what there is."""
+    page = gateway.settings.studio_url
+    if page is not None and page.startswith(":"):
+        page = str(request.url.replace(path="/", query="", port=int(page[1:])))
+    return RedirectResponse(page or f"{current_prefix()}/docs")
 
 
 @router.get("/docs")

@@ -4,18 +4,20 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated
 
+from anyio.to_thread import run_sync as off_loop
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import AfterValidator
 
-from contracts.jobs import TERMINAL_JOB_STATES, Job, JobPage, JobState
+from contracts.jobs import TERMINAL_JOB_STATES, Job, JobPage, JobState, Provenance
 from gateway.api.access import OpenGateway, OwnJob, TheCaller, WhileAnswered, one_wait
-from gateway.api.media.content import FILE_RESPONSES, Variant, serve
+from gateway.api.media.content import FILE_RESPONSES, Variant, serve, video_path
 from gateway.api.openapi import problems
 from gateway.jobs.job import JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
 from gateway.jobs.store import MAX_SEQUENCE
+from gateway.provenance.reading import read_provenance
 from web.edge import while_connected
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -102,6 +104,15 @@ async def job_events(
         _event_stream(job.id, gateway.ledger, last_event_id, gateway.settings.heartbeat_s),
         media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
+
+
+@router.get(
+    "/{job_id}/provenance", summary="How the video says it was made", responses=problems(404, 409, 410),
+)
+async def get_provenance(job: OwnJob, gateway: OpenGateway) -> Provenance:
+    """What the video's own C2PA manifest says, and whether the file is still as it was signed."""
+    path = await video_path(job, gateway)
+    return await off_loop(read_provenance, path)
 
 
 @router.get(

@@ -1,9 +1,9 @@
 """The commands and their options; each hands over to the module of its name."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -22,16 +22,22 @@ from gateway.cli.client.output import OutputUnusable, check_output, is_standard_
 from gateway.cli.client.words import LastingConsole, typed
 from gateway.cli.convert import convert
 from gateway.cli.engines import engines
+from gateway.cli.machine.doctor import doctor
+from gateway.cli.machine.pull import PullFailed, ask_hub, describe, pull
 from gateway.cli.serving.demo import default_picture, demo
 from gateway.cli.serving.interrupts import Interrupted, run_interruptible
 from gateway.cli.serving.serve import LogFormat, serve
-from gateway.cli.serving.stack import SERVICE_NAMES, ServiceName, StackError, read_settings, service_specs
+from gateway.cli.serving.stack import ServiceName, StackError, read_settings, served_names, service_specs
+from gateway.cli.verify import verify
+from web.command import run_command
 
 app = typer.Typer(
     name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
     help="Any picture in, a moving one out.",
 )
+models_app = typer.Typer(no_args_is_help=True, help="Get models onto this machine.")
 app.add_typer(keys.app, name="keys")
+app.add_typer(models_app, name="models")
 
 PromptOption = Annotated[str | None, typer.Option(help="What should happen; left out, it is written from the picture.")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, such as 256x192.")]
@@ -50,26 +56,35 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # words in any script, on a terminal that may know ASCII alone
-    try:
-        app()
-    except OSError as error:  # such as a full disk, where the output goes
-        with suppress(OSError):
-            typer.echo(f"{error.filename or 'The output'}: {error.strerror or error}.", err=True)
-        os._exit(1)  # flushing at the end would fail once more
+    run_command(app)
 
 
 @app.command("serve")
 def serve_command(
-    service: Annotated[ServiceName | None, typer.Argument(help="Only this one; left out, all three.")] = None,
+    service: Annotated[ServiceName | None, typer.Argument(help="Only this one; left out, all of them.")] = None,
     log_format: Annotated[LogFormat, typer.Option(help="auto: readable on a terminal, else JSON lines.")] = "auto",
 ) -> None:
     """Run the services in the foreground; Ctrl-C ends them."""
     console = Console(stderr=True)
-    names = (service,) if service else SERVICE_NAMES
+
+    async def work() -> None:
+        settings = read_settings()
+        await serve(console, settings, (service,) if service else served_names(settings), log_format)
+
     try:
-        _run(lambda: serve(console, read_settings(), names, log_format))
+        _run(work)
     except Interrupted:
         console.print("Stopped.")
+
+
+@app.command("studio")
+def studio_command(
+    log_format: Annotated[LogFormat, typer.Option(help="auto: readable on a terminal, else JSON lines.")] = "auto",
+) -> None:
+    """Serve the web page alone, before a gateway that runs elsewhere (STUDIO_GATEWAY_URL); `serve` starts it too."""
+    if importlib.util.find_spec("gradio") is None:
+        _fail("The page needs its own packages: pip install 'stillmotion[studio]'.")
+    serve_command("studio", log_format)
 
 
 @app.command(
@@ -88,6 +103,45 @@ def engines_command(context: typer.Context) -> None:
 def convert_command(context: typer.Context) -> None:
     """Convert published files to a folder for VIDEO_MODEL: `convert --help` says more."""
     raise typer.Exit(convert(context.args, Console(stderr=True)))
+
+
+@app.command("doctor")
+def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Look this machine over: GPU, memory, disk, packages, models, ports, and what will be slow and why."""
+    try:
+        settings = read_settings()
+    except StackError as error:
+        _fail(str(error))
+    raise typer.Exit(doctor(settings, Console(), as_json=as_json))
+
+
+@models_app.command("pull")
+def pull_command(
+    model: Annotated[str, typer.Argument(help="Its id on the hub, such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers.")],
+    to: Annotated[Path | None, typer.Option(help="A folder of its own; left out, the hub's cache.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A commit, tag or branch.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Download a model, or go on with it, and check every file; HF_ENDPOINT names a mirror."""
+    console = Console(stderr=True)
+    try:
+        found = ask_hub(model, revision)
+        describe(found, console)
+        if not yes and not typer.confirm("Download it?", err=True):
+            raise typer.Exit(1)
+        folder = pull(found, to, console)
+    except PullFailed as failure:
+        _fail(str(failure))
+    console.print(Text.assemble("Whole and checked: ", (str(folder), "bold green")))
+
+
+@app.command("verify")
+def verify_command(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="An MP4.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say how a video was made, by its own signed manifest: exit status 0 valid, 1 changed since, 2 no manifest."""
+    raise typer.Exit(verify(file, Console(), as_json=as_json))
 
 
 @app.command("generate")
@@ -140,13 +194,14 @@ def demo_command(
     seed: SeedOption = None,
     key: KeyOption = None,
     output: OutputOption = "out/demo.mp4",  # pyright: ignore[reportArgumentType] - the parser makes it a path
+    studio: Annotated[bool, typer.Option("--studio", help="Then keep everything running, with the web page.")] = False,
 ) -> None:
     """From nothing to a video: start what is not running, send a picture, save the MP4, stop what was started."""
     console = LastingConsole(stderr=is_standard_output(output))
     options = _options(prompt=prompt, size=size, seconds=seconds, steps=steps, seed=seed)
     _refuse_missing(image)
     _refuse_unusable(output, image)
-    _end_with_signal(lambda: demo(console, read_settings(), options, image or default_picture(), output, key))
+    _end_with_signal(lambda: demo(console, read_settings(), options, image or default_picture(), output, key, studio))
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

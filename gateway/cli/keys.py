@@ -1,7 +1,5 @@
 """`stillmotion keys`: who may use this server. Works on the server's own database, beside it or without it."""
 
-import errno
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,6 +29,7 @@ from gateway.cli.client.words import typed
 from gateway.database.database import normal_url
 from gateway.settings import GatewaySettings
 from gateway.storage.deployment import open_database
+from web.command import say
 
 app = typer.Typer(no_args_is_help=True, help="Who may use this server: make, list and revoke API keys.")
 
@@ -64,13 +63,11 @@ def create(
 
 def _show(key: KeyRecord, secret: str) -> None:
     """Raises `OSError`: it could not be shown."""
-    if sys.stdout is None:  # closed by whoever started this
-        raise OSError(errno.EBADF, "standard output is closed")
     notes = Console(stderr=True)
     notes.print(Text(f"Key {key.id} for {key.name}, of the server that keeps its data in {_place(GatewaySettings())}."),
                 soft_wrap=True)
     notes.print(Text("It is shown this once; what is kept is its hash."))
-    typer.echo(secret)  # alone on standard output, so that a script can take it from there
+    say(secret)  # alone on standard output, so that a script can take it from there
     notes.print(Text("Callers send it as `Authorization: Bearer <key>`."))
 
 

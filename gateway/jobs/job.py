@@ -224,7 +224,7 @@ class Known(TypedDict, total=False):
 def asks_for_prompt(request: GenerateOptions, has_picture: bool) -> bool:
     """Whether the prompt is to be written; the caller's own words stand as they are otherwise."""
     enhances = request.enhance == "always" or (
-        request.enhance == "auto" and (has_picture or bool(request.instruction))
+        request.enhance == "auto" and (has_picture or bool(request.instruction or request.template))
     )
     return enhances or request.prompt is None
 

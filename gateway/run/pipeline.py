@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -21,16 +21,25 @@ from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
 from contracts.videos import RenderFile, RenderResult, RenderStatus, VideoRequest
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord, StoredPicture
 from gateway.jobs.ledger import Ledger
+from gateway.provenance.marking import Made, Marker, NotMarked
 from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, stopped_elsewhere, timeout_problem
 from gateway.run.settle import Settling, was_canceled
 from gateway.services.errors import ServiceError
 from gateway.services.video import Place, Renderers
 from gateway.services.vl import Prompter
-from gateway.storage.files import EXTENDED_FILE, LAST_FRAME_FILE, VIDEO_FILE, ChecksumMismatch, LocalFiles
+from gateway.storage.files import (
+    EXTENDED_FILE,
+    LAST_FRAME_FILE,
+    VIDEO_FILE,
+    ChecksumMismatch,
+    LocalFiles,
+    StoredFile,
+)
 from web.calls import JOB_ID, REQUEST_ID, TRACEPARENT, working
 
 log = logging.getLogger(__name__)
 
+_UNMARKED = "The video could not be signed as made by AI: the server's log has the cause."
 # The service that rendered a video makes them, so nothing here decodes video.
 _PREVIEWS: Final[dict[RenderFile, str]] = {
     "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg", "last_frame": LAST_FRAME_FILE,
@@ -51,6 +60,7 @@ class Parts:
     video: Renderers
     settling: Settling
     render_timeout_s: float
+    marker: Marker | None
 
 
 class _Ended(Exception):
@@ -153,14 +163,14 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
     """Bring the MP4 to our disk, complete the job, and let the video service forget the render."""
     result = RenderResult.model_validate(rendered)
     started = time.monotonic()
-    place = await _download(job.id, parts, result)
+    place, stored = await _download(job, parts, result)
     previews = await asyncio.gather(*(_keep_preview(job.id, kind, parts.files, place, result) for kind in _PREVIEWS))
     try:
         await parts.ledger.move(
             job.id, "completed", timings={"saving": round(time.monotonic() - started, 3)}, claim=job.claim,
             thumbnail=previews[0], spritesheet=previews[1],
             video=VideoFile(
-                num_bytes=result.num_bytes, sha256=result.sha256, width=result.width, height=result.height,
+                num_bytes=stored.num_bytes, sha256=stored.sha256, width=result.width, height=result.height,
                 num_frames=result.num_frames, fps=result.fps, duration_s=round(result.num_frames / result.fps, 4),
             ),
         )
@@ -186,8 +196,8 @@ def describe_tasks(job: JobRecord) -> list[DescribeTask]:
     tasks = [DescribeTask(kind="caption")] if job.picture is not None else []
     if job.needs_vl:
         tasks.append(
-            DescribeTask(kind="prompt", user_prompt=job.request.prompt, instruction=job.request.instruction)
-        )
+            DescribeTask(kind="prompt", user_prompt=job.request.prompt, instruction=job.request.instruction,
+                         template=job.request.template))
     return tasks
 
 
@@ -266,17 +276,29 @@ def _result_of(status: RenderStatus) -> RenderResult:
     raise JobFailed(stopped_elsewhere(status.state))
 
 
-async def _download(job_id: str, parts: Parts, result: RenderResult) -> Place:
-    """Fetch the MP4 from where it was rendered; returns that place."""
-    place = await parts.video.current(job_id)
+async def _download(job: JobRecord, parts: Parts, result: RenderResult) -> tuple[Place, StoredFile]:
+    """Fetch the MP4 from where it was rendered, marked as made by AI on its way to our disk; returns that place too."""
+    place = await parts.video.current(job.id)
     if place is None:
         raise ServiceError("video_service", "not_found", "is no longer configured where this was rendered")
+    receive = partial(parts.files.receive, job.id, VIDEO_FILE, sha256=result.sha256)
     try:
-        await parts.files.receive(job_id, VIDEO_FILE, place.client.content(job_id), result.sha256)
+        if parts.marker is not None:
+            with suppress(NotMarked):
+                return place, await receive(place.client.content(job.id), rewrite=partial(
+                    parts.marker.mark, made=_made(job, result)))
+            await parts.ledger.note(job.id, warning=_UNMARKED, claim=job.claim)
+        return place, await receive(place.client.content(job.id))
     except ChecksumMismatch as error:
-        await parts.video.stop(job_id)  # whatever is asked of it there comes from the same damaged file
+        await parts.video.stop(job.id)  # whatever is asked of it there comes from the same damaged file
         raise ServiceError("video_service", "failed", "sent a video whose checksum does not match") from error
-    return place
+
+
+def _made(job: JobRecord, result: RenderResult) -> Made:
+    return Made(
+        job_id=job.id, model=result.model, revision=result.revision, prompt=job.actual_prompt,
+        input_sha256=job.picture.sha256 if job.picture else None,
+    )
 
 
 async def _keep_preview(

@@ -35,7 +35,7 @@ _prompts = sa.Table(
     sa.Column("used_at", sa.Float, nullable=False, index=True),
 )
 # Raised when the vision-language service writes other texts with the same model: what was kept is then asked anew.
-_WORDING = 2
+_WORDING = 3
 
 
 class Describers:

@@ -20,6 +20,7 @@ from gateway.storage.files import (
     OWNERS,
     TRASH,
     LocalFiles,
+    Rewrite,
     StoreBusy,
     Stored,
     StoredFile,
@@ -69,10 +70,11 @@ class BucketFiles(LocalFiles):
         return stored
 
     async def receive(
-        self, job_id: str, name: str, chunks: AsyncIterator[bytes], sha256: str | None = None
+        self, job_id: str, name: str, chunks: AsyncIterator[bytes], sha256: str | None = None,
+        rewrite: Rewrite | None = None,
     ) -> StoredFile:
         """Store a stream: on disk first, so that the bucket never sees one that broke off."""
-        stored = await super().receive(job_id, name, chunks, sha256)
+        stored = await super().receive(job_id, name, chunks, sha256, rewrite)
         await to_thread.run_sync(self._upload, job_id, name)
         return stored
 

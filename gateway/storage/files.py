@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,11 @@ from anyio import to_thread
 
 from contracts.refusal import Refusal
 from gateway.database.errors import DISK_FULL
-from web.durable import PART_SUFFIX, begin, commit, discard, replace_file
+from web.durable import PART_SUFFIX, begin, commit, discard, replace_file, replacing
 
 VIDEO_FILE, EXTENDED_FILE, LAST_FRAME_FILE = "video.mp4", "extended.mp4", "last_frame.png"
+Rewrite = Callable[[BinaryIO, BinaryIO], None]
+"""From a file open for reading and writing to an empty one open likewise. Blocking."""
 OWNERS, TRASH = ".deployments", ".trash"
 _FOLDER = re.compile(r"(job|file|conv)_[0-9a-f]{24}")
 _FILE = re.compile(r"[a-z_]{1,32}\.(png|jpg|webp|mp4)")
@@ -91,11 +93,13 @@ class LocalFiles:
         return StoredFile(path=path, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     async def receive(
-        self, job_id: str, name: str, chunks: AsyncIterator[bytes], sha256: str | None = None
+        self, job_id: str, name: str, chunks: AsyncIterator[bytes], sha256: str | None = None,
+        rewrite: Rewrite | None = None,
     ) -> StoredFile:
         """Store a stream without holding it in memory; if it breaks off, what was there before stays.
 
-        Raises `ChecksumMismatch`, likewise, where the whole stream has another SHA-256 than `sha256` (hex).
+        `rewrite` makes of the whole stream what is stored in its place. Raises `ChecksumMismatch`, likewise, where the
+        stream has another SHA-256 than `sha256` (hex).
         """
         path, digest, num_bytes = self.path(job_id, name), hashlib.sha256(), 0
         file = await to_thread.run_sync(_begin, path)
@@ -106,6 +110,8 @@ class LocalFiles:
                 num_bytes += len(chunk)
             if sha256 not in (None, digest.hexdigest()):
                 raise ChecksumMismatch(f"{name} of {job_id} should have SHA-256 {sha256}, has {digest.hexdigest()}")
+            if rewrite is not None:
+                return await to_thread.run_sync(_rewritten, file, path, rewrite)
         except BaseException:
             discard(file)
             raise
@@ -281,6 +287,22 @@ def _begin(path: Path) -> BinaryIO:
 def _put_in(file: BinaryIO, data: bytes) -> None:
     with storing():
         file.write(data)
+
+
+def _rewritten(file: BinaryIO, path: Path, rewrite: Rewrite) -> StoredFile:
+    with storing():
+        file.close()
+        with (
+            Path(file.name).open("r+b") as source, replacing(path) as target,
+            Path(target.name).open("r+b") as rewritten,
+        ):
+            rewrite(source, rewritten)
+            rewritten.flush()
+            rewritten.seek(0)
+            sha256 = hashlib.file_digest(rewritten, "sha256").hexdigest()
+            num_bytes = rewritten.tell()
+        discard(file)
+    return StoredFile(path=path, num_bytes=num_bytes, sha256=sha256)
 
 
 def _commit(file: BinaryIO, path: Path) -> None:

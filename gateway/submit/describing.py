@@ -25,6 +25,8 @@ class DescribeForm(FrozenModel):
     question: Text | None = Field(default=None, description="What you want to know of the picture.")
     user_prompt: Text | None = Field(default=None, description="Your own words, kept in the prompt.")
     instruction: Text | None = Field(default=None, description="How to write the prompt, such as 'dramatic'.")
+    template: str | None = Field(
+        default=None, min_length=1, max_length=64, description="A pattern of the library for the prompt, by its name.")
     language: Language = "en"
     profile: str = Field(default="embedded", max_length=64, description="Prompt style of the video model.")
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -35,7 +37,8 @@ class DescribeForm(FrozenModel):
         asked = [DescribeTask(kind="question", question=self.question)] if self.question else []
         return [
             DescribeTask(kind="caption"),
-            DescribeTask(kind="prompt", user_prompt=self.user_prompt, instruction=self.instruction),
+            DescribeTask(kind="prompt", user_prompt=self.user_prompt, instruction=self.instruction,
+                         template=self.template),
             DescribeTask(kind="edit_suggestion"), *asked,
         ]
 

@@ -25,6 +25,9 @@ class GenerateOptions(FrozenModel):
 
     prompt: Text | None = Field(default=None, description="What should happen. Left out: written from the picture.")
     instruction: Text | None = Field(default=None, description="How the prompt should be written.")
+    template: str | None = Field(
+        default=None, min_length=1, max_length=64,
+        description="A pattern that the prompt follows, by its name in the library, such as `product turntable`.")
     conversation: str | None = Field(
         default=None, min_length=1, max_length=64,
         description="Instead of `prompt`: the last one of this dialogue of `POST /v1/describe`, with its last picture "
@@ -188,6 +191,23 @@ class Job(BaseModel):
     metadata: Metadata = Field(default_factory=dict)
     webhook: WebhookDelivery | None = Field(default=None, description="Shown on single jobs, not on pages of them.")
     urls: JobUrls
+
+
+class Provenance(BaseModel):
+    """What a video's own C2PA manifest says of how it was made, and whether the file is as it was signed."""
+
+    state: Literal["valid", "invalid", "none"] = Field(
+        description="`invalid`: the file was changed after it was signed; `none`: it carries no manifest.")
+    problems: list[str] = Field(default_factory=list, description="C2PA's codes of what does not hold.")
+    signed_by: str | None = Field(default=None, description="The organisation in the signer's certificate.")
+    self_made: bool = Field(default=False, description="Whether a server made that certificate itself.")
+    source_type: str | None = Field(default=None, description="IPTC's digital source type.")
+    made_at: datetime | None = None
+    product: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    input_sha256: str | None = Field(default=None, description="Of the picture that was animated, in hex.")
+    prompt: str | None = Field(default=None, description="Only where the server was told to write it.")
 
 
 class JobPage(BaseModel):

@@ -100,6 +100,11 @@ class VLModelInfo(FrozenModel):
     )
     vision_engine_reason: str = Field(default="", description="Why that, in words.")
     dtype: str
+    quant: str | None = Field(
+        default=None, exclude_if=lambda value: value is None,  # left out so that earlier gateways read it
+        description="In what the language model's weights are kept, where VL_QUANT says so.")
+    memory_bytes: int | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="Of a Qwen checkpoint's weights.")
     tasks: list[str]
     languages: list[str]
     profiles: list[str]

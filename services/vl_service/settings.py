@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     revision: str | None = Field(default=None, validation_alias="VL_REVISION", description="Hub revision to pin.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", validation_alias="VL_DEVICE")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", validation_alias="VL_DTYPE")
+    quant: Literal["none", "fp8", "int8", "4bit"] = Field(
+        default="none", validation_alias="VL_QUANT",
+        description="Weights of a Qwen checkpoint's language model in fewer bits; its tower stays in 16.")
     fast_layers: bool = Field(
         default=True, validation_alias="VL_FAST_LAYERS",
         description="A Qwen checkpoint in our own layers, which write several texts at once: the same up to rounding. "
@@ -60,6 +63,9 @@ class Settings(BaseSettings):
         default=0, ge=0, validation_alias="VL_THREADS",
         description="CPU threads; 0: one for the embedded checkpoint, torch's choice for others.",
     )
+    quant_linear: Literal["none", "fp8"] = Field(
+        default="none", validation_alias="VL_QUANT_LINEAR",
+        description="fp8: a Qwen checkpoint's weights in eight bits as it writes, on a CUDA device; it reads in 16.")
     slots: int = Field(
         default=0, ge=0, le=64, validation_alias="VL_SLOTS",
         description="Texts that a Qwen checkpoint writes at once; 0: up to 16, as memory allows, and 4 on CPUs.")

@@ -34,6 +34,7 @@ from vl_service.backend import (
 )
 from vl_service.describe import answer
 from vl_service.dialogue.reply import reply
+from vl_service.embedded import is_embedded, load_embedded
 from vl_service.features.wire import FORMATS
 from vl_service.images import DecodedImage
 from vl_service.prompts.profiles import use_profiles
@@ -51,13 +52,12 @@ Load = Callable[[Settings], Backend | FeatureBackend]
 
 def load_backend(settings: Settings) -> Backend | FeatureBackend:
     """Load the backend that the settings name; takes seconds to minutes. Raises whatever loading a checkpoint may."""
+    if settings.quant != "none" and (settings.remote_url is not None or settings.model == "embedded"):
+        raise CheckpointError(f"VL_QUANT={settings.quant} is for a Qwen checkpoint in this process")
     if settings.remote_url is not None:
         from vl_service.remote import load_remote  # httpx, which no other backend needs
 
         return load_remote(settings)
-    with lasting_imports():
-        from vl_service.embedded import is_embedded, load_embedded
-
     folder = settings.models_dir / "vl" if settings.model == "embedded" else Path(settings.model).expanduser()
     if settings.model == "embedded" or is_embedded(folder):
         if settings.engine not in ("auto", "torch"):

@@ -1,5 +1,6 @@
 """One running stack for all tests here that do not end it."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Page, sync_playwright
 
 from gateway.cli.serving.demo import default_picture
 from tests.e2e.stack import Stack, served, stack_environment
 from tests.tiny_wan import TINY_CARD, save_tiny_wan
+
+# The last four keep the browser's own services from calling home, which would look like our page's requests.
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +50,20 @@ def gateway(stack: Stack) -> Iterator["Gateway"]:
 def cat() -> Path:
     """A real photograph."""
     return default_picture()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page of Debian's Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on PATH: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        try:
+            yield browser.new_page()
+        finally:
+            browser.close()
 
 
 class Gateway:

@@ -68,6 +68,7 @@ def stack_environment(checkpoint: Path, data: Path, **more: str) -> dict[str, st
     # One thread each: models this small only lose by more, and the tests share the machine with three of them.
     quiet = {"VIDEO_THREADS": "1", "VL_THREADS": "1", "OMP_NUM_THREADS": "1"}
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GATEWAY_", "STILLMOTION_"))}
+    named["STUDIO_PORT"] = "0"  # without the page, but where a test asks for it
     return inherited | named | quiet | {"VIDEO_MODEL": str(checkpoint), "STILLMOTION_DATA": str(data)} | more
 
 

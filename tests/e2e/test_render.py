@@ -19,6 +19,12 @@ def decode(mp4: bytes) -> tuple[int, int, int, float]:
         return frames, stream.width, stream.height, float(stream.average_rate or 0)
 
 
+def media_data(mp4: bytes) -> bytes:
+    """The encoded frames: what follows in the box `mdat`."""
+    at = mp4.index(b"mdat")
+    return mp4[at:at - 4 + int.from_bytes(mp4[at - 4:at], "big")]
+
+
 def test_a_photograph_becomes_an_mp4_that_decodes_to_what_the_job_says(gateway: Gateway, cat: Path) -> None:
     job = gateway.render(cat)
     assert job["state"] == "completed", job["error"]
@@ -38,9 +44,16 @@ def test_words_alone_become_an_mp4(gateway: Gateway) -> None:
     assert decode(gateway.video(job))[0] == job["video"]["num_frames"]
 
 
-def test_the_same_request_and_seed_give_the_same_bytes(gateway: Gateway, cat: Path) -> None:
+def test_the_same_request_and_seed_give_the_same_frames_and_each_file_says_that_it_was_made_by_ai(
+    gateway: Gateway, cat: Path
+) -> None:
     first, second = (gateway.render(cat, prompt="slow zoom out", enhance="never", seed="7") for _ in range(2))
-    assert first["video"]["sha256"] == second["video"]["sha256"]
+    assert media_data(gateway.video(first)) == media_data(gateway.video(second))
+    for job in (first, second):
+        told = gateway.http.get(f"{job['urls']['self']}/provenance").json()
+        assert (told["state"], told["model"]) == ("valid", job["parameters"]["model"])
+        assert told["source_type"].endswith("trainedAlgorithmicMedia")
+        assert job["warnings"] == first["warnings"]
 
 
 def test_whoever_accepts_mp4_gets_the_bytes_in_the_one_answer(gateway: Gateway, cat: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3VLConfig
 from transformers import Qwen3VLForConditionalGeneration as Qwen3VL
 
@@ -50,7 +51,7 @@ def halved(module: Any, device: str = "cuda") -> Any:
 
 
 @pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_step_is_its_reference(family: str, rows: int) -> None:
     """As near to float32 as torch in bfloat16: the logits; and what joined the cache."""
     exact = Network(model_of(family), 300)
@@ -72,6 +73,28 @@ def test_a_step_is_its_reference(family: str, rows: int) -> None:
     row = rows - 1
     where = int(position[row])
     assert away(quick_cache.keys[1, row, :, where], plain_cache.keys[1, row, :, where]) < 5e-2
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize(("outputs", "width", "gated"), [(2560, 2048, False), (704, 256, True), (500, 300, False)])
+@pytest.mark.parametrize("fp8", [False, True])
+def test_a_product_is_its_reference(rows: int, outputs: int, width: int, gated: bool, fp8: bool) -> None:
+    from vl_service.qwen.fast.kernels import Float8, product
+
+    torch.manual_seed(0)
+    made, weight = outputs // (1 + gated), (torch.randn(outputs, width) * width**-0.5).bfloat16().cuda()
+    x, norm = torch.randn(rows, width).bfloat16().cuda(), (torch.rand(width) + 0.5).bfloat16().cuda()
+    bias, residual = torch.randn(made).bfloat16().cuda(), torch.randn(rows, made).bfloat16().cuda()
+    given = Float8.of(weight) if fp8 else weight
+    exact = (given.numbers.double() * given.scale[:, None].double()) if isinstance(given, Float8) else weight.double()
+    expected = F.linear(F.rms_norm(x.double(), (width,), norm.double(), 1e-6), exact)
+    if gated:
+        gate, up = expected.chunk(2, dim=1)
+        expected = F.silu(gate) * up
+    found = product(x, given, bias=bias, norm=norm, eps=1e-6, residual=residual, gated=gated)
+    assert away(found, expected + bias.double() + residual.double()) < 6e-3
+    if fp8:  # a scale for each output leaves what eight bits round
+        assert away(exact, weight) < 3e-2
 
 
 @torch.inference_mode()
@@ -100,7 +123,7 @@ def test_graphs_write_what_steps_without_them_do() -> None:
             assert written(quick, ids[:rows], sampling, 20) == written(plain, ids[:rows], sampling, 20)
 
 
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 3])
 def test_the_kernels_write_in_bfloat16(rows: int) -> None:
     slots, lively = Slots(halved(model_of("qwen2.5")), length=200, count=4), Sampling(temperature=0.9)
     with torch.inference_mode():

@@ -75,6 +75,7 @@ async def client(
     settings = GatewaySettings.model_validate({
         "data_dir": tmp_path_factory.mktemp("gateway"), "vl_url_given": vl.vl_url, "min_free_bytes": 1,
         "video_url_given": f"http://127.0.0.1:{video.port}", "internal_token": "between us",
+        "provenance": False,  # what the scripted worker writes is no video
     })
     async with open_client(settings) as opened:
         await until(lambda: ready(opened))

@@ -33,6 +33,13 @@ async def serve(job: JobRecord, variant: Variant, request: Request, gateway: Gat
     return await _send(path, media_type, sha256, request, job.id, gateway)
 
 
+async def video_path(job: JobRecord, gateway: Gateway) -> Path:
+    """Where the job's video lies on this disk; raises `Refusal` where there is none."""
+    path, _, _ = _artifact(job, "video", gateway)
+    await off_loop(gateway.files.bring, path)
+    return path
+
+
 async def serve_picture(folder_id: str, picture: StoredPicture, request: Request, gateway: Gateway) -> Response:
     """A stored picture of a job or an uploaded file."""
     return await _send(

@@ -32,7 +32,8 @@ async def serve(console: Console, settings: StackSettings, names: Sequence[Servi
     async with running_stack(specs, stack_environment(specs, os.environ), sink) as stack:
         await stack.wait_ready(on_change)
         front = specs[0]
-        pages = f" (API pages: {front.url}/docs; Ctrl-C ends it)" if front.name == "gateway" else ""
+        page = next((f"page: {spec.url}; " for spec in specs if spec.name == "studio"), "")
+        pages = f" ({page}API pages: {front.url}/docs; Ctrl-C ends it)" if front.name == "gateway" else ""
         sink("stillmotion", f"{'Stillmotion' if pages else front.name} is ready: {front.url}{pages}")
         await stack.until_failure()
 

@@ -1,6 +1,7 @@
 """Which processes make up Stillmotion on one machine, and where each listens."""
 
 import errno
+import importlib.util
 import ipaddress
 import secrets
 import socket
@@ -13,9 +14,11 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-ServiceName = Literal["gateway", "vl", "video"]
+ServiceName = Literal["gateway", "vl", "video", "studio"]
 SERVICE_NAMES: tuple[ServiceName, ...] = ("gateway", "vl", "video")
-_MODULES: dict[ServiceName, str] = {"gateway": "gateway", "vl": "vl_service", "video": "video_service"}
+"""What there is of every Stillmotion; the page may come on top."""
+_MODULES: dict[ServiceName, str] = {
+    "gateway": "gateway", "vl": "vl_service", "video": "video_service", "studio": "studio"}
 
 
 class StackError(Exception):
@@ -33,6 +36,8 @@ class StackSettings(BaseSettings):
     vl_port: int = Field(default=8001, ge=1, le=65535)
     video_host: str = "127.0.0.1"
     video_port: int = Field(default=8002, ge=1, le=65535)
+    studio_host: str = "127.0.0.1"
+    studio_port: int = Field(default=7861, ge=0, le=65535, description="0: without the page.")
     stillmotion_data: str = "./data"
 
 
@@ -72,6 +77,7 @@ def service_specs(settings: StackSettings, names: Iterable[ServiceName] = SERVIC
         "gateway": (settings.gateway_host, settings.gateway_port),
         "vl": (settings.vl_host, settings.vl_port),
         "video": (settings.video_host, settings.video_port),
+        "studio": (settings.studio_host, settings.studio_port),
     }
     return [
         ServiceSpec(
@@ -82,6 +88,12 @@ def service_specs(settings: StackSettings, names: Iterable[ServiceName] = SERVIC
     ]
 
 
+def served_names(settings: StackSettings) -> tuple[ServiceName, ...]:
+    """Every service that this machine can run: the page where its packages are there and it has a port."""
+    with_page = bool(settings.studio_port) and importlib.util.find_spec("gradio") is not None
+    return (*SERVICE_NAMES, "studio") if with_page else SERVICE_NAMES
+
+
 def stack_environment(specs: Iterable[ServiceSpec], inherited: Mapping[str, str]) -> dict[str, str]:
     """Environment of the children: the inherited one, the services' addresses and a token for this session.
 
@@ -89,11 +101,15 @@ def stack_environment(specs: Iterable[ServiceSpec], inherited: Mapping[str, str]
     """
     urls = {spec.name: spec.url for spec in specs}
     added = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}  # their logs are UTF-8, whatever the terminal is
-    if len(urls) == len(SERVICE_NAMES):
+    if urls.keys() >= set(SERVICE_NAMES):
         added |= {
             "STILLMOTION_INTERNAL_TOKEN": secrets.token_urlsafe(32),
             "GATEWAY_VL_URL": urls["vl"], "GATEWAY_VIDEO_URL": urls["video"],
         }
+    if "studio" in urls:
+        added |= {"GATEWAY_STUDIO_URL": f":{urls['studio'].rpartition(':')[2]}"}
+        if "gateway" in urls:
+            added |= {"STUDIO_GATEWAY_URL": urls["gateway"]}
     given = {key: value for key, value in inherited.items() if value or key not in added}
     return added | given
 

@@ -13,6 +13,7 @@ from engines.store.recipes import library_version
 from engines.store.revisions import short
 from engines.store.shape import Shape
 from engines.store.store import EngineStore, StoreBusy
+from web.command import say
 
 if TYPE_CHECKING:
     from engines.build.source import GraphSource
@@ -87,13 +88,13 @@ def _build(options: argparse.Namespace, service: Service, store: EngineStore) ->
             shape=shape, target=target, precision=precision, capabilities=capabilities,
             stream_weights=options.stream_weights, refit=options.refit, rebuild=options.rebuild,
         )
-        _say(f"{model.id} {short(model.revision)} {shape} {target} {precision}")
+        say(f"{model.id} {short(model.revision)} {shape} {target} {precision}")
         try:
-            built = build(model.open(), store, order, _say)
+            built = build(model.open(), store, order, say)
         except (ExportFailed, EngineBuildFailed, TensorRTUnavailable) as error:
             return _fail(f"{shape}: {error}")
         unchecked = [manifest for manifest in built if not _checked_here(manifest, model)]
-        failed |= _verdict(verify(model.open(), store, unchecked, _say), model)
+        failed |= _verdict(verify(model.open(), store, unchecked, say), model)
     return failed
 
 
@@ -134,16 +135,16 @@ def _list(options: argparse.Namespace, service: Service, store: EngineStore) -> 
     for manifest in manifests:
         recipe = manifest.recipe
         shape = " ".join(f"{name}={value}" for name, value in recipe.shape.items())
-        _say(f"{recipe.key}  {manifest.model}  {recipe.graph}  {shape}  {recipe.target} {recipe.precision} "
+        say(f"{recipe.key}  {manifest.model}  {recipe.graph}  {shape}  {recipe.target} {recipe.precision} "
              f"{recipe.capability or 'cpu'}  {manifest.num_bytes / 1e6:.1f} MB  {manifest.state}"
              + (f": {manifest.reason}" if manifest.reason else "")
              + (f"  refitted from {manifest.refitted_from}" if manifest.refitted_from else ""))
     for name, reason in refused.items():
-        _say(f"{name}  refused: {reason}")
+        say(f"{name}  refused: {reason}")
     if not manifests and not refused:
-        _say(f"no engines in {store.root}")
+        say(f"no engines in {store.root}")
     for line in service.ready(options.model, store):
-        _say(line)
+        say(line)
     return 0
 
 
@@ -155,7 +156,7 @@ def _verify(options: argparse.Namespace, service: Service, store: EngineStore) -
     mine = [found for found in store.manifests()[0] if source.shape_of(found.recipe) is not None]
     if not mine:
         raise EngineRefused(f"no engines of {model.id} in {store.root}; run `stillmotion engines build`")
-    return _verdict(verify(source, store, mine, _say), model)
+    return _verdict(verify(source, store, mine, say), model)
 
 
 def _verdict(manifests: Sequence[Manifest], model: Model) -> int:
@@ -193,11 +194,6 @@ def _add_build_options(command: argparse.ArgumentParser) -> None:
                          help="TensorRT: weights may stay in host memory; auto: if they do not fit this GPU")
     command.add_argument("--refit", action="store_true", help="TensorRT: weights can be replaced, as for a LoRA")
     command.add_argument("--rebuild", action="store_true", help="build also what is there")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _fail(reason: str) -> int:

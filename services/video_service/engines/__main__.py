@@ -1,7 +1,6 @@
 """`python -m video_service.engines build|list|verify`, which `stillmotion engines` runs for a video checkpoint."""
 
 import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from video_service.engines.choice import say_ready
 from video_service.engines.shape import ClipShape
 from video_service.settings import VideoSettings
 from video_service.weights.device import Device
+from web.command import run_command
 from web.worker.errors import ModelUnavailable
 
 if TYPE_CHECKING:
@@ -100,4 +100,4 @@ _SERVICE = Service(
 )
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vl_service.backend import CheckpointError
+from vl_service.embedded import WORDS
 from vl_service.embedded.model.decoder import Decoder, DecoderConfig
 from vl_service.embedded.model.eight_bits import unpacked
 from vl_service.embedded.model.generator import PART_MARKERS, Generator
@@ -20,7 +21,7 @@ from vl_service.embedded.vision.branch import Branch, Branches, start_of
 from vl_service.embedded.vision.detections import Thing
 from vl_service.embedded.vision.tower import ImageNetTower
 
-WEIGHTS, BRANCHES, WORDS, CONFIG = "model.safetensors", "branches.safetensors", "vocabulary.json", "config.json"
+WEIGHTS, BRANCHES, CONFIG = "model.safetensors", "branches.safetensors", "config.json"
 FILES = (WEIGHTS, BRANCHES, WORDS, CONFIG)
 SIZES = ("vocabulary", "names", "width", "layers", "heads")
 LEAST = ("sure", "likely", "kind", "drawn_kind", "drawn", "guess")
@@ -31,11 +32,6 @@ UNSET = Thresholds(sure=0.7, likely=0.5, kind=0.5, drawn_kind=0.5, drawn=0.5, gu
 
 class EmbeddedCheckpointError(CheckpointError):
     """The embedded checkpoint cannot be used; the message names the file and what to do."""
-
-
-def is_embedded(folder: Path) -> bool:
-    """Whether the folder is laid out as the embedded checkpoint is, rather than as a hub's."""
-    return (folder / WORDS).is_file()
 
 
 def load_generator(folder: Path) -> tuple[Generator, str]:

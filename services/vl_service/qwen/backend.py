@@ -19,9 +19,10 @@ from vl_service.qwen.fast.slots import Sampling
 from vl_service.qwen.fast.writing import Ask, Generate, SlotWriter, Writer
 from vl_service.qwen.features import Features, Vision
 from vl_service.qwen.looking import feature_file, open_vision, wants_fast
+from vl_service.qwen.quantize import memory_of
 from vl_service.settings import Settings
 
-_WORDS = 1536  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
+_WORDS = 2048  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
 _LONGEST = 8192  # its most: 1.2 GB a row of Qwen3-VL-8B
 _MOST_SLOTS, _SLOTS_ON_CPU = 16, 4
 
@@ -31,13 +32,16 @@ class QwenBackend:
 
     concurrent = True
 
-    def __init__(self, checkpoint: Checkpoint, *, vision: Vision, writer: Writer) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, vision: Vision, writer: Writer, quant: str | None = None
+    ) -> None:
         self._checkpoint = checkpoint
         self._vision, self._writer = vision, writer
         self._chat = QwenChat(checkpoint, vision, writer)
         self._info = VLModelInfo(
             id=checkpoint.id, revision=checkpoint.revision, engine=f"transformers-{checkpoint.device.type}",
-            dtype=str(checkpoint.dtype).removeprefix("torch."),
+            dtype=str(checkpoint.dtype).removeprefix("torch."), quant=quant,
+            memory_bytes=memory_of(checkpoint.model),
             tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
             profiles=list(profiles()),
         )
@@ -98,7 +102,8 @@ def load_qwen(settings: Settings, *, fast: bool | None = None) -> QwenBackend:
     fast_tower = wants_fast(settings, checkpoint.device, checkpoint.dtype) if fast is None else fast
     kind = QwenBackend if settings.role == "language" else WholeBackend
     return kind(checkpoint, vision=open_vision(checkpoint, settings, fast=fast_tower),
-                writer=_writer(checkpoint, settings, fast=settings.fast_layers if fast is None else fast))
+                writer=_writer(checkpoint, settings, fast=settings.fast_layers if fast is None else fast),
+                quant=None if settings.quant == "none" else settings.quant)
 
 
 def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer:
@@ -109,7 +114,8 @@ def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer
     length = min(settings.image_tokens + _WORDS, _LONGEST)
     found, reason = try_form(lambda: SlotWriter(
         checkpoint, sampling, Generate(checkpoint, sampling), length=length,
-        slots=settings.slots or slots_for(checkpoint, length)))
+        slots=settings.slots or slots_for(checkpoint, length),
+        fp8=settings.quant_linear == "fp8" and checkpoint.device.type == "cuda"))
     return found or Generate(checkpoint, sampling, reason=reason)
 
 

@@ -12,6 +12,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from engines.store.revisions import content_hash
 from vl_service.backend import CheckpointError
 from vl_service.qwen.language import load_language_model
+from vl_service.qwen.quantize import loading_options
 from vl_service.settings import Settings
 
 FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen3_vl_moe": "Qwen3-VL MoE"}
@@ -45,20 +46,24 @@ def load_checkpoint(settings: Settings) -> Checkpoint:
 
     Raises:
         UnsupportedCheckpointError: another architecture, or CUDA asked for where there is none.
+        CheckpointError: VL_QUANT needs what is not installed.
         OSError: not found, from transformers.
     """
     config = read_config(settings)
     device, dtype = device_and_dtype(settings)
+    options = {"revision": settings.revision, "dtype": dtype} | loading_options(settings.quant, dtype, device)
     model: Any
     if settings.role == "language":
-        model = load_language_model(settings.model, settings.revision, config, dtype)
+        model = load_language_model(settings.model, config, options)
     else:
-        model = AutoModelForImageTextToText.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)
+        model = AutoModelForImageTextToText.from_pretrained(settings.model, **options)
+    if settings.quant == "none":
+        model = model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _chat_template(settings)
     return Checkpoint(
-        model=model.to(device).eval().requires_grad_(False), tokenizer=tokenizer,
+        model=model.eval().requires_grad_(False), tokenizer=tokenizer,
         image_processor=read_image_processor(settings),
         id=public_id(settings.model), family=FAMILIES[config.model_type], revision=find_revision(settings),
         tower_revision=find_tower_revision(settings), device=device, dtype=dtype, image_token_id=config.image_token_id,

@@ -1,15 +1,15 @@
 """A checkpoint's language model without its vision tower, for the language role."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from transformers import AutoModelForImageTextToText
 
 from vl_service.backend import CheckpointError
 
 
-def load_language_model(name: str, revision: str | None, config: Any, dtype: torch.dtype) -> Any:
-    """As the Auto class loads it, but for `model.visual`, whose weights are not read.
+def load_language_model(name: str, config: Any, options: Mapping[str, Any]) -> Any:
+    """As the Auto class loads it, but for `model.visual`, whose weights are not read. `options`: of `from_pretrained`.
 
     Raises `CheckpointError` where weights of the language model are missing.
     """
@@ -24,7 +24,7 @@ def load_language_model(name: str, revision: str | None, config: Any, dtype: tor
         "__init__": without_tower, "__module__": whole.__module__,
         "_keys_to_ignore_on_load_unexpected": [r"^(model\.)?visual\."],
     })
-    model, told = language.from_pretrained(name, revision=revision, dtype=dtype, output_loading_info=True)
+    model, told = language.from_pretrained(name, **options, output_loading_info=True)
     if told["missing_keys"]:
         missing = ", ".join(sorted(told["missing_keys"])[:5])
         raise CheckpointError(f"{name} lacks weights of the language model: {missing}")

@@ -13,6 +13,7 @@ from vl_service.qwen.engines.choice import choose_tower, situation_of
 from vl_service.qwen.fast.forms import try_form
 from vl_service.qwen.fast.tower import FastTower
 from vl_service.qwen.features import Vision, expected_of, fingerprint, write_features
+from vl_service.qwen.quantize import memory_of
 from vl_service.qwen.remote import RemoteVision
 from vl_service.qwen.tower import Tower, load_tower, tower_of
 from vl_service.qwen.vision import TorchVision
@@ -50,7 +51,8 @@ class VisionBackend:
         self._vision = vision
         self._info = VLModelInfo(
             id=id, revision=tower.revision, engine=f"transformers-{tower.device.type}",
-            dtype=str(tower.dtype).removeprefix("torch."), tasks=[], languages=[], profiles=[])
+            dtype=str(tower.dtype).removeprefix("torch."), memory_bytes=memory_of(tower.module), tasks=[],
+            languages=[], profiles=[])
 
     @property
     def info(self) -> VLModelInfo:

@@ -112,3 +112,18 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("GATEWAY_HOST", "")
     settings = read_settings()
     assert (settings.gateway_host, settings.gateway_port) == ("127.0.0.1", 8000)
+
+
+@pytest.mark.parametrize("arguments", [
+    "engines list > /dev/full", "engines list >&-", "engines --help > /dev/full", "keys list > /dev/full",
+    "--help > /dev/full",
+])
+def test_what_cannot_be_said_ends_in_a_sentence(folder: Path, arguments: str) -> None:
+    run(folder, "keys create --new a")
+    done = run(folder, arguments, PYTHONUNBUFFERED="")
+    (sentence,) = [line for line in done.stderr.decode().splitlines() if "[transformers]" not in line]
+    assert (done.returncode, sentence[:12]) == (1, "The output: ")
+
+
+def test_where_the_sentence_cannot_be_said_either_the_status_tells(folder: Path) -> None:
+    assert run(folder, "engines list > /dev/full 2>&1").returncode == 1

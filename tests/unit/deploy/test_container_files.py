@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings
 from engines.store.manifest import Target
 from engines.store.recipes import DISTRIBUTIONS
 from gateway.settings import GatewaySettings
+from studio.settings import StudioSettings
 from video_service.engines.__main__ import command_line
 from video_service.settings import VideoSettings
 from vl_service.settings import Settings as VLSettings
@@ -26,9 +27,10 @@ from vl_service.settings import Settings as VLSettings
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS: dict[str, type[BaseSettings]] = {
     "gateway": GatewaySettings, "vl_service": VLSettings, "video_service": VideoSettings,
+    "studio": StudioSettings,
 }
 BUILDER = "build_engines"
-DOCKERFILES = {"gateway": "gateway", "vl_service": "vl", "video_service": "video"}
+DOCKERFILES = {"gateway": "gateway", "vl_service": "vl", "video_service": "video", "studio": "studio"}
 OF_THE_SYSTEM = {"PATH", "LANG", "HOME", "PYTHONUNBUFFERED", "HF_HOME"}
 
 
@@ -151,12 +153,13 @@ def test_code_is_copied_after_the_packages_so_that_a_change_of_code_installs_not
 def test_each_service_holds_its_own_checkpoint_and_the_gateway_none() -> None:
     holding = {kind: {source for source in copied_from_the_checkout(kind) if source.startswith("models")}
                for kind in DOCKERFILES.values()}
-    assert holding == {"gateway": set(), "vl": {"models/vl"}, "video": {"models/video"}}
+    assert holding == {"gateway": set(), "studio": set(), "vl": {"models/vl"}, "video": {"models/video"}}
 
 
-def test_only_the_gateway_is_published_and_the_services_network_leads_nowhere() -> None:
+def test_only_the_gateway_and_the_page_are_published_and_the_services_network_leads_nowhere() -> None:
     stack = compose()
-    assert [name for name, service in stack["services"].items() if "ports" in service] == ["gateway"]
+    assert [name for name, service in stack["services"].items() if "ports" in service] == ["gateway", "studio"]
+    assert stack["services"]["studio"]["networks"] == ["public"], "a client of the gateway reaches nothing else"
     assert stack["networks"]["services"]["internal"] is True
     assert all(stack["services"][name]["networks"] == ["services"] for name in ("vl_service", "video_service"))
 
@@ -187,7 +190,7 @@ def test_an_image_installs_the_extra_of_its_service_and_the_gateway_no_model_lib
     command = [sys.executable, str(tmp_path / "requirements.py"), kind]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "fastapi" in printed
-    assert ("torch" in printed) == (kind != "gateway")
+    assert ("torch" in printed) == (kind in ("vl", "video"))
 
 
 def filled(text: str, **variables: str) -> str:
@@ -267,3 +270,14 @@ def test_every_variable_of_the_builder_is_in_the_page_on_deploying_engines() -> 
     page = (ROOT / "docs" / "engines-deploy.md").read_text(encoding="utf-8")
     assert used
     assert [name for name in sorted(used) if name not in page] == []
+
+
+@pytest.mark.parametrize("server", ["vllm", "sglang"])
+def test_another_server_is_asked_where_it_listens_and_is_no_door_of_its_own(server: str) -> None:
+    parts = compose(f"deploy/compose.{server}.yml")["services"]
+    asked = parts["vl_service"]["environment"]
+    port = asked["VL_REMOTE_URL"].removeprefix(f"http://{server}:").removesuffix("/v1")
+    assert f":{port}/health" in parts[server]["healthcheck"]["test"][-1]
+    assert "ports" not in parts[server]
+    assert set(asked) <= environment_names(VLSettings)
+    assert parts["vl_service"]["depends_on"] == {server: {"condition": "service_healthy"}}

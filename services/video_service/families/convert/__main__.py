@@ -1,7 +1,6 @@
 """`python -m video_service.families.convert`, which `stillmotion convert` runs."""
 
-import sys
-
 from video_service.families.convert.command import main
+from web.command import run_command
 
-sys.exit(main())
+run_command(main)

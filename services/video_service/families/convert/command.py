@@ -19,6 +19,7 @@ from video_service.families.convert.original import others_index, write_others
 from video_service.families.convert.transformer import TransformerWeights, read_transformer
 from video_service.families.wan_files import has_frame_times, is_wan
 from video_service.weights.checkpoint import CheckpointFiles
+from web.command import say
 from web.worker.errors import ModelUnavailable
 
 _WEIGHTS = ("text_encoder", "vae")
@@ -44,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted; nothing was written\n")
         return _INTERRUPTED
     if dequantised := sum(weights.dequantised for weights in experts.values()):
-        sys.stdout.write(f"{dequantised} weights in int8 blocks were dequantised to bfloat16.\n")
+        say(f"{dequantised} weights in int8 blocks were dequantised to bfloat16.")
     blocks = " and ".join(str(weights.config["num_layers"]) for weights in experts.values())
     sparse = f", {options.topk:.0%} of the key blocks kept" if experts["transformer"].projections else ""
-    sys.stdout.write(f"Wrote {options.out}: {blocks} blocks{sparse}. Render with VIDEO_MODEL={options.out.resolve()}\n")
+    say(f"Wrote {options.out}: {blocks} blocks{sparse}. Render with VIDEO_MODEL={options.out.resolve()}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from vl_service.qwen.engines.source import TowerSource
 from vl_service.qwen.engines.vision_graph import check_slots, slots_for
 from vl_service.qwen.tower import empty_tower
 from vl_service.settings import Settings
+from web.command import run_command
 
 DEFAULT_PATCHES = "256,1024,4096"
 
@@ -114,4 +114,4 @@ _SERVICE = Service(
 )
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -117,6 +117,8 @@ class Batch:
 
     def submit(self, call: Sequence[Writing]) -> None:
         """Write what one caller wants, as slots come free."""
+        if not call:
+            return
         with self._changed:
             self._inbox.append(deque(call))
             self._changed.notify()
@@ -166,8 +168,28 @@ class Batch:
     def _join(self) -> None:
         """Give free slots to those who wait, one of each caller in turn."""
         free = [slot for slot in range(self._slots.count) if slot not in self._writing]
-        joining: list[Joining] = []
-        taken: dict[int, Writing] = {}
+        arriving: dict[Writing, Joining | None] = {}
+        try:
+            self._place(free, arriving)
+            joining = [one for one in arriving.values() if one is not None]
+            if joining:
+                self._slots.join(joining)
+            for writing, one in arriving.items():
+                if writing.grammar is not None and one is not None:
+                    self._slots.allow(one.slot, writing.grammar.allowed())
+        except Exception as error:  # too little memory to read them is no fault of the others
+            for writing, one in arriving.items():
+                writing.fail(error)
+                if one is not None:
+                    self._slots.leave(one.slot)
+                    self._kept[one.slot] = None
+            if breaks_the_device(error):
+                raise
+        else:
+            self._writing |= {one.slot: writing for writing, one in arriving.items() if one is not None}
+
+    def _place(self, free: list[int], arriving: dict[Writing, Joining | None]) -> None:
+        """Who arrives, and where; None while that is not known."""
         size = 0
         while free and self._waiting and size < _READ_AT_ONCE:
             call = self._waiting.popleft()
@@ -176,27 +198,11 @@ class Batch:
                 self._waiting.append(call)
             if writing.closed:
                 continue
-            one = self._placed(writing, free, {each.donor for each in joining})
+            arriving[writing] = None
+            donors = {each.donor for each in arriving.values() if each is not None}
+            one = arriving[writing] = self._placed(writing, free, donors)
             free.remove(one.slot)
-            joining.append(one)
-            taken[one.slot] = writing
             size += len(one.prompt.ids) - one.start
-        if not joining:
-            return
-        try:
-            self._slots.join(joining)
-            for slot, writing in taken.items():
-                if writing.grammar is not None:
-                    self._slots.allow(slot, writing.grammar.allowed())
-        except Exception as error:  # too little memory to read them is no fault of the others
-            for slot, writing in taken.items():
-                self._slots.leave(slot)
-                self._kept[slot] = None
-                writing.fail(error)
-            if breaks_the_device(error):
-                raise
-        else:
-            self._writing |= taken
 
     def _placed(self, writing: Writing, free: Sequence[int], donors: set[int | None]) -> Joining:
         """A slot for it, and the row that has most of what it begins with."""

@@ -5,27 +5,29 @@ model's own layers become views of them, so nothing is stored twice and transfor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 
+_FEW = 2  # rows of a step that our own products are fastest for
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One layer's weights."""
+    """One layer's weights; of a step in eight bits, `kernels.Float8`."""
 
     norm: torch.Tensor
-    qkv: torch.Tensor
+    qkv: Any
     qkv_bias: torch.Tensor | None
     head_norms: tuple[torch.Tensor, torch.Tensor] | None
     """Of queries and keys (Qwen3)."""
-    out: torch.Tensor
+    out: Any
     second_norm: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
+    gate_up: Any
+    down: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +58,8 @@ class Part:
 class Network:
     """The decoder of `model` (a ...ForConditionalGeneration)."""
 
-    def __init__(self, model: Any, length: int) -> None:
-        """For positions below `length`."""
+    def __init__(self, model: Any, length: int, *, fp8: bool = False) -> None:
+        """For positions below `length`. `fp8`: a step of few rows reads weights in eight bits, on CUDA alone."""
         language: Any = model.model.language_model
         config = language.config
         self.layers = [_layer(layer) for layer in language.layers]
@@ -68,6 +70,14 @@ class Network:
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.length = length
+        self._step_layers, self._step_head = self.layers, self.head
+        if fp8:
+            from vl_service.qwen.fast.kernels import Float8
+
+            self._step_layers = [
+                replace(layer, qkv=Float8.of(layer.qkv), out=Float8.of(layer.out), gate_up=Float8.of(layer.gate_up),
+                        down=Float8.of(layer.down)) for layer in self.layers]
+            self._step_head = Float8.of(self.head)
         self._rotary = language.rotary_emb
         # Text has one position on all three axes, so a table serves every step.
         self.cos, self.sin = self.rotary(torch.arange(length, device=self.embedding.device).expand(3, 1, -1))
@@ -134,22 +144,23 @@ class Network:
             cache: of B rows.
         """
         x = F.embedding(tokens_B, self.embedding)
-        single = x.is_cuda and len(x) == 1 and x.dtype == torch.bfloat16
-        for index, layer in enumerate(self.layers):
-            x = (self._single if single else self._several)(x, layer, index, position_B, turn_B, cache)
-        if single:
+        if x.is_cuda and x.dtype == torch.bfloat16 and len(x) <= _FEW:
             from vl_service.qwen.fast import kernels as step_kernels
 
-            return step_kernels.product(x, self.head, norm=self.norm, eps=self.eps, dtype=torch.float32)
+            for index, layer in enumerate(self._step_layers):
+                x = self._few(x, layer, index, position_B, turn_B, cache)
+            return step_kernels.product(x, self._step_head, norm=self.norm, eps=self.eps, dtype=torch.float32)
+        for index, layer in enumerate(self.layers):
+            x = self._several(x, layer, index, position_B, turn_B, cache)
         return self.logits(self._normed(x, self.norm))
 
     def logits(self, normed_BC: torch.Tensor) -> torch.Tensor:
         return F.linear(normed_BC, self.head).float()
 
-    def _single(
+    def _few(
         self, x: torch.Tensor, layer: Layer, index: int, position: torch.Tensor, turn: torch.Tensor, cache: Cache
     ) -> torch.Tensor:
-        """One row on CUDA: products that read weights at full speed, with norms and sums inside."""
+        """On CUDA: products that read weights at full speed, with norms and sums inside."""
         from vl_service.qwen.fast.kernels import attend, product
 
         qkv = product(x, layer.qkv, bias=layer.qkv_bias, norm=layer.norm, eps=self.eps)

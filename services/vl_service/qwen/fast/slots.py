@@ -72,7 +72,8 @@ def why_not(model: Any) -> str | None:
     config = language.config
     linear = [getattr(layer.self_attn, f"{name}_proj") for layer in language.layers for name in "qkvo"]
     linear += [getattr(layer.mlp, f"{name}_proj") for layer in language.layers for name in ("gate", "up", "down")]
-    if any(type(part) is not nn.Linear for part in [*linear, model.lm_head]):
+    if any(type(part) is not nn.Linear or type(part.weight.data) is not torch.Tensor
+           for part in [*linear, model.lm_head]):
         return "its linear layers are not plain"
     if any(layer.self_attn.o_proj.bias is not None for layer in language.layers):
         return "its attention has an output bias"
@@ -113,11 +114,14 @@ def candidates(
 class Slots:
     """See the module's text."""
 
-    def __init__(self, model: Any, *, length: int, count: int) -> None:
-        """For `count` conversations of `length` tokens. Raises `NotImplementedError` for what `why_not` names."""
+    def __init__(self, model: Any, *, length: int, count: int, fp8: bool = False) -> None:
+        """For `count` conversations of `length` tokens; `fp8` as `Network` has it.
+
+        Raises `NotImplementedError` for what `why_not` names.
+        """
         if reason := why_not(model):
             raise NotImplementedError(reason)
-        self.network = network = Network(model, length)
+        self.network = network = Network(model, length, fp8=fp8)
         self.length, self.count = length, count
         self.chunk = _CHUNK if network.embedding.is_cuda else 1
         """Tokens between two looks at what was written, which waits for a CUDA device."""

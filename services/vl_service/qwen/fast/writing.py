@@ -185,7 +185,8 @@ class SlotWriter:
     """As rows of one step, with whatever others write; what does not fit its cache by `plain`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, sampling: Sampling, plain: Writer, *, length: int, slots: int
+        self, checkpoint: Checkpoint, sampling: Sampling, plain: Writer, *, length: int, slots: int,
+        fp8: bool = False,
     ) -> None:
         """Raises `NotImplementedError` for what `slots.why_not` names, and what stepping once does."""
         rules = checkpoint.model.generation_config
@@ -193,11 +194,11 @@ class SlotWriter:
         self.sampling = replace(sampling, repetition_penalty=rules.repetition_penalty or 1.0)
         self._stop_ids = stop_ids_of(checkpoint)
         with torch.inference_mode():
-            rows = Slots(checkpoint.model, length=length, count=slots)
+            rows = Slots(checkpoint.model, length=length, count=slots, fp8=fp8)
             rows.warm_up()
         self._batch = Batch(rows)
         graph = "a CUDA graph a token for" if checkpoint.device.type == "cuda" else "one step for"
-        self.reason = f"{graph} up to {slots} texts at once"
+        self.reason = f"{graph} up to {slots} texts at once" + (", weights in float8" if fp8 else "")
 
     def write(self, seen: Features | None, asks: Sequence[Ask], deadline: Deadline) -> list[list[int]]:
         """See `Writer.write`."""

@@ -46,10 +46,12 @@ async def test_another_seed_picture_instruction_or_language_is_described_anew(
 ) -> None:
     async with open_client(gateway_settings(tmp_path, services)) as client:
         await ended(client, picture(), seed="1")
-        for changed in ({"seed": "2"}, {"seed": "1", "instruction": "dramatic"}, {"seed": "1", "language": "zh"}):
+        for changed in ({"seed": "2"}, {"seed": "1", "instruction": "dramatic"}, {"seed": "1", "language": "zh"},
+                        {"seed": "1", "template": "portrait"}):
             await ended(client, picture(), **changed)
         await ended(client, picture(321), seed="1")
-    assert len(services.script.describe_calls) == 5
+    assert len(services.script.describe_calls) == 6
+    assert services.script.describe_calls[4].tasks[-1].template == "portrait"
 
 
 @pytest.mark.parametrize("change", [{"revision": "v2"}, {"id": "other"}])

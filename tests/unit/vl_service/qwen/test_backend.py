@@ -19,7 +19,7 @@ from transformers import (
 
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
-from vl_service.backend import Deadline, DeadlineExceededError, Task
+from vl_service.backend import CheckpointError, Deadline, DeadlineExceededError, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import messages
 from vl_service.qwen.backend import QwenBackend, load_qwen
@@ -176,3 +176,26 @@ def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
 def test_cuda_asked_for_where_there_is_none_is_refused(tiny: Tiny) -> None:
     with pytest.raises(UnsupportedCheckpointError, match="VL_DEVICE"):
         load_checkpoint(Settings(model=str(tiny.folder), device="cuda"))
+
+
+@pytest.mark.parametrize("quant", ["int8", "fp8"])
+def test_fewer_bits_keep_the_tower_s_sixteen_and_take_less_memory(
+    quant: Any, tmp_path: Path, cat: DecodedImage
+) -> None:
+    pytest.importorskip("torchao")
+    folder = save_tiny_checkpoint("qwen2_5_vl", tmp_path, width=64)
+    whole, small = load_qwen(settings(folder)), load_qwen(settings(folder, quant=quant))
+    assert small.info.quant == quant
+    assert (small.info.memory_bytes or 0) < (whole.info.memory_bytes or 0)
+    model = small._checkpoint.model
+    assert type(model.model.language_model.layers[0].mlp.up_proj.weight.data) is not torch.Tensor
+    assert type(model.model.visual.blocks[0].mlp.up_proj.weight.data) is torch.Tensor
+    assert small.info.engine_reason == "plain: its linear layers are not plain"
+    [answer] = small.describe(cat, [caption()], Deadline(at=time.monotonic() + 60)).answers
+    assert answer.text
+
+
+def test_what_the_bits_need_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vl_service.qwen.quantize.find_spec", lambda _: None)
+    with pytest.raises(CheckpointError, match="VL_QUANT=4bit needs bitsandbytes and accelerate"):
+        load_qwen(settings(save_tiny_checkpoint("qwen2_vl", tmp_path), quant="4bit"))

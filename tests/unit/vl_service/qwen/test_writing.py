@@ -81,7 +81,8 @@ def engine_of(checkpoint: Checkpoint, writer: Writer) -> QwenBackend:
 def both(checkpoint: Checkpoint, **size: int) -> tuple[QwenBackend, QwenBackend]:
     """By `generate` and fast, over one model."""
     by_generate = Generate(checkpoint, GREEDY)
-    fast = SlotWriter(checkpoint, GREEDY, by_generate, **{"length": 4096, "slots": 4, **size})
+    sizes = {"length": 4096, "slots": 4} | size
+    fast = SlotWriter(checkpoint, GREEDY, by_generate, length=sizes["length"], slots=sizes["slots"])
     return engine_of(checkpoint, by_generate), engine_of(checkpoint, fast)
 
 

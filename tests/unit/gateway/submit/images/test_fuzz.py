@@ -24,7 +24,8 @@ SEEDS: dict[str, bytes] = {
     "webp lossless": encoded(PHOTO.convert("RGBA"), "WEBP", lossless=True), "avif": encoded(PHOTO, "AVIF", **TOLD),
     "heic": HEIC, "gif": encoded(PHOTO.quantize(9), "GIF"), "bmp": encoded(PHOTO, "BMP"),
     "tiff": encoded(PHOTO, "TIFF", **TOLD), "tiff lzw": encoded(PHOTO, "TIFF", compression="tiff_lzw"),
-    "tiff jpeg": encoded(PHOTO, "TIFF", compression="jpeg"), "tiff ycbcr": encoded(PHOTO.convert("YCbCr"), "TIFF"),
+    "tiff jpeg": encoded(PHOTO, "TIFF", compression="jpeg"),
+    "tiff ycbcr": encoded(PHOTO.convert("YCbCr"), "TIFF", compression="tiff_lzw"),
 }
 Mutation = Callable[[random.Random, bytearray], bytes]
 

@@ -1,0 +1,1 @@
+"""The first hour: what this machine has, and getting models onto it."""

@@ -1,0 +1,1 @@
+"""The blocks of the page and what happens when they are used."""

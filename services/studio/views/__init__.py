@@ -1,0 +1,1 @@
+"""HTML of what the gateway tells: every text from outside is escaped here."""

@@ -1,0 +1,41 @@
+"""What the server is and does, as tables."""
+
+from html import escape
+
+from contracts.models import Health, ListedAbsentModel, ListedVideoModel, ListedVLModel, ModelList
+from studio.words import Words
+
+_GIB = 2**30
+
+
+def server(health: Health, models: ModelList, running: int, queued: int, words: Words) -> str:
+    """Ready or why not, the visitor's own queue, and every model."""
+    kind, state = ("good", "server_ready") if health.ready else ("bad", "server_not_ready")
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in health.reasons)
+    rows = "".join(_row(model, words) for model in models.data)
+    heads = "".join(
+        f'<th scope="col">{escape(words[name])}</th>' for name in ("model", "tasks", "state", "memory", "engine"))
+    return (
+        f'<p class="sm-notice sm-{kind}" role="status"><strong>{escape(words[state])}</strong></p><ul>{reasons}</ul>'
+        f'<p>{escape(words["queue"])}: {escape(words("queue_now", running=running, queued=queued))}</p>'
+        f'<div class="sm-scroll" tabindex="0" role="region" aria-label="{escape(words["models"])}">'
+        f'<table class="sm-models"><caption>{escape(words["models"])}</caption><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row(model: ListedVideoModel | ListedVLModel | ListedAbsentModel, words: Words) -> str:
+    if isinstance(model, ListedAbsentModel):
+        cells = [words["video"], f"{words['absent']}: {model.reason}", memory(model.memory_bytes), ""]
+    elif isinstance(model, ListedVLModel):
+        cells = [words["vl"], words["loaded"], "", f"{model.engine}, {model.dtype}"]
+    else:
+        computed = f"{model.engine}, {model.dtype}"
+        cells = [", ".join(model.tasks), words[model.state], memory(model.memory_bytes), computed]
+    told = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f'<tr><th scope="row">{escape(model.id)}</th>{told}</tr>'
+
+
+def memory(num_bytes: int | None) -> str:
+    """Such as 2.7 GiB; nothing where it is not known."""
+    return "" if num_bytes is None else f"{num_bytes / _GIB:.1f} GiB"

@@ -1,0 +1,113 @@
+"""What the page makes of a model's bounds, of a job, and of texts from outside."""
+
+import json
+import shlex
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from contracts.jobs import EffectiveParameters, Job, JobProgress, JobState, JobUrls, VideoFile
+from contracts.models import FloatRange, FrameRange, IntRange, ListedVideoModel
+from studio.page.bounds import AS_PICTURE, BEST, QUICK, USUAL, fields_of, seconds_range, sizes, steps_for
+from studio.snippets import as_curl, as_python, fields_again
+from studio.tongues import ENGLISH, MANDARIN, MOVEMENTS
+from studio.views.gallery import gallery
+from studio.views.job import ended, progress
+from studio.words import WORDS
+
+MODEL = ListedVideoModel(
+    id="wan", profile="wan", tasks=["t2v", "i2v"], sizes=["832x480", "480x480"], size_multiple=16, min_side=64,
+    max_pixels=832 * 480, num_frames=FrameRange(minimum=5, maximum=81, default=33, step=4),
+    fps=IntRange(minimum=8, maximum=30, default=16), steps=IntRange(minimum=4, maximum=50, default=30),
+    guidance_scale=FloatRange(minimum=1, maximum=10, default=5), samplers=["unipc", "rcm_ode"],
+    sampler_steps={"rcm_ode": IntRange(minimum=1, maximum=4, default=4)}, unguided_samplers=["rcm_ode"],
+    revision="r", engine="torch-cpu", dtype="float32", created=0,
+)
+EVIL = "<img src=x onerror=alert(1)> & 'quoted' \"twice\""
+
+
+def chosen(**changed: Any) -> list[Any]:
+    """The controls under More as they stand at first, but for what is named."""
+    usual = {"size": AS_PICTURE, "seconds": seconds_range(MODEL)[2], "steps": 30, "sampler": "unipc", "guidance": 5.0,
+             "guidance_2": 1.0, "fps": 16, "loras": [], "scale": 1.0}
+    return list((usual | changed).values())
+
+
+def job(state: JobState = "completed", **changed: Any) -> Job:
+    now = datetime.now(UTC)
+    return Job.model_validate({
+        "id": "job_1", "state": state, "created_at": now, "original_prompt": EVIL, "actual_prompt": EVIL,
+        "parameters": EffectiveParameters(
+            model=EVIL, profile="wan", width=832, height=480, num_frames=33, fps=16, steps=4, sampler="rcm_ode",
+            guidance_scale=1.0, seed=7, language="en"),
+        "timings": {"queued": 0.1, "describing": 1.0, "rendering": 3.0, "render.denoise": 2.5, "total": 4.5},
+        "urls": JobUrls(self="/v1/jobs/job_1", events="e", cancel="c"),
+        "video": VideoFile(num_bytes=1, sha256="0", width=832, height=480, num_frames=33, fps=16, duration_s=2.0),
+        **changed,
+    })
+
+
+@pytest.mark.parametrize(
+    ("changed", "fields"),
+    [
+        ({}, {}),
+        ({"size": "480x480"}, {"size": "480x480"}),
+        ({"seconds": 1.0}, {"num_frames": 17}),
+        ({"seconds": 99.0}, {"num_frames": 81}),
+        ({"fps": 8}, {"fps": 8, "num_frames": 17}),
+        ({"steps": 12, "guidance": 7.5}, {"steps": 12, "guidance_scale": 7.5}),
+        ({"sampler": "rcm_ode", "steps": 4, "guidance": 7.5}, {"sampler": "rcm_ode"}),
+        ({"sampler": "rcm_ode", "steps": 2}, {"sampler": "rcm_ode", "steps": 2}),
+        ({"loras": ["ink"], "scale": 0.5}, {"loras": [{"id": "ink", "scale": 0.5}]}),
+    ],
+)
+def test_only_what_is_not_the_models_default_is_asked_for_and_within_its_bounds(
+    changed: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    assert fields_of(MODEL, chosen(**changed)) == fields
+
+
+def test_a_quality_is_a_number_of_steps_that_the_sampler_takes() -> None:
+    assert [steps_for(MODEL, None, quality) for quality in (QUICK, USUAL, BEST)] == [15, 30, 50]
+    assert [steps_for(MODEL, "rcm_ode", quality) for quality in (QUICK, USUAL, BEST)] == [2, 4, 4]
+
+
+def test_sizes_are_named_by_their_shape() -> None:
+    labels = [label for label, _ in sizes(MODEL, WORDS["en"])]
+    assert labels == ["As the picture", "832 × 480 · 1.73:1", "480 × 480 · 1:1"]
+
+
+def test_both_languages_say_everything() -> None:
+    assert ENGLISH.keys() == MANDARIN.keys()
+    assert {len(texts) for texts in MOVEMENTS.values()} == {len(MOVEMENTS["en"])}
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "completed", "failed", "canceled", "expired"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_texts_from_outside_are_text_on_the_page(state: JobState, language: str) -> None:
+    words = WORDS[language]  # pyright: ignore[reportArgumentType] - a parameter's value
+    now = JobProgress(stage="rendering", waiting_for="database", waiting_detail=EVIL)
+    one = job(state, warnings=[EVIL], progress=now)
+    shown = progress(one, words, EVIL) + ended(one, words, "http://here") + gallery([one], words)
+    assert "<img src=x" not in shown
+    assert 'alert(1)> & ' not in shown
+
+
+def test_seconds_of_a_stage_stand_once_and_their_sums_not() -> None:
+    shown = ended(job(), WORDS["en"], "http://here")
+    assert ("2.50 s" in shown, "3.00 s" in shown, "4.50 s" in shown) == (True, False, False)
+
+
+@pytest.mark.parametrize("with_picture", [True, False])
+def test_a_copied_call_asks_for_the_same_video(with_picture: bool) -> None:
+    words = shlex.split(as_curl(job(), "http://here", with_picture=with_picture).replace("\\\n", " "))
+    assert words[-1] == "http://here/generate"
+    wanted = fields_again(job())
+    if with_picture:
+        sent = dict(words[at + 1].split("=", 1) for at, word in enumerate(words) if word == "--form-string")
+        assert sent == {name: value if isinstance(value, str) else json.dumps(value) for name, value in wanted.items()}
+    else:
+        assert json.loads(words[words.index("-d") + 1]) == wanted
+    assert (wanted["seed"], wanted["prompt"], wanted["enhance"]) == (7, EVIL, "never")
+    compile(as_python(job(), "http://here", with_picture=with_picture), "copied", "exec")
