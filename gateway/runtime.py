@@ -33,11 +33,11 @@ from gateway.run.recovery import Recovery, recovering
 from gateway.run.settle import Settling
 from gateway.run.webhooks import Patience, WebhookSender
 from gateway.services.catalog import Catalog
-from gateway.services.clients import VideoClient, VLClient, connect
+from gateway.services.clients import connect
 from gateway.services.pool import Member, Pool
 from gateway.services.render_places import RenderPlaces
-from gateway.services.video import Renderers
-from gateway.services.vl import Describers, PromptCache, Prompter
+from gateway.services.video import Renderers, VideoClient
+from gateway.services.vl import Describers, PromptCache, Prompter, VLClient
 from gateway.settings import GatewaySettings
 from gateway.storage.bucket import open_bucket
 from gateway.storage.deployment import deployment_of, open_database
@@ -112,8 +112,8 @@ async def open_gateway(settings: GatewaySettings, metrics: GatewayMetrics) -> As
                     watch.cancel()
                 await asyncio.wait(watches)
     finally:
-        await gateway.vl.aclose()
-        await gateway.video.aclose()
+        await gateway.vl.pool.aclose()
+        await gateway.video.pool.aclose()
         await gateway.webhooks.http.aclose()
         await gateway.images.decoders.aclose()
         await off_loop(database.close)

@@ -132,10 +132,6 @@ class Ledger:
         await off_loop(self._store.remove, *job_ids)
         self._moved(*job_ids)
 
-    async def check_writable(self) -> None:
-        """Raise where a write would fail."""
-        await off_loop(self._store.check_writable)
-
     async def shown(self, job: JobRecord) -> Job:
         """The job as its owner sees it: with its place in the queue or its progress, and what became of its webhook."""
         shown = self._shown(job, await self._waiting([job]))

@@ -243,10 +243,6 @@ class JobStore:
             connection.execute(jobs.delete().where(jobs.c.id.in_(job_ids)))
             drop(connection, job_ids)
 
-    def check_writable(self) -> None:
-        """Raise `sqlalchemy.exc.SQLAlchemyError` where a write would fail."""
-        self._database.check_writable()
-
     def _among(self, job_ids: Collection[str], those: sa.ColumnElement[bool]) -> set[str]:
         asked, found = sorted(set(job_ids)), set[str]()
         with self._database.reading() as connection:

@@ -11,11 +11,10 @@ from typing import Generic, TypeVar
 from contracts.models import AbsentModel, VideoModelInfo, VLModelInfo
 from gateway.jobs.job import Absence, JobRecord
 from gateway.jobs.queue import Claimable
-from gateway.services.clients import VideoClient, VLClient
 from gateway.services.errors import ServiceError
 from gateway.services.pool import Client, Pool
-from gateway.services.video import Renderers
-from gateway.services.vl import Describers
+from gateway.services.video import Renderers, VideoClient
+from gateway.services.vl import Describers, VLClient
 
 FRESH_S = 30.0
 FAILURE_PAUSE_S = 2.0  # how long a service that just failed is not asked again

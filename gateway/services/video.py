@@ -3,20 +3,96 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator
 
+import httpx
 from anyio.to_thread import run_sync as off_loop
+from httpx_sse import SSEError
+from pydantic import ValidationError
 
-from contracts.models import Health
-from contracts.videos import VideoRequest
-from gateway.services.clients import VideoClient
+from contracts.models import AbsentModel, VideoModelInfo, VideoModelList
+from contracts.videos import TERMINAL_RENDER_STATES, RenderFile, RenderStatus, VideoRequest
+from gateway.services.clients import SHORT_TIMEOUT_S, ServiceClient
 from gateway.services.errors import ServiceError
 from gateway.services.pool import Member, Pool
 from gateway.services.render_places import RenderPlaces
 
 log = logging.getLogger(__name__)
 
-Place = Member[VideoClient]
+_READ_SILENCE_S = 45.0  # the services send a heartbeat more often than this
+_LOOK_AGAIN_S = 0.3  # after a stream that ended before its render
 _FORGET_AFTER_S = 7 * 86400.0
+
+
+class VideoClient(ServiceClient):
+    """The video service at one address."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        super().__init__("video_service", http)
+
+    async def models(self) -> list[VideoModelInfo | AbsentModel]:
+        """What it runs, its default first, and what it lacks; one attempt."""
+        models = await self._send("GET", "/v1/models", VideoModelList, timeout_s=SHORT_TIMEOUT_S)
+        return [*models.data, *models.absent]
+
+    async def put(self, render_id: str, request: VideoRequest) -> RenderStatus:
+        """Start the render of this id, attach to it, or find it finished; one attempt."""
+        return await self._send("PUT", f"/v1/videos/{render_id}", RenderStatus, timeout_s=60.0, asked=request)
+
+    async def status(self, render_id: str) -> RenderStatus:
+        """Where the render stands; one attempt."""
+        return await self._send("GET", f"/v1/videos/{render_id}", RenderStatus, timeout_s=SHORT_TIMEOUT_S)
+
+    async def watch(self, render_id: str) -> AsyncGenerator[RenderStatus]:
+        """Every status until the terminal one, over streams that break off while the service answers.
+
+        Raises:
+            ServiceError: `unavailable` where it does not, `not_found` when it no longer knows the render.
+        """
+        while True:
+            try:
+                async with self._events("GET", f"/v1/videos/{render_id}/events", read_s=_READ_SILENCE_S) as events:
+                    async for event in events.aiter_sse():
+                        status = _status_in(event.data)
+                        if status is not None:
+                            yield status
+                            if status.state in TERMINAL_RENDER_STATES:
+                                return
+            except (SSEError, ServiceError):
+                pass  # whatever broke the stream, the status below tells whether the service still answers
+            status = await self.status(render_id)
+            yield status
+            if status.state in TERMINAL_RENDER_STATES:
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def content(self, render_id: str, variant: RenderFile = "video") -> AsyncGenerator[bytes]:
+        """The MP4 of a completed render, or a JPEG with it, in pieces. One attempt: the caller starts its file anew."""
+        path = f"/v1/videos/{render_id}/content"
+        async with self._streamed("GET", path, read_s=_READ_SILENCE_S, params={"variant": variant}) as response:
+            async for chunk in response.aiter_bytes():
+                yield chunk
+
+    async def delete(self, render_id: str) -> bool:
+        """Stop a queued or running render, or remove an ended one; true once nothing of it is there. One attempt."""
+        try:
+            async with asyncio.timeout(SHORT_TIMEOUT_S):
+                response = await self._http.delete(f"/v1/videos/{render_id}", timeout=SHORT_TIMEOUT_S)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+        if response.status_code != httpx.codes.NOT_FOUND:
+            self._check(response)
+        return response.status_code in (httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND)
+
+
+def _status_in(data: str) -> RenderStatus | None:
+    try:
+        return RenderStatus.model_validate_json(data, extra="ignore")
+    except ValidationError:
+        return None
+
+
+Place = Member[VideoClient]
 
 
 class Renderers:
@@ -29,14 +105,6 @@ class Renderers:
         self._places = places
         self._abandon_after_s = abandon_after_s
         self._choosing = asyncio.Lock()
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.pool.aclose()
-
-    async def health(self) -> Health:
-        """Ready when one address is."""
-        return await self.pool.health()
 
     async def put(self, job_id: str, request: VideoRequest) -> Place:
         """Have one service take the render, or attach to the one that did; returns it. Each is asked once at most.

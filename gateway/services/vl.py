@@ -8,15 +8,18 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 
+import httpx
 import sqlalchemy as sa
 from anyio.to_thread import run_sync as off_loop
+from httpx_sse import SSEError
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from contracts.chat import ChatEnd, ChatRequest
+from contracts.chat import ChatEnd, ChatEvent, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
-from contracts.models import Health, VLModelInfo
+from contracts.models import VLModelInfo, VLModelList
 from gateway.database.database import Database, metadata, put
-from gateway.services.clients import VLClient
+from gateway.services.clients import SHORT_TIMEOUT_S, ServiceClient, kind_of
 from gateway.services.errors import ServiceError
 from gateway.services.pool import Member, Pool
 
@@ -38,6 +41,42 @@ _prompts = sa.Table(
 _WORDING = 3
 
 
+class VLClient(ServiceClient):
+    """The vision-language service at one address."""
+
+    def __init__(self, http: httpx.AsyncClient, *, describe_timeout_s: float) -> None:
+        super().__init__("vl_service", http)
+        self._describe_timeout_s = describe_timeout_s
+
+    async def models(self) -> list[VLModelInfo]:
+        """What it runs; one attempt."""
+        return (await self._send("GET", "/v1/models", VLModelList, timeout_s=SHORT_TIMEOUT_S)).data
+
+    async def describe(self, request: DescribeRequest) -> DescribeResponse:
+        """Answer the tasks; one attempt."""
+        return await self._send(
+            "POST", "/v1/describe", DescribeResponse, timeout_s=self._describe_timeout_s, asked=request)
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[str | ChatEnd]:
+        """Pieces of the reply as they are written, then its end; one attempt. Closed early, the model stops."""
+        try:
+            async with self._events("POST", "/v1/chat", read_s=self._describe_timeout_s, asked=request) as events:
+                async for event in events.aiter_sse():
+                    told = ChatEvent.model_validate_json(event.data, extra="ignore")
+                    if told.error is not None:
+                        raise ServiceError(
+                            self.service, kind_of(told.error.status), told.error.detail, reported=told.error,
+                            wait_s=told.error.retry_after_s)
+                    if told.text:
+                        yield told.text
+                    if told.end is not None:
+                        yield told.end
+                        return
+        except (SSEError, ValidationError) as error:
+            raise ServiceError(self.service, "failed", f"answered POST /v1/chat unreadably: {error}") from error
+        raise ServiceError(self.service, "unavailable", "broke off in the middle of a reply")
+
+
 class Describers:
     """What `VLClient` does, over several addresses."""
 
@@ -47,14 +86,6 @@ class Describers:
         self._num_waiting = 0
         self._no_job_waits = asyncio.Event()  # cleared when a job found the service full
         self._no_job_waits.set()
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.pool.aclose()
-
-    async def health(self) -> Health:
-        """Ready when one address is."""
-        return await self.pool.health()
 
     @asynccontextmanager
     async def callers_turn(self) -> AsyncIterator[None]:

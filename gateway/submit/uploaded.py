@@ -61,17 +61,11 @@ class NewUpload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UploadRecord:
+class UploadRecord(NewUpload):
     """An uploaded file as it is stored. `created_at` in seconds since the epoch; `sequence` orders by arrival."""
 
     sequence: int
-    id: str
-    owner: str
     created_at: float
-    filename: str
-    purpose: str
-    picture: StoredPicture
-    warnings: tuple[str, ...]
 
 
 class UploadStore:

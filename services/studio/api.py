@@ -150,9 +150,7 @@ class Api:
 
     async def _events(self, job_id: str) -> AsyncIterator[Job]:
         path = f"/v1/jobs/{job_id}/events"
-        async with aconnect_sse(
-            self.http, "GET", path, headers=self._headers(), params={"preview": "true"}, timeout=_FOLLOWING
-        ) as source:
+        async with aconnect_sse(self.http, "GET", path, headers=self._headers(), timeout=_FOLLOWING) as source:
             if source.response.status_code != 200:
                 await source.response.aread()
                 raise _failure(source.response)
@@ -177,7 +175,12 @@ class Api:
         self, method: str, path: str, *, accepted: tuple[int, ...] = (), **more: Any
     ) -> httpx.Response:
         try:
-            response = await self.http.request(method, path, headers=self._headers(), **more)
+            try:
+                response = await self.http.request(method, path, headers=self._headers(), **more)
+            except httpx.RemoteProtocolError:  # a kept connection was closed just when the request was on its way
+                if method != "GET":
+                    raise
+                response = await self.http.request(method, path, headers=self._headers(), **more)
         except httpx.TransportError as error:
             raise ApiFailure(str(error) or type(error).__name__) from error
         if response.is_success or response.status_code in accepted:

@@ -37,7 +37,11 @@ JobId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 def create_app(settings: StudioSettings) -> FastAPI:
     """The page; nothing is asked of the gateway before somebody opens it."""
-    http = httpx.AsyncClient(base_url=settings.gateway_url, timeout=15.0, trust_env=False)
+    http = httpx.AsyncClient(
+        base_url=settings.gateway_url, timeout=15.0, trust_env=False,
+        # Below the 5 s after which the gateway closes idle connections, and for as many streams as people watch.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=2.0),
+    )
 
     def api_for(key: str | None) -> Api:
         return Api(http=http, key=key)
@@ -115,6 +119,12 @@ async def login(request: Request) -> Response:
     answer.set_cookie(
         KEY_COOKIE, given, max_age=_COOKIE_S, httponly=True, samesite="strict", secure=request.url.scheme == "https")
     return answer
+
+
+@router.get("/session")
+async def session(request: Request) -> dict[str, bool]:
+    """Whether there is a key to forget: the page's scripts cannot see the cookie."""
+    return {"has_key": KEY_COOKIE in request.cookies}
 
 
 @router.post("/logout")

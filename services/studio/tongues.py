@@ -7,7 +7,7 @@ ENGLISH = {
     "login_text": "This server asks for a key. Whoever runs it makes one with: stillmotion keys create NAME",
     "picture": "Picture", "picture_url": "or its web address", "words": "What should happen",
     "words_hint": "Left empty, the words are written from the picture.",
-    "describe": "Describe", "generate": "Generate", "suggestions": "Suggestions", "templates": "Movements",
+    "describe": "Describe", "generate": "Generate", "templates": "Movements",
     "seen": "Seen in the picture", "enhance": "Enrich my words by what is seen", "more": "More",
     "model": "Model", "size": "Size", "as_picture": "As the picture", "length": "Length in seconds",
     "quality": "Quality", "quick": "Quick", "usual": "Usual", "best": "Best", "steps": "Steps", "sampler": "Sampler",
@@ -36,12 +36,11 @@ ENGLISH = {
     "chat_you": "Message",
     "refresh": "Refresh", "filter": "Show", "all": "All", "delete": "Delete", "compare": "Compare", "open": "Open",
     "older": "Older", "no_jobs": "No videos yet.", "compare_hint": "Mark two videos to play them side by side.",
-    "mark": "Compare", "play": "Play both", "sure": "Press again to delete it for good.", "select": "Choose",
+    "mark": "Compare", "play": "Play both", "sure": "Press again to delete it for good.",
     "server_ready": "Ready", "server_not_ready": "Not ready", "models": "Models", "state": "State", "memory": "Memory",
     "tasks": "Tasks", "loaded": "in memory", "loadable": "loaded on demand", "absent": "absent",
     "vl": "sees and writes", "video": "renders", "queue": "Queue",
-    "queue_now": "{running} running, {queued} waiting (yours)", "details": "Details",
-    "retry": "Retry", "skip": "Skip to content", "preview": "Preview while it renders",
+    "queue_now": "{running} running, {queued} waiting (yours)",
 }
 
 MANDARIN = {
@@ -51,7 +50,7 @@ MANDARIN = {
     "login_text": "此服务器需要密钥。管理员可以这样创建：stillmotion keys create NAME",
     "picture": "图片", "picture_url": "或图片网址", "words": "要发生什么",
     "words_hint": "留空则根据图片自动撰写。",
-    "describe": "描述", "generate": "生成", "suggestions": "建议", "templates": "运动",
+    "describe": "描述", "generate": "生成", "templates": "运动",
     "seen": "图中所见", "enhance": "用图中内容丰富我的文字", "more": "更多",
     "model": "模型", "size": "尺寸", "as_picture": "与图片一致", "length": "时长（秒）",
     "quality": "质量", "quick": "快速", "usual": "标准", "best": "最佳", "steps": "步数", "sampler": "采样器",
@@ -78,11 +77,10 @@ MANDARIN = {
     "chat_render": "渲染", "chat_new": "新对话", "chat_prompt": "目前的提示词", "chat_you": "消息",
     "refresh": "刷新", "filter": "显示", "all": "全部", "delete": "删除", "compare": "比较", "open": "打开",
     "older": "更早", "no_jobs": "还没有视频。", "compare_hint": "选两个视频并排播放。",
-    "mark": "比较", "play": "同时播放", "sure": "再按一次将永久删除。", "select": "选择",
+    "mark": "比较", "play": "同时播放", "sure": "再按一次将永久删除。",
     "server_ready": "就绪", "server_not_ready": "未就绪", "models": "模型", "state": "状态", "memory": "内存",
     "tasks": "任务", "loaded": "已载入", "loadable": "按需载入", "absent": "缺失", "vl": "看图与写作",
-    "video": "渲染", "queue": "队列", "queue_now": "{running} 个进行中，{queued} 个等待（你的）", "details": "详情",
-    "retry": "重试", "skip": "跳到内容", "preview": "渲染中的预览",
+    "video": "渲染", "queue": "队列", "queue_now": "{running} 个进行中，{queued} 个等待（你的）",
 }
 
 MOVEMENTS = {

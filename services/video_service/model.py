@@ -126,6 +126,8 @@ def find_model(settings: VideoSettings) -> ModelSource:
         device = pick_device(settings.device)
     except DeviceUnavailable as error:
         raise ModelUnavailable(str(error)) from error
+    if settings.rcm_noise == "cuda" and device != "cuda":
+        raise ModelUnavailable("VIDEO_RCM_NOISE=cuda draws on a GPU, and this service computes on the CPU: unset it.")
     dtype = pick_dtype(settings.dtype, device)
     files = open_checkpoint(settings.model, settings.models_dir)
     family = family_of(files)
@@ -168,9 +170,9 @@ def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
         torch.set_num_threads(settings.threads)
     placement = Placement(
         device=torch.device(source.device), dtype=getattr(torch, source.dtype), weights=not source.engine.forced,
-        turns=source.turns,
+        turns=source.turns, rcm_noise_on_device=settings.rcm_noise == "cuda",
         layers=Layers(
-            fast=settings.fast_layers, fp8=settings.quant_linear == "fp8", topk=settings.attention_topk
+            fast=settings.fast_layers, fp8=wants_fp8(settings, source.device), topk=settings.attention_topk
         ),
     )
     model = source.family.load(source.files, placement)
@@ -178,6 +180,13 @@ def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
     if model.form is not None and source.engine.target is None:
         info = info.model_copy(update={"engine_reason": "; ".join(filter(None, [info.engine_reason, model.form]))})
     return Deployed(info=info, model=model, device=placement.device, dtype=placement.dtype)
+
+
+def wants_fp8(settings: VideoSettings, device: Device) -> bool:
+    """Whether linear layers are to be in float8: by `auto` where a GPU has such products (Ada, Hopper and later)."""
+    if settings.quant_linear == "auto":
+        return device == "cuda" and torch.cuda.get_device_capability() >= (8, 9)
+    return settings.quant_linear == "fp8"
 
 
 def _info(

@@ -18,7 +18,7 @@ from tests.e2e.stack import free_ports
 
 _AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 _RULES = "axe.run({runOnly: {type: 'tag', values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}})"
-_LIMIT_MS = 90_000
+_LIMIT_MS = 240_000
 
 
 @contextmanager

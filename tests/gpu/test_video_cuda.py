@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from contracts.videos import RenderStage, VideoRequest
 from tests.tiny_wan import save_tiny_wan
 from video_service.model import find_model, load_model
 from video_service.render.generate import Deployed, generate
 from video_service.render.progress import RenderCanceled, silent
+from video_service.render.solvers import Noise
 from video_service.settings import DeviceChoice, DtypeChoice, VideoSettings
+from video_service.weights.host import Slot, pinned
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -70,3 +73,27 @@ def test_a_cancel_on_cuda_leaves_no_file(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RenderCanceled):
         generate(load(folder, "cuda", "auto"), request, tmp_path / "v.mp4", stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_noise_drawn_on_the_device_is_that_of_a_generator_there() -> None:
+    """As TurboDiffusion draws it: one generator a clip, float32, a draw after another."""
+    cuda = torch.device("cuda")
+    noise = Noise([3, 4], (2, 3, 4), cuda, drawn_on=cuda)
+    theirs = [torch.Generator(cuda).manual_seed(seed) for seed in (3, 4)]
+    for _ in range(2):
+        expected = torch.cat([torch.randn((1, 2, 3, 4), generator=own, device=cuda) for own in theirs])
+        assert torch.equal(noise.draw(), expected)
+
+
+def test_layers_in_turns_compute_as_on_the_host_while_others_are_copied() -> None:
+    """Six runs of three networks that take turns, each with the weights of its own to the last layer."""
+    networks = [nn.Sequential(*(nn.Linear(2048, 2048, bias=False) for _ in range(6))).requires_grad_(False)
+                for _ in range(3)]
+    hosts = [pinned(network)[0] for network in networks]
+    slot = Slot(hosts[0], lambda network: list(network.children()), torch.device("cuda"))
+    x = torch.randn(64, 2048)
+    expected = [network(x) for network in networks]
+    for turn in range(6):
+        slot.expect(1, hosts[(turn + 1) % 3])
+        torch.testing.assert_close(slot.run(hosts[turn % 3], x.cuda()).cpu(), expected[turn % 3], rtol=1e-2, atol=1e-4)
+    assert slot.waited_s() >= 0

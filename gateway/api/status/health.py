@@ -45,8 +45,8 @@ class Readiness:
     async def _look(self) -> Health:
         gateway = self.gateway
         checks: dict[str, Callable[[], Awaitable[Health]]] = {
-            "vl_service": gateway.vl.health, "video_service": gateway.video.health, "disk": lambda: _disk(gateway),
-            "store": lambda: _store(gateway), "database": lambda: _database(gateway),
+            "vl_service": gateway.vl.pool.health, "video_service": gateway.video.pool.health,
+            "disk": lambda: _disk(gateway), "store": lambda: _store(gateway), "database": lambda: _database(gateway),
         }
         for name, check in checks.items():
             if name not in self._parts or self._parts[name].done():
@@ -120,7 +120,7 @@ async def _store(gateway: Gateway) -> Health:
 
 async def _database(gateway: Gateway) -> Health:
     try:
-        await gateway.ledger.check_writable()
+        await off_loop(gateway.database.check_writable)
     except SQLAlchemyError as error:
         return Health(ready=False, reasons=[f"the database takes no writes ({error})"])
     return Health(ready=True)

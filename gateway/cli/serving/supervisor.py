@@ -57,7 +57,6 @@ class Supervisor:
         self._sink = sink
         self._patience = patience
         self._children = [_Child(spec) for spec in specs]
-        self._stopping = False
         self._hurry = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -101,7 +100,6 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End every process: first the gateway, so that no job sees its services go, then the others."""
-        self._stopping = True
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)

@@ -92,4 +92,8 @@ document.addEventListener("click", (event) => {
   const language = event.target.closest?.("a.sm-language");
   if (language) language.search = location.search;  // the job goes along
 });
+// The way out is shown to those who came in with a key, once the header is there.
+fetch("/session").then((answer) => answer.json()).then(({has_key}) => {
+  if (has_key) document.head.append(Object.assign(document.createElement("style"), {textContent: ".sm-logout { display: block !important; }"}));
+});
 new MutationObserver(stillmotion.remember).observe(document.documentElement, {childList: true, subtree: true});

@@ -41,6 +41,6 @@ def _header(words: Words) -> str:
         f'<span class="sm-mark" aria-hidden="true"></span><span><strong>Stillmotion</strong>'
         f'<small>{escape(words["tagline"])}</small></span></a>'
         f'<nav><a class="sm-language" href="/{other}/" lang="{other}">{escape(words["other_language"])}</a>'
-        f'<form class="sm-logout" method="post" action="/logout" hidden><button>{escape(words["log_out"])}</button>'
+        f'<form class="sm-logout" method="post" action="/logout"><button>{escape(words["log_out"])}</button>'
         "</form></nav></header>"
     )

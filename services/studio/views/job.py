@@ -22,7 +22,7 @@ def notice(sentence: str, kind: str = "bad") -> str:
 
 
 def progress(job: Job, words: Words, outage: str | None = None) -> str:
-    """Where the job stands, with a bar and, where there is one, a frame of what it will be."""
+    """Where the job stands, with a bar."""
     now = job.progress
     percent = round(100 * now.fraction)
     said = [escape(headline(job, words))]
@@ -36,15 +36,8 @@ def progress(job: Job, words: Words, outage: str | None = None) -> str:
         f'<div class="sm-said" role="status">{" · ".join(said)}</div>'
         f'<div class="sm-bar" role="progressbar" aria-label="{escape(headline(job, words))}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{percent}"><span style="width:{percent}%"></span></div>'
-        f"{notice(waiting, 'wait') if waiting else ''}{notice(outage) if outage else ''}{_preview(job, words)}</div>"
+        f"{notice(waiting, 'wait') if waiting else ''}{notice(outage) if outage else ''}</div>"
     )
-
-
-def _preview(job: Job, words: Words) -> str:
-    preview = getattr(job.progress, "preview", None)
-    if not preview:
-        return ""
-    return f'<img class="sm-preview" alt="{escape(words["preview"])}" src="{escape(preview)}">'
 
 
 def headline(job: Job, words: Words) -> str:

@@ -30,6 +30,8 @@ class Placement:
     dtype: torch.dtype
     """Of the big matrices and of what goes into them."""
     layers: "Layers" = field(default_factory=lambda: Layers())
+    rcm_noise_on_device: bool = False
+    """Have the rCM samplers draw on the device, as TurboDiffusion does, and not on the CPU."""
     turns: bool = False
     """Have networks that never run at once take turns in the memory of one: families that `take_turns` alone."""
     weights: bool = True

@@ -34,7 +34,7 @@ from video_service.layers.wan.engines import EngineCodec, EngineTextEncoder, Eng
 from video_service.layers.wan.fast import FastTransformer
 from video_service.layers.wan.keys import wan_name
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, RCM_SIGMA_MAX_I2V, RCM_SIGMA_MAX_T2V
-from video_service.render.solvers import EulerSolver, Noise, NoisySolver, RcmSolver
+from video_service.render.solvers import RCM_STEPS, EulerSolver, Noise, NoisySolver, RcmSolver
 from video_service.weights.host import Turn
 from video_service.weights.lora import Lora
 from video_service.weights.lora_merge import with_loras
@@ -105,7 +105,11 @@ class WanModel:
         )
 
     def solver(self, batch: Batch, given: WanConditioning) -> Solver:
-        sampling, noise = batch.first.sampling, Noise(batch.seeds, self.latent_shape(batch), self.placement.device)
+        sampling, device = batch.first.sampling, self.placement.device
+        is_rcm = sampling.sampler in RCM_STEPS
+        noise = Noise(
+            batch.seeds, self.latent_shape(batch), device,
+            drawn_on=device if is_rcm and self.placement.rcm_noise_on_device else "cpu")
         match sampling.sampler:
             case "euler":
                 return EulerSolver(noise, sampling.steps, self.flow_shift)

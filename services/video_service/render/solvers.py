@@ -13,17 +13,22 @@ RCM_STEPS = {name: IntRange(minimum=1, maximum=MAX_RCM_STEPS, default=MAX_RCM_ST
 
 
 class Noise:
-    """Float32 noise for a batch: each clip's own, drawn on the CPU so that a seed means the same on each device."""
+    """Float32 noise for a batch: each clip's own, by default drawn on the CPU, where a seed means the same for every
+    device."""
 
-    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> None:
+    def __init__(
+        self, seeds: Sequence[int], shape: Sequence[int], device: torch.device, *, drawn_on: torch.device | str = "cpu"
+    ) -> None:
         """`shape` is that of one clip's latents, without the batch."""
-        self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        self._drawn_on = drawn_on
+        self._generators = [torch.Generator(drawn_on).manual_seed(seed) for seed in seeds]
         self._shape = tuple(shape)
         self._device = device
 
     def draw(self) -> torch.Tensor:
         """The next noise [B, *shape]; drawing again goes on in each clip's sequence."""
-        drawn = [torch.randn((1, *self._shape), generator=generator) for generator in self._generators]
+        drawn = [torch.randn((1, *self._shape), generator=generator, device=self._drawn_on)
+                 for generator in self._generators]
         return torch.cat(drawn).to(self._device)
 
     def keep(self, places: Sequence[int]) -> None:

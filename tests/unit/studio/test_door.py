@@ -64,6 +64,9 @@ async def test_a_key_is_kept_in_a_cookie_that_no_script_and_no_other_site_reads(
     assert "samesite=strict" in cookie
     assert (await browser.get("/en/")).status_code == 200
     assert GOOD not in (await browser.get("/en/")).text
+    assert (await browser.get("/session")).json() == {"has_key": True}
+    assert (await browser.post("/logout")).headers["location"] == "/login"
+    assert (await browser.get("/en/")).status_code == 303
 
 
 async def test_a_file_passes_with_its_range_and_nothing_that_was_not_asked_for(browser: httpx.AsyncClient) -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,13 @@ from contracts.models import Sampler
 from contracts.videos import RenderStage
 from tests.parity import SEED, a_request, ours
 from video_service.families.base import Batch
+from video_service.model import find_model, wants_fp8
 from video_service.render.generate import Deployed
 from video_service.render.progress import RenderCanceled, StageClock, silent
 from video_service.render.schedules import euler_sigmas, rcm_times, shift_sigma
+from video_service.render.solvers import Noise
+from video_service.settings import VideoSettings
+from web.worker.errors import ModelUnavailable
 
 SHAPE = (1, 16, 2, 16, 16)
 
@@ -110,3 +116,41 @@ def test_each_step_is_reported_once(tiny_model: Deployed) -> None:
         report=lambda stage, done, total: seen.append((stage, done, total)),
     )
     assert [told for told in seen if told[0] == "denoise"] == [("denoise", done, 3) for done in range(4)]
+
+
+@pytest.mark.parametrize(("wanted", "capability", "is_float8"), [
+    ("none", (9, 0), False), ("fp8", (8, 0), True), ("auto", (9, 0), True), ("auto", (8, 9), True),
+    ("auto", (8, 6), False), ("auto", None, False),
+])
+def test_float8_by_itself_only_where_the_gpu_has_such_products(
+    monkeypatch: pytest.MonkeyPatch, wanted: Any, capability: tuple[int, int] | None, is_float8: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    device = "cpu" if capability is None else "cuda"
+    assert wants_fp8(VideoSettings(quant_linear=wanted), device) == is_float8
+
+
+@pytest.mark.parametrize(("sampler", "on_device"), [("sde", True), ("ode", True), ("euler", False), ("unipc", False)])
+def test_only_rcm_draws_on_the_device_and_only_where_that_is_asked_for(
+    tiny_model: Deployed, monkeypatch: pytest.MonkeyPatch, sampler: str, on_device: bool
+) -> None:
+    drawn: list[Any] = []
+
+    class Seen(Noise):
+        def __init__(self, *args: Any, drawn_on: Any) -> None:
+            drawn.append(drawn_on)
+            super().__init__(*args)
+
+    monkeypatch.setattr("video_service.families.wan.Noise", Seen)
+    model: Any = tiny_model.model
+    placement = replace(model.placement, rcm_noise_on_device=True)
+    batch = Batch((a_request(sampling={"sampler": sampler}),))
+    for one in (model, replace(model, placement=placement)):
+        one.solver(batch, None)
+    assert drawn == ["cpu", torch.device("cpu") if on_device else "cpu"]
+
+
+def test_noise_of_a_gpu_needs_one(tiny_folder: Path) -> None:
+    settings = VideoSettings(model=str(tiny_folder), device="cpu", rcm_noise="cuda")
+    with pytest.raises(ModelUnavailable, match="VIDEO_RCM_NOISE"):
+        find_model(settings)

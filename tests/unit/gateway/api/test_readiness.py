@@ -9,9 +9,9 @@ import pytest
 
 import gateway.api.status.health
 from gateway.api.status.health import Readiness
-from gateway.jobs.store import JobStore
-from gateway.services.clients import VLClient
+from gateway.database.database import Database
 from gateway.services.pool import Probe
+from gateway.services.vl import VLClient
 from gateway.storage.files import LocalFiles
 from tests.unit.gateway.conftest import gateway_settings, open_client, open_gateway, until
 from tests.unit.gateway.model_services import Services
@@ -43,13 +43,13 @@ async def test_those_who_ask_share_one_look_a_second(
 ) -> None:
     async with open_gateway(gateway_settings(tmp_path, services, probe_s=60)) as (_, opened):
         looks: list[float] = []
-        check = JobStore.check_writable
+        check = Database.check_writable
 
-        def counted(self: JobStore) -> None:
+        def counted(self: Database) -> None:
             looks.append(time.monotonic())
             check(self)
 
-        monkeypatch.setattr(JobStore, "check_writable", counted)
+        monkeypatch.setattr(Database, "check_writable", counted)
         readiness = Readiness(opened)
         answers = await asyncio.gather(*(readiness.look() for _ in range(500)))
         assert {answer.ready for answer in answers} == {True}

@@ -73,7 +73,7 @@ def test_a_changed_byte_is_found(mark: Mark, at: float) -> None:
 
 def test_the_frames_are_those_of_the_plain_file(mark: Mark, video: bytes) -> None:
     def frames(content: bytes) -> list[bytes]:
-        with av.open(io.BytesIO(content)) as container:
+        with av.open(io.BytesIO(content), "r") as container:
             return [frame.to_ndarray(format="rgb24").tobytes() for frame in container.decode(video=0)]
 
     assert frames(mark().read_bytes()) == frames(video)

@@ -11,7 +11,9 @@ from contracts.describe import DescribeRequest, DescribeResponse, DescribeTask
 from contracts.errors import FieldProblem, Problem
 from contracts.models import Health
 from contracts.videos import RenderStatus, VideoRequest
-from gateway.services.clients import ServiceError, VideoClient, VLClient
+from gateway.services.errors import ServiceError
+from gateway.services.video import VideoClient
+from gateway.services.vl import VLClient
 from tests.unit.gateway.model_services import VL_MODEL
 
 IMAGE = b"\x89PNG\xff\x00 of bytes that are no text"

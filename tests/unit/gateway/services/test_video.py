@@ -14,11 +14,11 @@ from contracts.models import Health
 from contracts.videos import VideoRequest
 from gateway.database.database import Database
 from gateway.jobs.store import JobStore
-from gateway.services.clients import VideoClient, connect
+from gateway.services.clients import connect
 from gateway.services.errors import ServiceError
 from gateway.services.pool import Member, Pool, Probe
 from gateway.services.render_places import RenderPlaces
-from gateway.services.video import Renderers
+from gateway.services.video import Renderers, VideoClient
 from tests.unit.gateway.jobs.test_store import new_job
 from tests.unit.gateway.model_services import Script, video_app
 
@@ -74,7 +74,7 @@ async def two_services(folder: Path, abandon_after_s: float = 0.05) -> AsyncIter
     finally:
         for script in scripts:
             script.may_go_on.set()
-        await renderers.aclose()
+        await renderers.pool.aclose()
         database.close()
 
 
