@@ -50,15 +50,22 @@ def run_worker(module: str, place: str) -> None:
     def recording(*given: Any) -> bool:
         with recorded() as seen:
             went_on = do(*given)
-        Path(place).write_text(json.dumps(sorted(seen)))
+        whole = Path(place).with_suffix(".part")
+        whole.write_text(json.dumps(sorted(seen)))
+        whole.replace(place)
         return went_on
 
     child._do = recording
     runpy.run_module(module, run_name="__main__")
 
 
-async def call(app: Any, method: str, path: str, asked: Any, ended: Callable[[dict[str, Any]], bool]) -> set[str]:
-    """What one call passes in the app's own process, until `ended` says so of what GET of `path` answers."""
+async def call(
+    app: Any, method: str, path: str, asked: Any, ended: Callable[[dict[str, Any]], bool], place: Path
+) -> set[str]:
+    """What one call passes in the app's own process, until `ended` says so of what GET of `path` answers.
+
+    Its worker leaves its own in `place`, and is waited for.
+    """
     from gateway.services.clients import multipart
 
     async with (
@@ -73,6 +80,8 @@ async def call(app: Any, method: str, path: str, asked: Any, ended: Callable[[di
             while not ended(answer.json()):
                 await asyncio.sleep(0.05)
                 answer = await http.get(path)
+        while not place.exists():  # noqa: ASYNC240 - nothing else waits
+            await asyncio.sleep(0.05)
     return {path for path in seen if not path.startswith("gateway/")}  # the client is the caller's
 
 
@@ -96,7 +105,8 @@ def through_video(folder: Path) -> set[str]:
     settings = VideoSettings(model=str(save_tiny_wan(folder / "wan")), data_dir=folder, device="cpu", dtype="float32")
     app = create_app(settings, RenderFiles(folder), worker_command=worker("video_service.worker", folder / "video"))
     asked = VideoRequest(prompt="zoom", image=image(), width=64, height=64, num_frames=9, fps=16, seed=1, steps=2)
-    return asyncio.run(call(app, "PUT", "/v1/videos/a", asked, lambda told: told["state"] == "completed"))
+    return asyncio.run(call(app, "PUT", "/v1/videos/a", asked, lambda told: told["state"] == "completed",
+                            folder / "video"))
 
 
 def through_vl(folder: Path) -> set[str]:
@@ -109,7 +119,7 @@ def through_vl(folder: Path) -> set[str]:
     app = create_app(settings, worker_command=worker("vl_service.worker", folder / "vl"))
     tasks = [DescribeTask(kind="caption"), DescribeTask(kind="prompt")]
     asked = DescribeRequest(image=image(), tasks=tasks, max_new_tokens=8)
-    return asyncio.run(call(app, "POST", "/v1/describe", asked, lambda _: True))
+    return asyncio.run(call(app, "POST", "/v1/describe", asked, lambda _: True, folder / "vl"))
 
 
 async def through_gateway(folder: Path) -> set[str]:
