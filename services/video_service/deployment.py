@@ -1,6 +1,5 @@
 """The models of this deployment: which there are, which are in memory, and the one that renders a request."""
 
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-import torch
 
 from contracts.models import AbsentModel, LoraInfo, VideoModelInfo, VideoModelList
 from contracts.refusal import ParameterRefused
@@ -23,7 +20,7 @@ from video_service.render.render import Left
 from video_service.render.warm_up import warm_up
 from video_service.settings import VideoSettings
 from video_service.weights.checkpoint import public_id
-from video_service.weights.held import held_bytes
+from video_service.weights.held import device_bytes, give_back, held_bytes
 from video_service.weights.host import HostCopies
 from video_service.weights.lora import Lora, LoraFolder
 from video_service.weights.lora_merge import LoraUnusable
@@ -71,7 +68,8 @@ class Deployment:
         self._loras = LoraFolder(settings.loras_dir)
         self._misfits: dict[str, dict[str, LoraInfo]] = {}  # by the model's id and the LoRA's
         self._infos: dict[str, VideoModelInfo] = {}  # by id, as it was last loaded
-        self._residency: Residency[Opened] = Residency(settings.memory_budget or _measured_budget(), _give_back)
+        budget = settings.memory_budget or int(device_bytes() * _SHARE)
+        self._residency: Residency[Opened] = Residency(budget, give_back)
         self.look_again()
 
     def load_first(self) -> None:
@@ -288,17 +286,6 @@ def _may_pass(error: BaseException) -> bool:
 
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, ModelUnavailable) else f"The model cannot be loaded: {one_line(error)}"
-
-
-def _measured_budget() -> int:
-    total = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_initialized() else machine_bytes()
-    return int(total * _SHARE)
-
-
-def _give_back() -> None:
-    gc.collect()  # a captured graph's closure makes a cycle
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def open_models(settings: VideoSettings) -> Deployment:

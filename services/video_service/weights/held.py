@@ -1,5 +1,6 @@
-"""How many bytes of memory a loaded model holds."""
+"""How many bytes of memory there are where models are held, how many one holds, and giving them back."""
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -7,7 +8,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from video_service.weights.memory import machine_bytes
+
 _OWN = "video_service"  # whose objects are looked into
+
+
+def device_bytes() -> int:
+    """Of the GPU where CUDA is in use, else of the machine."""
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_initialized() else machine_bytes()
+
+
+def give_back() -> None:
+    """Let go of what no model holds any more."""
+    gc.collect()  # a captured graph's closure makes a cycle
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def held_bytes(model: Any, beside: Any = None) -> int:

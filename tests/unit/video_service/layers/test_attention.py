@@ -35,7 +35,8 @@ def test_chosen_blocks_are_attended_to_as_if_the_rest_were_masked(batch: int, le
     chosen = choose_blocks(q, k, topk)
     kept = torch.zeros(*chosen.shape[:3], -(-length // KEY_BLOCK), dtype=torch.bool).scatter_(3, chosen, True)
     mask = kept.repeat_interleave(QUERY_BLOCK, 2)[:, :, :length].repeat_interleave(KEY_BLOCK, 3)[..., :length]
-    expected = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), mask).transpose(1, 2)  # type: ignore[arg-type]
+    heads_first = [x.transpose(1, 2) for x in (q, k, v)]
+    expected = F.scaled_dot_product_attention(*heads_first, attn_mask=mask).transpose(1, 2)
     assert away(attend_to_blocks(q, k, v, chosen), expected) < 1e-5
 
 

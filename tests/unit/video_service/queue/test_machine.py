@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from contracts.models import VideoModelList
 from contracts.refusal import Refusal
+from tests.unit.video_service.queue.played_process import PlayedProcess
 from tests.unit.video_service.queue.test_queue import BROKEN, INFO, RESULT, words
 from video_service.http.service import Batching, run_renders, supervise
 from video_service.queue.measures import Work as RenderSize
@@ -24,17 +25,12 @@ from video_service.queue.queue import Limits, RenderQueue
 from video_service.queue.render import RenderFiles, Submission
 from video_service.settings import VideoSettings
 from video_service.worker.messages import BatchWork, ClipEnded, RenderProgress
-from web.worker.errors import WorkerDied
 from web.worker.link import (
-    Cancel,
     Canceled,
-    Command,
     Done,
     Failed,
     Loaded,
     LoadFailed,
-    Message,
-    Note,
     Progress,
     Work,
 )
@@ -53,53 +49,6 @@ class StoppedClock(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now_s
-
-
-class PlayedProcess:
-    """A worker process that says what the rules say. In the place of `WorkerProcess`."""
-
-    alive: "PlayedProcess | None" = None
-    pid = 1
-
-    def __init__(self) -> None:
-        self._messages: asyncio.Queue[Message | WorkerDied] = asyncio.Queue()
-        self.loaded = False
-        self.work: Work | None = None
-        self.left, self.ended = set[int](), set[int]()
-        self.canceled = False
-
-    @classmethod
-    async def start(cls, _: object) -> "PlayedProcess":
-        cls.alive = cls()
-        return cls.alive
-
-    def send(self, command: Command) -> None:
-        if isinstance(command, Work):
-            assert self.loaded, "work for a worker that is not loaded"
-            assert self.work is None, "two pieces of work at once"
-            self.work, self.canceled = command, False
-            self.left, self.ended = set(), set()
-        elif isinstance(command, Note):
-            self.left.add(command.value)
-        elif isinstance(command, Cancel) and self.work is not None:
-            self.canceled = command.id == self.work.id
-
-    async def receive(self) -> Message:
-        message = await self._messages.get()
-        if isinstance(message, WorkerDied):
-            raise message
-        return message
-
-    def say(self, message: Message) -> None:
-        self._messages.put_nowait(message)
-
-    def kill(self) -> None:
-        self._messages.put_nowait(WorkerDied("It was killed."))
-        self.work = None
-
-    async def stop(self) -> None:
-        if PlayedProcess.alive is self:
-            PlayedProcess.alive = None
 
 
 class VideoQueueMachine(RuleBasedStateMachine):
