@@ -8,42 +8,30 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from anyio.to_thread import run_sync as off_loop
 
 from contracts.describe import MAX_TEXT_CHARS, DescribeRequest, DescribeTask
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
-from contracts.videos import RenderFile, RenderResult, RenderStatus, VideoRequest
+from contracts.videos import RenderResult, RenderStatus, VideoRequest
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord, StoredPicture
 from gateway.jobs.ledger import Ledger
-from gateway.provenance.marking import Made, Marker, NotMarked
+from gateway.provenance.marking import Marker
 from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, stopped_elsewhere, timeout_problem
+from gateway.run.fetching import fetch_pictures, fetch_video, remove_fetched
 from gateway.run.settle import Settling, was_canceled
 from gateway.services.errors import ServiceError
-from gateway.services.video import Place, Renderers
+from gateway.services.video import Renderers
 from gateway.services.vl import Prompter
-from gateway.storage.files import (
-    EXTENDED_FILE,
-    LAST_FRAME_FILE,
-    VIDEO_FILE,
-    ChecksumMismatch,
-    LocalFiles,
-    StoredFile,
-)
+from gateway.storage.files import EXTENDED_FILE, ChecksumMismatch, LocalFiles
 from web.calls import JOB_ID, REQUEST_ID, TRACEPARENT, working
 
 log = logging.getLogger(__name__)
-
-_UNMARKED = "The video could not be signed as made by AI: the server's log has the cause."
-# The service that rendered a video makes them, so nothing here decodes video.
-_PREVIEWS: Final[dict[RenderFile, str]] = {
-    "thumbnail": "thumbnail.jpg", "spritesheet": "spritesheet.jpg", "last_frame": LAST_FRAME_FILE,
-}
 
 Answer = dict[str, Any]
 Step = Callable[[str, Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
@@ -163,12 +151,21 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
     """Bring the MP4 to our disk, complete the job, and let the video service forget the render."""
     result = RenderResult.model_validate(rendered)
     started = time.monotonic()
-    place, stored = await _download(job, parts, result)
-    previews = await asyncio.gather(*(_keep_preview(job.id, kind, parts.files, place, result) for kind in _PREVIEWS))
+    place = await parts.video.current(job.id)
+    if place is None:
+        raise ServiceError("video_service", "not_found", "is no longer configured where this was rendered")
+    try:
+        stored, unmarked = await fetch_video(job, result, place.client, parts.files, parts.marker)
+    except ChecksumMismatch as error:
+        await parts.video.stop(job.id)  # whatever is asked of it there comes from the same damaged file
+        raise ServiceError("video_service", "failed", "sent a video whose checksum does not match") from error
+    if unmarked is not None:
+        await parts.ledger.note(job.id, warning=unmarked, claim=job.claim)
+    pictures = await fetch_pictures(job.id, result, place.client, parts.files)
     try:
         await parts.ledger.move(
             job.id, "completed", timings={"saving": round(time.monotonic() - started, 3)}, claim=job.claim,
-            thumbnail=previews[0], spritesheet=previews[1],
+            thumbnail=pictures["thumbnail"], spritesheet=pictures["spritesheet"],
             video=VideoFile(
                 num_bytes=stored.num_bytes, sha256=stored.sha256, width=result.width, height=result.height,
                 num_frames=result.num_frames, fps=result.fps, duration_s=round(result.num_frames / result.fps, 4),
@@ -176,19 +173,14 @@ async def keep(job: JobRecord, parts: Parts, rendered: dict[str, Any]) -> None:
         )
     except IllegalTransition as error:
         if error.present != "completed":  # by another executor, whose files these are then
-            await _remove_video(job.id, parts.files)
+            await remove_fetched(job.id, parts.files)
         raise
     except JobNotFound:
-        await _remove_video(job.id, parts.files)
+        await remove_fetched(job.id, parts.files)
         raise
     if job.request.extend_from is not None:  # the video begins with it
         await off_loop(parts.files.remove, job.id, EXTENDED_FILE)
     await parts.video.stop(job.id)
-
-
-async def _remove_video(job_id: str, files: LocalFiles) -> None:
-    for name in (VIDEO_FILE, *_PREVIEWS.values()):
-        await off_loop(files.remove, job_id, name)
 
 
 def describe_tasks(job: JobRecord) -> list[DescribeTask]:
@@ -274,47 +266,6 @@ def _result_of(status: RenderStatus) -> RenderResult:
     if status.state == "failed":
         raise RenderFailed(render_problem(status.error))
     raise JobFailed(stopped_elsewhere(status.state))
-
-
-async def _download(job: JobRecord, parts: Parts, result: RenderResult) -> tuple[Place, StoredFile]:
-    """Fetch the MP4 from where it was rendered, marked as made by AI on its way to our disk; returns that place too."""
-    place = await parts.video.current(job.id)
-    if place is None:
-        raise ServiceError("video_service", "not_found", "is no longer configured where this was rendered")
-    receive = partial(parts.files.receive, job.id, VIDEO_FILE, sha256=result.sha256)
-    try:
-        if parts.marker is not None:
-            with suppress(NotMarked):
-                return place, await receive(place.client.content(job.id), rewrite=partial(
-                    parts.marker.mark, made=_made(job, result)))
-            await parts.ledger.note(job.id, warning=_UNMARKED, claim=job.claim)
-        return place, await receive(place.client.content(job.id))
-    except ChecksumMismatch as error:
-        await parts.video.stop(job.id)  # whatever is asked of it there comes from the same damaged file
-        raise ServiceError("video_service", "failed", "sent a video whose checksum does not match") from error
-
-
-def _made(job: JobRecord, result: RenderResult) -> Made:
-    return Made(
-        job_id=job.id, model=result.model, revision=result.revision, prompt=job.actual_prompt,
-        input_sha256=job.picture.sha256 if job.picture else None,
-    )
-
-
-async def _keep_preview(
-    job_id: str, kind: RenderFile, files: LocalFiles, place: Place, video: RenderResult
-) -> StoredPicture | None:
-    """A video without it is a video all the same."""
-    try:
-        stored = await files.receive(job_id, _PREVIEWS[kind], place.client.content(job_id, kind))
-    except ServiceError as error:
-        log.warning("no %s of %s: %s", kind, job_id, error, extra={"job_id": job_id})
-        return None
-    return StoredPicture(
-        file=_PREVIEWS[kind], media_type="image/png" if kind == "last_frame" else "image/jpeg",
-        num_bytes=stored.num_bytes, sha256=stored.sha256,
-        width=video.width, height=video.height,
-    )
 
 
 async def _picture(job: JobRecord, picture: StoredPicture | None, files: LocalFiles) -> bytes | None:
