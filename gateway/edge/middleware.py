@@ -3,7 +3,6 @@
 Where no key is needed, whoever is visited with a browser could use this server through other people's pages.
 """
 
-import ipaddress
 import re
 from contextvars import ContextVar
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -13,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.errors import Problem
+from web.edge import is_local_name
 from web.problems import problem_response
 
 # Segments that are not empty: `//host` would lead to another server.
@@ -81,7 +81,7 @@ class PageGuardMiddleware:
 
     def _of_host(self, host: str) -> Problem | None:
         name = _host_and_port(f"//{host}")[0]
-        if not host or _is_own(name) or any(_fits(name, pattern) for pattern in self._names):
+        if not host or is_local_name(name) or any(_fits(name, pattern) for pattern in self._names):
             return None
         return _refusal(
             "host_not_allowed", "Not a name of this server",
@@ -141,17 +141,6 @@ def _host_and_port(url: str) -> tuple[str, int | None]:
         return (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
         return "", None
-
-
-def _is_own(name: str) -> bool:
-    """Whether no other server's name can lead here: loopback, or an address itself."""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _fits(name: str, pattern: str) -> bool:

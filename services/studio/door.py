@@ -1,7 +1,6 @@
 """Who may use this page: whoever the gateway takes, and no other site's page in their browser."""
 
 import hashlib
-import ipaddress
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from studio.api import Api, ApiFailure
+from web.edge import is_local_name
 
 KEY_COOKIE = "stillmotion_key"
 LOGIN = "/login"
@@ -78,13 +78,7 @@ class DoorMiddleware:
 
     def _is_own(self, host: str) -> bool:
         name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        if name == "localhost" or name.endswith(".localhost") or self._called_as & {name, "*"}:
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
+        return is_local_name(name) or bool(self._called_as & {name, "*"})
 
 
 def _is_foreign(headers: Headers, method: str) -> bool:

@@ -4,6 +4,7 @@ clients who leave before they are answered.
 
 import asyncio
 import hmac
+import ipaddress
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,17 @@ def add_edge(
     app.add_middleware(ErrorBodiesMiddleware, dialects=dialects or {})
     app.add_middleware(HttpMetricsMiddleware, registry=registry)
     app.add_middleware(CallMiddleware, internal=True)
+
+
+def is_local_name(name: str) -> bool:
+    """Whether no other server's name can lead here: loopback, or an address itself."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class HttpMetricsMiddleware:
