@@ -17,8 +17,8 @@ from engines.store.choice import Wish
 from engines.store.gpus import check_gpu
 from engines.store.manifest import Check, EngineRefused, Manifest, Precision, Target
 from engines.store.store import EngineStore
-from tests.idle_video_worker import command
-from tests.tiny_wan_card import TINY_CARD
+from tests.checkpoints.tiny_wan_card import TINY_CARD
+from tests.support.idle_video_worker import command
 from video_service.engines.choice import EngineChoice, Situation, choose_engine
 from video_service.engines.recipes import clip_recipe
 from video_service.engines.shape import ClipShape

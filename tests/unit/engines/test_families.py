@@ -14,7 +14,7 @@ from engines.export.graph import DTYPES, Graph, run_in_torch
 from engines.export.onnx import export_graph
 from engines.run.onnxrt import OnnxSession
 from engines.run.trt_api import TensorRTUnavailable, load_tensorrt_rtx
-from tests.tiny_families import save_tiny_family, tiny_parts
+from tests.checkpoints.tiny_families import save_tiny_family, tiny_parts
 from video_service.engines.__main__ import main
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shape import ClipShape

@@ -14,7 +14,7 @@ from engines.export.graph import run_in_torch
 from engines.export.onnx import MODEL_NAME, export_graph
 from engines.export.weights import fingerprint
 from engines.store.store import EngineStore
-from tests.tiny_lora import write_lora
+from tests.checkpoints.tiny_lora import write_lora
 from tests.unit.video_service.conftest import network
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.recipes import clip_recipe

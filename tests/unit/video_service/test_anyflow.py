@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers.pipelines.anyflow.pipeline_anyflow import AnyFlowPipeline
 
-from tests.parity import a_request, ours, run_pipeline
-from tests.tiny_families import save_tiny_family
+from tests.checkpoints.parity import a_request, ours, run_pipeline
+from tests.checkpoints.tiny_families import save_tiny_family
 from tests.unit.video_service.conftest import load_tiny
 
 

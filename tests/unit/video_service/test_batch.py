@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from contracts.videos import VideoRequest
-from tests.parity import Frames, a_request, ours
-from tests.tiny_families import save_tiny_family
-from tests.turbowan import TOPK, load_reference, save_base, save_published, weights_of
+from tests.checkpoints.parity import Frames, a_request, ours
+from tests.checkpoints.tiny_families import save_tiny_family
+from tests.checkpoints.turbowan import TOPK, load_reference, save_base, save_published, weights_of
 from tests.unit.video_service.conftest import load_tiny
 from video_service.families.base import Batch, RenderRequest
 from video_service.families.convert.command import convert

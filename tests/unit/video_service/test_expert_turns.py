@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from contracts.videos import VideoRequest
-from tests.parity import a_request, ours
-from tests.tiny_families import save_tiny_family, tiny_parts
-from tests.tiny_lora import write_lora
+from tests.checkpoints.parity import a_request, ours
+from tests.checkpoints.tiny_families import save_tiny_family, tiny_parts
+from tests.checkpoints.tiny_lora import write_lora
 from tests.unit.video_service.conftest import load_tiny
 from video_service.model import find_model, load_model
 from video_service.render.generate import Deployed, generate

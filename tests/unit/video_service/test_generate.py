@@ -14,7 +14,7 @@ from PIL import Image
 
 from contracts.refusal import ParameterRefused
 from contracts.videos import RenderStage, VideoRequest
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan import save_tiny_wan
 from tests.unit.video_service.conftest import load_tiny, network
 from video_service.layers.memo import Memo
 from video_service.render.generate import Deployed, generate

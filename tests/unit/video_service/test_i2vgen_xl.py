@@ -10,8 +10,8 @@ import torch
 from diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl import I2VGenXLPipeline
 from PIL import Image
 
-from tests.parity import SEED, a_request, ours
-from tests.tiny_families import save_tiny_family
+from tests.checkpoints.parity import SEED, a_request, ours
+from tests.checkpoints.tiny_families import save_tiny_family
 from tests.unit.video_service.conftest import load_tiny
 from video_service.render.generate import Deployed
 

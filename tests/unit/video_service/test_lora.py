@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from contracts.videos import VideoRequest
 from engines.store.revisions import base_of
-from tests.tiny_lora import LAYOUTS, write_lora
+from tests.checkpoints.tiny_lora import LAYOUTS, write_lora
 from tests.unit.video_service.conftest import network
 from video_service.layers.wan.keys import wan_name
 from video_service.model import find_model, load_model

@@ -11,7 +11,7 @@ from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
 from PIL import Image
 
 from contracts.models import Sampler
-from tests.parity import a_request, assert_same, ours, theirs
+from tests.checkpoints.parity import a_request, assert_same, ours, theirs
 from tests.unit.video_service.conftest import load_tiny
 from video_service.layers.pixels import to_levels
 from video_service.layers.umt5 import clean_prompt

@@ -14,7 +14,7 @@ from PIL import Image
 
 from contracts.models import Sampler
 from contracts.videos import RenderStage
-from tests.parity import SEED, a_request, ours
+from tests.checkpoints.parity import SEED, a_request, ours
 from video_service.families.base import Batch
 from video_service.model import find_model, wants_fp8
 from video_service.render.generate import Deployed

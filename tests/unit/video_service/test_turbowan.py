@@ -15,9 +15,9 @@ from rich.console import Console
 from contracts.refusal import ParameterRefused
 from contracts.videos import VideoRequest
 from gateway.cli.convert import convert as convert_by_command
-from tests.parity import a_request, ours
-from tests.tiny_families import save_tiny_family
-from tests.turbowan import TOLD, TOPK, load_reference, quantised, save_base, save_published, weights_of
+from tests.checkpoints.parity import a_request, ours
+from tests.checkpoints.tiny_families import save_tiny_family
+from tests.checkpoints.turbowan import TOLD, TOPK, load_reference, quantised, save_base, save_published, weights_of
 from tests.unit.video_service.conftest import load_tiny
 from video_service.engines.__main__ import main as build_engines
 from video_service.families.base import Batch, Layers, Placement

@@ -15,8 +15,8 @@ from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
 from PIL import Image
 from transformers import AutoTokenizer, UMT5EncoderModel
 
-from tests.parity import a_request, ours
-from tests.turbowan import quantised, save_base, save_published
+from tests.checkpoints.parity import a_request, ours
+from tests.checkpoints.turbowan import quantised, save_base, save_published
 from tests.unit.video_service.conftest import load_tiny
 from video_service.families.convert.command import convert, main
 from video_service.layers.wan.keys import wan_parameter

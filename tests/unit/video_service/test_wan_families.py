@@ -9,8 +9,8 @@ from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
 from PIL import Image
 
 from contracts.models import Sampler
-from tests.parity import a_request, assert_same, ours, theirs
-from tests.tiny_families import save_tiny_family
+from tests.checkpoints.parity import a_request, assert_same, ours, theirs
+from tests.checkpoints.tiny_families import save_tiny_family
 from tests.unit.video_service.conftest import load_tiny
 from video_service.model import find_model
 from video_service.render.generate import Deployed

@@ -12,7 +12,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModel, UMT5EncoderModel
 
-from tests.tiny_wan import tiny_tokenizer
+from tests.checkpoints.tiny_wan import tiny_tokenizer
 from tests.unit.video_service.conftest import load_tiny
 from video_service.families.convert.command import main
 from video_service.layers.wan.keys import wan_parameter

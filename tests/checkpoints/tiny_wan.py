@@ -1,6 +1,6 @@
 """A Wan checkpoint of random weights, small enough to render in about a second, saved in the hub layout.
 
-    from tests.tiny_wan import save_tiny_wan
+    from tests.checkpoints.tiny_wan import save_tiny_wan
     folder = save_tiny_wan(tmp_path / "wan")                       # ours: stillmotion.json, 4x VAE, i2v + t2v
     folder = save_tiny_wan(tmp_path / "wan", task="t2v", card=None, vae_scale=8)   # an ordinary Wan2.1 T2V
 """
@@ -18,7 +18,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from tests.tiny_wan_card import TINY_CARD
+from tests.checkpoints.tiny_wan_card import TINY_CARD
 
 
 def save_tiny_wan(

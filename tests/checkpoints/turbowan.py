@@ -1,6 +1,6 @@
 """A published TurboWan2.1 T2V of random weights, with what TurboDiffusion's own network said at each step.
 
-    from tests.turbowan import load_reference, save_published, save_base
+    from tests.checkpoints.turbowan import load_reference, save_published, save_base
     reference = load_reference()
     save_published(tmp_path / "turbo.pth", reference, quant=True)
     save_base(tmp_path / "base")              # the tiny Wan2.1 T2V whose other parts go with it
@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import UMT5Config, UMT5EncoderModel
 
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan import save_tiny_wan
 from video_service.layers.linear import quantise_blocks
 
 TOPK = 0.3
 """What the reference was computed with."""
 TOLD = [988.0, 932.0, 852.0, 608.0]
-_DATA = Path(__file__).parent / "data" / "turbowan_t2v.safetensors"
+_DATA = Path(__file__).parents[1] / "data" / "turbowan_t2v.safetensors"
 
 
 def load_reference() -> dict[str, torch.Tensor]:

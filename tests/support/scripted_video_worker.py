@@ -19,7 +19,7 @@ from pathlib import Path
 from contracts.models import VideoModelList
 from contracts.resolve import resolve_request
 from contracts.videos import RenderResult, VideoRequest
-from tests.tiny_wan_card import TINY_INFO
+from tests.checkpoints.tiny_wan_card import TINY_INFO
 from video_service.render.progress import Report
 from video_service.worker.program import worker_program
 from web.calls import current_call

@@ -1,6 +1,6 @@
-"""Random checkpoints of every family but the one of `tests/tiny_wan.py`, small enough to render or export in seconds.
+"""Random checkpoints of every family but the one of `tiny_wan.py`, small enough to render or export in seconds.
 
-    from tests.tiny_families import save_tiny_family, tiny_parts
+    from tests.checkpoints.tiny_families import save_tiny_family, tiny_parts
     parts = tiny_parts("wan2.2-ti2v")                # diffusers' own modules
     folder = save_tiny_family(tmp_path, "i2vgen-xl")   # the same in the hub layout
 """
@@ -33,7 +33,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from tests.tiny_wan import tiny_tokenizer
+from tests.checkpoints.tiny_wan import tiny_tokenizer
 
 
 def tiny_parts(family: str, *, shallow: bool = False) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A family of another shape than Wan's, as a whole in one file: any number of frames, an image decoder that knows no
-time, a solver of its own, sizes in multiples of 24. `python -m tests.toy_family` is a worker that knows it too.
+time, a solver of its own, sizes in multiples of 24. `python -m tests.checkpoints.toy_family` is a worker that knows
+it too.
 
 Its video is the prompt's length as a brightness, its noise halved at every step.
 """

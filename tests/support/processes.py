@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 # One for all: each client reads every certificate of the machine, 30 ms of work. Its calls still get fresh connections.
 HTTP = httpx.Client(timeout=30, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 _QUIET = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}"}
@@ -106,7 +106,7 @@ def scripted_video_process(folder: Path, model: Path, **settings: str) -> KeptPr
         "VIDEO_PORT": str(port), "VIDEO_MODEL": str(model), "STILLMOTION_DATA": str(folder / "video"),
         "VIDEO_DEVICE": "cpu", "VIDEO_DTYPE": "float32", "SCRIPTED_COMPLETIONS": str(folder / "completions"),
     }
-    script = str(REPOSITORY / "tests" / "scripted_video_service.py")
+    script = str(REPOSITORY / "tests" / "support" / "scripted_video_service.py")
     return KeptProcess("video_service", [script], port, folder, fixed | settings)
 
 

@@ -1,4 +1,4 @@
-"""What the tiny checkpoint of `tests/tiny_wan.py` says of itself; needs no model library."""
+"""What the tiny checkpoint of `tiny_wan.py` says of itself; needs no model library."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ import httpx
 from PIL import Image
 
 from gateway.storage.files import OWNERS, TRASH
-from tests.processes import HTTP, KeptProcess, gateway_process, scripted_video_process, until
+from tests.support.processes import HTTP, KeptProcess, gateway_process, scripted_video_process, until
 
 ENDED = ("completed", "failed", "canceled")
 # What a job may fail with here: its render, or its gateway, was killed again and again while it was at work on it.
