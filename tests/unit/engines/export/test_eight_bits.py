@@ -16,9 +16,8 @@ from engines.run.onnxrt import OnnxSession
 from engines.run.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from engines.store.manifest import Precision
 from engines.verify import BARS
+from tests.unit.engines.conftest import SHAPE
 from video_service.engines.clips import ClipGraphs
-
-from .conftest import SHAPE
 
 
 class Two(torch.nn.Module):

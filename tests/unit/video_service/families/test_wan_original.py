@@ -18,7 +18,7 @@ from video_service.families.convert.command import main
 from video_service.layers.wan.keys import wan_parameter
 
 Tensors = dict[str, torch.Tensor]
-DATA = Path(__file__).parents[2] / "data" / "wan_original.safetensors"
+DATA = Path(__file__).parents[3] / "data" / "wan_original.safetensors"
 T5, VAE, CLIP = "models_t5_tiny.pth", "Wan2.1_VAE.pth", "models_clip_tiny.pth"
 
 

@@ -11,13 +11,12 @@ from contracts.refusal import ParameterRefused
 from contracts.videos import VideoRequest
 from engines.build.build import Order, build
 from engines.store.store import EngineStore
+from tests.unit.engines.conftest import SHAPE, open_shelf
 from video_service.engines.clips import ClipGraphs
 from video_service.model import ModelSource, find_model, load_model, open_model
 from video_service.render.generate import generate
 from video_service.settings import VideoSettings
 from web.worker.errors import ModelUnavailable
-
-from .conftest import SHAPE, open_shelf
 
 
 @pytest.fixture

@@ -15,10 +15,9 @@ from engines.run.trt_api import TensorRTUnavailable, as_api, load_tensorrt_rtx
 from engines.run.trt_protocol import TensorRT
 from engines.run.trt_session import open_engine
 from engines.store.manifest import EngineRefused
+from tests.unit.engines.conftest import SHAPE
 from video_service.engines.clips import ClipGraphs
 from video_service.families.wan_files import WAN_GRAPHS
-
-from .conftest import SHAPE
 
 BAR_FP16 = 5e-3
 

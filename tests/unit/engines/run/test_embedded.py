@@ -18,6 +18,7 @@ from engines.build.build import Order, build, verify
 from engines.run.onnxrt import OnnxSession
 from engines.store.manifest import Manifest
 from engines.store.store import EngineStore
+from tests.unit.engines.conftest import open_shelf
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shape import ClipShape
 from video_service.families.wan_files import WAN_GRAPHS, WAN_PARTS
@@ -28,8 +29,6 @@ from video_service.model import ModelSource, find_model, load_model
 from video_service.render.generate import generate
 from video_service.settings import VideoSettings
 from video_service.weights.parts import read_parts
-
-from .conftest import open_shelf
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 

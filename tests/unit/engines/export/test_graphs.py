@@ -13,13 +13,12 @@ from engines.export.onnx import ExportFailed, check_exported, check_weights, exp
 from engines.run.onnxrt import OnnxSession
 from engines.store.manifest import Manifest
 from engines.store.store import EngineStore
+from tests.unit.engines.conftest import SHAPE
 from video_service.engines.clips import ClipGraphs
 from video_service.families.wan_files import WAN_PARTS
 from video_service.layers.wan.engines import EngineCodec
 from video_service.model import ModelSource
 from video_service.weights.parts import read_parts
-
-from .conftest import SHAPE
 
 BAR_FP32 = 1e-4
 MOST_NODES = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from contracts.videos import VideoRequest
-from tests.unit.video_service.test_mp4 import moving_square, write
+from tests.unit.video_service.media.test_mp4 import moving_square, write
 from video_service.media import mp4
 from video_service.media.clip import ClipUnreadable, open_clip
 from video_service.media.mp4 import Mp4Writer

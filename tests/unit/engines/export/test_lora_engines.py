@@ -15,6 +15,7 @@ from engines.export.onnx import MODEL_NAME, export_graph
 from engines.export.weights import fingerprint
 from engines.store.store import EngineStore
 from tests.checkpoints.tiny_lora import write_lora
+from tests.unit.engines.conftest import SHAPE, open_shelf
 from tests.unit.video_service.conftest import network
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.recipes import clip_recipe
@@ -23,8 +24,6 @@ from video_service.model import ModelSource, find_model, load_model
 from video_service.render.generate import generate
 from video_service.render.progress import silent
 from video_service.settings import VideoSettings
-
-from .conftest import SHAPE, open_shelf
 
 
 @pytest.fixture(scope="module")

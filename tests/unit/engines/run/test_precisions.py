@@ -11,16 +11,15 @@ from contracts.videos import VideoRequest
 from engines.export.graph import DTYPES, Graph, run_in_torch
 from engines.store.manifest import EngineRefused, Precision
 from engines.store.store import EngineStore
+from tests.unit.engines.conftest import SHAPE, open_shelf
+from tests.unit.engines.run.test_serving import picture_png
+from tests.unit.engines.store.test_choice import put
 from video_service.engines import shelf as module
 from video_service.engines.clips import ClipGraphs
 from video_service.model import ModelSource
 from video_service.render.generate import generate
 from video_service.render.progress import silent
 from video_service.settings import VideoSettings
-
-from .conftest import SHAPE, open_shelf
-from .test_choice import put
-from .test_serving import picture_png
 
 __all__ = ["picture_png"]
 
