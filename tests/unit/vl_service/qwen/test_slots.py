@@ -73,7 +73,7 @@ def joining(prompt: Prompt, slot: int, *, start: int = 0, donor: int | None = No
 def written(slots: Slots, *rows: Joining) -> list[list[int]]:
     """In the order of the rows."""
     slots.join(rows)
-    tokens = slots.steps({row.slot: 0 for row in rows}, NEW)
+    tokens = slots.steps([row.slot for row in rows], NEW)
     for row in rows:
         slots.leave(row.slot)
     return [tokens[row.slot] for row in rows]
@@ -108,7 +108,7 @@ def test_rows_join_and_leave_at_any_step(model: Any) -> None:
                 slots.join([joining(prompts[row], row)])
             if at == begin + NEW:
                 slots.leave(row)
-        running = {row: len(said[row]) for row, begin in enumerate((0, 3, 8)) if begin <= at < begin + NEW}
+        running = [row for row, begin in enumerate((0, 3, 8)) if begin <= at < begin + NEW]
         for row, [token] in slots.steps(running, 1).items():
             said[row].append(token)
     assert said == expected
