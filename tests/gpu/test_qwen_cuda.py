@@ -79,7 +79,8 @@ def test_a_step_is_its_reference(family: str, rows: int) -> None:
 @pytest.mark.parametrize(("outputs", "width", "gated"), [(2560, 2048, False), (704, 256, True), (500, 300, False)])
 @pytest.mark.parametrize("fp8", [False, True])
 def test_a_product_is_its_reference(rows: int, outputs: int, width: int, gated: bool, fp8: bool) -> None:
-    from vl_service.qwen.fast.kernels import Float8, product
+    from vl_service.qwen.fast.float8 import Float8
+    from vl_service.qwen.fast.kernels import product
 
     torch.manual_seed(0)
     made, weight = outputs // (1 + gated), (torch.randn(outputs, width) * width**-0.5).bfloat16().cuda()
