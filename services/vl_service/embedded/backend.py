@@ -38,7 +38,7 @@ class EmbeddedBackend:
         self._info = VLModelInfo(
             id="embedded", revision=revision, engine="embedded-cpu", dtype="float32",
             tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
-            profiles=list(profiles()),
+            profiles=list(profiles()), at_once=1,
         )
 
     @property

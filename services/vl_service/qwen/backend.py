@@ -45,7 +45,7 @@ class QwenBackend:
         self._info = VLModelInfo(
             id=checkpoint.id, revision=checkpoint.revision, engine=f"transformers-{checkpoint.device.type}",
             dtype=str(checkpoint.dtype).removeprefix("torch."), quant=quant,
-            memory_bytes=memory_of(checkpoint.model),
+            memory_bytes=memory_of(checkpoint.model), at_once=writer.at_once,
             tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
             profiles=list(profiles()),
         )

@@ -65,6 +65,8 @@ class Script:
     render_warnings: list[str] = field(default_factory=list)
     describe_seats: int = 1000  # more calls at once are refused as too many
     describing: int = 0
+    most_describing: int = 0
+    vl_at_once: int | None = None  # what the service says that it answers at one time
     describe_calls: list[DescribeRequest] = field(default_factory=list)
     chat_calls: list[ChatRequest] = field(default_factory=list)
     chat_pieces: list[str] = field(default_factory=lambda: ["The cat ", "turns."])
@@ -77,7 +79,7 @@ class Script:
     models: list[VideoModelInfo] = field(default_factory=lambda: [VIDEO_MODEL])
     absent: list[AbsentModel] = field(default_factory=list)
     step_s: float = 0.01
-    may_go_on: threading.Event = field(default_factory=_set_event)  # cleared: renders stay in step 2
+    may_go_on: threading.Event = field(default_factory=_set_event)  # cleared: renders stay in step 2, descriptions too
     step_seen: threading.Semaphore | None = None  # given: a render waits for one at every step
     failures: list[Problem] = field(default_factory=list)  # one is used up by each render that begins
     puts: list[str] = field(default_factory=list)
@@ -136,7 +138,7 @@ def vl_app(script: Script) -> FastAPI:
 
     @app.get("/v1/models")
     def models() -> VLModelList:
-        return VLModelList(data=[VL_MODEL])
+        return VLModelList(data=[VL_MODEL.model_copy(update={"at_once": script.vl_at_once})])
 
     @app.post("/v1/describe")
     async def describe(asked: Annotated[DescribeRequest, Depends(sent(DescribeRequest))], request: Request) -> Response:
@@ -145,8 +147,11 @@ def vl_app(script: Script) -> FastAPI:
         if script.describing >= script.describe_seats:
             return problem_response(Problem(status=429, code="queue_full", title="Full", detail="one moment"))
         script.describing += 1
+        script.most_describing = max(script.most_describing, script.describing)
         try:
             await asyncio.sleep(script.describe_delay_s)
+            while not script.may_go_on.is_set():  # noqa: ASYNC110 - it is set from other threads
+                await asyncio.sleep(0.01)
         finally:
             script.describing -= 1
         if script.describe_status != 200:
