@@ -160,7 +160,7 @@ def cache_key(
 ) -> str:
     """SHA-256 over everything that the answer depends on; `any_seed` leaves the seed out."""
     asked = request.model_dump(mode="json", exclude={"image", "seed"} if any_seed else {"image"})
-    writers = sorted(f"{model.id}@{model.revision}" for model in models)
+    writers = sorted("@".join(filter(None, [model.id, model.revision, model.wording])) for model in models)
     text = json.dumps(
         {"asked": asked, "picture": picture_sha256, "writers": writers, "wording": _WORDING}, sort_keys=True
     )

@@ -108,6 +108,9 @@ class VLModelInfo(FrozenModel):
     at_once: int | None = Field(
         default=None, ge=1, exclude_if=lambda value: value is None,
         description="Calls that it answers at one time; more of them wait.")
+    wording: str | None = Field(
+        default=None, exclude_if=lambda value: value is None,
+        description="A hash of the prompt profiles and the policy: with others it writes other texts.")
     tasks: list[str]
     languages: list[str]
     profiles: list[str]

@@ -11,17 +11,18 @@ import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 
 from contracts.chat import ChatOptions, Finish, Turn
+from contracts.describe import TaskKind
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
 from vl_service.backend import CannotReplyError, CheckpointError, Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import Request, ask, dialogue
-from vl_service.prompts.profiles import profiles
+from vl_service.prompts.profiles import profiles, wording
 from vl_service.settings import Settings
 
 _CONNECT_S = 5.0
@@ -52,8 +53,8 @@ class RemoteBackend:
         place = hashlib.sha256(str(http.base_url).encode()).hexdigest()[:12]
         self._info = VLModelInfo(
             id=model, revision=f"remote-{place}", engine="openai", dtype="unknown", at_once=at_once,
-            tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
-            profiles=list(profiles()),
+            tasks=list(get_args(TaskKind)), languages=["en", "zh"],
+            profiles=list(profiles()), wording=wording(),
         )
 
     @property

@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.chat import ChatEnd, ChatEvent, ChatRequest
-from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
+from contracts.describe import DescribeRequest, DescribeResponse, TaskResult, Verdict
 from contracts.errors import Problem
 from contracts.models import (
     AbsentModel,
@@ -61,6 +61,7 @@ class Script:
 
     describe_delay_s: float = 0.0
     describe_status: int = 200
+    verdict: Verdict = "ok"
     describe_warnings: list[str] = field(default_factory=list)
     render_warnings: list[str] = field(default_factory=list)
     describe_seats: int = 1000  # more calls at once are refused as too many
@@ -158,10 +159,11 @@ def vl_app(script: Script) -> FastAPI:
             return problem_response(Problem(
                 status=script.describe_status, code="told_so", title="No", detail="the script says no",
             ))
-        texts = {"caption": "a grey cat on a sill", "question": "yes", "edit_suggestion": "crop it"}
+        texts = {"caption": "a grey cat on a sill", "question": "yes", "edit_suggestion": "crop it",
+                 "verdict": "A knife is shown."}
         results = [
             TaskResult(kind=task.kind, text=texts.get(task.kind) or f"{task.user_prompt or 'the cat'}, slowly turning",
-                       warnings=script.describe_warnings)
+                       warnings=script.describe_warnings, verdict=script.verdict if task.kind == "verdict" else None)
             for task in asked.tasks
         ]
         answer = DescribeResponse(results=results, model="tiny-vl", revision="v1", engine="embedded-cpu", seconds=0.01)
