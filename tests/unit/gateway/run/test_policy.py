@@ -1,4 +1,4 @@
-"""GATEWAY_POLICY: what the policy refuses is refused with its reason, what it doubts is shown, and no word is changed."""
+"""GATEWAY_POLICY: what the policy refuses is refused with its reason, what it doubts is shown; no word is changed."""
 
 from collections.abc import Callable
 from pathlib import Path
