@@ -1,7 +1,8 @@
 """Triton kernels of one decoding step. A step reads each weight once: what counts is that it does so at full speed.
 
-From Hopper on a kernel begins while the one before it ends (EARLY, NVIDIA's programmatic dependent launch): it reads the
-weights that it needs first, and waits for the other before it reads or writes anything else.
+From Hopper on a kernel begins while the one before it ends (EARLY, NVIDIA's programmatic dependent launch): it reads
+the weights that it needs first, and waits for the other before it reads or writes anything else.
+
 Their references are the torch lines beside each call in `network`.
 """
 # Triton comes with the CUDA builds of torch alone, and its decorator hides what a kernel is.
