@@ -9,7 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from video_service.layers import rows
-from video_service.layers.attention import SparseLinearAttention, choose_blocks
+from video_service.layers.attention.sla import SparseLinearAttention, choose_blocks
 from video_service.layers.frames import to_bytes, to_yuv420
 from video_service.layers.linear import Fp8Linear
 from video_service.layers.wan.transformer import FastWanTransformer, Sla

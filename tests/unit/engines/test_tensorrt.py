@@ -16,7 +16,7 @@ from engines.run.trt_protocol import TensorRT
 from engines.run.trt_session import open_engine
 from engines.store.manifest import EngineRefused
 from video_service.engines.clips import ClipGraphs
-from video_service.families.wan_files import WAN_GRAPHS
+from video_service.families.wan.files import WAN_GRAPHS
 
 from .conftest import SHAPE
 

@@ -17,7 +17,7 @@ from video_service.families.convert.files import NotConvertible
 from video_service.families.convert.folder import link_part, new_folder, write_json, write_transformer
 from video_service.families.convert.original import others_index, write_others
 from video_service.families.convert.transformer import TransformerWeights, read_transformer
-from video_service.families.wan_files import has_frame_times, is_wan
+from video_service.families.wan.files import has_frame_times, is_wan
 from video_service.weights.checkpoint import CheckpointFiles
 from web.command import say
 from web.worker.errors import ModelUnavailable

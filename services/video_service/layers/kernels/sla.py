@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from video_service.layers.attention import KEY_BLOCK, QUERY_BLOCK, kept_blocks
+from video_service.layers.attention.sla import KEY_BLOCK, QUERY_BLOCK, kept_blocks
 
 CHUNK_BLOCKS = 8  # key blocks that one program sums up
 KEY_STAGES, KEY_WARPS = 3, 4

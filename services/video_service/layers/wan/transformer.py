@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
-from video_service.layers.attention import SparseLinearAttention, dense_attention
+from video_service.layers.attention.dense import dense_attention
+from video_service.layers.attention.sla import SparseLinearAttention
 from video_service.layers.graphs import Graphed
 from video_service.layers.linear import Fp8Linear, PlainLinear, fits_fp8, joined
 from video_service.layers.rows import quantise_rows, residual_norm, rms_rotate_

@@ -16,8 +16,7 @@ from engines.export.graph import Graph
 from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver, Stages
-from video_service.families.wan import WanConditioning, WanModel, is_guided, plain
-from video_service.families.wan_files import (
+from video_service.families.wan.files import (
     WAN_CONFIGS,
     WAN_GRAPHS,
     WAN_PARTS,
@@ -27,6 +26,7 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
+from video_service.families.wan.model import WanConditioning, WanModel, is_guided, plain
 from video_service.layers.wan.codec import latent_frames
 from video_service.layers.wan.engines import EngineTransformer
 from video_service.layers.wan.graphs import wan_graphs
