@@ -7,7 +7,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from bench.gpu_measure import measure, psnr, relative
-from video_service.layers.wan.transformer import FastWanTransformer, Sla
+from video_service.layers.attention.sla import Sla
+from video_service.layers.wan.transformer import FastWanTransformer
 from video_service.layers.wan.vae import WanVaeDecoder
 
 TIMESTEPS = (988.0, 932.0, 852.0, 608.0)
@@ -95,7 +96,7 @@ def dit_stage(device: str, tiny: bool, size: dict[str, int] | None = None, steps
     projections = [(torch.randn(head, head, device=device) / head, torch.zeros(head, device=device))] * blocks
     ways: dict[str, dict[str, Any]] = {
         "dense": {}, "dense_fp8": {"fp8": True},
-        "sla_fp8": {"fp8": True, "sla": Sla(topk=0.1, projections=projections)},
+        "sla_fp8": {"fp8": True, "sparse": Sla(topk=0.1, projections=projections)},
     }
     for name, options in ways.items():
         rows[name] = _fast_dit(transformer, latents, text, times, options)

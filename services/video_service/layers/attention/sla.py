@@ -8,6 +8,9 @@ linear attention over all keys, through `proj_l`. Without `proj_l` the linear br
 zeros at the start of training mean.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -38,6 +41,23 @@ class SparseLinearAttention(nn.Module):
             linear = linear_attention(q_BLHD, k_BLHD, v_BLHD).float()
             out = out + F.linear(linear, self.proj_weight, self.proj_bias).to(out.dtype)
         return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sla:
+    """Sparse-linear attention in every block."""
+
+    topk: float
+    projections: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None
+    """Each block's `proj_l` weight and bias; None leaves the linear branch out."""
+
+    def of_block(self, index: int) -> SparseLinearAttention:
+        weight, bias = (None, None) if self.projections is None else self.projections[index]
+        return SparseLinearAttention(self.topk, weight, bias)
+
+    def __str__(self) -> str:
+        beside = "" if self.projections is None else ", a linear branch beside it"
+        return f"sparse attention to {self.topk:.0%} of the keys{beside}"
 
 
 def runs_by_kernel(q_BLHD: torch.Tensor) -> bool:
