@@ -141,7 +141,7 @@ def test_only_rcm_draws_on_the_device_and_only_where_that_is_asked_for(
             drawn.append(drawn_on)
             super().__init__(*args)
 
-    monkeypatch.setattr("video_service.families.wan.Noise", Seen)
+    monkeypatch.setattr("video_service.families.wan.model.Noise", Seen)
     model: Any = tiny_model.model
     placement = replace(model.placement, rcm_noise_on_device=True)
     batch = Batch((a_request(sampling={"sampler": sampler}),))
