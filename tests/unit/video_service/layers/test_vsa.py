@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests import fastvideo
+from tests.checkpoints import fastvideo
 from video_service.layers.attention.vsa import Tiles, VideoSparseAttention, kept_tiles
 
 Grid = tuple[int, int, int]
