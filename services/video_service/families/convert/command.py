@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted; nothing was written\n")
         return _INTERRUPTED
     if dequantised := sum(weights.dequantised for weights in experts.values()):
-        say(f"{dequantised} weights in int8 blocks were dequantised to bfloat16.")
+        say(f"{dequantised} weights in int8 blocks were dequantised to bfloat16, and are kept for "
+            "VIDEO_QUANT_LINEAR=int8.")
     blocks = " and ".join(str(weights.config["num_layers"]) for weights in experts.values())
     sparse = f", {options.topk:.0%} of the key blocks kept" if experts["transformer"].projections else ""
     say(f"Wrote {options.out}: {blocks} blocks{sparse}. Render with VIDEO_MODEL={options.out.resolve()}")

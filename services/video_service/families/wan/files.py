@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoTask
 from video_service.families.base import Placement
+from video_service.families.wan.int8 import keep_int8
 from video_service.layers.attention.sla import Sla
 from video_service.layers.wan.codec import TEMPORAL_SCALE, KeptStills, TorchCodec
 from video_service.layers.wan.fast import FastCodec, FastTransformer
@@ -20,6 +21,7 @@ from video_service.render.solvers import RCM_STEPS
 from video_service.weights.card import read_card, spec_of
 from video_service.weights.checkpoint import CheckpointFiles
 from video_service.weights.lora_merge import merge_loras
+from video_service.weights.memory import INT8_FOLDER
 from video_service.weights.parts import read_parts, read_processor, read_tokenizer
 from web.worker.errors import ModelUnavailable
 
@@ -108,12 +110,14 @@ def load_wan(
     parts = read_parts(files, kinds, placement.dtype, weights=placement.weights)
     if placement.weights:
         if files.lora is not None:
-            for name in [name for name in parts if name.startswith("transformer")]:
+            for name in _transformers(parts):
                 merge_loras(parts[name], [files.lora], wan_name)
-        on_host = [name for name in parts if placement.turns and name.startswith("transformer")]
+        said = _kept_int8(files, parts, placement) if placement.layers.int8 else None
+        on_host = _transformers(parts) if placement.turns else []
         parts = {name: part if name in on_host else part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
         parts |= fast_parts(files, parts, placement, sparse or {})
+        parts["form"] = ", ".join(part for part in (parts.get("form"), said) if part) or None
     scheduler = files.find_json("scheduler/scheduler_config.json")
     given = read_card(files).flow_shift or shift or scheduler.get("flow_shift") or scheduler.get("shift")
     return parts | {
@@ -121,6 +125,19 @@ def load_wan(
         "tokenizer": read_tokenizer(files), "codec": KeptStills(parts.get("codec", TorchCodec(parts["vae"]))),
         "image_processor": read_processor(files, AutoImageProcessor) if sees else None,
     }
+
+
+def _transformers(parts: Mapping[str, Any]) -> list[str]:
+    return [name for name in parts if name.startswith("transformer")]
+
+
+def _kept_int8(files: CheckpointFiles, parts: Mapping[str, Any], placement: Placement) -> str:
+    """What was done. Raises `ModelUnavailable`."""
+    if files.lora is not None:
+        return "linear layers not in int8: a LoRA is in them"
+    names = _transformers(parts)
+    folder = files.fetch(names)
+    return " and ".join(keep_int8(parts[name], folder / name / INT8_FOLDER, placement.dtype) for name in names)
 
 
 def fast_parts(
@@ -132,7 +149,7 @@ def fast_parts(
     Raises `ModelUnavailable`.
     """
     layers = placement.layers
-    transformers = [name for name in parts if name.startswith("transformer")]
+    transformers = _transformers(parts)
     reasons = [reason for name in transformers if (reason := why_not(parts[name]))]
     if sparse and reasons:
         raise ModelUnavailable(f"{files.name}: its sparse attention cannot run: {reasons[0]}.")
