@@ -16,16 +16,17 @@ from importlib.resources import files
 from typing import Any
 
 from contracts.chat import ChatOptions, Turn
+from contracts.describe import Language
 from vl_service.backend import Answer, Task
 from vl_service.images import Fault
 from vl_service.prompts.polish import clean, in_language
-from vl_service.prompts.profiles import policy, profile_named
+from vl_service.prompts.profiles import Profile, policy, profile_named
 from vl_service.prompts.shots import camera_words, read_shot, say, schema_of
 from vl_service.prompts.verdicts import SCHEMA as VERDICT
 from vl_service.prompts.verdicts import UNREAD, read_verdict
 
 _FENCE = re.compile(r"<\s*/?\s*user\s*>", re.IGNORECASE)
-_JSON_TOKENS = 96  # that names of fields and the like take beside the words
+JSON_TOKENS = 96  # that names of fields and the like take beside the words
 _MOST_TOKENS = 1024
 _CAPTION_TOKENS = 160  # three long sentences
 
@@ -97,7 +98,7 @@ def _request(task: Task, with_picture: bool, faults: Sequence[Fault], attempt: i
     return Request(
         messages=messages(task, with_picture=with_picture, again=again, as_json=as_json, faults=faults),
         seed=task.seed + attempt, schema=_schema(task) if as_json else None,
-        max_new_tokens=min(tokens + _JSON_TOKENS, _MOST_TOKENS) if as_json else tokens)
+        max_new_tokens=min(tokens + JSON_TOKENS, _MOST_TOKENS) if as_json else tokens)
 
 
 def _schema(task: Task) -> Mapping[str, Any]:
@@ -119,7 +120,10 @@ def messages(
 
 
 def dialogue(turns: Sequence[Turn], options: ChatOptions) -> list[dict[str, Any]]:
-    """Turns → chat messages: as they are, or, to reply in our manner or write a prompt, under our own system text."""
+    """Turns → chat messages: as they are, or, to reply in our manner or write a prompt, under our own system text.
+
+    A prompt with a `json_schema`, which is `schema_of` its profile's fields, is asked for field by field.
+    """
     said = [{"role": turn.role, "content": [part.model_dump() for part in turn.content]} for turn in turns]
     if options.kind == "chat":
         return said
@@ -127,7 +131,10 @@ def dialogue(turns: Sequence[Turn], options: ChatOptions) -> list[dict[str, Any]
     language = profile.language_for(options.language) if options.kind == "prompt" else options.language
     words = _words()[language]
     if options.kind == "prompt":
-        request = words["dialogue_prompt"].replace("{guide}", profile.guide[language])
+        form = "dialogue_prompt" if options.json_schema is None else "dialogue_prompt_json"
+        request = words[form].replace("{guide}", profile.guide[language])
+        if options.json_schema is not None:
+            request = _with_fields(request, profile, language)
         said[-1]["content"].append({"type": "text", "text": f"\n\n{request}"})
     return [{"role": "system", "content": [{"type": "text", "text": words["dialogue"].strip()}]}, *said]
 
@@ -143,7 +150,7 @@ def _lines(task: Task, with_picture: bool, as_json: bool) -> list[str]:
     form = "prompt_json" if as_json else "prompt"
     lines = [words[form if with_picture else f"{form}_words"].replace("{guide}", task.profile.guide[task.language])]
     if as_json:
-        lines = [_with_fields(lines[0], task)]
+        lines = [_with_fields(lines[0], task.profile, task.language)]
     if task.template is not None:
         lines.append(words["template"].replace("{words}", _fenced(task.template)))
     if task.user_prompt is not None:
@@ -161,13 +168,13 @@ def _judging(task: Task, with_picture: bool) -> list[str]:
     return [*lines, words["verdict_wish"].replace("{words}", wish)] if wish else lines
 
 
-def _with_fields(text: str, task: Task) -> str:
-    words, fields = _words()[task.language], task.profile.fields
+def _with_fields(text: str, profile: Profile, language: Language) -> str:
+    words, fields = _words()[language], profile.fields
     named = "\n".join(f"- {name}: {words['fields'][name]}" for name in fields)
     examples = [
         words["example"] + json.dumps({name: value for name, value in dict(example).items() if name in fields},
                                       ensure_ascii=False)
-        for example in task.profile.examples]
+        for example in profile.examples]
     return text.replace("{fields}", named).replace("{examples}", "\n".join(examples)).strip()
 
 

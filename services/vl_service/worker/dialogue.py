@@ -5,35 +5,86 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from contracts.chat import ChatEnd, ChatOptions, Turn
-from vl_service.backend import Backend, ChatWork, Deadline, Piece, Replied
+from contracts.chat import MAX_REPLY_TOKENS, ChatEnd, ChatOptions, Turn
+from vl_service.backend import Backend, CannotReplyError, ChatWork, Deadline, Piece, Replied
 from vl_service.images import DecodedImage
-from vl_service.prompts.polish import clean, polish_prompt
+from vl_service.prompts.asking import JSON_TOKENS
+from vl_service.prompts.polish import clean, in_language, polish_prompt
 from vl_service.prompts.profiles import profile_named
 from vl_service.prompts.quotes import quoted_parts
-from vl_service.prompts.shots import asks_for_move
+from vl_service.prompts.shots import asks_for_move, camera_words, read_shot, say, schema_of
 
 
 def reply(backend: Backend, work: ChatWork, deadline: Deadline, tell: Callable[[str], None]) -> Replied:
-    """Reply, telling each piece of text. Raises what `tell` and `Backend.chat` raise."""
-    began, options = time.monotonic(), work.options
+    """Reply, telling each piece of text; a prompt that is filled in field by field, at once when it is said.
+
+    Raises what `tell` and `Backend.chat` raise.
+    """
+    began, options, info = time.monotonic(), work.options, backend.info
     images = [DecodedImage.of(image) for image in work.images]
+
+    def chat(options: ChatOptions, tell: Callable[[str], None]) -> Piece:
+        return _whole(until_stop(backend.chat(work.turns, images, options, deadline), options.stop), tell)
+
+    written, spent = _filled_in(chat, work, deadline)
+    if written is None:
+        written = chat(options, tell)
+    else:
+        tell(written.text)
+    assert written.finish is not None
+    end = ChatEnd(
+        text=_polished(written.text, work.turns, options), finish=written.finish, model=info.id,
+        prompt_tokens=written.prompt_tokens, completion_tokens=written.completion_tokens + spent,
+        revision=info.revision, engine=backend.info.engine, warnings=written.warnings,
+    )
+    return Replied(end=end, info=backend.info, seconds=time.monotonic() - began)
+
+
+def _whole(pieces: Iterator[Piece], tell: Callable[[str], None]) -> Piece:
+    """All of the text as one piece, each told as it comes."""
     said: list[str] = []
     last: Piece | None = None
-    with closing(backend.chat(work.turns, images, options, deadline)) as pieces:  # type: ignore[type-var]
-        for last in until_stop(pieces, options.stop):
+    with closing(pieces):  # type: ignore[type-var]
+        for last in pieces:
             if last.text:
                 said.append(last.text)
                 tell(last.text)
     assert last is not None
-    assert last.finish is not None
-    info = backend.info
-    end = ChatEnd(
-        text=_polished("".join(said), work.turns, options), finish=last.finish, model=info.id,
-        prompt_tokens=last.prompt_tokens, completion_tokens=last.completion_tokens, revision=info.revision,
-        engine=info.engine, warnings=last.warnings,
-    )
-    return Replied(end=end, info=info, seconds=time.monotonic() - began)
+    return replace(last, text="".join(said))
+
+
+def _filled_in(
+    chat: Callable[[ChatOptions, Callable[[str], None]], Piece], work: ChatWork, deadline: Deadline
+) -> tuple[Piece | None, int]:
+    """A prompt by its profile's fields, asked for twice at most; None where there is none. Then the tokens spent on it.
+    """
+    options, spent = work.options, 0
+    if options.kind != "prompt" or not profile_named(options.profile).fields:
+        return None, 0
+    profile = profile_named(options.profile)
+    language = profile.language_for(options.language)
+    for attempt in range(2):
+        try:
+            said = chat(options.model_copy(update={
+                "json_schema": schema_of(profile.fields, language), "seed": options.seed + attempt,
+                "max_new_tokens": min(options.max_new_tokens + JSON_TOKENS, MAX_REPLY_TOKENS)}),
+                lambda _: deadline.check())
+        except CannotReplyError:  # not in JSON: text is asked for, and what is wrong with that is said then
+            return None, spent
+        shot = read_shot(said.text)
+        text = "" if shot is None else say(
+            shot, profile.fields, language, camera_asked=_camera_asked(work.turns), may_invent=profile.invents_camera,
+            fixed=profile.fixed_camera and bool(work.images))
+        if text and in_language(clean(text), language):
+            return replace(said, text=text, finish="stop"), spent
+        spent += said.completion_tokens
+    return None, spent
+
+
+def _camera_asked(turns: Sequence[Turn]) -> str:
+    """What was said last of the camera."""
+    wishes = (camera_words(turn.text) for turn in reversed(turns) if turn.role == "user")
+    return next(filter(None, wishes), "")
 
 
 def until_stop(pieces: Iterator[Piece], stops: Sequence[str]) -> Iterator[Piece]:
