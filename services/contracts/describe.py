@@ -66,6 +66,12 @@ class DescribeRequest(ImageRequest):
     max_pixels: int | None = Field(
         default=None, ge=256, le=100_000_000, description="That are looked at, at most; the service has a bound, too.")
 
+    @model_validator(mode="after")
+    def _tasks_are_few(self) -> Self:
+        if sum(task.kind != "verdict" for task in self.tasks) > MAX_TASKS:
+            raise ValueError(f"there are at most {MAX_TASKS} tasks, and a verdict for each")
+        return self
+
 
 class TaskResult(FrozenModel):
     """The answer to one task."""

@@ -38,6 +38,7 @@ from vl_service.prompts.profiles import use_profiles
 from vl_service.qwen.vision.wire import FORMATS
 from vl_service.settings import Settings
 from vl_service.worker.dialogue import reply
+from vl_service.worker.heaps import Heaps
 from web.logs import configure_logging
 from web.telemetry import configure_tracing
 from web.worker.child import Handler, Report, WorkerProgram
@@ -92,7 +93,7 @@ def worker_program(load: Load = load_backend) -> WorkerProgram:
             raise ModelNotYetAvailable(words) from error
         return backend.info, partial(_work, backend, None if backend.concurrent else OneAtATime())
 
-    return WorkerProgram(open_model=opened, explain=explain)
+    return WorkerProgram(open_model=opened, explain=explain, tidy_up=Heaps().trim)
 
 
 class OneAtATime:
