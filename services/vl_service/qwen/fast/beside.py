@@ -13,7 +13,7 @@ import torch
 
 @contextmanager
 def beside(device: torch.device) -> Iterator[None]:
-    """What the block computes is there when it ends, for every stream. One stream for all, whose memory is kept once."""
+    """What the block computes is there when it ends, for every stream. One stream for all: its memory is kept once."""
     if device.type != "cuda":
         yield
         return
