@@ -97,7 +97,7 @@ def worker(module: str, place: Path) -> tuple[str, ...]:
 
 def through_video(folder: Path) -> set[str]:
     from contracts.videos import VideoRequest
-    from tests.tiny_wan import save_tiny_wan
+    from tests.checkpoints.tiny_wan import save_tiny_wan
     from video_service.http.app import create_app
     from video_service.queue.render import RenderFiles
     from video_service.settings import VideoSettings

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.processes import HTTP
+from tests.support.processes import HTTP
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
