@@ -7,7 +7,7 @@ import torch
 
 from contracts.chat import ChatOptions, Turn
 from contracts.models import VLModelInfo
-from vl_service.backend import Answer, Deadline, Description, Piece, Task
+from vl_service.backend import Answer, Deadline, Description, Pieces, Task
 from vl_service.embedded import dialogue
 from vl_service.embedded.checkpoint import load_generator
 from vl_service.embedded.model.generator import ASKED_AT_MOST, Generator
@@ -62,7 +62,7 @@ class EmbeddedBackend:
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
-    ) -> Iterator[Piece]:
+    ) -> Pieces:
         """See `backend.Backend.chat`."""
         return dialogue.reply(self, self._generator.tokenizer, turns, images, options, deadline)
 

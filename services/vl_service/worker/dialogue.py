@@ -20,7 +20,7 @@ def reply(backend: Backend, work: ChatWork, deadline: Deadline, tell: Callable[[
     images = [DecodedImage.of(image) for image in work.images]
     said: list[str] = []
     last: Piece | None = None
-    with closing(backend.chat(work.turns, images, options, deadline)) as pieces:  # type: ignore[type-var]
+    with closing(backend.chat(work.turns, images, options, deadline)) as pieces:
         for last in until_stop(pieces, options.stop):
             if last.text:
                 said.append(last.text)
