@@ -69,10 +69,11 @@ def resolve_tasks(request: DescribeRequest) -> list[Task]:
     """Tasks with their profile and the language to answer in; refuses what cannot be answered."""
     profile = profile_named(request.profile)
     for task in request.tasks:
-        if request.image is None and task.kind != "prompt":
-            raise NothingToDescribeError(f"The task `{task.kind}` needs `image`; only `prompt` works from words alone.")
+        if request.image is None and task.kind not in ("prompt", "verdict"):
+            raise NothingToDescribeError(
+                f"The task `{task.kind}` needs `image`; only `prompt` and `verdict` work from words alone.")
         if request.image is None and task.user_prompt is None:
-            raise NothingToDescribeError("A `prompt` task needs `image`, `user_prompt` or both.")
+            raise NothingToDescribeError(f"A `{task.kind}` task needs `image`, `user_prompt` or both.")
     return [_resolve(task, request, profile) for task in request.tasks]
 
 

@@ -32,7 +32,8 @@ def _polished(task: Task, said: Answer, faults: Sequence[Fault]) -> TaskResult:
     confidence = None if said.confidence is None else round(said.confidence, 3)
     negative = ", ".join(filter(None, [task.profile.negative_prompt, *said.avoid])) if task.kind == "prompt" else ""
     return TaskResult(
-        kind=task.kind, text=_polish(task, said.text), confidence=confidence, negative_prompt=negative or None,
+        kind=task.kind, text=_polish(task, said.text), verdict=said.verdict, confidence=confidence,
+        negative_prompt=negative or None,
         warnings=[*said.warnings, *(SAID[fault] for fault in faults)])
 
 
