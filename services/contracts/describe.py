@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from contracts.wire import FrozenModel, ImageBytes, ImageRequest
@@ -65,6 +65,13 @@ class DescribeRequest(ImageRequest):
     max_new_tokens: int = Field(default=256, ge=1, le=1024, description="Per task.")
     max_pixels: int | None = Field(
         default=None, ge=256, le=100_000_000, description="That are looked at, at most; the service has a bound, too.")
+
+    @field_validator("tasks")
+    @classmethod
+    def _are_few(cls, tasks: list[DescribeTask]) -> list[DescribeTask]:
+        if sum(task.kind != "verdict" for task in tasks) > MAX_TASKS:
+            raise ValueError(f"at most {MAX_TASKS} tasks, verdicts not counted")
+        return tasks
 
 
 class TaskResult(FrozenModel):
