@@ -133,11 +133,9 @@ class GatewaySettings(BaseSettings):
     vl_port: int = Field(default=8001, validation_alias="VL_PORT", ge=0, le=65535)
     video_port: int = Field(default=8002, validation_alias="VIDEO_PORT", ge=0, le=65535)
     vl_url_given: str | None = Field(
-        default=None, validation_alias="GATEWAY_VL_URL", description="One address, or several with commas."
-    )
+        default=None, validation_alias="GATEWAY_VL_URL", description="One address, or several with commas.")
     video_url_given: str | None = Field(
-        default=None, validation_alias="GATEWAY_VIDEO_URL", description="One address, or several with commas."
-    )
+        default=None, validation_alias="GATEWAY_VIDEO_URL", description="One address, or several with commas.")
     probe_s: float = Field(default=5.0, gt=0, le=60, description="Between two looks at each service.")
     abandon_after_s: float = Field(
         default=60.0, gt=0,
@@ -173,8 +171,7 @@ class GatewaySettings(BaseSettings):
         description="An executor silent for so long counts as dead: others carry its jobs on.",
     )
     max_recoveries: int = Field(
-        default=20, ge=1, description="A job that was at work at more crashes and restarts is taken to be their cause."
-    )
+        default=20, ge=1, description="A job that was at work at more crashes and restarts is taken to be their cause.")
     engine_poll_s: float = Field(
         default=0.5, ge=0.01, le=5,
         description="How often a free slot looks for jobs that other processes accepted, and for webhooks.",
@@ -191,8 +188,7 @@ class GatewaySettings(BaseSettings):
     )
     min_free_bytes: int = Field(default=256 * MIB, ge=0, description="Not ready below this free disk space.")
     reserve_bytes: int = Field(
-        default=8 * MIB, ge=0, description="Held on disk, so that jobs can be canceled and removed where it is full."
-    )
+        default=8 * MIB, ge=0, description="Held on disk, so that jobs can be canceled and removed where it is full.")
 
     @field_validator("database_url")
     @classmethod

@@ -146,11 +146,9 @@ class LocalFiles:
 
     def stored(self) -> dict[str, Stored]:
         """The folder of every job and upload, by its id. Blocking."""
-        found = {}
-        for folder in _folders(self.root):
-            if names := [name for name in _names(folder) if is_file(name)]:
-                found[folder.name] = Stored(age_s=_age_s(folder), made=is_made(folder.name, names))
-        return found
+        files = {folder: [name for name in _names(folder) if is_file(name)] for folder in _folders(self.root)}
+        return {folder.name: Stored(age_s=_age_s(folder), made=is_made(folder.name, names))
+                for folder, names in files.items() if names}
 
     def drop_parts(self, older_than_s: float) -> int:
         """Remove the unfinished files that killed processes left, and empty folders. Blocking."""

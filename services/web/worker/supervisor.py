@@ -83,8 +83,7 @@ class Supervisor(Generic[Info]):
         self._worker: WorkerProcess | None = None
         self._tasks: dict[int, _Task] = {}
         self._is_ready = asyncio.Event()
-        self._failed_starts = 0
-        self._deaths = 0
+        self._failed_starts = self._deaths = 0
         self._refused = self._loaded = self._killed_on_request = False
         self.info: Info | None = None
         """What the model can do; known once a worker has loaded it, and kept while that one is replaced."""
