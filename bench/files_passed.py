@@ -127,7 +127,8 @@ async def through_gateway(folder: Path) -> set[str]:
     from tests.unit.gateway.model_services import running_services
 
     with running_services() as services:
-        async with open_client(gateway_settings(folder / "gateway", services)) as client:
+        settings = gateway_settings(folder / "gateway", services, dead_after_s=60.0, probe_s=60.0)  # no ticks meanwhile
+        async with open_client(settings) as client:
             while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.1)
             with recorded() as seen:

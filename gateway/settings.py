@@ -3,17 +3,29 @@
 import ipaddress
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasGenerator, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasGenerator, BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from gateway.auth.addresses import AddressRules, IPNetwork
+from gateway.auth.addresses import AddressRules, IPNetwork, is_loopback
 
 MIB = 1024 * 1024
+
+
+def _items(listed: str | tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(item.strip() for item in listed.split(",") if item.strip()) if isinstance(listed, str) else listed
+
+
+def _networks(listed: str) -> tuple[IPNetwork, ...]:
+    return tuple(ipaddress.ip_network(item) for item in _items(listed))
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
+"""Of the environment: with commas."""
 
 
 class GatewaySettings(BaseSettings):
@@ -27,8 +39,7 @@ class GatewaySettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", validation_alias="STILLMOTION_LOG_LEVEL"
-    )
+        default="INFO", validation_alias="STILLMOTION_LOG_LEVEL")
     data_dir: Path = Field(default=Path("data"), validation_alias="STILLMOTION_DATA")
     internal_token: SecretStr | None = Field(default=None, validation_alias="STILLMOTION_INTERNAL_TOKEN")
     database_url: SecretStr | None = Field(
@@ -36,8 +47,7 @@ class GatewaySettings(BaseSettings):
         description="postgresql://user:password@host/database, shared by every gateway; unset: SQLite files.",
     )
     keys: Literal["auto", "required", "off"] = Field(
-        default="auto", description="Whether callers need a key; auto: on every address but loopback."
-    )
+        default="auto", description="Whether callers need a key; auto: on every address but loopback.")
     secret: SecretStr | None = Field(
         default=None, min_length=16,
         description="What webhooks and links are signed with; unset: drawn once, and kept in the data folder. Set it "
@@ -51,18 +61,17 @@ class GatewaySettings(BaseSettings):
         default=None, pattern=r"^(https?://[^\s/]+(/[^\s]*)?|:[1-9][0-9]{0,4})$",
         description="Where / leads: the web page, or :7861, that port of the host that was called; unset: /docs.",
     )
-    hosts: str = Field(
-        default="",
+    hosts: Listed = Field(
+        default=(),
         description="Names, with commas, under which this server is called where no keys are needed, beside localhost, "
         "addresses and that of GATEWAY_PUBLIC_URL; *.example.com is every name below it, * every name.",
     )
-    origins: str = Field(
-        default="", description="Origins, with commas, whose pages may call this server from a browser, such as "
+    origins: Listed = Field(
+        default=(), description="Origins, with commas, whose pages may call this server from a browser, such as "
         "https://app.example.com; * is every one.",
     )
     provenance: bool = Field(
-        default=True, description="Videos say that they were made by AI: a signed C2PA manifest, and XMP metadata."
-    )
+        default=True, description="Videos say that they were made by AI: a signed C2PA manifest, and XMP metadata.")
     policy: bool = Field(
         default=False, description="Pictures and words are judged by the policy of the vl_service in the call that "
         "describes them: `refuse` fails the job or the call, `review` is a warning on it. Needs a Qwen-VL checkpoint.")
@@ -100,11 +109,9 @@ class GatewaySettings(BaseSettings):
         "is no video (any more), else as long as the video.",
     )
     keep_conversations_s: float = Field(
-        default=7 * 86400.0, gt=0, description="How long a conversation is kept after it was used last."
-    )
+        default=7 * 86400.0, gt=0, description="How long a conversation is kept after it was used last.")
     max_conversations: int = Field(
-        default=100, ge=1, description="Conversations that are kept of an owner; the oldest make room."
-    )
+        default=100, ge=1, description="Conversations that are kept of an owner; the oldest make room.")
     max_conversation_bytes: int = Field(
         default=256 * MIB, ge=MIB,
         description="Of all conversations of an owner, pictures included; the oldest make room.",
@@ -114,24 +121,21 @@ class GatewaySettings(BaseSettings):
         description="s3://bucket/prefix keeps videos and pictures there; unset: in the data folder.",
     )
     s3_endpoint: str | None = Field(
-        default=None, validation_alias="AWS_ENDPOINT_URL", description="Of a store that is not Amazon's own."
-    )
+        default=None, validation_alias="AWS_ENDPOINT_URL", description="Of a store that is not Amazon's own.")
     s3_region: str | None = Field(default=None, validation_alias="AWS_REGION")
     s3_key_id: str | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID")
     s3_secret: SecretStr | None = Field(default=None, validation_alias="AWS_SECRET_ACCESS_KEY")
-    webhook_hosts: str = Field(
-        default="*",
-        description="Hosts that webhooks are sent to, with commas; * is every public host. Empty: none are sent.",
+    webhook_hosts: Listed = Field(
+        default=("*",),
+        description="Hosts that webhooks are sent to, with commas; * is every public host, a comma alone none.",
     )
     webhook_http: bool = Field(default=False, description="Also send webhooks without TLS.")
     vl_port: int = Field(default=8001, validation_alias="VL_PORT", ge=0, le=65535)
     video_port: int = Field(default=8002, validation_alias="VIDEO_PORT", ge=0, le=65535)
     vl_url_given: str | None = Field(
-        default=None, validation_alias="GATEWAY_VL_URL", description="One address, or several with commas."
-    )
+        default=None, validation_alias="GATEWAY_VL_URL", description="One address, or several with commas.")
     video_url_given: str | None = Field(
-        default=None, validation_alias="GATEWAY_VIDEO_URL", description="One address, or several with commas."
-    )
+        default=None, validation_alias="GATEWAY_VIDEO_URL", description="One address, or several with commas.")
     probe_s: float = Field(default=5.0, gt=0, le=60, description="Between two looks at each service.")
     abandon_after_s: float = Field(
         default=60.0, gt=0,
@@ -139,14 +143,14 @@ class GatewaySettings(BaseSettings):
     )
     max_image_bytes: int = Field(default=20 * MIB, ge=1024, le=20 * MIB)
     max_image_pixels: int = Field(default=52_000_000, ge=4096)
-    image_url_hosts: str = Field(
-        default="",
+    image_url_hosts: Listed = Field(
+        default=(),
         description="Hosts that pictures are fetched from, with commas; *.example.com is every host below it. Empty: "
         "none are fetched.",
     )
     image_fetch_timeout_s: float = Field(default=15.0, gt=0, le=60)
-    open_networks: str = Field(
-        default="",
+    open_networks: Annotated[tuple[IPNetwork, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        default=(),
         description="Networks such as 10.1.0.0/16, with commas: not public, and still called for pictures and "
         "webhooks.",
     )
@@ -167,8 +171,7 @@ class GatewaySettings(BaseSettings):
         description="An executor silent for so long counts as dead: others carry its jobs on.",
     )
     max_recoveries: int = Field(
-        default=20, ge=1, description="A job that was at work at more crashes and restarts is taken to be their cause."
-    )
+        default=20, ge=1, description="A job that was at work at more crashes and restarts is taken to be their cause.")
     engine_poll_s: float = Field(
         default=0.5, ge=0.01, le=5,
         description="How often a free slot looks for jobs that other processes accepted, and for webhooks.",
@@ -185,8 +188,7 @@ class GatewaySettings(BaseSettings):
     )
     min_free_bytes: int = Field(default=256 * MIB, ge=0, description="Not ready below this free disk space.")
     reserve_bytes: int = Field(
-        default=8 * MIB, ge=0, description="Held on disk, so that jobs can be canceled and removed where it is full."
-    )
+        default=8 * MIB, ge=0, description="Held on disk, so that jobs can be canceled and removed where it is full.")
 
     @field_validator("database_url")
     @classmethod
@@ -208,23 +210,16 @@ class GatewaySettings(BaseSettings):
             raise ValueError("the folder's name is no UTF-8, and databases are named in it") from None
         return path
 
-    @field_validator("open_networks")
-    @classmethod
-    def _are_networks(cls, listed: str) -> str:
-        for item in _items(listed):
-            ipaddress.ip_network(item)
-        return listed
-
     @property
     def called_as(self) -> tuple[str, ...]:
         """Names of this server beside localhost and addresses, in lower case; `*.` and `*` as patterns."""
         own = [] if self.public_url is None else [urlsplit(self.public_url).hostname or ""]
-        return tuple(item.lower() for item in [*_items(self.hosts), *own] if item)
+        return tuple(item.lower() for item in [*self.hosts, *own] if item)
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:
         """Whose pages may call this server."""
-        return tuple(item.lower().rstrip("/") for item in _items(self.origins))
+        return tuple(item.lower().rstrip("/") for item in self.origins)
 
     @property
     def public_path(self) -> str:
@@ -234,25 +229,18 @@ class GatewaySettings(BaseSettings):
     @property
     def image_url_rules(self) -> AddressRules:
         """Where pictures are fetched from."""
-        return AddressRules(hosts=tuple(_items(self.image_url_hosts)), open_networks=self.networks_opened)
+        return AddressRules(hosts=self.image_url_hosts, open_networks=self.open_networks)
 
     @property
     def webhook_rules(self) -> AddressRules:
         """Where webhooks are sent to."""
-        return AddressRules(
-            schemes=frozenset({"https", "http"} if self.webhook_http else {"https"}),
-            hosts=tuple(_items(self.webhook_hosts)), open_networks=self.networks_opened,
-        )
-
-    @property
-    def networks_opened(self) -> tuple[IPNetwork, ...]:
-        """Networks that are not public and still may be called."""
-        return tuple(ipaddress.ip_network(item) for item in _items(self.open_networks))
+        schemes = frozenset({"https", "http"} if self.webhook_http else {"https"})
+        return AddressRules(schemes=schemes, hosts=self.webhook_hosts, open_networks=self.open_networks)
 
     @property
     def keys_required(self) -> bool:
         """Whether every caller must show a key."""
-        return self.keys == "required" or (self.keys == "auto" and not _is_loopback(self.host))
+        return self.keys == "required" or (self.keys == "auto" and not is_loopback(self.host))
 
     @property
     def executor_id(self) -> str:
@@ -306,14 +294,3 @@ class GatewaySettings(BaseSettings):
 def _addresses(listed: str) -> tuple[str, ...]:
     """The addresses of a comma-separated list, each once, without a closing slash: they are kept with the renders."""
     return tuple(dict.fromkeys(item.rstrip("/") for item in _items(listed)))
-
-
-def _items(listed: str) -> list[str]:
-    return [item.strip() for item in listed.split(",") if item.strip()]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Request, Security
+from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.auth.callers import Caller, network_of
@@ -60,6 +60,9 @@ IdempotencyKey = Annotated[
 
 REPLAYED = "Idempotent-Replayed"
 """Header of an answer whose job an earlier request with the same key had made."""
+
+After = Annotated[str | None, Query(max_length=64, description="`last_id` of the page before.")]
+PageSize = Annotated[int, Query(ge=1, le=100)]
 
 JobId = Annotated[str, Path(description="The job's `id`.", max_length=64, examples=["job_5f0c6b1e9a2d4c7f"])]
 

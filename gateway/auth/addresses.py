@@ -219,3 +219,11 @@ async def _resolve(host: str, port: int) -> list[str]:
         lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), abandon_on_cancel=True
     )
     return [str(address[0]) for *_, address in found]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens on `host` is reached from its own machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -49,7 +49,7 @@ class BoundedProtocol(H11Protocol):
         self._stalled_since: float | None = None
         self._given_up = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         # A burst may be twice as many as are kept: a connection whose head is on its way is not closed for it.
         if len(self.connections) > 2 * self._max_connections:

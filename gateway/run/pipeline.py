@@ -97,10 +97,9 @@ async def describe(job: JobRecord, parts: Parts) -> None:
 
 async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
     """The texts by the kind of their task; without a caption where nothing else was asked and it cannot be had."""
-    tasks = describe_tasks(job)
-    asked = len(tasks)
+    asked = tasks = describe_tasks(job)
     if parts.policy:
-        tasks = with_verdicts(tasks, [(job.request.prompt, job.request.instruction)])
+        tasks = with_verdicts(asked, [(job.request.prompt, job.request.instruction)])
     if not tasks:
         return {}
     request = DescribeRequest(
@@ -111,8 +110,10 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
         results = await parts.prompts.describe(
             request, job.picture.sha256 if job.picture else None, any_seed=job.request.seed is None
         )
-        results, warnings = judged(results, asked)
-        warnings += [warning for result in results for warning in result.warnings]
+        warnings = [warning for result in results[:len(asked)] for warning in result.warnings]
+        if parts.policy:
+            results, to_review = judged(results, len(asked))
+            warnings = to_review + warnings
         for warning in dict.fromkeys(warnings):
             await parts.ledger.note(job.id, warning=warning, claim=job.claim)
         return {result.kind: result.text for result in results}

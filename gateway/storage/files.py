@@ -1,6 +1,5 @@
 """Artifacts on local disk: a file is there whole or not at all; only what has a name of our form is touched."""
 
-import errno
 import hashlib
 import os
 import re
@@ -17,6 +16,7 @@ from anyio import to_thread
 
 from contracts.refusal import Refusal
 from gateway.database.errors import DISK_FULL
+from gateway.storage.room import is_full
 from web.durable import PART_SUFFIX, begin, commit, discard, replace_file, replacing
 
 VIDEO_FILE, EXTENDED_FILE, LAST_FRAME_FILE = "video.mp4", "extended.mp4", "last_frame.png"
@@ -105,7 +105,7 @@ class LocalFiles:
         file = await to_thread.run_sync(_begin, path)
         try:
             async for chunk in chunks:
-                await to_thread.run_sync(_put_in, file, chunk)
+                await to_thread.run_sync(storing()(file.write), chunk)
                 digest.update(chunk)
                 num_bytes += len(chunk)
             if sha256 not in (None, digest.hexdigest()):
@@ -115,7 +115,7 @@ class LocalFiles:
         except BaseException:
             discard(file)
             raise
-        await to_thread.run_sync(_commit, file, path)
+        await to_thread.run_sync(storing()(commit), file, path)
         return StoredFile(path=path, num_bytes=num_bytes, sha256=digest.hexdigest())
 
     def bring(self, path: Path) -> None:
@@ -146,17 +146,15 @@ class LocalFiles:
 
     def stored(self) -> dict[str, Stored]:
         """The folder of every job and upload, by its id. Blocking."""
-        found = {}
-        for folder in self.root.iterdir():
-            if is_folder(folder.name) and (names := [name for name in _names(folder) if is_file(name)]):
-                found[folder.name] = Stored(age_s=_age_s(folder), made=is_made(folder.name, names))
-        return found
+        files = {folder: [name for name in _names(folder) if is_file(name)] for folder in _folders(self.root)}
+        return {folder.name: Stored(age_s=_age_s(folder), made=is_made(folder.name, names))
+                for folder, names in files.items() if names}
 
     def drop_parts(self, older_than_s: float) -> int:
         """Remove the unfinished files that killed processes left, and empty folders. Blocking."""
         removed = 0
-        for folder in self.root.iterdir():
-            if not is_folder(folder.name) or _age_s(folder) < older_than_s:
+        for folder in _folders(self.root):
+            if _age_s(folder) < older_than_s:
                 continue
             for name in _names(folder):
                 if _PART.fullmatch(name) and _age_s(folder / name) >= older_than_s:
@@ -266,7 +264,7 @@ def storing() -> Iterator[None]:
     except StoreBusy:
         raise
     except OSError as error:
-        failed = (StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreBusy)(str(error))
+        failed = (StoreFull if is_full(error) else StoreBusy)(str(error))
         failed.errno = error.errno
         raise failed from error
 
@@ -284,11 +282,6 @@ def _begin(path: Path) -> BinaryIO:
         return begin(path)
 
 
-def _put_in(file: BinaryIO, data: bytes) -> None:
-    with storing():
-        file.write(data)
-
-
 def _rewritten(file: BinaryIO, path: Path, rewrite: Rewrite) -> StoredFile:
     with storing():
         file.close()
@@ -303,8 +296,3 @@ def _rewritten(file: BinaryIO, path: Path, rewrite: Rewrite) -> StoredFile:
             num_bytes = rewritten.tell()
         discard(file)
     return StoredFile(path=path, num_bytes=num_bytes, sha256=sha256)
-
-
-def _commit(file: BinaryIO, path: Path) -> None:
-    with storing():
-        commit(file, path)

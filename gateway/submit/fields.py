@@ -4,13 +4,16 @@ Text is UTF-8, without lone surrogates and U+0000, which not every database keep
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks  # it is not there at run time
 
 from contracts.refusal import Refusal
 from web.problems import validation_problem
@@ -107,7 +110,7 @@ def parse_multipart(body: bytes, content_type: str) -> list[Part]:
         raise _unreadable("its Content-Type names no boundary")
     reader = _Reader()
     try:
-        parser = MultipartParser(boundary, reader.callbacks())  # pyright: ignore[reportArgumentType]
+        parser = MultipartParser(boundary, reader.callbacks())
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
@@ -125,7 +128,7 @@ class _Reader:
         self.ended = False
         self._begin()
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin, "on_part_data": self._on_data, "on_part_end": self._on_part_end,
             "on_header_field": self._on_header_name, "on_header_value": self._on_header_value,

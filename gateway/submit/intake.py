@@ -1,7 +1,6 @@
 """Bodies on their way in: on disk while they arrive, in memory only while they are worked on, bounded in sum."""
 
 import asyncio
-import errno
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -15,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from contracts.refusal import Refusal
-from gateway.storage.room import DiskFull, Room
+from gateway.storage.room import DiskFull, Room, is_full
 
 _SMALL = 64 * 1024  # such a body stays in memory: the number of connections bounds their sum
 _PARSED_AT_ONCE = 16 * 1024  # a tenth of a millisecond: less than the way to a thread and back
@@ -110,7 +109,7 @@ class Intake:
         try:
             await off_loop(spool.file.write, chunk)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 raise DiskFull(0, len(chunk)) from None
             raise
 

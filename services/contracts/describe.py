@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from contracts.wire import FrozenModel, ImageBytes, ImageRequest
@@ -66,11 +66,12 @@ class DescribeRequest(ImageRequest):
     max_pixels: int | None = Field(
         default=None, ge=256, le=100_000_000, description="That are looked at, at most; the service has a bound, too.")
 
-    @model_validator(mode="after")
-    def _tasks_are_few(self) -> Self:
-        if sum(task.kind != "verdict" for task in self.tasks) > MAX_TASKS:
-            raise ValueError(f"there are at most {MAX_TASKS} tasks, and a verdict for each")
-        return self
+    @field_validator("tasks")
+    @classmethod
+    def _are_few(cls, tasks: list[DescribeTask]) -> list[DescribeTask]:
+        if sum(task.kind != "verdict" for task in tasks) > MAX_TASKS:
+            raise ValueError(f"at most {MAX_TASKS} tasks, verdicts not counted")
+        return tasks
 
 
 class TaskResult(FrozenModel):

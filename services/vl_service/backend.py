@@ -1,7 +1,7 @@
 """What every vision-language backend is: it looks at an image once and answers a list of tasks."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -113,9 +113,12 @@ class Piece:
     warnings: tuple[str, ...] = ()
 
 
-@runtime_checkable
-class Backend(Protocol):
-    """A loaded vision-language model."""
+Pieces = Generator[Piece]
+"""A reply as it is written; closed early, the model stops within a token."""
+
+
+class LoadedModel(Protocol):
+    """What every backend says of itself."""
 
     @property
     def concurrent(self) -> bool:
@@ -127,6 +130,11 @@ class Backend(Protocol):
         """Which model this is and what computes it."""
         ...
 
+
+@runtime_checkable
+class Backend(LoadedModel, Protocol):
+    """A loaded vision-language model."""
+
     def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         """Answer every task about the picture; without one, prompt tasks work from their words alone.
 
@@ -136,10 +144,10 @@ class Backend(Protocol):
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
-    ) -> Iterator[Piece]:
+    ) -> Pieces:
         """Reply to the last turn, piece by piece as it is written; `images` stand in the turns in their order.
 
-        Every call reads its dialogue from the beginning. Closed early, it stops within a token.
+        Every call reads its dialogue from the beginning.
 
         Raises:
             CannotReplyError: with the first piece at the latest.
@@ -149,18 +157,8 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class FeatureBackend(Protocol):
+class FeatureBackend(LoadedModel, Protocol):
     """A loaded vision tower."""
-
-    @property
-    def concurrent(self) -> bool:
-        """As `Backend.concurrent`."""
-        ...
-
-    @property
-    def info(self) -> VLModelInfo:
-        """Which model this is and what computes it."""
-        ...
 
     def features(self, picture: DecodedImage, deadline: Deadline) -> tuple[bytes, CacheResult]:
         """What it sees, as a safetensors file; see `vl_service.qwen.vision.features`."""

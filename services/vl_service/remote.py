@@ -8,7 +8,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any, get_args
@@ -19,7 +19,7 @@ from contracts.chat import ChatOptions, Finish, Turn
 from contracts.describe import TaskKind
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
-from vl_service.backend import CannotReplyError, CheckpointError, Deadline, Description, Piece, Task
+from vl_service.backend import CannotReplyError, CheckpointError, Deadline, Description, Piece, Pieces, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import Request, ask, dialogue
 from vl_service.prompts.profiles import profiles, wording
@@ -76,7 +76,7 @@ class RemoteBackend:
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
-    ) -> Iterator[Piece]:
+    ) -> Pieces:
         """See `backend.Backend.chat`."""
         more: dict[str, Any] = {}
         if options.json_schema is not None:
@@ -99,7 +99,7 @@ class RemoteBackend:
                 raise
             return ""  # a server that holds no reply to a schema: it is asked for text next
 
-    def _stream(self, said: list[dict[str, Any]], deadline: Deadline, **more: Any) -> Iterator[Piece]:
+    def _stream(self, said: list[dict[str, Any]], deadline: Deadline, **more: Any) -> Pieces:
         """The reply as it comes. A server that names no tokens is taken to send one with each piece."""
         body = {"model": self._model, "messages": said, "stream": True, "stream_options": {"include_usage": True},
                 "temperature": _TEMPERATURE, "top_p": _TOP_P} | more

@@ -25,10 +25,14 @@ def sent(kind: type[Asked]) -> Callable[[Request], Awaitable[Asked]]:
             asked = kind.model_validate_json(words)
             return kind.model_validate(dict(asked) | images) if images else asked
         except ValidationError as error:
-            found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
-            raise RequestValidationError(found) from error
+            raise in_body(error) from error
 
     return read
+
+
+def in_body(error: ValidationError) -> RequestValidationError:
+    """The same, said of the request's body."""
+    return RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()])
 
 
 async def _parts(request: Request) -> tuple[str, dict[str, bytes]]:

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from contracts.openai.files import UploadedFile, UploadedFileDeleted, UploadedFilePage
-from contracts.openai.videos import VideoOrder
-from gateway.api.access import OpenGateway, TheCaller
+from contracts.openai.pages import Order
+from gateway.api.access import After, OpenGateway, PageSize, TheCaller
 from gateway.api.media.content import FILE_RESPONSES, serve_picture
 from gateway.api.openapi import problems
 from gateway.submit.bodies import Form, form_fields, form_picture, read_body
@@ -55,10 +55,8 @@ async def upload_file(request: Request, caller: TheCaller, gateway: OpenGateway)
 
 @router.get("", responses=problems(404, 422), summary="Uploaded files")
 async def list_files(
-    caller: TheCaller, gateway: OpenGateway,
-    after: Annotated[str | None, Query(max_length=64, description="`last_id` of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Annotated[VideoOrder, Query(description="By the time of upload.")] = "desc",
+    caller: TheCaller, gateway: OpenGateway, after: After = None, limit: PageSize = 20,
+    order: Annotated[Order, Query(description="By the time of upload.")] = "desc",
     purpose: Annotated[str | None, Query(max_length=_MAX_PURPOSE_CHARS, description="Only with this one.")] = None,
 ) -> UploadedFilePage:
     """A page of files, newest first unless asked otherwise."""
@@ -66,11 +64,7 @@ async def list_files(
     found = await off_loop(partial(
         gateway.uploads.page, limit + 1, caller.owner, beyond=beyond, oldest_first=order == "asc", purpose=purpose,
     ))
-    files = [_present(upload) for upload in found[:limit]]
-    return UploadedFilePage(
-        data=files, first_id=files[0].id if files else None, last_id=files[-1].id if files else None,
-        has_more=len(found) > limit,
-    )
+    return UploadedFilePage.of([_present(upload) for upload in found], limit)
 
 
 @router.get("/{file_id}", responses=problems(404, 422), summary="One file")

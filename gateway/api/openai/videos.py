@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from contracts.jobs import JobProgress, JobState
-from contracts.openai.videos import Video, VideoDeleted, VideoError, VideoOrder, VideoPage, VideoRemix, VideoStatus
-from gateway.api.access import REPLAYED, IdempotencyKey, OpenGateway, TheCaller, own_job
+from contracts.openai.pages import Order
+from contracts.openai.videos import Video, VideoDeleted, VideoError, VideoPage, VideoRemix, VideoStatus
+from gateway.api.access import REPLAYED, After, IdempotencyKey, OpenGateway, PageSize, TheCaller, own_job
 from gateway.api.media.content import FILE_RESPONSES, serve
 from gateway.api.openapi import openai_errors, remix_body, video_body
 from gateway.jobs.job import IllegalTransition, JobRecord
@@ -48,19 +49,13 @@ async def create_video(
 
 @router.get("", responses=openai_errors(400, 404), summary="Videos")
 async def list_videos(
-    caller: TheCaller, gateway: OpenGateway,
-    after: Annotated[str | None, Query(max_length=64, description="`last_id` of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Annotated[VideoOrder, Query(description="By the time of creation.")] = "desc",
+    caller: TheCaller, gateway: OpenGateway, after: After = None, limit: PageSize = 20,
+    order: Annotated[Order, Query(description="By the time of creation.")] = "desc",
 ) -> VideoPage:
     """A page of videos, newest first unless asked otherwise."""
     beyond = None if after is None else (await own_job(after, caller, gateway)).sequence
     jobs = await gateway.ledger.page(limit + 1, beyond, owner=caller.owner, oldest_first=order == "asc")
-    videos = [_present(job, gateway.ledger.live.progress(job.id)) for job in jobs[:limit]]
-    return VideoPage(
-        data=videos, first_id=videos[0].id if videos else None, last_id=videos[-1].id if videos else None,
-        has_more=len(jobs) > limit,
-    )
+    return VideoPage.of([_present(job, gateway.ledger.live.progress(job.id)) for job in jobs], limit)
 
 
 @router.get("/{video_id}", responses=openai_errors(400, 404), summary="One video")

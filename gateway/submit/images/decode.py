@@ -110,7 +110,8 @@ def cost_of(source: Source, kind: Format, size: tuple[int, int], held: int = 4) 
 
 
 def _check_tiff(image: Image.Image) -> None:
-    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+    tags: Any = image.tag_v2
     if _DNG_VERSION in tags:
         raise unsupported("a camera's raw picture (DNG)")
     if tags.get(_SUBFILE_TYPE, 0) == _REDUCED:
@@ -119,7 +120,7 @@ def _check_tiff(image: Image.Image) -> None:
         image.seek(1)
     except EOFError:
         return
-    copy = image.tag_v2.get(_SUBFILE_TYPE, 0) == _REDUCED  # type: ignore[attr-defined]
+    copy = image.tag_v2.get(_SUBFILE_TYPE, 0) == _REDUCED
     if not copy:
         raise several_frames("TIFF")
     image.seek(0)

@@ -4,11 +4,12 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from contracts.openai.pages import Item, Page
 
-class UploadedFile(BaseModel):
+
+class UploadedFile(Item):
     """An uploaded picture, checked and stored; `id` is what `file_id` in a request refers to."""
 
-    id: str
     object: Literal["file"] = "file"
     bytes: int = Field(description="Of the picture as it is stored.")
     created_at: int = Field(description="Seconds since the epoch.")
@@ -22,14 +23,8 @@ class UploadedFile(BaseModel):
     warnings: list[str] = Field(default_factory=list)
 
 
-class UploadedFilePage(BaseModel):
+class UploadedFilePage(Page[UploadedFile]):
     """A page of files, newest first; pass `last_id` as `after` for the next one."""
-
-    object: Literal["list"] = "list"
-    data: list[UploadedFile]
-    first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool
 
 
 class UploadedFileDeleted(BaseModel):

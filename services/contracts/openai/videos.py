@@ -8,9 +8,9 @@ from contracts.describe import MAX_IMAGE_BASE64_CHARS, Text
 from contracts.errors import Problem
 from contracts.jobs import GenerateOptions
 from contracts.models import FrozenModel
+from contracts.openai.pages import Item, Page
 
 VideoStatus = Literal["queued", "in_progress", "completed", "failed"]
-VideoOrder = Literal["asc", "desc"]
 
 
 class InputReference(FrozenModel):
@@ -58,12 +58,11 @@ class VideoError(BaseModel):
     message: str
 
 
-class Video(BaseModel):
+class Video(Item):
     """A job in OpenAI's words; its `id` is the job's."""
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str
     object: Literal["video"] = "video"
     status: VideoStatus
     progress: int = Field(ge=0, le=100, description="Percent.")
@@ -78,14 +77,8 @@ class Video(BaseModel):
     error: VideoError | None = None
 
 
-class VideoPage(BaseModel):
+class VideoPage(Page[Video]):
     """A page of videos; pass `last_id` as `after` for the next one."""
-
-    object: Literal["list"] = "list"
-    data: list[Video]
-    first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool
 
 
 class VideoDeleted(BaseModel):

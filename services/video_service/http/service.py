@@ -19,7 +19,8 @@ from video_service.worker.batch import render_together, too_late
 from video_service.worker.messages import LookAgain, RenderProgress, RenderWork
 from web.calls import JOB_ID, working
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
-from web.worker.supervisor import Patience, Supervisor, end_process_if_it_crashes
+from web.worker.faults import end_process_if_it_crashes
+from web.worker.supervisor import Patience, Supervisor
 
 PURGE_INTERVAL_S = 60.0
 LOOK_INTERVAL_S = 60.0

@@ -1,9 +1,10 @@
 """What frozen weights made of an input, kept for when the same input comes again."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 import torch
+
+from web.lru import LeastRecentFirst
 
 
 class Memo:
@@ -11,14 +12,13 @@ class Memo:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._made: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
+        self._made = LeastRecentFirst[Hashable, torch.Tensor]()
 
     def get(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What was made for `key`, or what `make` makes now. Raises what `make` raises, and keeps nothing then."""
-        if key not in self._made:
-            self._made[key] = make()
-        self._made.move_to_end(key)
-        found = self._made[key]
-        while sum(tensor.nbytes for tensor in self._made.values()) > self._max_bytes:
-            self._made.popitem(last=False)
+        found = self._made.use(key)
+        if found is None:
+            found = make()
+            self._made.put(key, found, found.nbytes)
+            self._made.drop_to(self._max_bytes)
         return found

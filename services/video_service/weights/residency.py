@@ -1,12 +1,12 @@
 """What stays in memory: the least recently used goes first, and nothing goes while it is used."""
 
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from video_service.weights.memory import in_words
+from web.lru import LeastRecentFirst
 
 Held = TypeVar("Held")
 Key = tuple[str, ...]
@@ -17,13 +17,6 @@ class DoesNotFit(Exception):
     """The budget cannot hold it, not even with everything gone that is not in use; the message says in bytes."""
 
 
-@dataclass(slots=True)
-class _Entry(Generic[Held]):
-    value: Held
-    num_bytes: int
-    users: int = 0
-
-
 class Residency(Generic[Held]):
     """Values of a known size within `budget` bytes. Used on one thread."""
 
@@ -31,7 +24,8 @@ class Residency(Generic[Held]):
         """`on_drop` is called once values were dropped, to give their memory back."""
         self.budget = budget
         self._on_drop = on_drop
-        self._held: OrderedDict[Key, _Entry[Held]] = OrderedDict()
+        self._held = LeastRecentFirst[Key, Held]()
+        self._users = Counter[Key]()
 
     def __contains__(self, key: Key) -> bool:
         return key in self._held
@@ -39,7 +33,7 @@ class Residency(Generic[Held]):
     @property
     def num_bytes(self) -> int:
         """Of all that is held."""
-        return sum(entry.num_bytes for entry in self._held.values())
+        return self._held.num_bytes
 
     @property
     def keys(self) -> list[Key]:
@@ -52,22 +46,21 @@ class Residency(Generic[Held]):
 
         `make` returns it with its real size. Raises `DoesNotFit`, and what `make` raises; then nothing was added.
         """
-        if key not in self._held:
+        value = self._held.use(key)
+        if value is None:
             self.make_room(expected_bytes)
             value, num_bytes = make()
-            self._held[key] = _Entry(value, num_bytes)
-        entry = self._held[key]
-        self._held.move_to_end(key)
-        entry.users += 1
+            self._held.put(key, value, num_bytes)
+        self._users[key] += 1
         try:
             self._drop_until(self.budget)  # it may have turned out larger than expected
-            yield entry.value
+            yield value
         finally:
-            entry.users -= 1
+            self._users[key] -= 1
 
     def make_room(self, num_bytes: int) -> None:
         """Have `num_bytes` of the budget free. Raises `DoesNotFit`, with nothing dropped."""
-        pinned = sum(entry.num_bytes for entry in self._held.values() if entry.users)
+        pinned = sum(self._held.size_of(key) for key, users in self._users.items() if users)
         if pinned + num_bytes > self.budget:
             in_use = f", of which {in_words(pinned)} are in use" if pinned else ""
             raise DoesNotFit(f"it needs {in_words(num_bytes)}, and there are {in_words(self.budget)}{in_use}")
@@ -101,8 +94,9 @@ class Residency(Generic[Held]):
         family = sorted((other for other in self._held if other[: len(key)] == key), key=len, reverse=True)
         dropped = False
         for other in family:
-            if self._held[other].users or self.num_bytes <= until:
+            if self._users[other] or self.num_bytes <= until:
                 break
-            del self._held[other]
+            self._held.drop(other)
+            del self._users[other]
             dropped = True
         return dropped

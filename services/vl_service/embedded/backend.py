@@ -7,7 +7,7 @@ import torch
 
 from contracts.chat import ChatOptions, Turn
 from contracts.models import VLModelInfo
-from vl_service.backend import Answer, CannotReplyError, Deadline, Description, Piece, Task
+from vl_service.backend import Answer, CannotReplyError, Deadline, Description, Pieces, Task
 from vl_service.embedded import dialogue
 from vl_service.embedded.checkpoint import load_generator
 from vl_service.embedded.model.generator import ASKED_AT_MOST, Generator
@@ -64,7 +64,7 @@ class EmbeddedBackend:
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
-    ) -> Iterator[Piece]:
+    ) -> Pieces:
         """See `backend.Backend.chat`."""
         return dialogue.reply(self, self._generator.tokenizer, turns, images, options, deadline)
 

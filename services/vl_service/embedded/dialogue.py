@@ -1,10 +1,10 @@
 """A small dialogue by what the demo model can do: answer one question about one picture, and join a user's wishes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from contracts.chat import ChatOptions, Turn
 from contracts.describe import MAX_TEXT_CHARS
-from vl_service.backend import Answer, Backend, CannotReplyError, Deadline, Piece, Task
+from vl_service.backend import Answer, Backend, CannotReplyError, Deadline, Piece, Pieces, Task
 from vl_service.embedded.model.tokens import Tokenizer
 from vl_service.images import DecodedImage
 from vl_service.prompts.polish import sentences
@@ -18,7 +18,7 @@ _FOLLOW_ON = "set VL_MODEL to a Qwen-VL checkpoint for a dialogue"
 def reply(
     backend: Backend, tokenizer: Tokenizer, turns: Sequence[Turn], images: Sequence[DecodedImage],
     options: ChatOptions, deadline: Deadline,
-) -> Iterator[Piece]:
+) -> Pieces:
     """See `backend.Backend.chat`: the answer to the last message as a question, or a prompt with all wishes in it."""
     if options.json_schema is not None:
         raise CannotReplyError(

@@ -1,19 +1,15 @@
 """The HTTP face of the service: routes, readiness, and the life of the worker behind them. Imports no model library."""
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
-from contracts.describe import DescribeRequest, DescribeResponse
 from contracts.models import Health, VLModelInfo, VLModelList
-from contracts.openai.chat import DialogueRequest, DialogueResponse
 from contracts.wire import MAX_BODY_BYTES
-from vl_service.describe import describe
-from vl_service.http.dialogue import add_dialogue_routes, answer_dialogue, described
+from vl_service.http.describe import add_describe_route
+from vl_service.http.dialogue import add_dialogue_routes
 from vl_service.http.features import add_features_route
 from vl_service.http.metrics import VLMetrics
 from vl_service.http.vision_probe import VisionProbe
@@ -25,8 +21,6 @@ from web.edge import add_edge
 from web.metrics import add_metrics_route
 from web.problems import install_problem_handlers
 from web.telemetry import of_requests
-
-log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COMMAND) -> FastAPI:
@@ -57,6 +51,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] = WORKER_COM
     install_problem_handlers(app)
     _add_health(app, model, VisionProbe(settings))
     _add_routes(app, model, metrics)
+    add_describe_route(app, model, metrics)
     add_dialogue_routes(app, model)
     add_features_route(app, model, metrics)
     return app
@@ -93,16 +88,3 @@ def _add_routes(app: FastAPI, model: Model, metrics: VLMetrics) -> None:
     async def models() -> VLModelList:
         """The loaded model."""
         return VLModelList(data=[model.info])
-
-    @app.post("/v1/describe", response_model=DescribeResponse | DialogueResponse)
-    async def describe_picture(
-        request: Annotated[DescribeRequest | DialogueRequest, Depends(described)], call: Request
-    ) -> DescribeResponse | Response:
-        """Caption, prompt, suggestions and answers about a picture, several per call; or a dialogue, by `messages`."""
-        if isinstance(request, DialogueRequest):
-            return await answer_dialogue(model, request, call)
-        answer = await describe(model, request)
-        metrics.described(answer.seconds)
-        metrics.looked(answer.cache)
-        log.info("described", extra={"tasks": [task.kind for task in request.tasks], "seconds": answer.seconds})
-        return answer

@@ -4,20 +4,17 @@
 
 import base64
 import binascii
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT
 from pydantic import ValidationError
 
 from contracts.chat import ChatEnd, ChatEvent, ChatRequest
-from contracts.describe import DescribeRequest
 from contracts.openai.chat import (
     ChatCompletion,
     ChatCompletionRequest,
@@ -31,10 +28,9 @@ from vl_service.prompts.profiles import profile_named
 from web.chat.completions import Completion, Reply, begun, explained
 from web.chat.dialogues import as_events, converse, requests_for, whole
 from web.edge import while_connected
-from web.parts import sent
+from web.parts import in_body, sent
 
 _SSE = "text/event-stream"
-_one_picture = sent(DescribeRequest)
 
 
 class UnknownModelError(Refusal):
@@ -49,30 +45,13 @@ class PictureNotReadError(Refusal):
     status, code, title = 422, "image_url_not_allowed", "The picture was refused"
 
 
-async def described(request: Request) -> DescribeRequest | DialogueRequest:
-    """The body of `/v1/describe`, of either kind. Raises `RequestValidationError`."""
-    if request.headers.get("content-type", "").startswith("application/json") and _has_messages(await request.body()):
-        try:
-            return DialogueRequest.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise _in_body(error) from error
-    return await _one_picture(request)
-
-
-def _has_messages(body: bytes) -> bool:
-    try:
-        return b'"messages"' in body and "messages" in json.loads(body)
-    except (ValueError, TypeError, RecursionError):
-        return False
-
-
 async def answer_dialogue(model: Model, asked: DialogueRequest, request: Request) -> Response:
     """Each task's reply, whole or as server-sent events. Raises what `Model.chat` does before the first piece."""
     pictures = [_data_uri(url) for url in picture_addresses(asked.messages)]
     try:
         wanted = [one.with_pictures(pictures) for one in requests_for(asked, turns_of(asked.messages))]
     except ValidationError as error:
-        raise _in_body(error) from error
+        raise in_body(error) from error
     told = converse(wanted, partial(_begin, model))
     if not asked.stream:
         answer = await while_connected(request, whole(told))
@@ -87,10 +66,6 @@ async def _begin(model: Model, request: ChatRequest) -> Reply:
             f"There are {request.num_images} pictures in the dialogue, and {len(request.pictures)} came with it.",
             status=422, code="invalid_request", title="The request is not valid")
     return await model.chat(request)
-
-
-def _in_body(error: ValidationError) -> RequestValidationError:
-    return RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()])
 
 
 def add_dialogue_routes(app: FastAPI, model: Model) -> None:
@@ -109,7 +84,7 @@ def add_dialogue_routes(app: FastAPI, model: Model) -> None:
         try:
             wanted = asked.asked(seed=0)
         except ValidationError as error:
-            raise _in_body(error) from error
+            raise in_body(error) from error
         reply = await begin(wanted.with_pictures([_data_uri(url) for url in picture_addresses(asked.messages)]))
         completion = Completion(model=asked.model)
         if not asked.stream:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from contracts.chat import ChatOptions, Turn
 from contracts.describe import CacheResult, TaskKind
 from contracts.models import VLModelInfo
-from vl_service.backend import Deadline, Description, Piece, Task
+from vl_service.backend import Deadline, Description, Pieces, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import Request, ask
 from vl_service.prompts.profiles import profiles, wording
@@ -68,7 +68,7 @@ class QwenBackend:
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
-    ) -> Iterator[Piece]:
+    ) -> Pieces:
         """See `backend.Backend.chat`."""
         return self._chat.reply(turns, images, options, deadline)
 

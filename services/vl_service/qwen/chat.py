@@ -1,6 +1,6 @@
 """A dialogue continued by a Qwen-VL checkpoint: read from its beginning each time, written token by token."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from contracts.chat import ChatOptions, Turn
-from vl_service.backend import CannotReplyError, Deadline, Piece
+from vl_service.backend import CannotReplyError, Deadline, Piece, Pieces
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import dialogue
 from vl_service.qwen.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ class QwenChat:
 
     def reply(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
-    ) -> Iterator[Piece]:
+    ) -> Pieces:
         """See `backend.Backend.chat`."""
         grammar = None if options.json_schema is None else self.grammars.of(options.json_schema)
         with torch.inference_mode():

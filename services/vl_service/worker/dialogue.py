@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from contracts.chat import MAX_REPLY_TOKENS, ChatEnd, ChatOptions, Turn
-from vl_service.backend import Backend, CannotReplyError, ChatWork, Deadline, Piece, Replied
+from vl_service.backend import Backend, CannotReplyError, ChatWork, Deadline, Piece, Pieces, Replied
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import JSON_TOKENS
 from vl_service.prompts.polish import clean, in_language, polish_prompt
@@ -24,7 +24,7 @@ def reply(backend: Backend, work: ChatWork, deadline: Deadline, tell: Callable[[
     images = [DecodedImage.of(image) for image in work.images]
 
     def chat(options: ChatOptions, tell: Callable[[str], None]) -> Piece:
-        return _whole(until_stop(backend.chat(work.turns, images, options, deadline), options.stop), tell)
+        return _whole(backend.chat(work.turns, images, options, deadline), options.stop, tell)
 
     written, spent = _filled_in(chat, work, deadline)
     if written is None:
@@ -40,12 +40,12 @@ def reply(backend: Backend, work: ChatWork, deadline: Deadline, tell: Callable[[
     return Replied(end=end, info=backend.info, seconds=time.monotonic() - began)
 
 
-def _whole(pieces: Iterator[Piece], tell: Callable[[str], None]) -> Piece:
+def _whole(pieces: Pieces, stop: Sequence[str], tell: Callable[[str], None]) -> Piece:
     """All of the text as one piece, each told as it comes."""
     said: list[str] = []
     last: Piece | None = None
-    with closing(pieces):  # type: ignore[type-var]
-        for last in pieces:
+    with closing(pieces):
+        for last in until_stop(pieces, stop):
             if last.text:
                 said.append(last.text)
                 tell(last.text)

@@ -31,12 +31,12 @@ from vl_service.backend import (
     Work,
     WrongRoleError,
 )
-from vl_service.describe import answer
 from vl_service.embedded import is_embedded, load_embedded
 from vl_service.images import DecodedImage
 from vl_service.prompts.profiles import use_profiles
 from vl_service.qwen.vision.wire import FORMATS
 from vl_service.settings import Settings
+from vl_service.worker.describe import answer
 from vl_service.worker.dialogue import reply
 from vl_service.worker.heaps import Heaps
 from web.logs import configure_logging

@@ -1,6 +1,14 @@
-"""What an exception says of memory and of the device, in torch's and CUDA's words. Imports no torch."""
+"""What an exception says of memory and of the device, in torch's and CUDA's words, and the end of a process that has no
+use any more. Imports no torch.
+"""
 
+import asyncio
 import errno
+import logging
+import os
+import signal
+
+log = logging.getLogger(__name__)
 
 # torch's CPU allocator raises a plain RuntimeError; CUDA libraries word it in their own ways.
 _MEMORY_WORDS = ("defaultcpuallocator: can't allocate memory", "out of memory", "_alloc_failed", "not enough memory")
@@ -35,3 +43,13 @@ def one_line(error: BaseException, max_chars: int = 2000) -> str:
     """The error's type and text without line breaks."""
     text = " ".join(str(error).split())[:max_chars]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def end_process_if_it_crashes(task: asyncio.Task[None]) -> None:
+    """SIGTERM to ourselves when `task` raises: a service whose loop is gone would answer for ever and never work."""
+    def look(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("%s crashed; this process ends", task.get_name(), exc_info=error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    task.add_done_callback(look)

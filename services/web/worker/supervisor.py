@@ -3,14 +3,13 @@
 import asyncio
 import itertools
 import logging
-import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from web.calls import outgoing_headers
 from web.worker.errors import NotReady, StopReason, WorkerDied, WorkFailed, WorkStopped
+from web.worker.faults import end_process_if_it_crashes
 from web.worker.link import (
     Cancel,
     Done,
@@ -61,16 +60,6 @@ class _Task:
     outcome: asyncio.Future[Outcome]
 
 
-def end_process_if_it_crashes(task: asyncio.Task[None]) -> None:
-    """SIGTERM to ourselves when `task` raises: a service whose loop is gone would answer for ever and never work."""
-    def look(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("%s crashed; this process ends", task.get_name(), exc_info=error)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    task.add_done_callback(look)
-
-
 class Supervisor(Generic[Info]):
     """Runs workers of `command`, one after another, from `start` to `stop`. Used on one event loop.
 
@@ -94,8 +83,7 @@ class Supervisor(Generic[Info]):
         self._worker: WorkerProcess | None = None
         self._tasks: dict[int, _Task] = {}
         self._is_ready = asyncio.Event()
-        self._failed_starts = 0
-        self._deaths = 0
+        self._failed_starts = self._deaths = 0
         self._refused = self._loaded = self._killed_on_request = False
         self.info: Info | None = None
         """What the model can do; known once a worker has loaded it, and kept while that one is replaced."""

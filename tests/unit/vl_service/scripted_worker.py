@@ -9,13 +9,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from contracts.chat import ChatOptions, Turn
 from contracts.models import VLModelInfo
 from engines.store.manifest import EngineRefused
-from vl_service.backend import Answer, CannotReplyError, CheckpointError, Deadline, Description, Piece, Task
+from vl_service.backend import Answer, CannotReplyError, CheckpointError, Deadline, Description, Piece, Pieces, Task
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
 from vl_service.worker.program import worker_program
@@ -46,7 +46,7 @@ class Scripted:
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[DecodedImage], options: ChatOptions, deadline: Deadline
-    ) -> Iterator[Piece]:
+    ) -> Pieces:
         """Says the words of the last turn, one at a time; `hold` says `on` until it may let go."""
         if options.json_schema is not None:
             raise CannotReplyError("No JSON from me.")

@@ -19,10 +19,11 @@ from contracts.describe import DescribeRequest, DescribeTask
 from tests.unit.vl_service.qwen.test_roles import save_sharded
 from tests.unit.vl_service.test_process import free_port, running, wait_until
 from vl_service.backend import Deadline
-from vl_service.describe import answer, resolve_tasks
+from vl_service.http.describe import resolve_tasks
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import load_qwen
 from vl_service.settings import Settings
+from vl_service.worker.describe import answer
 
 TOKEN = {"Authorization": "Bearer secret"}
 

@@ -32,7 +32,7 @@ from training.evaluation.vl.questions import questions_about
 from training.evaluation.vl.speed import seconds_row
 from training.evaluation.vl.tasks import DEADLINE_S, LANGUAGES, faults, tasks_about, title
 from vl_service.backend import Backend, Deadline, Task
-from vl_service.describe import answer
+from vl_service.worker.describe import answer
 
 BARS = {
     "VL: subject named, new compositions of known subjects": 0.85,

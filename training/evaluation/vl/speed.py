@@ -7,7 +7,7 @@ from training.evaluation.bars import Row, not_run
 from training.evaluation.vl.pictures import Shown
 from training.evaluation.vl.tasks import DEADLINE_S, LANGUAGES, usual_tasks
 from vl_service.backend import Backend, Deadline
-from vl_service.describe import answer
+from vl_service.worker.describe import answer
 
 SECONDS = "VL: seconds a picture: caption, prompt, suggestions and an answer in one language"
 MOST_S, TIMED_PICTURES = 2.0, 8

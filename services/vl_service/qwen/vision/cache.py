@@ -5,12 +5,12 @@
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, Protocol, TypeVar
 
 from contracts.describe import CacheResult
+from web.lru import LeastRecentFirst
 
 V = TypeVar("V")
 
@@ -30,17 +30,19 @@ class ByteCache(Generic[V]):
         """With 0 bytes nothing is kept in memory; calls at one time share a computation all the same."""
         self._max_bytes, self._size_of, self._second = max_bytes, size_of, second
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, V] = OrderedDict()
+        self._kept = LeastRecentFirst[str, V]()
         self._running: dict[str, Future[tuple[V, CacheResult]]] = {}
-        self.num_bytes = 0
+
+    @property
+    def num_bytes(self) -> int:
         """Of all that memory keeps."""
+        return self._kept.num_bytes
 
     def get(self, key: str, compute: Callable[[], V]) -> tuple[V, CacheResult]:
         """The value, and where it was. Raises what `compute` raises, to all who waited for it, and keeps nothing."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key], "memory"
+            if (kept := self._kept.use(key)) is not None:
+                return kept, "memory"
             running, own = self._running.get(key), Future[tuple[V, CacheResult]]()
             if running is None:
                 self._running[key] = own
@@ -74,7 +76,5 @@ class ByteCache(Generic[V]):
         if size > self._max_bytes:
             return
         with self._lock:
-            self._kept[key] = value
-            self.num_bytes += size
-            while self.num_bytes > self._max_bytes:
-                self.num_bytes -= self._size_of(self._kept.popitem(last=False)[1])
+            self._kept.put(key, value, size)
+            self._kept.drop_to(self._max_bytes)

@@ -12,7 +12,6 @@ from PIL import Image
 from contracts.describe import Language
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Answer, Deadline, Task
-from vl_service.describe import _polish
 from vl_service.embedded.backend import EmbeddedBackend
 from vl_service.embedded.text.answers import circles
 from vl_service.embedded.text.motions import read_request
@@ -20,6 +19,7 @@ from vl_service.embedded.vision.tower import ImageNetTower
 from vl_service.images import DecodedImage
 from vl_service.prompts.polish import in_language, length
 from vl_service.prompts.profiles import profiles
+from vl_service.worker.describe import _polish
 
 Photograph = Callable[[str], Image.Image]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")

@@ -10,11 +10,11 @@ from tests.unit.vl_service.embedded.scripted import SCENES, Scripted, answers_of
 from tests.unit.vl_service.embedded.test_motions import OWN_WORDS
 from tests.unit.vl_service.prompts.test_polish import USER_WORDS
 from tests.unit.vl_service.scenes import prompt_task
-from vl_service.describe import _polish
 from vl_service.embedded.text.motions import motion_names, read_request
 from vl_service.embedded.text.prompt import write_prompt
 from vl_service.prompts.polish import in_language, length
 from vl_service.prompts.profiles import profiles
+from vl_service.worker.describe import _polish
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 EVERYTHING = list(itertools.product(SCENES, profiles(), LANGUAGES))

@@ -10,7 +10,6 @@ import pytest
 
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Task
-from vl_service.describe import _polished
 from vl_service.prompts.asking import Request, ask
 from vl_service.prompts.polish import clean, length
 from vl_service.prompts.profiles import (
@@ -23,6 +22,7 @@ from vl_service.prompts.profiles import (
     template_named,
 )
 from vl_service.prompts.shots import FIELDS, asks_for_move, read_shot, schema_of, without_camera
+from vl_service.worker.describe import _polished
 
 CAT: dict[str, Any] = {
     "subject": "a ginger cat", "motions": ["turns its head", "blinks"], "secondary_motion": ["its whiskers tremble"],

@@ -216,8 +216,7 @@ def test_the_language_role_reads_no_weight_of_the_tower(parts: Parts) -> None:
 def test_an_equal_picture_is_looked_at_once_and_a_hit_says_so(parts: Parts) -> None:
     language = parts.language(data_dir=parts.folder)
     other = DecodedImage(rgb=CAT.rgb.rotate(90, expand=True), width=100, height=150)
-    parts.vision._vision._cache._kept.clear()  # pyright: ignore[reportAttributeAccessIssue]
-    parts.vision._vision._cache.num_bytes = 0  # pyright: ignore[reportAttributeAccessIssue]
+    parts.vision._vision._cache._kept.drop_to(0)  # pyright: ignore[reportAttributeAccessIssue]
     before = len(parts.served.asked)
     found = [language.describe(picture, TASKS, soon()).cache for picture in (CAT, CAT, other, CAT)]
     assert found == ["miss", "memory", "miss", "memory"]
