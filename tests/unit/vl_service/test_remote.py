@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from skimage.data import chelsea
 
 from contracts.chat import ChatOptions, ImagePart, TextPart, Turn
+from tests.unit.vl_service.http.test_process import running, wait_until
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
-from tests.unit.vl_service.test_process import running, wait_until
 from vl_service.backend import CannotReplyError, CheckpointError, Deadline, DeadlineExceededError
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import messages

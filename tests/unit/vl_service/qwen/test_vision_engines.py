@@ -16,10 +16,10 @@ from contracts.models import VLModelInfo
 from engines.run.onnxrt import OnnxSession
 from engines.store.manifest import EngineRefused
 from engines.store.store import EngineStore
+from tests.unit.vl_service.http.test_app import serving
 from tests.unit.vl_service.qwen.built_tower import SLOTS, Build, Built
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES
 from tests.unit.vl_service.scenes import prompt_task
-from tests.unit.vl_service.test_app import serving
 from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import QwenBackend, load_qwen

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from contracts.describe import DescribeResponse
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.models import Health, VLModelList
-from tests.unit.vl_service.test_process import children, running, wait_until
+from tests.unit.vl_service.http.test_process import children, running, wait_until
 from vl_service.app import create_app
 from vl_service.model import WORKER_COMMAND
 from vl_service.settings import Settings
@@ -28,7 +28,7 @@ SMALL = io.BytesIO()
 Image.new("RGB", (64, 48), (200, 40, 40)).save(SMALL, "PNG")
 RED = base64.b64encode(SMALL.getvalue()).decode()
 CAPTION = {"image": RED, "tasks": [{"kind": "caption"}]}
-SCRIPTED = (sys.executable, "-m", "tests.unit.vl_service.scripted_worker")
+SCRIPTED = (sys.executable, "-m", "tests.unit.vl_service.http.scripted_worker")
 
 
 def asking(word: str) -> dict[str, Any]:

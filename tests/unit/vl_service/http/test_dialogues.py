@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 
 from contracts.chat import ChatEnd, ChatEvent, ChatOptions, ChatRequest, TextPart, Turn
-from tests.unit.vl_service.test_app import RED, SCRIPTED, problem, until_calls, until_ready
-from tests.unit.vl_service.test_process import running, wait_until
+from tests.unit.vl_service.http.test_app import RED, SCRIPTED, problem, until_calls, until_ready
+from tests.unit.vl_service.http.test_process import running, wait_until
 from vl_service.app import create_app
 from vl_service.backend import Piece
 from vl_service.dialogue.reply import until_stop

@@ -16,8 +16,8 @@ from safetensors.torch import load
 from skimage.data import astronaut, chelsea
 
 from contracts.describe import DescribeRequest, DescribeTask
+from tests.unit.vl_service.http.test_process import free_port, running, wait_until
 from tests.unit.vl_service.qwen.test_roles import save_sharded
-from tests.unit.vl_service.test_process import free_port, running, wait_until
 from vl_service.backend import Deadline
 from vl_service.describe import answer, resolve_tasks
 from vl_service.images import DecodedImage
