@@ -17,9 +17,9 @@ from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
 from vl_service.qwen.fast.forms import try_form
 from vl_service.qwen.fast.slots import Sampling
 from vl_service.qwen.fast.writing import Ask, Generate, SlotWriter, Writer
-from vl_service.qwen.features import Features, Vision
-from vl_service.qwen.looking import feature_file, open_vision, wants_fast
 from vl_service.qwen.quantize import memory_of
+from vl_service.qwen.vision.features import Features, Vision
+from vl_service.qwen.vision.looking import feature_file, open_vision, wants_fast
 from vl_service.settings import Settings
 
 _WORDS = 2048  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's

@@ -16,8 +16,8 @@ from vl_service.qwen.checkpoint import Checkpoint
 from vl_service.qwen.fast.batch import Batch, Writing
 from vl_service.qwen.fast.prompt import prompt_of
 from vl_service.qwen.fast.slots import Sampling, Slots
-from vl_service.qwen.features import Features
 from vl_service.qwen.grammar import Grammar
+from vl_service.qwen.vision.features import Features
 
 log = logging.getLogger(__name__)
 

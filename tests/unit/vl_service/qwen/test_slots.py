@@ -18,7 +18,7 @@ from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint,
 from vl_service.qwen.fast.prompt import Prompt, common_start, positions_of, prompt_of
 from vl_service.qwen.fast.slots import Joining, Sampling, Slots, candidates
 from vl_service.qwen.fast.tower import FastTower
-from vl_service.qwen.features import Features
+from vl_service.qwen.vision.features import Features
 
 GRID = torch.tensor([[1, 4, 6]])
 NEW = 20

@@ -16,16 +16,16 @@ from torch import nn
 
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
-from vl_service.app import _details
 from vl_service.backend import Deadline, DeadlineExceededError, Task
+from vl_service.http.app import _details
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
 from vl_service.qwen.fast.batch import Batch, repeated_end
 from vl_service.qwen.fast.slots import Sampling, Slots
 from vl_service.qwen.fast.writing import Ask, Generate, SlotWriter, Writer
-from vl_service.qwen.tower import tower_of
-from vl_service.qwen.vision import TorchVision
+from vl_service.qwen.vision.in_torch import TorchVision
+from vl_service.qwen.vision.tower import tower_of
 from vl_service.settings import Settings
 
 CAT = DecodedImage(rgb=Image.fromarray(chelsea()).resize((150, 100)), width=150, height=100)

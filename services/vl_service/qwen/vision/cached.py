@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 
 from vl_service.backend import Deadline
-from vl_service.features.cache import ByteCache
-from vl_service.features.disk import DiskCache
 from vl_service.images import DecodedImage
-from vl_service.qwen.features import (
+from vl_service.qwen.vision.cache import ByteCache
+from vl_service.qwen.vision.disk import DiskCache
+from vl_service.qwen.vision.features import (
     NEVER,
     Expected,
     Features,

@@ -7,16 +7,16 @@ from contracts.models import VLModelInfo
 from engines.store.store import EngineStore
 from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
-from vl_service.qwen.cached import CachedVision
 from vl_service.qwen.checkpoint import Checkpoint, public_id, size_limits
 from vl_service.qwen.engines.choice import choose_tower, situation_of
 from vl_service.qwen.fast.forms import try_form
 from vl_service.qwen.fast.tower import FastTower
-from vl_service.qwen.features import Vision, expected_of, fingerprint, write_features
 from vl_service.qwen.quantize import memory_of
-from vl_service.qwen.remote import RemoteVision
-from vl_service.qwen.tower import Tower, load_tower, tower_of
-from vl_service.qwen.vision import TorchVision
+from vl_service.qwen.vision.cached import CachedVision
+from vl_service.qwen.vision.features import Vision, expected_of, fingerprint, write_features
+from vl_service.qwen.vision.in_torch import TorchVision
+from vl_service.qwen.vision.remote import RemoteVision
+from vl_service.qwen.vision.tower import Tower, load_tower, tower_of
 from vl_service.settings import Settings
 
 

@@ -8,8 +8,8 @@ import torch
 from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
 from vl_service.qwen.fast.tower import FastTower
-from vl_service.qwen.features import NEVER, Features
-from vl_service.qwen.tower import Tower
+from vl_service.qwen.vision.features import NEVER, Features
+from vl_service.qwen.vision.tower import Tower
 
 
 class TorchVision:

@@ -21,7 +21,7 @@ from vl_service.qwen.checkpoint import (
     size_limits,
     tower_files,
 )
-from vl_service.qwen.features import Expected, expected_of, fingerprint
+from vl_service.qwen.vision.features import Expected, expected_of, fingerprint
 from vl_service.settings import Settings
 
 

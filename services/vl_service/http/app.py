@@ -13,10 +13,10 @@ from contracts.models import Health, VLModelInfo, VLModelList
 from contracts.openai.chat import DialogueRequest, DialogueResponse
 from contracts.wire import MAX_BODY_BYTES
 from vl_service.describe import describe
-from vl_service.dialogue.routes import add_dialogue_routes, answer_dialogue, described
-from vl_service.features.probe import VisionProbe
-from vl_service.features.routes import add_features_route
-from vl_service.metrics import VLMetrics
+from vl_service.http.dialogue import add_dialogue_routes, answer_dialogue, described
+from vl_service.http.features import add_features_route
+from vl_service.http.metrics import VLMetrics
+from vl_service.http.vision_probe import VisionProbe
 from vl_service.model import WORKER_COMMAND, Model
 from vl_service.prompts.profiles import use_profiles
 from vl_service.settings import Settings

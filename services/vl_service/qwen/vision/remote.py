@@ -14,9 +14,9 @@ from contracts.describe import CacheResult
 from contracts.errors import Problem
 from contracts.refusal import Refusal
 from vl_service.backend import Deadline
-from vl_service.features.wire import CACHE_HEADER, FEATURES_PATH
 from vl_service.images import DecodedImage
-from vl_service.qwen.features import NEVER, Expected, Features, FeaturesRefusedError, read_features
+from vl_service.qwen.vision.features import NEVER, Expected, Features, FeaturesRefusedError, read_features
+from vl_service.qwen.vision.wire import CACHE_HEADER, FEATURES_PATH
 from vl_service.settings import Settings
 from web.calls import outgoing_headers
 

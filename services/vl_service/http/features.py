@@ -2,9 +2,9 @@
 
 from fastapi import FastAPI, Request, Response
 
-from vl_service.features.wire import CACHE_HEADER, FEATURES_PATH
-from vl_service.metrics import VLMetrics
+from vl_service.http.metrics import VLMetrics
 from vl_service.model import Model
+from vl_service.qwen.vision.wire import CACHE_HEADER, FEATURES_PATH
 
 
 def add_features_route(app: FastAPI, model: Model, metrics: VLMetrics) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vl_service.features.cache import ByteCache
-from vl_service.features.disk import DiskCache
+from vl_service.qwen.vision.cache import ByteCache
+from vl_service.qwen.vision.disk import DiskCache
 
 
 def cache(max_bytes: int, second: DiskCache | None = None) -> ByteCache[bytes]:

@@ -1,10 +1,9 @@
-"""`python -m vl_service.worker <fd>`: the process that owns the model, supervised by the HTTP process.
+"""What the worker process does with each piece of work, and which backend it loads.
 
 torch takes seconds to import, in which the thread that listens to the HTTP process must already run: whatever needs it
 is imported when the model is loaded.
 """
 
-import sys
 import threading
 import time
 from collections import deque
@@ -33,15 +32,15 @@ from vl_service.backend import (
     WrongRoleError,
 )
 from vl_service.describe import answer
-from vl_service.dialogue.reply import reply
 from vl_service.embedded import is_embedded, load_embedded
-from vl_service.features.wire import FORMATS
 from vl_service.images import DecodedImage
 from vl_service.prompts.profiles import use_profiles
+from vl_service.qwen.vision.wire import FORMATS
 from vl_service.settings import Settings
+from vl_service.worker.dialogue import reply
 from web.logs import configure_logging
 from web.telemetry import configure_tracing
-from web.worker.child import Handler, Report, WorkerProgram, run
+from web.worker.child import Handler, Report, WorkerProgram
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
 from web.worker.imports import lasting_imports
@@ -69,7 +68,7 @@ def load_backend(settings: Settings) -> Backend | FeatureBackend:
         return load_embedded(folder, settings.threads)
     if settings.role == "vision":
         with lasting_imports():
-            from vl_service.qwen.looking import load_vision  # transformers takes seconds more
+            from vl_service.qwen.vision.looking import load_vision  # transformers takes seconds more
         return load_vision(settings)
     with lasting_imports():
         from vl_service.qwen.backend import load_qwen
@@ -181,7 +180,3 @@ def explain(error: Exception) -> Problem:
 
 def _problem(status: int, code: str, title: str, detail: str, **more: Any) -> Problem:
     return Problem(status=status, code=code, title=title, detail=detail, **more)
-
-
-if __name__ == "__main__":
-    sys.exit(run(worker_program()))

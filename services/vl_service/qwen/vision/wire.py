@@ -1,4 +1,4 @@
-"""`POST /v1/features`: the bytes of a picture in, a safetensors file out (see `vl_service.qwen.features`)."""
+"""`POST /v1/features`: the bytes of a picture in, a safetensors file out (see `vl_service.qwen.vision.features`)."""
 
 FEATURES_PATH = "/v1/features"
 CACHE_HEADER = "X-Feature-Cache"
