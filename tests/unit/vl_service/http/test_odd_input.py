@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from contracts.errors import Problem
-from tests.unit.vl_service.http.test_app import Client, serving
+from tests.unit.vl_service.http.serving import Client, serving
 from tests.unit.vl_service.qwen.tiny_qwen import SPECIAL, save_tiny_checkpoint
 
 LANGUAGES = (
@@ -95,7 +95,7 @@ async def asked(client: Client, call: tuple[str, Any]) -> tuple[int, Any]:
     return 200, found["results"] if path == "/v1/describe" else found["choices"]
 
 
-@pytest.mark.parametrize("count", [80, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [80, pytest.param(1000, marks=pytest.mark.full)])
 async def test_odd_requests_at_one_time_are_each_answered_as_alone(tmp_path: Path, count: int) -> None:
     folder = save_tiny_checkpoint("qwen2_5_vl", tmp_path / "tiny")
     kinds = itertools.cycle((described, said, described, said, broken))
