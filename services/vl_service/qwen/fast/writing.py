@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -44,6 +45,11 @@ class Writer(Protocol):
         ...
 
     @property
+    def at_once(self) -> int:
+        """How many texts it writes at one time."""
+        ...
+
+    @property
     def sampling(self) -> Sampling:
         """How it draws tokens where a call says nothing else."""
         ...
@@ -64,6 +70,8 @@ class Writer(Protocol):
 
 class Generate:
     """By transformers' `generate`, one after another."""
+
+    at_once = 1
 
     def __init__(self, checkpoint: Checkpoint, sampling: Sampling, *, reason: str = "") -> None:
         self._checkpoint, self.sampling, self.reason = checkpoint, sampling, reason
@@ -191,11 +199,16 @@ class SlotWriter:
         """Raises `NotImplementedError` for what `slots.why_not` names, and what stepping once does."""
         rules = checkpoint.model.generation_config
         self._checkpoint, self._plain, self._length = checkpoint, plain, length
+        self.at_once = slots
         self.sampling = replace(sampling, repetition_penalty=rules.repetition_penalty or 1.0)
         self._stop_ids = stop_ids_of(checkpoint)
+        began = time.monotonic()
         with torch.inference_mode():
             rows = Slots(checkpoint.model, length=length, count=slots, fp8=fp8)
+            packed = time.monotonic()
             rows.warm_up()
+        log.info("slots are ready", extra={
+            "slots": slots, "packing_s": round(packed - began, 2), "warm_up_s": round(time.monotonic() - packed, 2)})
         self._batch = Batch(rows)
         graph = "a CUDA graph a token for" if checkpoint.device.type == "cuda" else "one step for"
         self.reason = f"{graph} up to {slots} texts at once" + (", weights in float8" if fp8 else "")
