@@ -16,6 +16,8 @@ from tests.unit.gateway.conftest import gateway_settings
 from tests.unit.gateway.live_gateway import LiveGateway
 from tests.unit.gateway.model_services import running_services
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 full = pytest.mark.full  # each case starts the command anew, a second of imports or, of `engines`, five
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
