@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("kind", "gateways"), [
-    pytest.param("sqlite", 1, marks=pytest.mark.full),  # tests/wire/test_gateway_crash.py has four kills of one
+    pytest.param("sqlite", 1, marks=pytest.mark.full),  # tests/wire/test_gateway_crash.py has three kills of one
     ("postgres", 2),
 ])
 def test_a_storm_of_kills_breaks_no_promise(

@@ -74,7 +74,6 @@ def test_the_jobs_of_an_executor_killed_for_good_are_completed_by_another_within
 def test_sigterm_leaves_the_running_render_at_work_and_the_restart_finds_it(
     tmp_path: Path, vl: Services, video: KeptProcess, postgres_url: str
 ) -> None:
-    """As `tests/wire/test_gateway_crash.py` has it of SQLite."""
     gateway = gateway_process(tmp_path, "only", vl.vl_url, video.url, postgres_url)
     try:
         gateway.start()

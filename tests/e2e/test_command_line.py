@@ -131,6 +131,7 @@ def test_a_checkpoint_that_can_never_load_ends_the_start_at_once_with_its_reason
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full  # test_supervisor.py has it of small services, test_video_worker.py of a worker
 def test_sigkill_of_serve_leaves_no_process(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with served(stack_environment(tiny_checkpoint, tmp_path / "data"), tmp_path) as own:
         until = time.monotonic() + 60

@@ -6,7 +6,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+
+from tests.support.processes import free_port
 
 _START_S = 120.0
 
@@ -56,7 +57,7 @@ def postgres_server(*, fsync: bool = False) -> Iterator[PostgresServer]:
             [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"],
             check=True, capture_output=True, cwd=folder, **as_user,
         )
-        port = _free_port()
+        port = free_port()
         with log.open("wb") as stream:
             server = subprocess.Popen(
                 [binaries / "postgres", "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1",
@@ -143,9 +144,3 @@ def _wait_until_it_answers(running: PostgresServer, server: subprocess.Popen[Any
             if server.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"Postgres does not start:\n{log.read_text()}") from None
             time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

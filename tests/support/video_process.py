@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from typing import TypeVar
 import httpx
 import psutil
 
+from tests.support.processes import free_port
+
 MODULE = ("-m", "video_service")
 _START_S = 180.0
 Value = TypeVar("Value")
@@ -23,7 +24,7 @@ class VideoProcess:
     """A started service; `stop` or `kill` it."""
 
     def __init__(self, arguments: Sequence[str], data: Path, model: Path, **environment: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.log_path = data.parent / f"{data.name}-{self.port}.log"
         self._log = self.log_path.open("wb")
         settings = {
@@ -100,9 +101,3 @@ def running(arguments: Sequence[str], data: Path, model: Path, **environment: st
         yield service
     finally:
         service.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -77,7 +77,7 @@ def test_renders_alike_go_as_one_and_are_what_they_are_alone(service: VideoProce
 
 @pytest.mark.timeout(240)
 def test_one_that_is_canceled_leaves_the_others_to_go_on(service: VideoProcess) -> None:
-    body = LONG | {"num_frames": 29}
+    body = LONG | {"num_frames": 29, "steps": 25}
     put(service, "measured", body, steps=2)
     result(service, "measured")
     names = behind_another(service, "leaving", *(body | {"seed": seed} for seed in (1, 2)))
@@ -90,25 +90,32 @@ def test_one_that_is_canceled_leaves_the_others_to_go_on(service: VideoProcess) 
     assert result(service, names[1])["batch"] == 2
 
 
-def test_a_killed_worker_costs_no_render_of_a_batch(service: VideoProcess) -> None:
-    body = LONG | {"num_frames": 25}
-    put(service, "before-death", body, steps=2)
-    result(service, "before-death")
-    names = behind_another(service, "dying", *(body | {"seed": seed, "steps": 8} for seed in (1, 2)))
-    service.until(lambda: all(status(service, name)["state"] == "running" for name in names))
-    service.worker().kill()
-    assert [result(service, name)["batch"] for name in names] == [1, 1], "one by one: whose fault was it?"
+@pytest.fixture(scope="module")
+def scripted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoProcess]:
+    """Its worker does as the prompt says, and has rendered one such clip alone."""
+    data = tmp_path_factory.mktemp("scripted") / "data"
+    with running(SCRIPTED, data, model, VIDEO_BATCH="3", VIDEO_BATCH_WAIT_S="0.2") as started:
+        put(started.wait_ready(), "alone", BODY | {"seed": 0})
+        result(started, "alone")
+        yield started
 
 
-def test_one_that_fails_fails_alone(model: Path, tmp_path: Path) -> None:
-    """The worker is scripted: one render of the batch breaks, and then that one alone."""
-    with running(SCRIPTED, tmp_path / "data", model, VIDEO_BATCH="3", VIDEO_BATCH_WAIT_S="0.2") as service:
-        service.wait_ready()
-        put(service, "alone", BODY | {"seed": 0})
-        result(service, "alone")
-        put(service, "slow", BODY | {"seed": 0, "prompt": "slow", "steps": 10})
-        service.until(lambda: status(service, "slow")["state"] == "running")
-        for name, prompt in (("a", "a kite"), ("b", "break"), ("c", "a boat")):
-            put(service, name, BODY | {"seed": 1, "prompt": prompt})
-        assert service.wait_ended("b")["error"]["code"] == "render_failed"
-        assert [result(service, name)["batch"] for name in ("a", "c")] == [1, 1]
+def behind_a_slow_one(service: VideoProcess, first: str, prompts: dict[str, str]) -> None:
+    put(service, first, BODY | {"seed": 0, "prompt": "slow", "steps": 10})
+    service.until(lambda: status(service, first)["state"] == "running")
+    for name, prompt in prompts.items():
+        put(service, name, BODY | {"seed": 1, "prompt": prompt})
+
+
+def test_a_killed_worker_costs_no_render_of_a_batch(scripted: VideoProcess) -> None:
+    behind_a_slow_one(scripted, "before-death", {"d": "slow", "e": "slow"})
+    scripted.until(lambda: all(status(scripted, name)["state"] == "running" for name in "de"))
+    scripted.worker().kill()
+    assert [result(scripted, name)["batch"] for name in "de"] == [1, 1], "one by one: whose fault was it?"
+
+
+def test_one_that_fails_fails_alone(scripted: VideoProcess) -> None:
+    """One render of the batch breaks, and then that one alone."""
+    behind_a_slow_one(scripted, "before-fault", {"a": "a kite", "b": "break", "c": "a boat"})
+    assert scripted.wait_ended("b")["error"]["code"] == "render_failed"
+    assert [result(scripted, name)["batch"] for name in "ac"] == [1, 1]

@@ -18,7 +18,7 @@ from tests.checkpoints.tiny_wan import save_tiny_wan
 from tests.support.video_process import MODULE, VideoProcess, running
 from video_service.weights.memory import weight_bytes
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full  # test_several_models.py has the turns in memory, test_video_worker.py the killed worker
 
 PARTS = ("transformer", "transformer_2", "unet", "vae", "text_encoder", "image_encoder")
 WORDS: dict[str, Any] = {"prompt": "zoom in", "width": 64, "height": 64, "fps": 16, "steps": 2, "num_frames": 5}
@@ -64,7 +64,7 @@ def held(service: VideoProcess) -> int:
     return psutil.Process(service.worker().pid).memory_info().rss
 
 
-@pytest.mark.parametrize(("renders", "seeds"), [(12, [1]), pytest.param(60, [1, 2], marks=pytest.mark.full)])
+@pytest.mark.parametrize(("renders", "seeds"), [(12, [1]), (60, [1, 2])])
 def test_each_ends_truthfully_with_its_own_frames_and_memory_comes_back(
     service: VideoProcess, renders: int, seeds: list[int]
 ) -> None:

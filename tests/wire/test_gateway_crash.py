@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.unit.gateway.conftest import gateway_settings, open_client
 from tests.unit.gateway.model_services import Services, running_services, video_bytes
 
 pytestmark = pytest.mark.slow
@@ -116,6 +117,7 @@ async def test_a_gateway_killed_in_mid_render_finds_its_render_again(
     assert leftovers == []
 
 
+@pytest.mark.full  # tests/durability/test_takeover.py has it on Postgres
 async def test_sigterm_leaves_the_render_running_and_the_next_process_takes_it_up(
     gateway: GatewayProcess, services: Services
 ) -> None:
@@ -137,7 +139,7 @@ async def test_killed_again_and_again_no_job_is_lost_and_none_rendered_twice(
 ) -> None:
     services.script.step_s = 0.03
     accepted: list[str] = []
-    for kill in range(4):
+    for kill in range(2):
         async with gateway.client() as client:
             for _ in range(6):
                 answer = await client.post("/generate", json={"prompt": f"kite {len(accepted)}"})
@@ -152,14 +154,12 @@ async def test_killed_again_and_again_no_job_is_lost_and_none_rendered_twice(
     assert sorted(services.script.begun) == sorted(accepted)
 
 
-async def test_two_gateways_never_share_a_data_folder(gateway: GatewayProcess, services: Services,
-                                                      tmp_path: Path) -> None:
-    async with gateway.client() as client:
-        assert (await client.get("/livez")).status_code == 200
-    second = GatewayProcess(tmp_path, services)
-    second.start()
-    try:
-        assert await asyncio.to_thread(second.wait) != 0
-    finally:
-        second.stop(signal.SIGKILL)
+async def test_two_gateways_never_share_a_data_folder(services: Services, tmp_path: Path) -> None:
+    async with open_client(gateway_settings(tmp_path, services)):
+        second = GatewayProcess(tmp_path, services)
+        second.start()
+        try:
+            assert await asyncio.to_thread(second.wait) != 0
+        finally:
+            second.stop(signal.SIGKILL)
     assert "Another gateway works as executor" in (tmp_path / "gateway.log").read_text()

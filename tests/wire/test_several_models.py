@@ -1,6 +1,8 @@
-"""Two families and two broken checkpoints in one service with room for one model at a time, over HTTP: which model
-renders, what is in memory, and LoRAs by request, at the service's own door and behind the gateway."""
+"""The whole video service as it is run, `python -m video_service`, with two tiny families and two broken checkpoints
+and room for one model at a time: what it renders, which model is in memory, and LoRAs by request, at the service's own
+door and behind the gateway."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -16,8 +18,11 @@ import numpy as np
 import pytest
 import pytest_asyncio
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+from contracts.videos import VideoRequest
+from gateway.services.clients import multipart
 from gateway.settings import GatewaySettings
 from tests.checkpoints.tiny_families import save_tiny_family, tiny_parts
 from tests.checkpoints.tiny_lora import write_lora
@@ -31,6 +36,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 BODY: dict[str, Any] = {"prompt": "zoom in", "width": 64, "height": 64, "num_frames": 5, "fps": 16, "seed": 1,
                         "steps": 2}
+LONG = {"width": 128, "height": 128, "num_frames": 33, "steps": 50}
+"""Some seconds of denoising, in short steps."""
 WAN, EXPERTS = "tiny-wan", "experts"
 PARTS = ("transformer", "transformer_2", "vae", "text_encoder")
 
@@ -105,6 +112,42 @@ def refused(service: VideoProcess, **changes: Any) -> dict[str, Any]:
     answer = service.http.put("/v1/videos/refused", json=BODY | changes)
     assert answer.status_code == 422, answer.text
     return answer.json()
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (96, 64), "orange").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("image", [None, picture()], ids=["words", "picture"])
+async def test_words_or_a_picture_become_the_video_that_the_result_describes(
+    service: VideoProcess, image: bytes | None
+) -> None:
+    render_id = "words" if image is None else "picture"
+    asked = VideoRequest.model_validate(BODY | {"image": image})
+    assert service.http.put(f"/v1/videos/{render_id}", **multipart(asked)).status_code == 202
+    status = service.wait_ended(render_id)
+    result = status["result"]
+    assert status["state"] == "completed", status["error"]
+    content = service.http.get(f"/v1/videos/{render_id}/content").content
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (result["num_bytes"], result["sha256"])
+    assert {"text", "denoise", "decode", "total"} <= result["timings"].keys()
+    with av.open(io.BytesIO(content), mode="r") as container:
+        frames = list(container.decode(video=0))
+    assert [(frame.width, frame.height) for frame in frames] == [(64, 64)] * 5
+
+
+async def test_a_running_render_stops_within_a_denoising_step(service: VideoProcess) -> None:
+    worker = service.worker().pid
+    service.http.put("/v1/videos/cancel", json=BODY | LONG)
+    service.until(lambda: service.http.get("/v1/videos/cancel").json()["step"] >= 3)
+    asked = service.http.delete("/v1/videos/cancel")
+    assert (asked.status_code, asked.json()["state"]) == (202, "running")
+    ended = service.wait_ended("cancel")
+    assert ended["state"] == "canceled"
+    assert ended["step"] <= asked.json()["step"] + 1  # the step under way may still end
+    assert service.worker().pid == worker
 
 
 async def test_models_take_turns_in_memory_and_each_renders_as_it_did_before(service: VideoProcess) -> None:

@@ -1,7 +1,7 @@
 """Laws of the supervised worker, seen from a client of the real service process.
 
 The worker process is real too; only its engine is scripted (`scripted_video_worker.py`), for a model does not
-crash, hang or run out of memory on demand. `test_video_service.py` has the real engine.
+crash, hang or run out of memory on demand. `test_several_models.py` has the real engine.
 """
 
 import signal

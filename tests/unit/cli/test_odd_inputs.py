@@ -16,7 +16,10 @@ from tests.unit.gateway.conftest import gateway_settings
 from tests.unit.gateway.live_gateway import LiveGateway
 from tests.unit.gateway.model_services import running_services
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
+full = pytest.mark.full  # each case starts the command anew, a second of imports or, of `engines`, five
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 
 
@@ -48,11 +51,10 @@ def run(folder: Path, arguments: str, **variables: str) -> subprocess.CompletedP
 @pytest.mark.parametrize(("arguments", "file"), [
     ("-o video.mp4 > /dev/full 2>&1", "video.mp4"),
     ("-o video.mp4 | true", "video.mp4"),
-    ("-o video.mp4 >&- 2>&-", "video.mp4"),
-    ("-o new/", "new/video.mp4"),
-    ("-o '50% ? # [b].mp4' --key ''", "50% ? # [b].mp4"),
-    ("-o - > shell.mp4", "shell.mp4"),
-    ("-o shell.mp4 --key \"$(printf 'sm_any\\n')\"", "shell.mp4"),
+    ("-o new/ --key \"$(printf 'sm_any\\n')\"", "new/video.mp4"),
+    pytest.param("-o video.mp4 >&- 2>&-", "video.mp4", marks=full),
+    pytest.param("-o '50% ? # [b].mp4' --key ''", "50% ? # [b].mp4", marks=full),
+    pytest.param("-o - > shell.mp4", "shell.mp4", marks=full),
 ])
 def test_the_video_comes_whatever_becomes_of_the_words(folder: Path, url: str, arguments: str, file: str) -> None:
     done = run(folder, f"generate a.png --url {url} {arguments}")
@@ -62,11 +64,11 @@ def test_the_video_comes_whatever_becomes_of_the_words(folder: Path, url: str, a
 
 @pytest.mark.parametrize(("arguments", "told"), [
     ("a.png -o a.png", "is the picture itself"),
-    ("/dev/zero", "is no file"),
     ("a.png --extend-from none", "There is no job none"),
-    ("a.png --url localhost:99999", "no address of a server"),
     ("a.png --key 'Schlüssel'", "characters that no key has"),
-    ("a.png --key $'a\\nb'", "characters that no key has"),
+    pytest.param("/dev/zero", "is no file", marks=full),
+    pytest.param("a.png --url localhost:99999", "no address of a server", marks=full),
+    pytest.param("a.png --key $'a\\nb'", "characters that no key has", marks=full),
 ])
 def test_what_cannot_be_done_is_said_in_a_sentence(folder: Path, url: str, arguments: str, told: str) -> None:
     before = (folder / "a.png").read_bytes()
@@ -91,7 +93,7 @@ def test_a_picture_may_come_from_a_pipe(folder: Path, url: str) -> None:
 
 
 def test_a_key_that_nobody_saw_opens_nothing(folder: Path) -> None:
-    outputs = ("> /dev/full", ">&-", "| true", "2> /dev/full")
+    outputs = ("> /dev/full", "| true")
     for number, output in enumerate(outputs):
         assert run(folder, f"keys create --new key-{number} {output}").returncode == 1, output
     assert run(folder, "keys list").stdout.decode().count("revoked") == len(outputs)
@@ -106,9 +108,10 @@ def with_a_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("arguments", "variables"), [
-    ("keys revoke $'\\xff'", {}), ("keys webhook-secret $'\\xff'", {}), ("keys create $'\\xff'", {}),
-    ("keys list > /dev/full", {}), ("keys create --new a", {"STILLMOTION_DATA": "\udcff"}),
-    ("keys list", {"GATEWAY_DATABASE_URL": "postgresql://a:b@localhost:port/c"}),
+    ("keys revoke $'\\xff'", {}), ("keys list", {"GATEWAY_DATABASE_URL": "postgresql://a:b@localhost:port/c"}),
+    pytest.param("keys webhook-secret $'\\xff'", {}, marks=full),
+    pytest.param("keys create $'\\xff'", {}, marks=full),
+    pytest.param("keys create --new a", {"STILLMOTION_DATA": "\udcff"}, marks=full),
 ])
 def test_keys_are_kept_from_what_no_database_takes(
     with_a_key: Path, arguments: str, variables: dict[str, str]
@@ -129,15 +132,15 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("arguments", [
-    "engines list > /dev/full", "engines list >&-", "engines --help > /dev/full", "keys list > /dev/full",
-    "--help > /dev/full",
+    "keys list > /dev/full", "--help > /dev/full", pytest.param("engines list > /dev/full", marks=full),
+    pytest.param("engines list >&-", marks=full), pytest.param("engines --help > /dev/full", marks=full),
 ])
-def test_what_cannot_be_said_ends_in_a_sentence(folder: Path, arguments: str) -> None:
-    run(folder, "keys create --new a")
-    done = run(folder, arguments, PYTHONUNBUFFERED="")
+def test_what_cannot_be_said_ends_in_a_sentence(with_a_key: Path, arguments: str) -> None:
+    done = run(with_a_key, arguments, PYTHONUNBUFFERED="")
     (sentence,) = [line for line in done.stderr.decode().splitlines() if "[transformers]" not in line]
     assert (done.returncode, sentence[:12]) == (1, "The output: ")
 
 
+@full
 def test_where_the_sentence_cannot_be_said_either_the_status_tells(folder: Path) -> None:
     assert run(folder, "engines list > /dev/full 2>&1").returncode == 1

@@ -15,15 +15,10 @@ import pytest
 
 from gateway.cli.serving.stack import ServiceSpec, StackError
 from gateway.cli.serving.supervisor import Patience, Supervisor, running_stack
+from tests.support.processes import free_port
 
 SCRIPT = Path(__file__).with_name("small_service.py")
 QUICK = Patience(start_s=60, stop_s=0.7, poll_s=0.02, first_backoff_s=0.05, max_backoff_s=0.1, max_restarts=2)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def small(name: str, *manners: str) -> ServiceSpec:

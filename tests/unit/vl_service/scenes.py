@@ -1,14 +1,11 @@
-"""Pictures with known content, class probabilities that the test sets, and tasks."""
+"""Pictures with known content, and tasks."""
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from contracts.describe import Language, TaskKind
 from vl_service.backend import Task
 from vl_service.prompts.profiles import profile_named
-
-TABBY, ESPRESSO, SHIP, LIGHTHOUSE, CANDLE, BEACH = 281, 967, 510, 437, 470, 978
 
 
 def plain(width: int = 192, height: int = 128, colour: tuple[int, int, int] = (120, 90, 60)) -> Image.Image:
@@ -23,25 +20,6 @@ def landscape(width: int = 240, height: int = 160, horizon: float = 0.5) -> Imag
     pixels[:row] = (120, 180, 235)
     pixels[row:] = (60, 120, 50)
     return Image.fromarray(pixels)
-
-
-def spotted(x: float, y: float, size: int = 200) -> Image.Image:
-    """A fine chequered patch around (x, y), both 0..1, on even grey."""
-    pixels = np.full((size, size, 3), 128, dtype=np.uint8)
-    rows, columns = np.mgrid[:size, :size]
-    near = (abs(rows - y * size) < size * 0.12) & (abs(columns - x * size) < size * 0.12)
-    pixels[near & ((rows // 4 + columns // 4) % 2 == 0)] = (255, 255, 255)
-    pixels[near & ((rows // 4 + columns // 4) % 2 == 1)] = (0, 0, 0)
-    return Image.fromarray(pixels)
-
-
-def class_probabilities(chosen: dict[int, float]) -> NDArray[np.float32]:
-    """Class probabilities as given, the rest spread evenly."""
-    rest = (1 - sum(chosen.values())) / (1000 - len(chosen))
-    values: NDArray[np.float32] = np.full(1000, rest, dtype=np.float32)
-    for number, probability in chosen.items():
-        values[number] = probability
-    return values
 
 
 def prompt_task(

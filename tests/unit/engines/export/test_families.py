@@ -27,17 +27,12 @@ SHAPES = {
     "wan2.2-ti2v": ClipShape(width=96, height=64, num_frames=9, text_tokens=16),
     "i2vgen-xl": ClipShape(width=128, height=64, num_frames=4, text_tokens=8),
 }
-# One export of a family and a precision; of the full form are bf16, which differs by the type alone, graphs of layers
-# that others here have too, and the UNet, which takes half a minute.
 _GRAPHS = [
     *(("wan2.2-ti2v", name) for name in ("transformer", "vae_encoder", "vae_decoder_first", "vae_decoder_later")),
     ("i2vgen-xl", "unet"), ("wan2.2-experts", "transformer_2"),
 ]
-_ALWAYS = [("wan2.2-ti2v", "transformer"), ("wan2.2-ti2v", "vae_decoder_later")]
-HALVES = [
-    pytest.param(*graph, precision, marks=() if graph in _ALWAYS and precision == "fp16" else pytest.mark.full)
-    for precision in ("fp16", "bf16") for graph in _GRAPHS
-]
+ODD = (136, 72)
+"""Leaves a row and a column that halving and doubling do not give back."""
 BAR_FP32, BAR_FP16 = 1e-4, 5e-3
 
 
@@ -128,13 +123,13 @@ def built_unet(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
         patch.setenv("STILLMOTION_DATA", str(data))
         patch.setenv("VIDEO_DEVICE", "cpu")
-        model = str(folders["i2vgen-xl"])
-        assert main(["build", "--model", model, "--size", "136x72", "--frames", "4", "--target", "onnx"]) == 0
+        shape = ["--size", f"{ODD[0]}x{ODD[1]}", "--frames", "4"]
+        assert main(["build", "--model", str(folders["i2vgen-xl"]), *shape, "--target", "onnx"]) == 0
     [path] = data.rglob("graph.onnx")
     return path, said.getvalue()
 
 
-@pytest.mark.slow
+@pytest.mark.full  # `test_command.py` has it of Wan2.1's graphs
 def test_the_command_builds_and_verifies_another_family(built_unet: tuple[Path, str]) -> None:
     """I2VGen-XL, whose clips may have any number of frames."""
     assert "unet cpu: verified" in built_unet[1]
@@ -167,26 +162,35 @@ def test_the_second_expert_is_diffusers_transformer(clips: dict[str, ClipGraphs]
     assert relative(run_in_torch(graph, inputs)["velocity"], true) < BAR_FP32
 
 
-@pytest.mark.slow
 @torch.inference_mode()
-@pytest.mark.parametrize("size", [(128, 64), (136, 72)])
+@pytest.mark.parametrize("size", [(128, 64), ODD])
 def test_the_i2vgen_unet_is_diffusers_unet_at_even_and_odd_sizes(
-    clips: dict[str, ClipGraphs], built_unet: tuple[Path, str], size: tuple[int, int]
+    clips: dict[str, ClipGraphs], size: tuple[int, int]
 ) -> None:
-    """The second size leaves a row and a column that halving and doubling do not give back: it is the built one."""
+    graph, true = _unet(clips, size)
+    assert relative(run_in_torch(graph, graph.inputs)["velocity"], true) < BAR_FP32
+
+
+@pytest.mark.full
+@torch.inference_mode()
+def test_the_built_unet_is_diffusers_unet(clips: dict[str, ClipGraphs], built_unet: tuple[Path, str]) -> None:
+    graph, true = _unet(clips, ODD)
+    assert relative(OnnxSession(built_unet[0], threads=1).run(graph.inputs)["velocity"], true) < BAR_FP32
+
+
+def _unet(clips: dict[str, ClipGraphs], size: tuple[int, int]) -> tuple[Graph, torch.Tensor]:
+    """The graph, and what diffusers' UNet makes of its inputs."""
     shape = ClipShape(width=size[0], height=size[1], num_frames=4, text_tokens=77)
     graph = clips["i2vgen-xl"].graphs(shape, torch.float32)["unet"]
     x = graph.inputs
-    true = tiny_parts("i2vgen-xl")["unet"](
+    return graph, tiny_parts("i2vgen-xl")["unet"](
         x["latents"], x["timestep"], x["fps"], x["image_latents"], x["image_embeddings"], x["text"], return_dict=False,
     )[0]
-    assert relative(run_in_torch(graph, x)["velocity"], true) < BAR_FP32
-    if size == (136, 72):
-        assert relative(OnnxSession(built_unet[0], threads=1).run(x)["velocity"], true) < BAR_FP32
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("family", "name", "precision"), HALVES)
+@pytest.mark.full  # `test_tensorrt.py` has Wan2.1's transformer and decoder in fp16
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(("family", "name"), _GRAPHS)
 def test_half_precision_agrees_with_torch_and_builds_for_every_rtx_generation(
     shallow: dict[str, ClipGraphs], tmp_path: Path, family: str, name: str, precision: str
 ) -> None:

@@ -39,7 +39,7 @@ OPERATIONS = [found.ok() for found in FOUND if isinstance(found, Ok)]
 assert len(OPERATIONS) == len(FOUND), "an operation's own schema is not valid"
 SEEN: Counter[tuple[str, int]] = Counter()
 UNBOUNDED = {"negative_prompt", "enhance", "seed", "metadata", "language", "instruction"}
-MAX_EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "8"))
+MAX_EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "6"))
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
     response_schema_conformance,

@@ -18,10 +18,11 @@ from gateway.database.database import normal_url
 from gateway.jobs.job import JobNotFound
 from gateway.run.pipeline import Answer, Step
 from gateway.settings import GatewaySettings
+from tests.support.processes import free_port
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, open_gateway, until
 from tests.unit.gateway.jobs.test_store import new_job
 from tests.unit.gateway.model_services import Services
-from tests.unit.gateway.run.test_webhooks import IMPATIENT, Receiver, free_port, listening, settled, submit
+from tests.unit.gateway.run.test_webhooks import IMPATIENT, Receiver, listening, settled, submit
 
 _STAYS = {"dbos_migrations", "application_versions", "queues"}  # of the engine itself, however many jobs there were
 

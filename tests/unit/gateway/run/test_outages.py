@@ -82,9 +82,10 @@ AWAY = {
 
 
 @pytest.mark.parametrize(("service", "how", "where"), [
-    ("vl_service", "cut", "sqlite"), ("vl_service", "broken unseen", "sqlite"),
-    ("video_service", "loading", "sqlite"), ("video_service", "broken unseen", "sqlite"),
-    ("video_service", "restarted", "sqlite"), ("video_service", "restarted", "postgres"),
+    ("vl_service", "cut", "sqlite"), ("video_service", "loading", "sqlite"), ("video_service", "restarted", "postgres"),
+    pytest.param("vl_service", "broken unseen", "sqlite", marks=pytest.mark.full),
+    pytest.param("video_service", "broken unseen", "sqlite", marks=pytest.mark.full),
+    pytest.param("video_service", "restarted", "sqlite", marks=pytest.mark.full),
 ], indirect=["where"])
 async def test_a_service_that_is_away_delays_jobs_and_fails_none(
     how: str, where: dict[str, Any], service: str, tmp_path: Path, services: Services, picture: MakePicture

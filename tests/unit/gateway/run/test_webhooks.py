@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from gateway.auth.addresses import AddressRefused
 from gateway.auth.signing import open_signer
 from gateway.run.webhooks import Patience, check_address
 from gateway.settings import GatewaySettings
+from tests.support.processes import free_port
 from tests.unit.gateway.conftest import gateway_settings, open_client, until
 from tests.unit.gateway.model_services import Services
 from tests.unit.gateway.test_metrics import series
@@ -41,12 +41,6 @@ class Receiver:
     @property
     def bodies(self) -> list[dict[str, Any]]:
         return [json.loads(body) for _, body, _ in self.got]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @asynccontextmanager

@@ -26,8 +26,7 @@ def model(folder: Path) -> Deployed:
     return load_tiny(folder)
 
 
-@pytest.mark.parametrize("scale", [1.0, 9.0])
-@pytest.mark.parametrize(("frames", "size"), [(6, (64, 64)), (3, (96, 64))])
+@pytest.mark.parametrize(("scale", "frames", "size"), [(9.0, 6, (64, 64)), (1.0, 3, (96, 64))])
 def test_an_image_and_words_give_the_pipelines_frames(
     folder: Path, model: Deployed, picture: Image.Image, scale: float, frames: int, size: tuple[int, int]
 ) -> None:

@@ -17,7 +17,7 @@ from video_service.layers.pixels import to_levels
 from video_service.layers.umt5 import clean_prompt
 from video_service.render.generate import Deployed
 
-CASES = [("euler", 1.0, 4), ("euler", 3.0, 3), ("unipc", 1.0, 4), ("unipc", 3.0, 3)]
+CASES = [("euler", 1.0, 4), ("unipc", 3.0, 3)]
 
 
 @pytest.mark.parametrize(("sampler", "guidance_scale", "steps"), CASES)
@@ -41,21 +41,6 @@ def test_words_to_video_equals_the_diffusers_pipeline(
     request = a_request(sampling={"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale})
     [mine] = ours(load_tiny(wan_t2v_folder).model, request)
     assert_same(mine, theirs(WanPipeline.from_pretrained(wan_t2v_folder), request))
-
-
-@pytest.mark.parametrize("sampler", ["euler", "sde"])
-def test_a_clip_of_a_batch_is_the_clip_alone(tiny_model: Deployed, picture: Image.Image, sampler: Sampler) -> None:
-    """Own words, image and seed for each; the fresh noise of the SDE form is each clip's own too."""
-    sampling = {"sampler": sampler, "steps": 3}
-    requests = [
-        a_request(image=picture, sampling=sampling),
-        a_request(image=picture.rotate(90), prompt="a fox runs", seed=3, sampling=sampling),
-    ]
-    together = ours(tiny_model.model, *requests)
-    for request, (latents, frames) in zip(requests, together, strict=True):
-        [(alone, alone_frames)] = ours(tiny_model.model, request)
-        torch.testing.assert_close(latents, alone, rtol=1e-5, atol=1e-5)
-        assert np.abs(frames.astype(int) - alone_frames).max() <= 1
 
 
 @pytest.mark.parametrize("text", ["A &lt;b&gt;  cat\n", "caf&amp;eacute; â€œquotedâ€\x9d", "  一只 猫 ", "ﬁne…"])

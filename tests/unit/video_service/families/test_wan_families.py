@@ -18,7 +18,8 @@ from video_service.settings import VideoSettings
 from web.worker.image import fit_picture
 
 NAMES = ("wan2.1-i2v-clip", "wan2.1-flf2v", "wan2.2-experts", "wan2.2-experts-t2v", "wan2.2-ti2v")
-SAMPLERS: list[tuple[Sampler, int]] = [("euler", 4), ("unipc", 5)]
+SAMPLED: list[tuple[Sampler, int, float]] = [("euler", 4, 1.0), ("unipc", 5, 3.0)]
+"""Each solver once, one of them with guidance."""
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,7 @@ def test_each_checkpoint_is_of_one_family_whose_spec_is_the_authors_own(
     assert (info.size_multiple, info.num_frames.default, info.num_frames.step) == (multiple, frames, 4)
 
 
-@pytest.mark.parametrize(("sampler", "steps"), SAMPLERS)
-@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize(("sampler", "steps", "scale"), SAMPLED)
 def test_an_image_seen_by_clip_gives_the_pipelines_frames(
     folders: dict[str, Path], models: dict[str, Deployed], picture: Image.Image, sampler: Sampler, steps: int,
     scale: float,
@@ -62,7 +62,7 @@ def test_an_image_seen_by_clip_gives_the_pipelines_frames(
     assert_same(mine, theirs(WanImageToVideoPipeline.from_pretrained(folders[name]), request, image=picture))
 
 
-@pytest.mark.parametrize(("sampler", "steps", "scale"), [("euler", 4, 1.0), ("unipc", 5, 3.0)])
+@pytest.mark.parametrize(("sampler", "steps", "scale"), SAMPLED)
 def test_a_first_and_a_last_image_give_the_pipelines_frames(
     folders: dict[str, Path], models: dict[str, Deployed], picture: Image.Image, sampler: Sampler, steps: int,
     scale: float,
@@ -80,12 +80,11 @@ def test_a_first_and_a_last_image_give_the_pipelines_frames(
         assert_same(mine, expected)
 
 
-@pytest.mark.parametrize(("sampler", "steps"), SAMPLERS)
+@pytest.mark.parametrize(("sampler", "steps", "scales"), [("euler", 4, (1.0, 1.0)), ("unipc", 5, (3.0, 2.0))])
 @pytest.mark.parametrize(("name", "shift"), [("wan2.2-experts", 5.0), ("wan2.2-experts-t2v", 12.0)])
-@pytest.mark.parametrize("scales", [(1.0, 1.0), (3.0, 2.0)])
 def test_two_experts_give_the_pipelines_frames(
     folders: dict[str, Path], models: dict[str, Deployed], picture: Image.Image, sampler: Sampler, steps: int,
-    name: str, shift: float, scales: tuple[float, float],
+    scales: tuple[float, float], name: str, shift: float,
 ) -> None:
     """Each denoises its own steps, with its own scale, at the shift that the authors use."""
     image = picture if name == "wan2.2-experts" else None
@@ -110,12 +109,11 @@ def test_two_experts_give_the_pipelines_frames(
     assert_same(mine, theirs(pipeline, request, shift=shift, guidance_scale_2=scales[1], **call))
 
 
-@pytest.mark.parametrize(("sampler", "steps"), SAMPLERS)
+@pytest.mark.parametrize(("sampler", "steps", "scale"), SAMPLED)
 @pytest.mark.parametrize("with_image", [True, False])
-@pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_a_time_for_each_frame_gives_the_pipelines_frames(
     folders: dict[str, Path], models: dict[str, Deployed], picture: Image.Image, sampler: Sampler, steps: int,
-    with_image: bool, scale: float,
+    scale: float, with_image: bool,
 ) -> None:
     """An image is the first latent frame, at time 0, and stays what it is."""
     image = picture if with_image else None

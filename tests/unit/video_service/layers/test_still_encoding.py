@@ -29,7 +29,7 @@ def decode(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", VAES)
-@pytest.mark.parametrize("num_frames", [1, 5, 9, 33, 81])
+@pytest.mark.parametrize("num_frames", [1, 5, 33])
 @torch.inference_mode()
 def test_a_picture_and_zeros_encode_as_the_whole_clip_does(name: str, num_frames: int) -> None:
     """In float64 the two agree to 1e-12 of a latent's size (measured: 2e-15), so no frame that matters was left out."""

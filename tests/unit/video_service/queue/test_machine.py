@@ -275,6 +275,6 @@ class BatchingMachine(VideoQueueMachine):
 
 
 for machine in (VideoQueueMachine, BatchingMachine):
-    machine.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+    machine.TestCase.settings = settings(max_examples=75, stateful_step_count=50, deadline=None)
 TestVideoQueue = VideoQueueMachine.TestCase
 TestBatchingQueue = BatchingMachine.TestCase

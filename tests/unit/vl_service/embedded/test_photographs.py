@@ -137,6 +137,7 @@ def test_the_tower_sees_pixels_as_its_weights_were_trained(photograph: Photograp
     assert tower.classify(cat) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.full
 def test_a_picture_costs_little_processor_time(embedded_backend: EmbeddedBackend, photograph: Photograph) -> None:
     """Two seconds on two cores, with room to spare, however busy the machine is."""
     coffee = photograph("coffee")

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from contracts.describe import Language
 from tests.unit.vl_service.embedded.scripted import SCENES, Scripted, answers_of, shipped_words
-from tests.unit.vl_service.embedded.test_motions import OWN_WORDS
 from tests.unit.vl_service.prompts.test_polish import USER_WORDS
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.embedded.text.motions import motion_names, read_request
@@ -17,6 +16,19 @@ from vl_service.prompts.profiles import profiles
 from vl_service.worker.describe import _polish
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
+OWN_WORDS = (
+    "we soar over the rooftops", "a drone shot along the coast", "the horse gallops off",
+    "the candle gutters and smokes",
+    "petals unfurl", "a wave crashes on the shore", "the crowd disperses", "she kneels and waves", "he sits down",
+    "time-lapse of the clouds", "parallax effect on the mountains", "the dog fetches and catches the stick",
+    "the ink dissolves in the water", "a bird takes flight", "the leaves rustle", "the sun sets over the bay",
+    "the lens orbits the statue", "crane up over the trees", "rack focus to the door", "slow motion of the splash",
+    "the cat stays in place", "she pauses at the door", "the lake lies in complete stillness", "shot from a tripod",
+    "nothing stirs in the forest", "the guard remains at rest", "the train comes to rest",
+    "马群奔驰而过", "她转身离开", "花朵绽放", "航拍海岸线", "云层翻涌的延时摄影", "老人鞠躬",
+    "火焰升腾燃烧", "雪花漫天飘舞", "环绕雕像", "猫停下脚步", "她静静地站着", "森林纹丝不动", "墨水在水中散开",
+    "小狗扑向皮球",
+)
 EVERYTHING = list(itertools.product(SCENES, profiles(), LANGUAGES))
 
 

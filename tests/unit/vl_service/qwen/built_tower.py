@@ -10,10 +10,14 @@ import pytest
 
 from engines.store.manifest import Manifest
 from engines.store.store import EngineStore
-from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
+from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from vl_service.qwen.engines.__main__ import main
 
 SLOTS = 144
+FIRST = "qwen2_5_vl"
+"""The family with most to go wrong."""
+FIRST_AND_REST = [FIRST, *(pytest.param(family, marks=pytest.mark.full) for family in FAMILIES if family != FIRST)]
+"""An export takes seconds, and test_vision_graph.py has the graphs of all in torch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from skimage.data import chelsea
 from transformers import AutoModelForImageTextToText
 
 from contracts.refusal import Refusal
-from tests.unit.vl_service.qwen.built_tower import Build
+from tests.unit.vl_service.qwen.built_tower import FIRST, Build
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, FeatureBackend
@@ -140,10 +140,12 @@ def test_the_language_role_says_what_the_whole_model_says(parts: Parts) -> None:
     assert say(parts.language(feature_cache_bytes=0), CAT) == say(parts.whole)
 
 
-def test_our_own_layers_and_engines_take_part(parts: Parts, build_tower: Build) -> None:
-    """The fast writer reads features from elsewhere; an engine sees for a language role, and behind the cache."""
+def test_the_fast_writer_reads_features_from_elsewhere(parts: Parts) -> None:
     assert say(parts.language(fast=True)) == say(parts.whole)
-    built = build_tower(parts.folder.name.rstrip("0123456789"))
+
+
+def test_an_engine_sees_for_a_language_role_and_behind_the_cache(build_tower: Build) -> None:
+    built = build_tower(FIRST)
     on_engine = {"data_dir": built.data, "threads": 1}
     vision = load_vision(settings(built.folder, role="vision", engine="onnx", **on_engine))
     assert vision.info.vision_engine == "onnx-cpu"

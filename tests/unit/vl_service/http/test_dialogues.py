@@ -4,23 +4,24 @@ import asyncio
 import base64
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+import pytest_asyncio
 import uvicorn
 
 from contracts.chat import ChatEnd, ChatEvent, ChatOptions, ChatRequest, TextPart, Turn
-from tests.unit.vl_service.test_app import RED, SCRIPTED, problem, until_calls, until_ready
-from tests.unit.vl_service.test_process import running, wait_until
-from vl_service.backend import Piece
+from tests.unit.vl_service.http.serving import RED, SCRIPTED, problem, until, until_calls, until_ready
 from vl_service.http.app import create_app
 from vl_service.settings import Settings
-from vl_service.worker.dialogue import until_stop
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PICTURE = f"data:image/png;base64,{RED}"
 JSON = {"Content-Type": "application/json"}
@@ -44,10 +45,38 @@ async def served(folder: Path, **settings: Any) -> AsyncIterator[httpx.AsyncClie
         await serving
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """One service for all tests here, and the folder of its worker's script."""
+
+    client: httpx.AsyncClient
+    folder: Path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shared]:
+    folder = tmp_path_factory.mktemp("scripted")
+    async with served(folder) as client:
+        yield Shared(client=client, folder=folder)
+
+
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with served(tmp_path) as opened:
-        yield opened
+def folder(shared: Shared) -> Path:
+    return shared.folder
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(shared: Shared) -> httpx.AsyncClient:
+    """Ready, and at rest: of the calls before none is heard of again."""
+    async def at_rest() -> bool:
+        calls = (shared.folder / "calls").read_text() if (shared.folder / "calls").exists() else ""
+        return calls.count("+") == calls.count("-")
+
+    await until(at_rest)
+    for name in ("calls", "let_go"):
+        (shared.folder / name).unlink(missing_ok=True)
+    await until_ready(shared.client)
+    return shared.client
 
 
 def sdk(client: httpx.AsyncClient) -> openai.AsyncOpenAI:
@@ -67,20 +96,6 @@ async def chatted(client: httpx.AsyncClient, body: bytes) -> tuple[str, ChatEnd 
     events = [ChatEvent.model_validate_json(line) for line in lines]
     error = events[-1].error
     return "".join(event.text for event in events), events[-1].end, error.code if error else None
-
-
-@pytest.mark.parametrize(("stops", "said", "finish"), [
-    (("c de",), "ab ", "stop"), (("x",), "ab c def", "length"), (("def", "b c"), "a", "stop"),
-    (("zz", "f"), "ab c de", "stop"), (("defg",), "ab c def", "length"), ((), "ab c def", "length"),
-])
-def test_a_reply_ends_before_the_first_stop_however_it_is_cut_in_pieces(
-    stops: tuple[str, ...], said: str, finish: str
-) -> None:
-    for cuts in (["ab c def"], list("ab c def"), ["ab c", " def"], ["ab ", "c d", "ef"]):
-        pieces = [Piece(text=cut, prompt_tokens=1, completion_tokens=1) for cut in cuts]
-        told = list(until_stop(iter([*pieces, Piece(prompt_tokens=1, completion_tokens=1, finish="length")]), stops))
-        assert "".join(piece.text for piece in told) == said
-        assert told[-1].finish == finish
 
 
 async def test_a_reply_comes_in_pieces_and_ends_with_its_counts(client: httpx.AsyncClient) -> None:
@@ -154,7 +169,9 @@ async def test_refusals_are_openai_s_errors(
             assert refused.value.code == code
 
 
-async def test_what_breaks_a_stream_in_its_middle_is_raised_by_openai_s_package(client: httpx.AsyncClient) -> None:
+async def test_what_breaks_a_stream_in_its_middle_is_raised_by_openai_s_package(
+    client: httpx.AsyncClient, folder: Path
+) -> None:
     async with sdk(client) as remote:
         stream = await remote.chat.completions.create(
             model="scripted", messages=[{"role": "user", "content": "one break"}], stream=True)
@@ -162,6 +179,7 @@ async def test_what_breaks_a_stream_in_its_middle_is_raised_by_openai_s_package(
             _ = [chunk async for chunk in stream]
     assert await chatted(client, asked("one break")) == ("0 one ", None, "internal_error")
     assert await chatted(client, asked("one die")) == ("0 one ", None, "unavailable")
+    (folder / "calls").unlink()  # the dead one tells no end
 
 
 @pytest.mark.parametrize(("path", "body"), [
@@ -171,27 +189,27 @@ async def test_what_breaks_a_stream_in_its_middle_is_raised_by_openai_s_package(
       for stream in (True, False)),
 ])
 async def test_the_worker_stops_when_the_client_leaves(
-    client: httpx.AsyncClient, tmp_path: Path, path: str, body: bytes
+    client: httpx.AsyncClient, folder: Path, path: str, body: bytes
 ) -> None:
     async with httpx.AsyncClient(base_url=client.base_url) as leaving:
         waiting = asyncio.create_task(leaving.post(path, content=body, headers=JSON))
-        await until_calls(tmp_path, "+")
+        await until_calls(folder, "+")
         waiting.cancel()
-    await until_calls(tmp_path, "+-")
+    await until_calls(folder, "+-")
     assert (await chatted(client, asked("next")))[0] == "0 next "
 
 
-async def test_one_who_leaves_while_he_waits_is_not_answered(client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_one_who_leaves_while_he_waits_is_not_answered(client: httpx.AsyncClient, folder: Path) -> None:
     first = asyncio.create_task(chatted(client, asked("hold")))
-    await until_calls(tmp_path, "+")
+    await until_calls(folder, "+")
     async with httpx.AsyncClient(base_url=client.base_url) as leaving:
         waiting = asyncio.create_task(leaving.post("/v1/chat", content=asked("second"), headers=JSON))
         await asyncio.sleep(0.2)
         waiting.cancel()
     await asyncio.sleep(0.1)
-    (tmp_path / "let_go").touch()
+    (folder / "let_go").touch()
     assert (await first)[0].endswith("hold ")
-    assert (tmp_path / "calls").read_text() == "+-"
+    assert (folder / "calls").read_text() == "+-"
 
 
 async def test_bounds_hold_for_dialogues_too(tmp_path: Path) -> None:
@@ -211,24 +229,3 @@ async def test_pictures_and_their_places_must_agree(client: httpx.AsyncClient) -
         words = json.dumps({"turns": [{"role": "user", "content": [part]}]})
         response = await client.post("/v1/chat", files={"request": (None, words), **images})
         problem(response, 422, "invalid_request")
-
-
-@pytest.mark.slow
-def test_the_demo_model_answers_a_question_and_joins_wishes(photograph_base64: Callable[[str], str]) -> None:
-    """And says that it follows no dialogue, and what it cannot do."""
-    with running({}) as (_, url):
-        wait_until(f"{url}/readyz", 200)
-        remote = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        picture: Any = {
-            "type": "image_url", "image_url": {"url": f"data:image/png;base64,{photograph_base64('chelsea')}"}}
-        question: Any = {"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}
-        answer = remote.chat.completions.create(model="embedded", messages=[question])
-        assert "tabby cat" in (answer.choices[0].message.content or "")
-        assert answer.usage is not None
-        assert answer.usage.completion_tokens > 3
-        with pytest.raises(openai.BadRequestError, match="Qwen-VL"):
-            remote.chat.completions.create(model="embedded", messages=[{"role": "user", "content": "Hello"}])
-        turns = [{"role": "user", "content": [{"type": "text", "text": text}]} for text in ("The cat yawns", "slower")]
-        wishes = httpx.post(f"{url}/v1/chat", json={"turns": turns, "options": {"kind": "prompt"}}, timeout=60)
-        assert "The cat yawns" in wishes.text
-        assert "slower" in wishes.text

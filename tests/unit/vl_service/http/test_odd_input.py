@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from contracts.errors import Problem
+from tests.unit.vl_service.http.serving import Client, serving
 from tests.unit.vl_service.qwen.tiny_qwen import SPECIAL, save_tiny_checkpoint
-from tests.unit.vl_service.test_app import Client, serving
 
 LANGUAGES = (
     "Was ist das?", "¿Qué es esto?", "Qu'est-ce que c'est ?", "Che cos'è?", "O que é isto?", "Wat is dit?",

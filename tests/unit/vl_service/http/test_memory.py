@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.unit.vl_service.http.test_odd_input import described, said
+from tests.unit.vl_service.http.test_process import children, running, wait_until
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
-from tests.unit.vl_service.test_odd_input import described, said
-from tests.unit.vl_service.test_process import children, running, wait_until
 
 CALLS, WARM, AT_ONCE, LOOK_EVERY = 10_000, 1_000, 12, 50
 MOST_GROWTH = 64 * 2**20  # bytes, of what either process never gives back; it sways by 25
