@@ -13,9 +13,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_anyflow import AnyFlowTransformer3DModel
+from diffusers.models.transformers.transformer_anyflow_far import AnyFlowFARTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
 from diffusers.pipelines.anyflow.pipeline_anyflow import AnyFlowPipeline
+from diffusers.pipelines.anyflow.pipeline_anyflow_far import AnyFlowFARPipeline
 from diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl import I2VGenXLPipeline
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
@@ -84,6 +86,16 @@ def _anyflow(shallow: bool) -> dict[str, Any]:
     network = AnyFlowTransformer3DModel(
         num_attention_heads=2, attention_head_dim=16, text_dim=32, freq_dim=32, ffn_dim=64,
         num_layers=1 if shallow else 2, rope_max_seq_len=64,
+    )
+    return _wan(_transformer(16, 16, shallow)) | {
+        "transformer": network, "scheduler": FlowMapEulerDiscreteScheduler(shift=5.0)}
+
+
+def _anyflow_far(shallow: bool) -> dict[str, Any]:
+    """AnyFlow-FAR, in chunks of its own; from the third on it attends to the first ones coarsely."""
+    network = AnyFlowFARTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, text_dim=32, freq_dim=32, ffn_dim=64,
+        num_layers=1 if shallow else 2, rope_max_seq_len=64, full_chunk_limit=2, chunk_partition=(1, 1, 2, 1),
     )
     return _wan(_transformer(16, 16, shallow)) | {
         "transformer": network, "scheduler": FlowMapEulerDiscreteScheduler(shift=5.0)}
@@ -176,6 +188,7 @@ _FAMILIES: dict[str, tuple[Callable[[bool], dict[str, Any]], Any, dict[str, Any]
     "wan2.2-experts-t2v": (_experts_t2v, WanPipeline, {"boundary_ratio": 0.875}),
     "i2vgen-xl": (_i2vgen, I2VGenXLPipeline, {}),
     "anyflow": (_anyflow, AnyFlowPipeline, {}),
+    "anyflow-far": (_anyflow_far, AnyFlowFARPipeline, {}),
     "wan2.2-ti2v": (_ti2v, WanPipeline, {"expand_timesteps": True}),
 }
 """By name: its parts, diffusers' pipeline, and what that is told beside them."""

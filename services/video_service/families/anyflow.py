@@ -1,7 +1,6 @@
 """AnyFlow on Wan2.1, text-to-video: a flow map, which is told where a step begins and where it ends, so any few do.
 
-Source: https://huggingface.co/papers/2605.13724; numbers agree with diffusers' `AnyFlowPipeline`. Its causal sibling,
-AnyFlow-FAR, is another network and is not claimed.
+Source: https://huggingface.co/papers/2605.13724; numbers agree with diffusers' `AnyFlowPipeline`.
 """
 
 from collections.abc import Mapping, Sequence

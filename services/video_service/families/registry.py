@@ -1,6 +1,7 @@
 """Every family; a new one is a line here."""
 
 from video_service.families.anyflow import AnyFlow
+from video_service.families.anyflow_far import AnyFlowFar
 from video_service.families.base import Family
 from video_service.families.fastwan import FastWan21
 from video_service.families.i2vgen_xl import I2VGenXL
@@ -13,7 +14,7 @@ from video_service.weights.checkpoint import CheckpointFiles
 from web.worker.errors import ModelUnavailable
 
 FAMILIES: list[Family] = [
-    TurboWan21(), TurboWan22(), FastWan21(), Wan21FLF2V(), Wan21(), Wan22A14B(), Wan22TI2V(), AnyFlow(),
+    TurboWan21(), TurboWan22(), FastWan21(), Wan21FLF2V(), Wan21(), Wan22A14B(), Wan22TI2V(), AnyFlow(), AnyFlowFar(),
     I2VGenXL(),
 ]
 

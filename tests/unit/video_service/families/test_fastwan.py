@@ -86,6 +86,15 @@ def test_latents_are_those_of_the_rules_written_out(folder: Path) -> None:
     assert frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
 
 
+def test_clips_of_one_batch_are_those_rendered_alone(folder: Path) -> None:
+    model = load_tiny(folder).model
+    requests = [a_request(num_frames=5, seed=seed, prompt=f"shot {seed}", sampling={"sampler": "dmd", "steps": 3})
+                for seed in (1, 2)]
+    for request, (latents, _) in zip(requests, ours(model, *requests), strict=True):
+        [(alone, _)] = ours(model, request)
+        torch.testing.assert_close(latents, alone, rtol=1e-4, atol=1e-4)
+
+
 def test_its_spec_is_of_three_steps_without_guidance_and_says_how_it_attends(folder: Path) -> None:
     deployed = load_tiny(folder)
     info = deployed.info
