@@ -1,5 +1,6 @@
 """The whole video service as it is run, `python -m video_service`, rendering with a tiny real Wan checkpoint."""
 
+import base64
 import hashlib
 import io
 import shutil
@@ -89,3 +90,13 @@ def test_weights_that_cannot_be_loaded_are_named_and_the_service_lives(model: Pa
         assert answer.status_code == 503
         assert "the weights of damaged" in answer.json()["reasons"][0]
         assert service.http.get("/livez").status_code == 200
+
+
+def test_a_render_that_asks_for_it_shows_pictures_while_it_runs(service: VideoProcess):
+    service.http.put("/v1/videos/seen", json=long_body(preview=True))
+    shown = service.until(lambda: service.http.get("/v1/videos/seen").json().get("preview"))
+    with Image.open(io.BytesIO(base64.b64decode(shown))) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (32, 32))
+    service.until(lambda: service.http.get("/v1/videos/seen").json().get("preview") not in (None, shown))
+    service.http.delete("/v1/videos/seen")
+    assert "preview" not in service.wait_ended("seen")

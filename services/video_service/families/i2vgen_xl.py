@@ -156,6 +156,9 @@ class I2VGenModel:
             prediction = without + given.guidance_scale * (prediction - without)
         return prediction.float()
 
+    def glimpse(self, state: torch.Tensor, timestep: float, prediction: torch.Tensor) -> None:
+        """It has no way yet."""
+
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Frame by frame: the VAE knows no time, so that is exact."""
         scaled_BCTHW = (latents / self.vae.config["scaling_factor"]).to(self.placement.dtype)

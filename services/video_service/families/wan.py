@@ -19,7 +19,7 @@ from contracts.resolve import Sampling
 from engines.run.session import Session
 from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.layers.memo import Memo
-from video_service.layers.pixels import picture_tensor
+from video_service.layers.pixels import colour_card, coloured, fitted_colours, picture_tensor
 from video_service.layers.tokens import cut_warning
 from video_service.layers.umt5 import TextEncoder, clean_prompt, embed
 from video_service.layers.wan.codec import (
@@ -40,6 +40,8 @@ from video_service.weights.lora import Lora
 from video_service.weights.lora_merge import with_loras
 from web.worker.image import fit_picture
 
+_CARD = (24, 24)  # latents, of a picture that some hundred of them are compared with
+_COLOURS_BYTES = 64 << 10
 _TEXTS_BYTES = 64 << 20  # a text of 512 tokens is 4 MB in bfloat16
 
 
@@ -89,6 +91,8 @@ class WanModel:
     image_processor: Any = None
     texts: Memo = field(default_factory=lambda: Memo(_TEXTS_BYTES))
     """Embeddings by their words."""
+    colours: Memo = field(default_factory=lambda: Memo(_COLOURS_BYTES))
+    """What the VAE's latents are in red, green and blue, by height and width in latents."""
 
     def encode(self, batch: Batch, stages: Stages) -> WanConditioning:
         sampling = batch.first.sampling
@@ -133,6 +137,18 @@ class WanModel:
         where = "cpu" if isinstance(network, FastTransformer) else x.device
         time_B = torch.full((len(x),), timestep, dtype=torch.float32, device=where)
         return guided(network, x, time_B, given, guidance_scale)
+
+    def glimpse(self, state: torch.Tensor, timestep: float, prediction: torch.Tensor) -> torch.Tensor:
+        middle = state.shape[2] // 2
+        clean_BCHW = (state[:, :, middle] - timestep / NUM_TRAIN_TIMESTEPS * prediction[:, :, middle]).float()
+        size = tuple(clean_BCHW.shape[2:]) if self.codec.one_size else _CARD
+        return coloured(clean_BCHW, self.colours.get(size, partial(self._colours, size)))
+
+    def _colours(self, size: tuple[int, ...]) -> torch.Tensor:
+        height, width = (side * self.vae.config["scale_factor_spatial"] for side in size)
+        card = colour_card(height, width).to(self.placement.device, self.placement.dtype)
+        latents = normalised(self.codec.encode_still(card, 1), self.vae)
+        return fitted_colours(latents[:, :, 0], card[:, :, 0].float())
 
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         yield from self.codec.decode_levels(self._unnormalised(latents))
