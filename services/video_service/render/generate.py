@@ -5,12 +5,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from contracts.models import VideoModelInfo
 from contracts.resolve import Resolved, resolve_request
 from contracts.videos import RenderResult, VideoRequest
 from video_service.families.base import Batch, RenderRequest, VideoModel
+from video_service.media.badge import Badge
 from video_service.media.clip import open_clip
 from video_service.media.mp4 import Mp4Writer, Previews, VideoWriteFailed, WrittenVideo, coding_of
 from video_service.media.preview import PreviewWriter
@@ -29,6 +31,8 @@ class Deployed:
     device: torch.device
     dtype: torch.dtype
     """Of torch's modules."""
+    badge: Badge | None = None
+    """What is written on every frame."""
 
 
 def generate(deployed: Deployed, request: VideoRequest, output: Path, report: Report) -> RenderResult:
@@ -56,7 +60,7 @@ def generate_together(
     batch = Batch(tuple(render_request(request, own) for (request, _), own in zip(clips, wanted, strict=True)))
     stages = StageClock(report, deployed.device)
     with ExitStack() as files:
-        sinks = [files.enter_context(_written(request, own, output))
+        sinks = [files.enter_context(_written(request, own, output, deployed.badge))
                  for (request, output), own in zip(clips, wanted, strict=True)]
         warnings = render(deployed.model, batch, sinks, stages, left, _shown(clips, files))
         with stages("write", sum(own.num_frames for own in wanted)):
@@ -117,6 +121,7 @@ class _VideoAndPreviews:
 
     writer: Mp4Writer
     previews: Previews
+    badge: Badge | None
     doubled: int = 0
     """Frames still to come that the clip before ends with."""
     warnings: list[str] = field(default_factory=list)
@@ -124,8 +129,12 @@ class _VideoAndPreviews:
     def put(self, frames_THWC: torch.Tensor) -> None:
         frames = frames_THWC.cpu().numpy()[self.doubled :]
         self.doubled = max(0, self.doubled - len(frames_THWC))
-        self.writer.put(frames)
-        self.previews.put(frames)
+        self.show(frames)
+
+    def show(self, frames_THWC: np.ndarray) -> None:
+        marked = frames_THWC if self.badge is None else self.badge.on(frames_THWC)
+        self.writer.put(marked)
+        self.previews.put(marked, frames_THWC)
 
     def finish(self, folder: Path) -> WrittenVideo:
         self.writer.end()  # the last frames are encoded while the pictures are stored
@@ -137,23 +146,26 @@ class _VideoAndPreviews:
 
 
 @contextmanager
-def _written(request: VideoRequest, wanted: Resolved, output: Path) -> Iterator[_VideoAndPreviews]:
+def _written(
+    request: VideoRequest, wanted: Resolved, output: Path, badge: Badge | None
+) -> Iterator[_VideoAndPreviews]:
     """Where the frames go: into a new file, or behind a clip that is there. Raises `ClipUnreadable`."""
     size = wanted.width, wanted.height, wanted.fps
     if request.extends is None:
         with Mp4Writer(output, *size) as writer:
-            yield _VideoAndPreviews(writer=writer, previews=Previews(wanted.num_frames))
+            yield _VideoAndPreviews(writer=writer, previews=Previews(wanted.num_frames), badge=badge)
         return
     before = open_clip(request.extends)
     before.require(*size)
     as_it_is = before.coding == coding_of(*size)
     with Mp4Writer(output, *size, after=before if as_it_is else None) as writer:
         previews = Previews(before.num_frames + wanted.num_frames - 1)
+        sink = _VideoAndPreviews(writer=writer, previews=previews, badge=badge, doubled=1)
         for frame_HWC in before.frames():
-            previews.put(frame_HWC[None])
-            if not as_it_is:
-                writer.put(frame_HWC[None])
-        sink = _VideoAndPreviews(writer=writer, previews=previews, doubled=1)
+            if as_it_is:
+                previews.put(frame_HWC[None])
+            else:
+                sink.show(frame_HWC[None])
         if not as_it_is:
             sink.warnings.append("The clip before was encoded otherwise than this service does, so it was once more.")
         yield sink
