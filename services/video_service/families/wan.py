@@ -40,7 +40,7 @@ from video_service.weights.lora import Lora
 from video_service.weights.lora_merge import with_loras
 from web.worker.image import fit_picture
 
-_CARD = (24, 24)  # latents, of a picture that some hundred of them are compared with
+_CARD = (16, 16)  # latents, of a picture that they are compared with
 _COLOURS_BYTES = 64 << 10
 _TEXTS_BYTES = 64 << 20  # a text of 512 tokens is 4 MB in bfloat16
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-_PATCHES = (8, 32, 128)
+_RIDGE = 0.01  # of latents' variance, which is about 1
+_PATCHES = (8, 32)
 """Sides of a colour card's patches, in pixels."""
 
 
@@ -38,9 +39,11 @@ def fitted_colours(latents_1CHW: torch.Tensor, picture_13HW: torch.Tensor) -> to
     small_13HW = F.adaptive_avg_pool2d(picture_13HW.float(), (latents_1CHW.shape[2], latents_1CHW.shape[3]))
     latents_NC = latents_1CHW.float().flatten(2)[0].T.cpu()
     known = torch.cat([latents_NC, torch.ones(len(latents_NC), 1)], dim=1)
-    # On the CPU, where the same numbers give the same line; gelsd: the latents of a card may say less than C things.
-    found = torch.linalg.lstsq(known, small_13HW.flatten(2)[0].T.cpu(), driver="gelsd").solution
-    return found.to(latents_1CHW.device)
+    # A channel that hardly moves on the card must not be made much of: it moves on photographs (a ridge).
+    little = torch.full((known.shape[1],), _RIDGE * len(known))
+    little[-1] = 0.0
+    wanted = known.T @ small_13HW.flatten(2)[0].T.cpu()
+    return torch.linalg.solve(known.T @ known + torch.diag(little), wanted).to(latents_1CHW.device)
 
 
 def coloured(latents_BCHW: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:

@@ -131,7 +131,7 @@ def test_a_glimpse_has_the_colours_of_what_the_latents_stand_for() -> None:
     def latents(picture_BCTHW: torch.Tensor) -> torch.Tensor:
         return normalised(codec.encode_still(picture_BCTHW, 1), vae)[:, :, 0]
 
-    card = colour_card(128, 128)
+    card = colour_card(64, 64)
     with Image.open(default_picture()) as photograph, torch.inference_mode():
         small = photograph.convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
         seen = coloured(latents(picture_tensor(small)[None, :, None]), fitted_colours(latents(card), card[:, :, 0]))
