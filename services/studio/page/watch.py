@@ -30,7 +30,7 @@ def add_watch(setting: Setting, create: Create, page: gr.Blocks) -> "Watch":
         job_id = gr.Textbox(visible=False)
         panel = gr.HTML(views.idle(words), elem_id="sm-shown", js_on_load=None)
         cancel = gr.Button(words["cancel"], visible=False, variant="stop", elem_id="sm-cancel")
-        with gr.Row(visible=False, elem_classes="sm-actions", elem_id="sm-after") as after:
+        with gr.Row(visible=False, equal_height=True, elem_classes="sm-actions", elem_id="sm-after") as after:
             again = gr.Button(words["again"], elem_id="sm-again")
             onward = gr.Button(words["continue"], elem_id="sm-continue")
             take = gr.Button(words["take_frame"], elem_id="sm-take-frame")
