@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import REPOSITORY
+from tests.support.processes import REPOSITORY
 
 JOBS, AWAY_S = 12, 65
 

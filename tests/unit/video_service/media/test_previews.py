@@ -13,7 +13,7 @@ from PIL import Image
 import video_service.media.preview
 from contracts.videos import MAX_PREVIEW_BYTES, VideoRequest
 from gateway.cli.serving.demo import default_picture
-from tests.processes import REPOSITORY
+from tests.support.processes import REPOSITORY
 from video_service.layers.pixels import colour_card, coloured, fitted_colours, picture_tensor
 from video_service.layers.wan.codec import TorchCodec, normalised
 from video_service.media.mp4 import Previews
