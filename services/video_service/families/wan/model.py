@@ -148,8 +148,7 @@ class WanModel:
     def _colours(self, size: tuple[int, ...]) -> torch.Tensor:
         height, width = (side * self.vae.config["scale_factor_spatial"] for side in size)
         card = colour_card(height, width).to(self.placement.device, self.placement.dtype)
-        latents = normalised(self.codec.encode_still(card, 1), self.vae)
-        return fitted_colours(latents[:, :, 0], card[:, :, 0].float())
+        return fitted_colours(normalised(self.codec.encode_still(card, 1), self.vae)[:, :, 0], card[:, :, 0])
 
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         yield from self.codec.decode_levels(self._unnormalised(latents))
