@@ -144,7 +144,8 @@ class Ledger:
         """A page of jobs; a full page names where the next one begins."""
         following = str(jobs[-1].sequence) if len(jobs) == limit else None
         waiting = await self._waiting(jobs)
-        return JobPage(data=[self._shown(job, waiting) for job in jobs], next_cursor=following)
+        shown = [_without_preview(self._shown(job, waiting)) for job in jobs]
+        return JobPage(data=shown, next_cursor=following)
 
     def absence(self, job: JobRecord) -> Absence | None:
         """What keeps a waiting job from being begun, beside those before it."""
@@ -214,6 +215,12 @@ def linked(job: Job, links: Links | None) -> Job:
         return job
     link = current_prefix() + links.to_video(job.id)
     return job.model_copy(update={"urls": job.urls.model_copy(update={"link": link})})
+
+
+def _without_preview(job: Job) -> Job:
+    if job.progress.preview is None:
+        return job
+    return job.model_copy(update={"progress": job.progress.model_copy(update={"preview": None})})
 
 
 def _webhook(delivery: Delivery) -> WebhookDelivery:

@@ -214,7 +214,7 @@ def video_request(
         model=wanted.model, width=wanted.width, height=wanted.height, num_frames=wanted.num_frames, fps=wanted.fps,
         steps=wanted.steps, sampler=wanted.sampler, guidance_scale=wanted.guidance_scale,
         guidance_scale_2=wanted.guidance_scale_2, loras=wanted.loras, seed=wanted.seed, last_image=last_image,
-        extends=extends,
+        extends=extends, preview=job.request.preview,
     )
 
 
@@ -263,6 +263,7 @@ async def _follow(job_id: str, request: VideoRequest, parts: Parts) -> RenderSta
                 parts.ledger.live.report(job_id, JobProgress(
                     stage="rendering", queue_position=status.queue_position, step=status.step,
                     num_steps=status.num_steps, fraction=status.progress, eta_s=status.eta_s,
+                    preview=None if status.preview is None else f"data:image/jpeg;base64,{status.preview}",
                 ))
     except ServiceError as error:
         if error.kind == "unavailable":

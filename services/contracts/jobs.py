@@ -65,6 +65,9 @@ class GenerateOptions(FrozenModel):
     priority: int | None = Field(
         default=None, ge=1, le=100, description="The smaller, the earlier; 10 where none is named. A key has its bound."
     )
+    preview: bool = Field(
+        default=False, exclude_if=lambda value: not value,  # left out so that an earlier gateway reads the job
+        description="Have `progress.preview` show what is becoming of it, while it is denoised.")
     webhook_url: str | None = Field(
         default=None, min_length=1, max_length=2048, description="Told of the job's end, signed as Standard Webhooks."
     )
@@ -113,6 +116,9 @@ class JobProgress(BaseModel):
         default=None, description="What the job needs and cannot have now; once that is back it goes on by itself."
     )
     waiting_detail: str | None = Field(default=None, description="What is the matter with it.")
+    preview: str | None = Field(
+        default=None, description="Where `preview` was asked for, and on single jobs alone: a small JPEG of what the "
+        "clip's middle is becoming, as a data URI of at most 11 kB. Its colours are about right, its edges are not.")
 
 
 class EffectiveParameters(BaseModel):

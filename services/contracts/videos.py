@@ -11,6 +11,7 @@ from contracts.wire import MAX_BODY_BYTES, FrozenModel, ImageBytes, ImageRequest
 
 MAX_CLIP_BYTES = 64_000_000
 MAX_VIDEO_BODY_BYTES = MAX_BODY_BYTES + MAX_CLIP_BYTES
+MAX_PREVIEW_BYTES = 8192
 RENDER_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 RenderState = Literal["queued", "running", "completed", "failed", "canceled"]
@@ -46,6 +47,7 @@ class VideoRequest(ImageRequest):
     guidance_scale_2: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
     loras: list[LoraRef] = Field(default_factory=list, max_length=MAX_LORAS)
     seed: int = Field(ge=0, lt=2**63)
+    preview: bool = Field(default=False, description="Have the status show small pictures of what is being denoised.")
 
 
 class RenderResult(FrozenModel):
@@ -85,5 +87,8 @@ class RenderStatus(FrozenModel):
     num_steps: int = Field(default=0, ge=0)
     progress: float = Field(default=0.0, ge=0, le=1)
     eta_s: float | None = Field(default=None, ge=0, description="Estimated seconds to the end, once measured.")
+    preview: Annotated[str, Field(max_length=4 * -(-MAX_PREVIEW_BYTES // 3))] | None = Field(
+        default=None, exclude_if=lambda value: value is None,  # left out so that earlier gateways read it
+        description="A JPEG, in base64, of what the clip's middle is becoming; while running, where the request asks.")
     error: Problem | None = None
     result: RenderResult | None = None

@@ -16,6 +16,7 @@ from engines.store.manifest import EngineRefused
 from video_service.engines.choice import EngineChoice, Situation, choose_engine, situation_of
 from video_service.families.base import Family, Layers, Placement
 from video_service.families.registry import family_of
+from video_service.media.badge import Badge, BadgeUnusable
 from video_service.render.generate import Deployed, generate
 from video_service.render.progress import Report
 from video_service.settings import VideoSettings
@@ -181,11 +182,19 @@ def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
             int8=wants_int8(settings, source.device), topk=settings.attention_topk,
         ),
     )
+    badge = _badge(settings)
     model = source.family.load(source.files, placement)
     info = source.info
     if model.form is not None and source.engine.target is None:
         info = info.model_copy(update={"engine_reason": "; ".join(filter(None, [info.engine_reason, model.form]))})
-    return Deployed(info=info, model=model, device=placement.device, dtype=placement.dtype)
+    return Deployed(info=info, model=model, device=placement.device, dtype=placement.dtype, badge=badge)
+
+
+def _badge(settings: VideoSettings) -> Badge | None:
+    try:
+        return Badge(settings.badge, settings.badge_font) if settings.badge.strip() else None
+    except BadgeUnusable as error:
+        raise ModelUnavailable(str(error)) from error
 
 
 def wants_fp8(settings: VideoSettings, device: Device) -> bool:

@@ -125,6 +125,17 @@ class VideoSettings(BaseSettings):
             description="On a GPU, render one clip of the default size before the service is ready.",
         ),
     ] = True
+    badge: Annotated[
+        str,
+        Field(
+            validation_alias="VIDEO_BADGE", max_length=40,
+            description="Words in the corner of every frame, such as `AI generated`; unset: none.",
+        ),
+    ] = ""
+    badge_font: Annotated[
+        Path | None,
+        Field(validation_alias="VIDEO_BADGE_FONT", description="A font file for words in other than Latin letters."),
+    ] = None
     engines_dir: Annotated[
         Path | None, Field(validation_alias="VIDEO_ENGINES", description="Engine store; unset: in STILLMOTION_DATA.")
     ] = None

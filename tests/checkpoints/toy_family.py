@@ -108,6 +108,9 @@ class ToyModel:
     def predict(self, state: torch.Tensor, timestep: float, given: Given) -> torch.Tensor:
         return (given.brightness_B * self.gain).view(-1, 1, 1, 1, 1).expand_as(state)
 
+    def glimpse(self, state: torch.Tensor, timestep: float, prediction: torch.Tensor) -> None:
+        """It has no way."""
+
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         for frame_BCHW in latents.unbind(2):
             pixels = frame_BCHW.repeat_interleave(SIDE, 2).repeat_interleave(SIDE, 3).expand(-1, 3, -1, -1)

@@ -19,21 +19,25 @@ from tests.containers.engine import Engine, find_engine
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 
-KINDS = ("gateway", "vl", "video")
+KINDS = ("gateway", "studio", "vl", "video")
 READY_S = 300
 
 
 @pytest.fixture(scope="module")
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def ports() -> tuple[int, int]:
+    """The gateway's and the page's."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
-def engine(port: int) -> Engine:
-    """The engine, with the three images built."""
-    found = find_engine({"GATEWAY_PORT": str(port), "STILLMOTION_INTERNAL_TOKEN": "a-token-for-the-tests"})
+def engine(ports: tuple[int, int]) -> Engine:
+    """The engine, with all images built."""
+    gateway, studio = map(str, ports)
+    found = find_engine({
+        "GATEWAY_PORT": gateway, "STUDIO_PORT": studio, "STILLMOTION_INTERNAL_TOKEN": "a-token-for-the-tests"})
     if found is None:
         pytest.skip("neither a Docker daemon nor podman with podman-compose is on this machine")
     for kind in KINDS:
@@ -42,11 +46,11 @@ def engine(port: int) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def gateway(engine: Engine, port: int) -> Iterator[httpx.Client]:
+def gateway(engine: Engine, ports: tuple[int, int]) -> Iterator[httpx.Client]:
     """A client of the running stack."""
     try:
         engine.compose_run("up", "-d", "--no-build")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=60, trust_env=False) as client:
             wait_until_ready(client)
             yield client
     finally:
@@ -108,6 +112,22 @@ def test_a_picture_posted_to_the_stack_comes_back_as_a_video(gateway: httpx.Clie
     assert "cat" in job["caption"].lower()
     mp4 = gateway.get(job["urls"]["content"]).content
     assert number_of_frames(mp4, tmp_path / "video.mp4") == job["video"]["num_frames"]
+
+
+def test_the_page_is_served_beside_the_gateway_whose_address_leads_to_it(
+    gateway: httpx.Client, ports: tuple[int, int]
+) -> None:
+    led = gateway.get("/")
+    assert (led.status_code, httpx.URL(led.headers["location"]).port) == (307, ports[1])
+    until, page = time.monotonic() + READY_S, None
+    while page is None and time.monotonic() < until:
+        try:
+            page = httpx.get(led.headers["location"], follow_redirects=True, timeout=60, trust_env=False)
+        except httpx.TransportError:  # podman starts it with the gateway, and not after it
+            time.sleep(0.5)
+    assert page is not None
+    assert page.status_code == 200
+    assert "Stillmotion" in page.text
 
 
 def test_a_model_service_reaches_nothing_outside_and_writes_nowhere_but_its_volumes(

@@ -43,6 +43,7 @@ def test_a_picture_becomes_a_video_that_is_found_again_and_deleted(
     visitor.set_steps(30)
     job_id = visitor.generate()
     expect(page.locator("#sm-shown [role=progressbar]")).to_be_visible()
+    expect(page.locator("#sm-shown img.sm-glimpse")).to_have_attribute("src", re.compile("^data:image/jpeg;base64,"))
     page.reload()
     visitor.ready()
     assert visitor.shown_job() == job_id, "a reload takes the same job up"
@@ -122,12 +123,13 @@ def test_by_keyboard_alone_and_on_from_the_last_frame(page: Page, whole: Stack, 
     page.wait_for_url("**job=*")
     visitor.plays()
     before = page.locator("#sm-picture img").get_attribute("src")
-    page.locator("#sm-continue").press("Enter")
+    page.locator("#sm-take-frame").press("Enter")
     page.wait_for_function("(src) => document.querySelector('#sm-picture img')?.src !== src", arg=before)
-    first = visitor.shown_job()
-    page.locator("#sm-generate").press("Enter")
+    first, length = visitor.shown_job(), page.evaluate("document.querySelector('#sm-shown video').duration")
+    page.locator("#sm-continue").press("Enter")
     page.wait_for_url(lambda url: "job=" in url and first not in url)
     visitor.plays()
+    assert page.evaluate("document.querySelector('#sm-shown video').duration") > 1.5 * length
 
 
 @pytest.mark.full

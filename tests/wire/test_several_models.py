@@ -2,6 +2,7 @@
 and room for one model at a time: what it renders, which model is in memory, and LoRAs by request, at the service's own
 door and behind the gateway."""
 
+import base64
 import hashlib
 import io
 import json
@@ -148,6 +149,16 @@ async def test_a_running_render_stops_within_a_denoising_step(service: VideoProc
     assert ended["state"] == "canceled"
     assert ended["step"] <= asked.json()["step"] + 1  # the step under way may still end
     assert service.worker().pid == worker
+
+
+async def test_a_render_that_asks_for_it_shows_pictures_while_it_runs(service: VideoProcess) -> None:
+    service.http.put("/v1/videos/shown", json=BODY | LONG | {"preview": True})
+    shown = service.until(lambda: service.http.get("/v1/videos/shown").json().get("preview"))
+    with Image.open(io.BytesIO(base64.b64decode(shown))) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (32, 32))
+    service.until(lambda: service.http.get("/v1/videos/shown").json().get("preview") not in (None, shown))
+    service.http.delete("/v1/videos/shown")
+    assert "preview" not in service.wait_ended("shown")
 
 
 async def test_models_take_turns_in_memory_and_each_renders_as_it_did_before(service: VideoProcess) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from studio.api import ApiFailure
+from studio.page.create import asked_in
 from studio.page.setting import Setting
 from studio.page.watch import Watch
 
@@ -47,7 +48,7 @@ def add_chat(setting: Setting, tabs: gr.Tabs, watch: Watch) -> None:
 
     async def make(known: str, request: gr.Request) -> list[Any]:
         try:
-            job = await setting.api_for(request).generate({"conversation": known, "language": words.language})
+            job = await setting.api_for(request).generate({"conversation": known} | asked_in(words, "", enhance=False))
         except ApiFailure as failure:
             raise setting.error(words.failure(failure)) from failure
         return [job.id, gr.Tabs(selected="create")]

@@ -25,6 +25,7 @@ class Create:
 
     picture: gr.Image
     words: gr.Textbox
+    enhance: gr.Checkbox
     generate: gr.Button
     seed: gr.Number
     lock: gr.Checkbox
@@ -57,7 +58,7 @@ def add_create(setting: Setting, page: gr.Blocks) -> Create:
     _wire_words(setting, picture, address, said, describe, seen, chips, suggestions, movements)
     _wire_bounds(setting, page, model, bounded, quality)
     dice.click(lambda: (random.randrange(_MAX_SEED), True), None, [seed, lock], show_progress="hidden")
-    return Create(picture=picture, words=said, generate=generate, seed=seed, lock=lock, asked=asked)
+    return Create(picture=picture, words=said, enhance=enhance, generate=generate, seed=seed, lock=lock, asked=asked)
 
 
 def _more(words: Words) -> tuple[gr.Dropdown, list[Any], gr.Textbox, gr.Number, gr.Checkbox, gr.Button, gr.Radio]:
@@ -156,9 +157,7 @@ def _wire_bounds(
 async def fields_asked(api: Api, words: Words, values: Sequence[Any]) -> tuple[dict[str, Any], bytes | None]:
     """The fields of `POST /generate`, and the picture's bytes, of what `Create.asked` holds."""
     path, address, said, enhance, model, negative, lock, seed, *chosen = values
-    fields: dict[str, Any] = {"language": words.language}
-    if said.strip():
-        fields |= {"prompt": said.strip(), "enhance": "auto" if enhance else "never"}
+    fields = asked_in(words, said, enhance=enhance)
     if path is None and address.strip():
         fields["image"] = address.strip()
     if negative.strip():
@@ -168,6 +167,14 @@ async def fields_asked(api: Api, words: Words, values: Sequence[Any]) -> tuple[d
     spec = await model_named(api, model)
     fields |= {"model": spec.id} | fields_of(spec, chosen)
     return fields, read_picture(path)
+
+
+def asked_in(words: Words, said: str, *, enhance: bool) -> dict[str, Any]:
+    """What every request of this page says: the language, the words if there are any, and that it will be watched."""
+    fields: dict[str, Any] = {"language": words.language, "preview": True}
+    if said.strip():
+        fields |= {"prompt": said.strip(), "enhance": "auto" if enhance else "never"}
+    return fields
 
 
 async def model_named(api: Api, name: str | None) -> ListedVideoModel:

@@ -11,7 +11,7 @@ import gradio as gr
 
 from contracts.jobs import TERMINAL_JOB_STATES, Job
 from studio.api import ApiFailure, Outage
-from studio.page.create import Create, fields_asked
+from studio.page.create import Create, asked_in, fields_asked
 from studio.page.setting import Setting
 from studio.snippets import fields_again
 from studio.views import job as views
@@ -30,9 +30,10 @@ def add_watch(setting: Setting, create: Create, page: gr.Blocks) -> "Watch":
         job_id = gr.Textbox(visible=False)
         panel = gr.HTML(views.idle(words), elem_id="sm-shown", js_on_load=None)
         cancel = gr.Button(words["cancel"], visible=False, variant="stop", elem_id="sm-cancel")
-        with gr.Row(visible=False, elem_classes="sm-actions", elem_id="sm-after") as after:
+        with gr.Row(visible=False, equal_height=True, elem_classes="sm-actions", elem_id="sm-after") as after:
             again = gr.Button(words["again"], elem_id="sm-again")
             onward = gr.Button(words["continue"], elem_id="sm-continue")
+            take = gr.Button(words["take_frame"], elem_id="sm-take-frame")
         frame = gr.Textbox(visible=False)
     watch = Watch(setting, job_id, [panel, cancel, after])
     create.generate.click(
@@ -40,9 +41,13 @@ def add_watch(setting: Setting, create: Create, page: gr.Blocks) -> "Watch":
     ).success(**watch.following)
     again.click(watch.repeat, job_id, [job_id, *watch.shown], show_progress="hidden", trigger_mode="once").success(
         **watch.following)
+    onward.click(
+        watch.go_on, [job_id, create.words, create.enhance], [job_id, *watch.shown], show_progress="hidden",
+        trigger_mode="once",
+    ).success(**watch.following)
     page.load(watch.opened, None, job_id, show_progress="hidden").success(**watch.following)
     cancel.click(watch.cancel, job_id, cancel, show_progress="hidden")
-    onward.click(watch.take_frame, frame, create.picture, js="() => stillmotion.lastFrame()", show_progress="hidden")
+    take.click(watch.take_frame, frame, create.picture, js="() => stillmotion.lastFrame()", show_progress="hidden")
     return watch
 
 
@@ -80,7 +85,16 @@ class Watch:
             fields = {name: value for name, value in fields_again(before).items() if name != "seed"}
             if before.metadata:
                 fields["metadata"] = before.metadata
-            job = await api.generate(fields, await api.picture(job_id))
+            job = await api.generate(fields | {"preview": True}, await api.picture(job_id))
+        except ApiFailure as failure:
+            raise self._setting.error(self._words.failure(failure)) from failure
+        return [job.id, *self._present(job)]
+
+    async def go_on(self, job_id: str, said: str, enhance: bool, request: gr.Request) -> list[Any]:
+        """A longer video: this one, and what happens next by the words that stand there now."""
+        fields = {"extend_from": job_id} | asked_in(self._words, said, enhance=enhance)
+        try:
+            job = await self._setting.api_for(request).generate(fields)
         except ApiFailure as failure:
             raise self._setting.error(self._words.failure(failure)) from failure
         return [job.id, *self._present(job)]

@@ -36,8 +36,17 @@ def progress(job: Job, words: Words, outage: str | None = None) -> str:
         f'<div class="sm-said" role="status">{" · ".join(said)}</div>'
         f'<div class="sm-bar" role="progressbar" aria-label="{escape(headline(job, words))}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{percent}"><span style="width:{percent}%"></span></div>'
-        f"{notice(waiting, 'wait') if waiting else ''}{notice(outage) if outage else ''}</div>"
+        f"{_glimpse(job, words)}{notice(waiting, 'wait') if waiting else ''}{notice(outage) if outage else ''}</div>"
     )
+
+
+def _glimpse(job: Job, words: Words) -> str:
+    """What is becoming of it, as far as that can be seen yet."""
+    seen, wanted = job.progress.preview, job.parameters
+    if seen is None or not seen.startswith("data:image/jpeg;base64,"):
+        return ""
+    return (f'<img class="sm-glimpse" src="{escape(seen)}" alt="{escape(words["glimpse"])}" '
+            f'style="aspect-ratio:{wanted.width}/{wanted.height}">')
 
 
 def headline(job: Job, words: Words) -> str:

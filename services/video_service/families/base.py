@@ -164,6 +164,11 @@ class VideoModel(Protocol):
         """The network's float32 prediction; guidance and the choice among experts are in here."""
         ...
 
+    def glimpse(self, state: torch.Tensor, timestep: float, prediction: torch.Tensor) -> torch.Tensor | None:
+        """About what the clips' middles will be: uint8 [B, h, w, 3], a pixel for a latent, of a step's state and the
+        prediction at it. Far cheaper than the step; None where the model has no such way."""
+        ...
+
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """The last state to frames in order, uint8 [B, T, H, W, 3], chunk by chunk."""
         ...

@@ -4,7 +4,7 @@ Source: https://github.com/ali-vilab/VGen; numbers agree with diffusers' `I2VGen
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -26,7 +26,8 @@ from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.layers.i2vgen_graph import EngineUNet, i2vgen_graphs
-from video_service.layers.pixels import picture_tensor, to_levels
+from video_service.layers.memo import Memo
+from video_service.layers.pixels import colour_card, coloured, fitted_colours, picture_tensor, to_levels
 from video_service.layers.tokens import cut_warning
 from video_service.render.solvers import Noise, NoisySolver
 from video_service.weights.card import read_card, spec_of
@@ -40,6 +41,8 @@ _PARTS = {
     "unet": I2VGenXLUNet,
 }
 _CONFIGS = ("model_index.json", *(f"{part}/config.json" for part in _PARTS), "scheduler/scheduler_config.json")
+_CARD = 16  # latents a side, of a picture that they are compared with
+_COLOURS_BYTES = 4 << 10
 _own_name = str  # trainers call its modules as diffusers does
 _SCALE = 8  # pixels a latent, of the published VAE
 _SKIPPED_LAYERS = 1  # of the text encoder's end
@@ -123,6 +126,8 @@ class I2VGenModel:
     """diffusers' module, or an engine that is called the same way."""
     scheduler_config: Mapping[str, Any]
     form: str | None = None
+    colours: Memo = field(default_factory=lambda: Memo(_COLOURS_BYTES))
+    """What the VAE's latents are in red, green and blue."""
 
     def encode(self, batch: Batch, stages: Stages) -> I2VGenConditioning:
         sampling = batch.first.sampling
@@ -155,6 +160,18 @@ class I2VGenModel:
             without = run(torch.zeros_like(given.seen_BC), given.negative_BLC)
             prediction = without + given.guidance_scale * (prediction - without)
         return prediction.float()
+
+    def glimpse(self, state: torch.Tensor, timestep: float, prediction: torch.Tensor) -> torch.Tensor:
+        scheduler: Any = DDIMScheduler.from_config(dict(self.scheduler_config))
+        scheduler.set_timesteps(1)  # where a step goes to says nothing of what it thinks the clean latents are
+        middle = state.shape[2] // 2
+        told = scheduler.step(prediction[:, :, middle].float(), int(timestep), state[:, :, middle].float())
+        return coloured(told.pred_original_sample, self.colours.get("card", self._colours))
+
+    def _colours(self) -> torch.Tensor:
+        card = colour_card(_CARD * _SCALE, _CARD * _SCALE)[:, :, 0].to(self.placement.device, self.placement.dtype)
+        posterior: Any = self.vae.encode(card, return_dict=False)[0]
+        return fitted_colours(posterior.mean * self.vae.config["scaling_factor"], card)
 
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Frame by frame: the VAE knows no time, so that is exact."""

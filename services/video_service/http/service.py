@@ -17,6 +17,7 @@ from video_service.settings import VideoSettings
 from video_service.weights.lora import LoraFolder
 from video_service.worker.batch import render_together, too_late
 from video_service.worker.messages import LookAgain, RenderProgress, RenderWork
+from video_service.worker.previews import previews_shown
 from web.calls import JOB_ID, working
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
 from web.worker.faults import end_process_if_it_crashes
@@ -181,11 +182,12 @@ async def run_renders(
             await renders.wait_for_company(batching.most, batching.wait_s)
         if worker.not_ready is None and (begun := renders.start_next(batching.most)):
             first, *others = begun
-            with working("render", first.call | {JOB_ID: first.id}):
-                if others:
-                    await render_together(renders, begun, worker, render_timeout_s)
-                else:
-                    await _render(renders, first, worker, render_timeout_s)
+            async with previews_shown(begun):
+                with working("render", first.call | {JOB_ID: first.id}):
+                    if others:
+                        await render_together(renders, begun, worker, render_timeout_s)
+                    else:
+                        await _render(renders, first, worker, render_timeout_s)
             renders.purge()
 
 

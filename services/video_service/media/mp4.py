@@ -219,16 +219,18 @@ class Previews:
         self._last: Image.Image | None = None
         self._cells: list[Image.Image] = []
 
-    def put(self, frames_THWC: np.ndarray) -> None:
-        """Look at the next uint8 frames; keeps reduced copies of few of them."""
-        for index, frame_HWC in enumerate(frames_THWC, start=self._seen):
+    def put(self, frames_THWC: np.ndarray, unmarked_THWC: np.ndarray | None = None) -> None:
+        """Look at the next uint8 frames; keeps reduced copies of few of them. `unmarked`: the same without words on
+        them, from which a later render goes on."""
+        clean_THWC = frames_THWC if unmarked_THWC is None else unmarked_THWC
+        for index, (frame_HWC, clean_HWC) in enumerate(zip(frames_THWC, clean_THWC, strict=True), start=self._seen):
             if index not in self._wanted:
                 continue
             cell = Image.fromarray(frame_HWC)
             if index == 0:
                 self._first = cell.copy()
             if index == self._num_frames - 1:
-                self._last = cell.copy()
+                self._last = Image.fromarray(clean_HWC).copy()
             cell.thumbnail((CELL_SIDE, CELL_SIDE), Image.Resampling.LANCZOS)
             self._cells.append(cell)
         self._seen += len(frames_THWC)

@@ -116,9 +116,12 @@ class StatusHistory:
         return self._events[-1][1]
 
     def append(self, status: RenderStatus) -> None:
-        """Add a change and wake the readers; a status equal to the latest is no change."""
+        """Add a change and wake the readers; a status equal to the latest is no change. Pictures of it before are let
+        go of."""
         if status == self.latest:
             return
+        if self.latest.preview is not None:
+            self._events[-1] = self._events[-1][0], self.latest.model_copy(update={"preview": None})
         self._last_id += 1
         self._events.append((self._last_id, status))
         self._wake()
@@ -255,6 +258,11 @@ class RenderFiles:
             shutil.rmtree(path, ignore_errors=True)
         if left:
             log.info("removed the files of %d renders of an earlier process", len(left))
+
+
+def preview_path(video: Path) -> Path:
+    """Where the latest picture of a clip lies while it is denoised, if it is asked for; beside its video."""
+    return video.with_name("preview.jpg")
 
 
 def output_path(folder: Path, kind: RenderFile) -> Path:

@@ -5,16 +5,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from contracts.models import VideoModelInfo
 from contracts.resolve import Resolved, resolve_request
 from contracts.videos import RenderResult, VideoRequest
 from video_service.families.base import Batch, RenderRequest, VideoModel
+from video_service.media.badge import Badge
 from video_service.media.clip import open_clip
 from video_service.media.mp4 import Mp4Writer, Previews, VideoWriteFailed, WrittenVideo, coding_of
+from video_service.media.preview import PreviewWriter
+from video_service.queue.render import preview_path
 from video_service.render.progress import Report, StageClock
-from video_service.render.render import Left, nobody, render
+from video_service.render.render import Glimpse, Left, Seen, nobody, render, unseen
 from web.worker.image import decode_image, fit_picture
 
 
@@ -27,6 +31,8 @@ class Deployed:
     device: torch.device
     dtype: torch.dtype
     """Of torch's modules."""
+    badge: Badge | None = None
+    """What is written on every frame."""
 
 
 def generate(deployed: Deployed, request: VideoRequest, output: Path, report: Report) -> RenderResult:
@@ -54,9 +60,9 @@ def generate_together(
     batch = Batch(tuple(render_request(request, own) for (request, _), own in zip(clips, wanted, strict=True)))
     stages = StageClock(report, deployed.device)
     with ExitStack() as files:
-        sinks = [files.enter_context(_written(request, own, output))
+        sinks = [files.enter_context(_written(request, own, output, deployed.badge))
                  for (request, output), own in zip(clips, wanted, strict=True)]
-        warnings = render(deployed.model, batch, sinks, stages, left)
+        warnings = render(deployed.model, batch, sinks, stages, left, _shown(clips, files))
         with stages("write", sum(own.num_frames for own in wanted)):
             written = [None if place in left() else sink.finish(clips[place][1].parent)
                        for place, sink in enumerate(sinks)]
@@ -65,6 +71,22 @@ def generate_together(
             update={"warnings": [*said, *sink.warnings], "batch": len(clips)})
         for (request, _), own, file, said, sink in zip(clips, wanted, written, warnings, sinks, strict=True)
     ]
+
+
+def _shown(clips: Sequence[tuple[VideoRequest, Path]], files: ExitStack) -> Seen:
+    """Leaves glimpses of the clips whose requests ask for them; `files` are closed at the end of the render."""
+    paths = {place: preview_path(output) for place, (request, output) in enumerate(clips) if request.preview}
+    if not paths:
+        return unseen
+    writer = files.enter_context(PreviewWriter(paths))
+
+    def seen(here: Sequence[int], look: Glimpse) -> None:
+        glimpse_BHW3 = look() if paths.keys() & set(here) else None
+        if glimpse_BHW3 is not None:
+            pictures = glimpse_BHW3.cpu().numpy()
+            writer.put({clip: pictures[row] for row, clip in enumerate(here) if clip in paths})
+
+    return seen
 
 
 def _result(
@@ -99,6 +121,7 @@ class _VideoAndPreviews:
 
     writer: Mp4Writer
     previews: Previews
+    badge: Badge | None
     doubled: int = 0
     """Frames still to come that the clip before ends with."""
     warnings: list[str] = field(default_factory=list)
@@ -106,8 +129,12 @@ class _VideoAndPreviews:
     def put(self, frames_THWC: torch.Tensor) -> None:
         frames = frames_THWC.cpu().numpy()[self.doubled :]
         self.doubled = max(0, self.doubled - len(frames_THWC))
-        self.writer.put(frames)
-        self.previews.put(frames)
+        self.show(frames)
+
+    def show(self, frames_THWC: np.ndarray) -> None:
+        marked = frames_THWC if self.badge is None else self.badge.on(frames_THWC)
+        self.writer.put(marked)
+        self.previews.put(marked, frames_THWC)
 
     def finish(self, folder: Path) -> WrittenVideo:
         self.writer.end()  # the last frames are encoded while the pictures are stored
@@ -119,23 +146,26 @@ class _VideoAndPreviews:
 
 
 @contextmanager
-def _written(request: VideoRequest, wanted: Resolved, output: Path) -> Iterator[_VideoAndPreviews]:
+def _written(
+    request: VideoRequest, wanted: Resolved, output: Path, badge: Badge | None
+) -> Iterator[_VideoAndPreviews]:
     """Where the frames go: into a new file, or behind a clip that is there. Raises `ClipUnreadable`."""
     size = wanted.width, wanted.height, wanted.fps
     if request.extends is None:
         with Mp4Writer(output, *size) as writer:
-            yield _VideoAndPreviews(writer=writer, previews=Previews(wanted.num_frames))
+            yield _VideoAndPreviews(writer=writer, previews=Previews(wanted.num_frames), badge=badge)
         return
     before = open_clip(request.extends)
     before.require(*size)
     as_it_is = before.coding == coding_of(*size)
     with Mp4Writer(output, *size, after=before if as_it_is else None) as writer:
         previews = Previews(before.num_frames + wanted.num_frames - 1)
+        sink = _VideoAndPreviews(writer=writer, previews=previews, badge=badge, doubled=1)
         for frame_HWC in before.frames():
-            previews.put(frame_HWC[None])
-            if not as_it_is:
-                writer.put(frame_HWC[None])
-        sink = _VideoAndPreviews(writer=writer, previews=previews, doubled=1)
+            if as_it_is:
+                previews.put(frame_HWC[None])
+            else:
+                sink.show(frame_HWC[None])
         if not as_it_is:
             sink.warnings.append("The clip before was encoded otherwise than this service does, so it was once more.")
         yield sink

@@ -1,6 +1,7 @@
 """The loop of a render. It knows no family and no engine."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,6 +20,15 @@ Left = Callable[[], frozenset[int]]
 """The clips of a batch, by their places, that nobody waits for any more; it only grows."""
 
 
+Glimpse = Callable[[], torch.Tensor | None]
+Seen = Callable[[Sequence[int], Glimpse], None]
+"""Told after a step which clips are here, and how to have a look at them: see `VideoModel.glimpse`."""
+
+
+def unseen(here: Sequence[int], look: Glimpse) -> None:
+    """Nobody watches."""
+
+
 def nobody() -> frozenset[int]:
     """All stay: a clip that is rendered alone is canceled by its report."""
     return frozenset()
@@ -26,7 +36,8 @@ def nobody() -> frozenset[int]:
 
 @torch.inference_mode()
 def render(
-    model: VideoModel, batch: Batch, sinks: Sequence[Sink], stages: StageClock, left: Left = nobody
+    model: VideoModel, batch: Batch, sinks: Sequence[Sink], stages: StageClock, left: Left = nobody,
+    seen: Seen = unseen,
 ) -> Sequence[Sequence[str]]:
     """Render the batch into `sinks`, one for each request; returns the warnings of each.
 
@@ -43,9 +54,11 @@ def render(
             if stay := _stay(here, left()):
                 x, given, solver = x[stay], given.keep(stay), solver.keep(stay)
                 here = [here[place] for place in stay]
-            x = solver.step(index, model.predict(x, timestep, given), x)
+            prediction = model.predict(x, timestep, given)
+            before, x = x, solver.step(index, prediction, x)
             if index + 1 < steps:  # the last one is told by the stage's end
                 stages.done("denoise", index + 1, steps)
+                seen(here, partial(model.glimpse, before, timestep, prediction))
     frames, done = batch.first.num_frames * len(here), 0
     with stages("decode", frames):
         for place, clip in enumerate(here):  # one by one: memory stays that of a clip, and so do the numbers

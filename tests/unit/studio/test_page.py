@@ -87,7 +87,8 @@ def test_both_languages_say_everything() -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_texts_from_outside_are_text_on_the_page(state: JobState, language: str) -> None:
     words = WORDS[language]  # pyright: ignore[reportArgumentType] - a parameter's value
-    now = JobProgress(stage="rendering", waiting_for="database", waiting_detail=EVIL)
+    now = JobProgress(
+        stage="rendering", waiting_for="database", waiting_detail=EVIL, preview=f"data:image/jpeg;base64,{EVIL}")
     one = job(state, warnings=[EVIL], progress=now)
     shown = progress(one, words, EVIL) + ended(one, words, "http://here") + gallery([one], words)
     assert "<img src=x" not in shown

@@ -42,6 +42,9 @@ def normalised(latents_BCTHW: torch.Tensor, vae: AutoencoderKLWan) -> torch.Tens
 class Codec(Protocol):
     """What stands between pixels and latents. Latents here are as the VAE makes them, not normalised."""
 
+    one_size: bool = False
+    """Whether it takes pictures of the clip's own size alone."""
+
     def encode_still(self, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Posterior mode [1, z_dim, k + 1, h, w] of [picture, zeros...]; the picture is [1, 3, 1, H, W]."""
         ...
@@ -76,6 +79,7 @@ class KeptStills(Codec):
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
+        self.one_size = codec.one_size
         self._stills = Memo(_STILLS_BYTES)
 
     def encode_still(self, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:

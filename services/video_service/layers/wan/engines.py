@@ -46,6 +46,8 @@ class EngineCodec(Codec):
     """A `Codec` of three graphs. Two sets of memory hold the decoder's history in turn: one is read while the other is
     written, so nothing is copied and nothing is allocated from frame to frame."""
 
+    one_size = True
+
     def __init__(self, encoder: Session, first: Session, later: Session) -> None:
         self._encoder, self._first, self._later = encoder, first, later
 

@@ -111,7 +111,7 @@ async def _render(render_id: str, script: Script) -> None:
     for step in range(num_steps):
         script.statuses[render_id] = RenderStatus(
             id=render_id, state="running", stage="denoise", step=step, num_steps=num_steps, progress=step / num_steps,
-            eta_s=(num_steps - step) * script.step_s,
+            eta_s=(num_steps - step) * script.step_s, preview=f"step{step}" if asked.preview and step else None,
         )
         await asyncio.sleep(script.step_s)
         if step == 2:

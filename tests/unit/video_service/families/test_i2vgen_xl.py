@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl import I2VGenXLPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 
 from tests.checkpoints.parity import SEED, a_request, ours
 from tests.checkpoints.tiny_families import save_tiny_family
 from tests.unit.video_service.conftest import load_tiny
+from video_service.layers.pixels import picture_tensor
 from video_service.render.generate import Deployed
 
 
@@ -40,6 +42,22 @@ def test_an_image_and_words_give_the_pipelines_frames(
     assert float((latents - expected).norm() / expected.norm()) < 1e-4
     levels = np.asarray(_theirs(folder, request, "np")[0]) * 255.0
     assert np.abs(mine - levels).max() < 0.51
+
+
+def test_a_glimpse_is_of_the_clean_latents_that_the_step_tells_of(model: Deployed, picture: Image.Image) -> None:
+    mine: Any = model.model
+    with torch.inference_mode():
+        pixels = picture_tensor(picture.resize((128, 128)))[None]
+        latents = mine.vae.encode(pixels, return_dict=False)[0].mean * mine.vae.config["scaling_factor"]
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+        scheduler: Any = DDIMScheduler.from_config(dict(mine.scheduler_config))
+        noisy = scheduler.add_noise(latents, noise, torch.tensor([500]))
+        known = {"epsilon": noise, "v_prediction": scheduler.get_velocity(latents, noise, torch.tensor([500]))}
+        prediction = known[scheduler.config.prediction_type]
+        seen = mine.glimpse(noisy[:, :, None], 500.0, prediction[:, :, None])
+        clean = mine.glimpse(latents[:, :, None], 0.0, torch.zeros_like(latents)[:, :, None])
+    assert seen.shape == (1, *latents.shape[2:], 3)
+    assert (seen.int() - clean.int()).abs().max() <= 3
 
 
 def test_what_its_spec_says_is_not_what_wans_says(model: Deployed) -> None:

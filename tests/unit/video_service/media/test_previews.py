@@ -1,12 +1,26 @@
 """The pictures that go with a video."""
 
+import io
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from PIL import Image
 
+import video_service.media.preview
+from contracts.videos import MAX_PREVIEW_BYTES, VideoRequest
+from gateway.cli.serving.demo import default_picture
+from tests.support.processes import REPOSITORY
+from video_service.layers.pixels import colour_card, coloured, fitted_colours, picture_tensor
+from video_service.layers.wan.codec import TorchCodec, normalised
 from video_service.media.mp4 import Previews
+from video_service.media.preview import PREVIEW_SIDE, PreviewWriter, small_jpeg
+from video_service.queue.render import preview_path
+from video_service.render.generate import Deployed, generate, generate_together
+from video_service.render.progress import silent
 
 
 def grey_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -46,3 +60,81 @@ def test_large_frames_are_reduced_on_the_sheet_only(tmp_path: Path) -> None:
     previews.write(tmp_path)
     assert Image.open(tmp_path / "thumbnail.jpg").size == (832, 480)
     assert Image.open(tmp_path / "spritesheet.jpg").size == (240, 138)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "unipc", "ode", "sde"])
+def test_a_render_that_is_watched_makes_the_same_file_and_leaves_a_small_picture(
+    tiny_model: Deployed, request_64: VideoRequest, tmp_path: Path, sampler: str
+) -> None:
+    asked = request_64.model_copy(update={"sampler": sampler, "steps": 3})
+    digests = []
+    for watched in (False, True):
+        output = tmp_path / str(watched) / "video.mp4"
+        output.parent.mkdir()
+        request = asked.model_copy(update={"preview": watched})
+        digests.append(generate(tiny_model, request, output, silent).sha256)
+        assert preview_path(output).exists() == watched
+    assert digests[0] == digests[1]
+    with Image.open(preview_path(output)) as shown:
+        assert (shown.format, shown.size) == ("JPEG", (16, 16))
+    assert preview_path(output).stat().st_size <= MAX_PREVIEW_BYTES
+
+
+def test_in_a_batch_each_clip_that_asks_for_it_has_its_own_picture(
+    tiny_model: Deployed, request_64: VideoRequest, tmp_path: Path
+) -> None:
+    clips = []
+    for place, preview in enumerate((True, False, True)):
+        (tmp_path / str(place)).mkdir()
+        asked = request_64.model_copy(update={"seed": place, "preview": preview})
+        clips.append((asked, tmp_path / str(place) / "video.mp4"))
+    generate_together(tiny_model, clips, silent)
+    first, none, third = (preview_path(output) for _, output in clips)
+    assert not none.exists()
+    assert first.read_bytes() != third.read_bytes()
+
+
+@pytest.mark.parametrize("side", [1, 60, 160, 720])
+def test_a_preview_is_bounded_in_bytes_and_pixels_whatever_it_shows(side: int) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (side, 2 * side, 3), np.uint8)
+    jpeg = small_jpeg(noise)
+    assert len(jpeg) <= MAX_PREVIEW_BYTES
+    with Image.open(io.BytesIO(jpeg)) as shown:
+        assert max(shown.size) <= PREVIEW_SIDE
+
+
+def test_who_has_pictures_never_waits_for_those_that_are_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a disk that takes none disturb."""
+    may_go_on, written = threading.Event(), []
+
+    def slow(frame_HWC: np.ndarray) -> bytes:
+        may_go_on.wait(30)
+        written.append(int(frame_HWC[0, 0, 0]))
+        return b"jpeg"
+
+    monkeypatch.setattr(video_service.media.preview, "small_jpeg", slow)
+    with PreviewWriter({0: tmp_path / "preview.jpg", 1: tmp_path / "no such folder" / "preview.jpg"}) as writer:
+        for level in range(9):
+            writer.put({0: np.full((2, 2, 3), level, np.uint8), 1: np.zeros((2, 2, 3), np.uint8)})
+        may_go_on.set()
+    assert written == [0, 0]
+    assert (tmp_path / "preview.jpg").read_bytes() == b"jpeg"
+
+
+@pytest.mark.slow
+def test_a_glimpse_has_the_colours_of_what_the_latents_stand_for() -> None:
+    vae: AutoencoderKLWan = AutoencoderKLWan.from_pretrained(REPOSITORY / "models" / "video" / "vae").eval()
+    codec = TorchCodec(vae)
+
+    def latents(picture_BCTHW: torch.Tensor) -> torch.Tensor:
+        return normalised(codec.encode_still(picture_BCTHW, 1), vae)[:, :, 0]
+
+    card = colour_card(64, 64)
+    with Image.open(default_picture()) as photograph, torch.inference_mode():
+        small = photograph.convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+        seen = coloured(latents(picture_tensor(small)[None, :, None]), fitted_colours(latents(card), card[:, :, 0]))
+    wanted = np.asarray(small.resize((32, 32), Image.Resampling.BOX), np.float64)
+    error = np.mean((wanted - seen[0].numpy()) ** 2)
+    assert error < 0.15 * np.var(wanted), "a grey picture would have the whole of it"

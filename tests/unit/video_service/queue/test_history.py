@@ -75,3 +75,12 @@ async def test_closing_ends_every_follower():
     history.close()
     assert len(await asyncio.wait_for(following, 1)) == 1
     assert len(await asyncio.wait_for(collect(history), 1)) == 1
+
+
+async def test_only_the_latest_status_carries_a_picture() -> None:
+    history = StatusHistory(status("running", 1))
+    for step in (2, 3):
+        history.append(status("running", step).model_copy(update={"preview": f"jpeg {step}"}))
+    assert history.latest.preview == "jpeg 3"
+    history.append(status("completed"))
+    assert [one.preview for _, one in await collect(history, after=0)] == [None] * 4

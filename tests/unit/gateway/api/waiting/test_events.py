@@ -12,7 +12,7 @@ import httpx
 import pytest
 from httpx_sse import aconnect_sse
 
-from tests.unit.gateway.conftest import gateway_settings, open_socket_client
+from tests.unit.gateway.conftest import gateway_settings, open_socket_client, until
 from tests.unit.gateway.model_services import Services
 
 Event = tuple[str, str, dict[str, Any]]
@@ -123,3 +123,23 @@ async def test_a_follower_goes_on_after_a_restart_where_it_was(tmp_path: Path, s
     async with open_socket_client(gateway_settings(tmp_path, services)) as client:
         assert (await client.get(url, headers={"Last-Event-ID": later[-1][0]})).status_code == 204
         assert await followed(client, url, **{"Last-Event-ID": told[-1]}) == later[-1:]
+
+
+async def test_a_job_that_asks_for_previews_shows_them_until_it_ends_and_no_page_of_jobs_does(
+    tmp_path: Path, services: Services
+) -> None:
+    services.script.may_go_on.clear()
+    async with open_socket_client(gateway_settings(tmp_path, services)) as client:
+        asking = (await client.post("/generate", files={"preview": (None, "true"), "prompt": (None, "kite")})).json()
+        plain = (await client.post("/generate", json={"prompt": "a kite"})).json()
+        shown = "data:image/jpeg;base64,step2"
+        await until(client, asking["id"], lambda job: job["progress"]["preview"] == shown)
+        await until(client, plain["id"], lambda job: job["progress"]["step"] == 2)
+        page = (await client.get("/v1/jobs")).json()["data"]
+        assert [job["progress"]["preview"] for job in page] == [None, None]
+        told = []
+        async for _, _, job in event_by_event(client, asking["urls"]["events"]):
+            told.append(job["progress"].get("preview"))
+            services.script.may_go_on.set()
+        assert (told[0], told[-1]) == (shown, None)
+        assert "preview" not in (await followed(client, plain["urls"]["events"]))[-1][2]["progress"]
