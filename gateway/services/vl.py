@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 
 import httpx
 import sqlalchemy as sa
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync as off_loop
 from httpx_sse import SSEError
 from pydantic import ValidationError
@@ -82,7 +83,7 @@ class Describers:
 
     def __init__(self, pool: Pool[VLClient]) -> None:
         self.pool = pool
-        self._callers = asyncio.Semaphore(_CALLERS_AT_ONCE * len(pool.members))
+        self._callers = CapacityLimiter(_CALLERS_AT_ONCE * len(pool.members))
         self._num_waiting = 0
         self._no_job_waits = asyncio.Event()  # cleared when a job found the service full
         self._no_job_waits.set()
@@ -100,8 +101,10 @@ class Describers:
                 "vl_service", "busy", f"{_CALLERS_WAITING} callers wait for a description already", wait_s=2.0
             )
         self._num_waiting += 1
+        self._callers.total_tokens = _CALLERS_AT_ONCE * len(self.pool.members)  # they come and go
+        caller = object()
         try:
-            await self._callers.acquire()
+            await self._callers.acquire_on_behalf_of(caller)
         finally:
             self._num_waiting -= 1
         try:
@@ -110,7 +113,7 @@ class Describers:
                     await self._no_job_waits.wait()
             yield
         finally:
-            self._callers.release()
+            self._callers.release_on_behalf_of(caller)
 
     async def describe_for_job(self, request: DescribeRequest) -> DescribeResponse:
         """As `describe`; after one that found no room, callers stand back until a job got its answer."""
