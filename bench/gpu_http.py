@@ -160,9 +160,12 @@ def _job(http: httpx.Client, picture: bytes, size: str, seed: int) -> tuple[dict
         job = http.get(job["urls"]["self"], params={"wait": 50}).json()
     if job["state"] != "completed":
         raise RuntimeError(f"the job ended so: {job['error']}")
+    told = time.perf_counter() - start
     video = http.get(job["urls"]["content"])
     video.raise_for_status()
-    return dict(job["timings"]) | {"seconds": time.perf_counter() - start}, len(video.content)
+    seconds = time.perf_counter() - start
+    around = {"before_and_after": told - job["timings"]["total"], "download": seconds - told, "seconds": seconds}
+    return job["timings"] | around, len(video.content)
 
 
 @contextmanager
