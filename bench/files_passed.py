@@ -97,7 +97,7 @@ def worker(module: str, place: Path) -> tuple[str, ...]:
 
 def through_video(folder: Path) -> set[str]:
     from contracts.videos import VideoRequest
-    from tests.tiny_wan import save_tiny_wan
+    from tests.checkpoints.tiny_wan import save_tiny_wan
     from video_service.http.app import create_app
     from video_service.queue.render import RenderFiles
     from video_service.settings import VideoSettings
@@ -112,7 +112,7 @@ def through_video(folder: Path) -> set[str]:
 def through_vl(folder: Path) -> set[str]:
     from contracts.describe import DescribeRequest, DescribeTask
     from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
-    from vl_service.app import create_app
+    from vl_service.http.app import create_app
     from vl_service.settings import Settings
 
     settings = Settings(model=str(save_tiny_checkpoint("qwen2_5_vl", folder / "qwen")), device="cpu", data_dir=folder)

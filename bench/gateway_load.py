@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.postgres import postgres_server
-from tests.processes import KeptProcess, free_port, gateway_process, until
+from tests.support.postgres import postgres_server
+from tests.support.processes import KeptProcess, free_port, gateway_process, until
 
 BARS = {
     "acknowledge_p50_ms": 15.0, "overhead_p50_ms": 150.0, "accepted_per_s": 150.0, "page_p95_ms": 50.0,

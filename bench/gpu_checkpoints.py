@@ -3,17 +3,19 @@
 import itertools
 import json
 import string
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil, UMT5Config, UMT5EncoderModel
 
 from bench.gpu_video import DIT_1_3B, random_transformer, random_vae
 from bench.gpu_vl import IDS, random_model
+from vl_service import prompts
 
 UMT5_XXL = {"vocab_size": 256384, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
 UMT5_TINY = {"vocab_size": 2000, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2}
@@ -55,22 +57,50 @@ def save_random_qwen(folder: Path, device: str, *, tiny: bool) -> Path:
     model.generation_config.eos_token_id = _SPECIAL["<|im_end|>"]
     model.generation_config.pad_token_id = 0
     model.save_pretrained(folder)
-    tokenizer = words_tokenizer(min(_SPECIAL.values()), special=_SPECIAL, eos_token="<|im_end|>", pad_token="<pad>")
+    tokenizer = _bytes_tokenizer()
     tokenizer.chat_template = _CHAT
     tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}).save_pretrained(folder)
     return folder
 
 
-def words_tokenizer(size: int, special: dict[str, int] | None = None, **tokens: Any) -> PreTrainedTokenizerFast:
-    """A token for each word, made up, so that what random weights write reads as words; an unknown word is one too."""
-    letters = map("".join, itertools.product(string.ascii_lowercase, repeat=4))
-    names = ["<pad>", "</s>", "<unk>", *itertools.islice(letters, size - 3)]
-    vocabulary = {name: index for index, name in enumerate(names)} | (special or {})
-    tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
+def words_tokenizer(size: int, **tokens: Any) -> PreTrainedTokenizerFast:
+    """A token for each word, made up; an unknown word is one too."""
+    names = ["<pad>", "</s>", "<unk>", *itertools.islice(_made_up(4), size - 3)]
+    tokenizer = Tokenizer(models.WordLevel(vocab={name: at for at, name in enumerate(names)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", **tokens)
+
+
+def _bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """Of Qwen's kind and size: it reads what our prompts say in as many tokens, and knows made-up words beside.
+
+    Random weights write those, each as long as two tokens of Qwen's, so that a JSON's texts, which go to their most
+    letters, take about as many tokens as a model takes that says what it sees.
+    """
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = level  # type: ignore[assignment]
+    lines = [line for path in Path(prompts.__path__[0]).rglob("*.toml") for line in path.read_text("utf-8").split("\n")]
+    trained.train_from_iterator(filter(str.isascii, lines), trainers.BpeTrainer(
+        vocab_size=8000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    told = json.loads(trained.to_str())["model"]
+    vocabulary = dict(told["vocab"])
+    for word in _made_up(7):
+        if len(vocabulary) == min(_SPECIAL.values()):
+            break
+        vocabulary.setdefault(f"Ġ{word}", len(vocabulary))
+    tokenizer = Tokenizer(models.BPE(
+        vocab=vocabulary | _SPECIAL, merges=[(left, right) for left, right in told["merges"]]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = level, decoders.ByteLevel()  # type: ignore[assignment]
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", additional_special_tokens=list(special or {}), **tokens)
+        tokenizer_object=tokenizer, additional_special_tokens=list(_SPECIAL), eos_token="<|im_end|>",
+        pad_token="<|im_end|>")
+
+
+def _made_up(letters: int) -> Iterator[str]:
+    """Words, the last letters of which turn first."""
+    return map("".join, itertools.product(string.ascii_lowercase, repeat=letters))
 
 
 def _text_encoder(device: str, *, tiny: bool) -> UMT5EncoderModel:

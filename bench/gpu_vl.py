@@ -62,7 +62,7 @@ def _fast(
         prompt = see()
         slots.join([Joining(prompt=prompt, slot=row, start=len(prompt.ids) - 1 if row else 0, donor=0 if row else None,
                             sampling=GREEDY, noise=None) for row in range(rows)])
-        return slots.steps(dict.fromkeys(range(rows), 0), tokens)[0]
+        return slots.steps(range(rows), tokens)[0]
 
     plain_features = features.pooler_output[0]
     found: dict[str, Any] = {"fast_tower": measure(lambda: tower(pixels, grid), kernels=8)}

@@ -12,9 +12,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.postgres import postgres_server
-from tests.storm import Deployment, storm
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan import save_tiny_wan
+from tests.support.postgres import postgres_server
+from tests.support.storm import Deployment, storm
 from tests.unit.gateway.model_services import running_services
 
 

@@ -25,10 +25,10 @@ import boto3
 import httpx
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from tests.postgres import postgres_server
-from tests.processes import KeptProcess, free_port, gateway_process
-from tests.relay import Relay, relay_to
-from tests.storm import ENDED, picture_of
+from tests.support.postgres import postgres_server
+from tests.support.processes import KeptProcess, free_port, gateway_process
+from tests.support.relay import Relay, relay_to
+from tests.support.storm import ENDED, picture_of
 
 _SERVICES = ("vl_service", "video_service")
 _ASK_EVERY_S = 2.0

@@ -8,7 +8,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from tests.postgres import PostgresServer, postgres_server
+from tests.support.postgres import PostgresServer, postgres_server
 
 # Read when torch is imported, here and in what tests start: several processes share few cores, and a thread that waits
 # for another spins.
@@ -23,8 +23,8 @@ class _FilesTogether(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        folder, _, name = file.rpartition("/")
-        return folder if folder in self._TOGETHER and name not in self._APART else file
+        rooms = (room for room in self._TOGETHER if file.startswith(f"{room}/") and not file.endswith(self._APART))
+        return next(rooms, file)
 
 
 def pytest_collection() -> None:

@@ -2,7 +2,7 @@
 
 import uvicorn
 
-from vl_service.app import create_app
+from vl_service.http.app import create_app
 from vl_service.settings import Settings
 from web.logs import configure_logging
 from web.telemetry import configure_tracing

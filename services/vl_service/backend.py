@@ -162,7 +162,7 @@ class FeatureBackend(Protocol):
         ...
 
     def features(self, picture: DecodedImage, deadline: Deadline) -> tuple[bytes, CacheResult]:
-        """What it sees, as a safetensors file; see `vl_service.qwen.features`."""
+        """What it sees, as a safetensors file; see `vl_service.qwen.vision.features`."""
         ...
 
 

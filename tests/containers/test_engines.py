@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkpoints.tiny_wan import save_tiny_wan
 from tests.containers.engine import Engine, find_engine
-from tests.tiny_wan import save_tiny_wan
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 

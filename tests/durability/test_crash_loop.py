@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HTTP, gateway_process, scripted_video_process
+from tests.support.processes import HTTP, gateway_process, scripted_video_process
 from tests.unit.gateway.model_services import Services
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storm import Deployment, storm
+from tests.support.storm import Deployment, storm
 from tests.unit.gateway.model_services import Services
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import HTTP, KeptProcess, gateway_process, scripted_video_process, until
+from tests.support.processes import HTTP, KeptProcess, gateway_process, scripted_video_process, until
 from tests.unit.gateway.model_services import Services
 
 pytestmark = pytest.mark.slow

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.processes import REPOSITORY, KeptProcess, free_port, until
-from tests.storm import picture_of
+from tests.support.processes import REPOSITORY, KeptProcess, free_port, until
+from tests.support.storm import picture_of
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 

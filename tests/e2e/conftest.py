@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from gateway.cli.serving.demo import default_picture
+from tests.checkpoints.tiny_wan import TINY_CARD, save_tiny_wan
 from tests.e2e.stack import Stack, served, stack_environment
-from tests.tiny_wan import TINY_CARD, save_tiny_wan
 
 # The last four keep the browser's own services from calling home, which would look like our page's requests.
 FLAGS = [

@@ -16,7 +16,7 @@ import httpx
 import psutil
 
 from gateway.cli.serving.lifeline import die_with_parent
-from tests.processes import HTTP
+from tests.support.processes import HTTP
 
 STILLMOTION = str(Path(sys.executable).with_name("stillmotion"))
 START_S = 240

@@ -79,7 +79,8 @@ def test_a_step_is_its_reference(family: str, rows: int) -> None:
 @pytest.mark.parametrize(("outputs", "width", "gated"), [(2560, 2048, False), (704, 256, True), (500, 300, False)])
 @pytest.mark.parametrize("fp8", [False, True])
 def test_a_product_is_its_reference(rows: int, outputs: int, width: int, gated: bool, fp8: bool) -> None:
-    from vl_service.qwen.fast.kernels import Float8, product
+    from vl_service.qwen.fast.float8 import Float8
+    from vl_service.qwen.fast.kernels import product
 
     torch.manual_seed(0)
     made, weight = outputs // (1 + gated), (torch.randn(outputs, width) * width**-0.5).bfloat16().cuda()
@@ -104,7 +105,7 @@ def written(slots: Slots, ids: list[list[int]], sampling: Sampling, tokens: int)
     slots.join([
         Joining(prompt=prompt, slot=row, start=8 if row else 0, donor=0 if row else None, sampling=sampling,
                 noise=sampling.noise(row, tokens)) for row, prompt in enumerate(prompts)])
-    said = slots.steps(dict.fromkeys(range(len(ids)), 0), tokens)
+    said = slots.steps(range(len(ids)), tokens)
     for row in range(len(ids)):
         slots.leave(row)
     return list(said.values())
@@ -121,6 +122,29 @@ def test_graphs_write_what_steps_without_them_do() -> None:
     for sampling in (Sampling(greedy=True), Sampling(temperature=0.8, top_k=20, repetition_penalty=1.1)):
         for rows in (1, 2, 3, 1):
             assert written(quick, ids[:rows], sampling, 20) == written(plain, ids[:rows], sampling, 20)
+
+
+def test_rules_said_while_the_device_goes_on_are_those_of_the_next_token() -> None:
+    """A row that may say other tokens at each step beside one that may say all, which joins in between."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    said: list[list[list[int]]] = []
+    for model in (model_of("qwen2.5"), model_of("qwen2.5").cuda()):
+        slots, tokens = Slots(model, length=96, count=2), [list[int](), list[int]()]
+        ids, vocabulary = torch.arange(40) % 11, torch.arange(len(slots.network.head))
+        with torch.inference_mode():
+            slots.warm_up()
+            for turn in range(20):
+                for row in (0, 1):
+                    if turn == 5 * row:
+                        prompt = prompt_of(ids.tolist(), None, image_token_id=-1, merge=2, device=slots.device)
+                        slots.join([Joining(prompt=prompt, slot=row, start=0, donor=None, noise=None,
+                                            sampling=Sampling(greedy=True, repetition_penalty=1.1))])
+                slots.allow(0, vocabulary[:-2] % 7 == turn % 7)
+                for row, new in slots.steps([0, 1] if turn >= 5 else [0], 1, ahead=True).items():
+                    tokens[row] += new
+        assert [token % 7 for token in tokens[0]] == [turn % 7 for turn in range(20)]
+        said.append(tokens)
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])

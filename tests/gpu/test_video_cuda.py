@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from contracts.videos import RenderStage, VideoRequest
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan import save_tiny_wan
 from video_service.model import find_model, load_model
 from video_service.render.generate import Deployed, generate
 from video_service.render.progress import RenderCanceled, silent

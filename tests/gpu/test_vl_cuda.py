@@ -14,7 +14,7 @@ from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import load_qwen
-from vl_service.qwen.looking import load_vision
+from vl_service.qwen.vision.looking import load_vision
 from vl_service.settings import Settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -9,14 +9,14 @@ import av
 import numpy as np
 import pytest
 
-from tests.tiny_wan import save_tiny_wan
-from tests.video_process import MODULE, VideoProcess, running
+from tests.checkpoints.tiny_wan import save_tiny_wan
+from tests.support.video_process import MODULE, VideoProcess, running
 
 pytestmark = pytest.mark.slow
 
 BODY: dict[str, Any] = {"prompt": "zoom in", "width": 64, "height": 64, "num_frames": 5, "fps": 16, "steps": 3}
 LONG = BODY | {"steps": 50, "num_frames": 33, "seed": 0}
-SCRIPTED = (str(Path(__file__).resolve().parents[1] / "scripted_video_service.py"),)
+SCRIPTED = (str(Path(__file__).resolve().parents[1] / "support" / "scripted_video_service.py"),)
 
 
 @pytest.fixture(scope="module")

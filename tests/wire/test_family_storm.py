@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.tiny_families import save_tiny_family
-from tests.tiny_wan import save_tiny_wan
-from tests.video_process import MODULE, VideoProcess, running
+from tests.checkpoints.tiny_families import save_tiny_family
+from tests.checkpoints.tiny_wan import save_tiny_wan
+from tests.support.video_process import MODULE, VideoProcess, running
 from video_service.weights.memory import weight_bytes
 
 pytestmark = pytest.mark.slow

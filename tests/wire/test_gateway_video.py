@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.settings import GatewaySettings
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan import save_tiny_wan
 from tests.unit.gateway.conftest import open_client
 from tests.unit.gateway.model_services import Services, running_services
 
@@ -46,8 +46,8 @@ class VideoProcess:
     def start(self) -> None:
         with (self._folder / "video.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(REPOSITORY / "tests" / "scripted_video_service.py")], env=self._environment,
-                stdout=log, stderr=log, start_new_session=True,
+                [sys.executable, str(REPOSITORY / "tests" / "support" / "scripted_video_service.py")],
+                env=self._environment, stdout=log, stderr=log, start_new_session=True,
             )
 
     def kill(self) -> None:

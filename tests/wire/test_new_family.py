@@ -9,14 +9,14 @@ import av
 import numpy as np
 import pytest
 
-from tests.toy_family import save_toy
-from tests.video_process import VideoProcess, running
+from tests.checkpoints.toy_family import save_toy
+from tests.support.video_process import VideoProcess, running
 
 pytestmark = pytest.mark.slow
 
 SERVE = (
     "import sys; from video_service.__main__ import main; "
-    "sys.exit(main((sys.executable, '-m', 'tests.toy_family')))"
+    "sys.exit(main((sys.executable, '-m', 'tests.checkpoints.toy_family')))"
 )
 BODY: dict[str, Any] = {"prompt": "w" * 40, "width": 96, "height": 72, "num_frames": 6, "fps": 8, "seed": 1}
 

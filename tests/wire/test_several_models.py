@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import save_file
 
 from gateway.settings import GatewaySettings
-from tests.tiny_families import save_tiny_family, tiny_parts
-from tests.tiny_lora import write_lora
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_families import save_tiny_family, tiny_parts
+from tests.checkpoints.tiny_lora import write_lora
+from tests.checkpoints.tiny_wan import save_tiny_wan
+from tests.support.video_process import MODULE, VideoProcess, running
 from tests.unit.gateway.conftest import open_client
 from tests.unit.gateway.model_services import Services, running_services
-from tests.video_process import MODULE, VideoProcess, running
 from video_service.weights.memory import weight_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

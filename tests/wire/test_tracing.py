@@ -11,8 +11,8 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.processes import gateway_process, scripted_video_process, until
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan import save_tiny_wan
+from tests.support.processes import gateway_process, scripted_video_process, until
 from tests.unit.gateway.model_services import running_services
 
 pytestmark = pytest.mark.slow

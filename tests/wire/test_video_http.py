@@ -17,9 +17,9 @@ from PIL import Image
 from contracts.errors import Problem
 from contracts.models import Health, VideoModelList
 from contracts.videos import MAX_VIDEO_BODY_BYTES, RenderStatus
-from tests.idle_video_worker import command
-from tests.tiny_wan import save_tiny_wan
-from tests.tiny_wan_card import TINY_INFO
+from tests.checkpoints.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan_card import TINY_INFO
+from tests.support.idle_video_worker import command
 from video_service.http.app import create_app
 from video_service.http.service import WORKER_COMMAND
 from video_service.queue.render import RenderFiles

@@ -13,8 +13,8 @@ from PIL import Image
 
 from contracts.videos import VideoRequest
 from gateway.services.clients import multipart
-from tests.tiny_wan import save_tiny_wan
-from tests.video_process import MODULE, VideoProcess, running
+from tests.checkpoints.tiny_wan import save_tiny_wan
+from tests.support.video_process import MODULE, VideoProcess, running
 
 pytestmark = pytest.mark.slow
 

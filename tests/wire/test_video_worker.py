@@ -1,6 +1,6 @@
 """Laws of the supervised worker, seen from a client of the real service process.
 
-The worker process is real too; only its engine is scripted (`tests/scripted_video_worker.py`), for a model does not
+The worker process is real too; only its engine is scripted (`scripted_video_worker.py`), for a model does not
 crash, hang or run out of memory on demand. `test_video_service.py` has the real engine.
 """
 
@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from contracts.videos import RenderStatus
-from tests.tiny_wan import save_tiny_wan
-from tests.video_process import VideoProcess, running
+from tests.checkpoints.tiny_wan import save_tiny_wan
+from tests.support.video_process import VideoProcess, running
 
 pytestmark = pytest.mark.slow
 
-SCRIPTED = (str(Path(__file__).parents[1] / "scripted_video_service.py"),)
+SCRIPTED = (str(Path(__file__).parents[1] / "support" / "scripted_video_service.py"),)
 
 
 def body(prompt: str, steps: int = 4) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from vl_service.prompts.shots import camera_words, read_shot, say, schema_of
 _FENCE = re.compile(r"<\s*/?\s*user\s*>", re.IGNORECASE)
 _JSON_TOKENS = 96  # that names of fields and the like take beside the words
 _MOST_TOKENS = 1024
+_CAPTION_TOKENS = 160  # three long sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +89,11 @@ def _shot_answer(task: Task, text: str, with_picture: bool) -> Answer | None:
 def _request(task: Task, with_picture: bool, faults: Sequence[Fault], attempt: int) -> Request:
     as_json = _wants_json(task, attempt)
     again = attempt > 0
+    tokens = min(task.max_new_tokens, _CAPTION_TOKENS) if task.kind == "caption" else task.max_new_tokens
     return Request(
         messages=messages(task, with_picture=with_picture, again=again, as_json=as_json, faults=faults),
-        seed=task.seed + attempt, schema=schema_of(task.profile.fields) if as_json else None,
-        max_new_tokens=min(task.max_new_tokens + _JSON_TOKENS, _MOST_TOKENS) if as_json else task.max_new_tokens)
+        seed=task.seed + attempt, schema=schema_of(task.profile.fields, task.language) if as_json else None,
+        max_new_tokens=min(tokens + _JSON_TOKENS, _MOST_TOKENS) if as_json else tokens)
 
 
 def messages(

@@ -30,6 +30,7 @@ _STILL = re.compile(
 _CLAUSE = re.compile(
     r"[,;]\s+|[，；]|\s+(?=(?:as|while|and|with)\s+(?:the\s+|a\s+)?camera\b)")
 _HAN = re.compile(r"[一-鿿]")
+_MOST: Mapping[Language, tuple[int, int]] = {"en": (120, 80), "zh": (48, 32)}  # characters of a text and of a list's
 _FIXED: Mapping[Language, str] = {"en": "The camera stays fixed.", "zh": "镜头固定不动。"}
 
 
@@ -48,12 +49,16 @@ class Shot(BaseModel):
     avoid: Phrases = ()
 
 
-def schema_of(fields: Sequence[Field]) -> dict[str, Any]:
-    """JSON schema of a shot with these fields, in this order; all of them are there, if empty."""
-    lists = {"motions": 3, "secondary_motion": 2, "avoid": 4}
+def schema_of(fields: Sequence[Field], language: Language) -> dict[str, Any]:
+    """JSON schema of a shot with these fields, in this order; all of them are there, if empty.
+
+    Its longest text is some 350 tokens of Qwen's, 4 English letters or 1.5 Chinese characters each, and so is not cut.
+    """
+    lists = {"motions": 3, "secondary_motion": 2, "avoid": 3}
+    text, phrase = _MOST[language]
     known: dict[str, Any] = {
-        name: {"type": "array", "items": {"type": "string", "maxLength": 120}, "maxItems": lists[name]}
-        if name in lists else {"type": "string", "maxLength": 160} for name in fields}
+        name: {"type": "array", "items": {"type": "string", "maxLength": phrase}, "maxItems": lists[name]}
+        if name in lists else {"type": "string", "maxLength": text} for name in fields}
     if "motions" in known:
         known["motions"]["minItems"] = 1
     return {"type": "object", "properties": known, "required": list(known), "additionalProperties": False}

@@ -1,5 +1,7 @@
 """The qwen engine: a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint answers every task in its own words."""
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,10 +19,12 @@ from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
 from vl_service.qwen.fast.forms import try_form
 from vl_service.qwen.fast.slots import Sampling
 from vl_service.qwen.fast.writing import Ask, Generate, SlotWriter, Writer
-from vl_service.qwen.features import Features, Vision
-from vl_service.qwen.looking import feature_file, open_vision, wants_fast
 from vl_service.qwen.quantize import memory_of
+from vl_service.qwen.vision.features import Features, Vision
+from vl_service.qwen.vision.looking import feature_file, open_vision, wants_fast
 from vl_service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _WORDS = 2048  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
 _LONGEST = 8192  # its most: 1.2 GB a row of Qwen3-VL-8B
@@ -98,12 +102,18 @@ def load_qwen(settings: Settings, *, fast: bool | None = None) -> QwenBackend:
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    began = time.monotonic()
     checkpoint = load_checkpoint(settings)
+    read = time.monotonic()
     fast_tower = wants_fast(settings, checkpoint.device, checkpoint.dtype) if fast is None else fast
     kind = QwenBackend if settings.role == "language" else WholeBackend
-    return kind(checkpoint, vision=open_vision(checkpoint, settings, fast=fast_tower),
-                writer=_writer(checkpoint, settings, fast=settings.fast_layers if fast is None else fast),
-                quant=None if settings.quant == "none" else settings.quant)
+    vision = open_vision(checkpoint, settings, fast=fast_tower)
+    opened = time.monotonic()
+    writer = _writer(checkpoint, settings, fast=settings.fast_layers if fast is None else fast)
+    log.info("loaded", extra={
+        "weights_s": round(read - began, 2), "vision_s": round(opened - read, 2),
+        "writer_s": round(time.monotonic() - opened, 2)})
+    return kind(checkpoint, vision=vision, writer=writer, quant=None if settings.quant == "none" else settings.quant)
 
 
 def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer:

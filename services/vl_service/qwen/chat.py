@@ -14,8 +14,8 @@ from vl_service.prompts.asking import dialogue
 from vl_service.qwen.checkpoint import Checkpoint
 from vl_service.qwen.fast.slots import Sampling
 from vl_service.qwen.fast.writing import Ask, Writer, stop_ids_of
-from vl_service.qwen.features import Features, Vision
 from vl_service.qwen.grammar import Grammars
+from vl_service.qwen.vision.features import Features, Vision
 
 _UNFINISHED = "\ufffd"  # what a tokenizer writes for the first bytes of a character
 

@@ -21,7 +21,7 @@ class Grammar:
     def allowed(self) -> torch.Tensor:
         """bool [tokens of the tokenizer] on the CPU; what ends a reply once the JSON is complete."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        return torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self._num_tokens].astype(bool))
+        return torch.from_numpy(np.unpackbits(bits, bitorder="little", count=self._num_tokens).view(bool))
 
     def take(self, token: int) -> None:
         """The reply goes on with this token."""

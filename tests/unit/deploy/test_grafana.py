@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.run.metrics import GatewayMetrics
 from video_service.queue.measures import VideoMetrics
-from vl_service.metrics import VLMetrics
+from vl_service.http.metrics import VLMetrics
 from web.edge import HttpMetricsMiddleware
 
 REPOSITORY = Path(__file__).parents[3]

@@ -9,7 +9,7 @@ import torch
 from engines.build.build import Order, build, verify
 from engines.store.manifest import Manifest
 from engines.store.store import EngineStore
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan import save_tiny_wan
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shape import ClipShape
 from video_service.engines.shelf import EngineShelf

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from contracts.videos import VideoRequest
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan import save_tiny_wan
 from video_service.model import find_model, load_model
 from video_service.render.generate import Deployed
 from video_service.settings import VideoSettings

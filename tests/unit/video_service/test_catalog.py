@@ -10,7 +10,7 @@ from contracts.models import VideoModelInfo
 from contracts.refusal import ParameterRefused
 from contracts.resolve import resolve_request
 from contracts.videos import VideoRequest
-from tests.tiny_wan_card import TINY_CARD
+from tests.checkpoints.tiny_wan_card import TINY_CARD
 from video_service.model import find_model
 from video_service.settings import VideoSettings
 from web.worker.errors import ModelUnavailable

@@ -11,7 +11,7 @@ import torch
 from contracts.models import VideoModelList
 from contracts.refusal import ParameterRefused
 from contracts.videos import RenderResult, VideoRequest
-from tests.tiny_lora import write_lora
+from tests.checkpoints.tiny_lora import write_lora
 from tests.unit.video_service.conftest import network
 from video_service import model
 from video_service.deployment import Deployment, open_models

@@ -42,7 +42,7 @@ def photograph_base64(photograph: Callable[[str], Image.Image]) -> Callable[[str
 @pytest.fixture(scope="session")
 def build_tower(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     """A tiny checkpoint of a family with an engine of its tower, built by the first test that asks for it."""
-    from .qwen import built_tower  # transformers takes seconds to import
+    from tests.unit.vl_service.qwen import built_tower  # transformers takes seconds to import
 
     @functools.cache
     def build(family: str) -> "Built":

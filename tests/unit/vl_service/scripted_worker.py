@@ -18,7 +18,7 @@ from engines.store.manifest import EngineRefused
 from vl_service.backend import Answer, CannotReplyError, CheckpointError, Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
-from vl_service.worker import worker_program
+from vl_service.worker.program import worker_program
 from web.worker.child import run
 
 

@@ -19,7 +19,7 @@ from contracts.describe import DescribeResponse
 from contracts.errors import PROBLEM_MEDIA_TYPE, Problem
 from contracts.models import Health, VLModelList
 from tests.unit.vl_service.test_process import children, running, wait_until
-from vl_service.app import create_app
+from vl_service.http.app import create_app
 from vl_service.model import WORKER_COMMAND
 from vl_service.settings import Settings
 

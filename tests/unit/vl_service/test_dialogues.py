@@ -17,10 +17,10 @@ import uvicorn
 from contracts.chat import ChatEnd, ChatEvent, ChatOptions, ChatRequest, TextPart, Turn
 from tests.unit.vl_service.test_app import RED, SCRIPTED, problem, until_calls, until_ready
 from tests.unit.vl_service.test_process import running, wait_until
-from vl_service.app import create_app
 from vl_service.backend import Piece
-from vl_service.dialogue.reply import until_stop
+from vl_service.http.app import create_app
 from vl_service.settings import Settings
+from vl_service.worker.dialogue import until_stop
 
 PICTURE = f"data:image/png;base64,{RED}"
 JSON = {"Content-Type": "application/json"}

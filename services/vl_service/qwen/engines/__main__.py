@@ -22,7 +22,7 @@ from vl_service.qwen.checkpoint import (
 from vl_service.qwen.engines.choice import TowerShape, say_ready, situation_of
 from vl_service.qwen.engines.source import TowerSource
 from vl_service.qwen.engines.vision_graph import check_slots, slots_for
-from vl_service.qwen.tower import empty_tower
+from vl_service.qwen.vision.tower import empty_tower
 from vl_service.settings import Settings
 from web.command import run_command
 

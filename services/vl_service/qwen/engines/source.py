@@ -15,7 +15,7 @@ from vl_service.qwen.checkpoint import (
 )
 from vl_service.qwen.engines.choice import TowerShape, tower_shape
 from vl_service.qwen.engines.vision_graph import tower_graph
-from vl_service.qwen.tower import read_tower
+from vl_service.qwen.vision.tower import read_tower
 from vl_service.settings import Settings
 
 _SEED = 1234

@@ -15,8 +15,8 @@ from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
 from vl_service.qwen.engines.choice import TowerShape
 from vl_service.qwen.engines.vision_graph import layout_of, on_host, slots_needed
-from vl_service.qwen.features import NEVER, Features
-from vl_service.qwen.vision import TorchVision
+from vl_service.qwen.vision.features import NEVER, Features
+from vl_service.qwen.vision.in_torch import TorchVision
 
 log = logging.getLogger(__name__)
 

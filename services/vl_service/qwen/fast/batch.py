@@ -154,10 +154,10 @@ class Batch:
         self._join()
         if not self._writing:
             return
-        written = {slot: len(writing.written) for slot, writing in self._writing.items()}
-        left = max(writing.max_new_tokens - written[slot] for slot, writing in self._writing.items())
+        left = max(writing.max_new_tokens - len(writing.written) for writing in self._writing.values())
         ruled = any(writing.grammar for writing in self._writing.values())
-        tokens = self._slots.steps(written, 1 if ruled else min(self._slots.chunk, left))
+        tokens = self._slots.steps(
+            list(self._writing), 1 if ruled else min(self._slots.chunk, left), ahead=ruled)
         for slot, writing in list(self._writing.items()):
             if writing.take(tokens[slot]):
                 self._end(slot)

@@ -5,11 +5,11 @@ Their references are the torch lines beside each call in `network`.
 # Triton comes with the CUDA builds of torch alone, and its decorator hides what a kernel is.
 # pyright: reportMissingImports=false, reportIndexIssue=false
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
+
+from vl_service.qwen.fast.float8 import Float8
 
 SPLIT = 64  # cached positions that one program attends to
 
@@ -99,21 +99,6 @@ def product(x, weight, *, bias=None, norm=None, eps=0.0, residual=None, gated=Fa
         x, numbers, *given, out, outputs, eps, WIDTH=width, TWO=two, SCALE=scale is not None, NORM=norm is not None,
         BIAS=bias is not None, RESIDUAL=residual is not None, GATED=gated, ROWS=rows, COLUMNS=columns, num_warps=warps)
     return out
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Float8:
-    """A weight in eight bits, a scale for each of its outputs."""
-
-    numbers: torch.Tensor
-    """float8_e4m3fn [out, in]."""
-    scale: torch.Tensor
-    """float32 [out]."""
-
-    @classmethod
-    def of(cls, weight: torch.Tensor) -> "Float8":
-        scale = weight.float().abs().amax(1).clamp_min(1e-12) / 448.0
-        return cls(numbers=(weight.float() / scale[:, None]).to(torch.float8_e4m3fn), scale=scale)
 
 
 def _shape(outputs: int, width: int, gated: bool, two: bool) -> tuple[int, int, int]:

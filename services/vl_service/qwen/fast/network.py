@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 
+from vl_service.qwen.fast.float8 import Float8
+
 _FEW = 2  # rows of a step that our own products are fastest for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One layer's weights; of a step in eight bits, `kernels.Float8`."""
+    """One layer's weights; of a step in eight bits, `Float8`."""
 
     norm: torch.Tensor
     qkv: Any
@@ -72,8 +74,6 @@ class Network:
         self.length = length
         self._step_layers, self._step_head = self.layers, self.head
         if fp8:
-            from vl_service.qwen.fast.kernels import Float8
-
             self._step_layers = [
                 replace(layer, qkv=Float8.of(layer.qkv), out=Float8.of(layer.out), gate_up=Float8.of(layer.gate_up),
                         down=Float8.of(layer.down)) for layer in self.layers]

@@ -2,14 +2,14 @@
 
     slots = Slots(model, length=2048, count=16)       # a Qwen-VL of transformers
     slots.join([Joining(prompt=…, slot=0, start=0, donor=None, …)])          # at any step; its prompt is read
-    tokens = slots.steps({0: 0}, 8)                   # {slot: how many it has written} -> its next eight
+    tokens = slots.steps([0], 8)                       # {slot: its next eight}
     slots.leave(0)
 
 What a row has read stays until another takes its place, so that a prompt that begins alike need not be read again.
 Anything that runs in torch runs here: off CUDA the same steps run without a graph. Used from one thread.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,20 +130,26 @@ class Slots:
         self._token = torch.zeros(count, dtype=torch.int64, device=self.device)
         self._position, self._turn, self._index, self._active = torch.zeros(
             4, count, dtype=torch.int32, device=self.device)
-        self._written = torch.zeros(count, length, dtype=torch.int64, device=self.device)
+        self._logits = torch.zeros(count, vocabulary, device=self.device)
+        self._known = 0
+        """Of how many rows the logits are those after the last token."""
         self._seen = torch.zeros(count, vocabulary, dtype=torch.bool, device=self.device)
         self._allowed = torch.ones(count, vocabulary, dtype=torch.bool, device=self.device)
+        self._recent = self._on_host(torch.zeros(length, count, dtype=torch.int64))
+        self._rules = self._on_host(torch.ones(count, vocabulary, dtype=torch.bool))
         self._noise = torch.zeros(count, length, CANDIDATES, device=self.device)
         self._how = torch.ones(count, 5, device=self.device)
-        self._graphs: dict[int, Callable[[], None]] = {}
+        self._graphs: dict[int, _Step] = {}
 
     def warm_up(self) -> None:
         """Compile and capture a step of each number of rows. Before the first conversation joins."""
         for rows in sorted({self._rows(slot) for slot in range(self.count)}, reverse=True):
+            step = self._step(rows)
             if self.device.type == "cuda":
-                self._graphs[rows] = self._captured(rows)
+                self._graphs[rows] = _Step(look=_captured(step.look), choose=_captured(step.choose))
             else:
-                self._advance(rows)
+                step.look()
+                step.choose()
 
     def join(self, joining: Sequence[Joining]) -> None:
         """Read the prompts. One may have its beginning from the row of one before it in the sequence."""
@@ -152,6 +158,7 @@ class Slots:
         ], self._cache)
         for one in joining:
             self._begin(one)
+        self._known = 0
 
     def _begin(self, one: Joining) -> None:
         slot, sampling, ids = one.slot, one.sampling, one.prompt.ids
@@ -162,7 +169,7 @@ class Slots:
         self._active[slot] = 1
         self._seen[slot] = False
         self._seen[slot, ids] = True
-        self._allowed[slot] = True
+        self._rule(slot, None)
         self._how[slot] = torch.tensor([
             1.0 if sampling.greedy else sampling.temperature, sampling.top_p, sampling.top_k,
             sampling.repetition_penalty, sampling.presence_penalty])
@@ -173,20 +180,36 @@ class Slots:
 
     def allow(self, slot: int, allowed_V: torch.Tensor) -> None:
         """Only these tokens may come next in the row: bool on the CPU, of the vocabulary's size at most."""
-        self._allowed[slot] = False
-        self._allowed[slot, : len(allowed_V)] = allowed_V.to(self.device)
+        self._rule(slot, allowed_V)
 
-    def steps(self, written: Mapping[int, int], count: int) -> dict[int, list[int]]:
-        """The next `count` tokens of each of the rows, which have written so many."""
+    def _rule(self, slot: int, allowed_V: torch.Tensor | None) -> None:
+        rule = self._rules[slot]
+        rule[:] = allowed_V is None
+        if allowed_V is not None:
+            rule[: len(allowed_V)] = allowed_V
+        self._allowed[slot].copy_(rule, non_blocking=True)
+
+    def steps(self, written: Sequence[int], count: int, *, ahead: bool = False) -> dict[int, list[int]]:
+        """The next `count` tokens of each of the slots.
+
+        `ahead`: the device goes on to what follows them while the caller says what `allow` allows there.
+        """
         rows = self._rows(max(written))
-        step = self._graphs.get(rows) or (lambda: self._advance(rows))
-        for _ in range(count):
-            step()
-        slots = torch.tensor(list(written))
-        columns = torch.tensor(list(written.values()))[:, None] + torch.arange(count)
-        columns = columns.clamp(max=self.length - 1)
-        tokens = self._written[slots[:, None].to(self.device), columns.to(self.device)].tolist()
-        return dict(zip(written, tokens, strict=True))
+        step = self._graphs.get(rows) or self._step(rows)
+        for index in range(count):
+            if self._known < rows:
+                step.look()
+            self._known = 0
+            step.choose()
+            self._recent[index].copy_(self._token, non_blocking=True)
+        if self.device.type == "cuda":
+            told = torch.cuda.Event()
+            told.record()
+            if ahead:
+                step.look()
+                self._known = rows
+            told.synchronize()
+        return {slot: self._recent[:count, slot].tolist() for slot in written}
 
     def leave(self, slot: int) -> None:
         """The row is done. Its cache stays as it is."""
@@ -202,29 +225,49 @@ class Slots:
         """How many rows a step has that reaches this slot."""
         return min(self.count, 1 << slot.bit_length())
 
-    def _advance(self, rows: int) -> None:
+    def _step(self, rows: int) -> "_Step":
         """One more token of each of the first rows; those without a conversation stay where they are."""
         position, turn, index, active = (
             part[:rows] for part in (self._position, self._turn, self._index, self._active))
         cache = Cache(keys=self._cache.keys[:, :rows], values=self._cache.values[:, :rows])
-        logits = self.network.step(self._token[:rows], position, turn, cache)
-        best, ids = candidates(logits, self._seen[:rows], self._how[:rows], self._allowed[:rows])
-        noise = self._noise[torch.arange(rows, device=self.device), index][:, : best.shape[1]]
-        token = ids.gather(1, (best + noise).argmax(1, keepdim=True))
-        self._token[:rows] = token[:, 0]
-        self._written[:rows].scatter_(1, index[:, None].long(), token)
-        self._seen[:rows].scatter_(1, token, True)
-        for part in (position, turn, index):  # a row goes on to the end of a chunk that ends it
-            part.add_(active).clamp_(max=self.length - 1)
+        logits = self._logits[:rows]
 
-    def _captured(self, rows: int) -> Callable[[], None]:
-        """The step as a graph."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            self._advance(rows)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._advance(rows)
-        return graph.replay
+        def look() -> None:
+            logits.copy_(self.network.step(self._token[:rows], position, turn, cache))
+
+        def choose() -> None:
+            best, ids = candidates(logits, self._seen[:rows], self._how[:rows], self._allowed[:rows])
+            noise = self._noise[torch.arange(rows, device=self.device), index][:, : best.shape[1]]
+            token = ids.gather(1, (best + noise).argmax(1, keepdim=True))
+            self._token[:rows] = token[:, 0]
+            self._seen[:rows].scatter_(1, token, True)
+            for part in (position, turn, index):  # a row goes on to the end of a chunk that ends it
+                part.add_(active).clamp_(max=self.length - 1)
+
+        return _Step(look=look, choose=choose)
+
+    def _on_host(self, values: torch.Tensor) -> torch.Tensor:
+        """Where copies to and from the device wait for nobody."""
+        return values.pin_memory() if self.device.type == "cuda" else values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """Two parts, between which a caller may say which tokens are allowed."""
+
+    look: Callable[[], None]
+    """What follows the last tokens."""
+    choose: Callable[[], None]
+
+
+def _captured(work: Callable[[], None]) -> Callable[[], None]:
+    """As a CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay

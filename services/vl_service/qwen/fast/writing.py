@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -16,8 +17,8 @@ from vl_service.qwen.checkpoint import Checkpoint
 from vl_service.qwen.fast.batch import Batch, Writing
 from vl_service.qwen.fast.prompt import prompt_of
 from vl_service.qwen.fast.slots import Sampling, Slots
-from vl_service.qwen.features import Features
 from vl_service.qwen.grammar import Grammar
+from vl_service.qwen.vision.features import Features
 
 log = logging.getLogger(__name__)
 
@@ -193,9 +194,13 @@ class SlotWriter:
         self._checkpoint, self._plain, self._length = checkpoint, plain, length
         self.sampling = replace(sampling, repetition_penalty=rules.repetition_penalty or 1.0)
         self._stop_ids = stop_ids_of(checkpoint)
+        began = time.monotonic()
         with torch.inference_mode():
             rows = Slots(checkpoint.model, length=length, count=slots, fp8=fp8)
+            packed = time.monotonic()
             rows.warm_up()
+        log.info("slots are ready", extra={
+            "slots": slots, "packing_s": round(packed - began, 2), "warm_up_s": round(time.monotonic() - packed, 2)})
         self._batch = Batch(rows)
         graph = "a CUDA graph a token for" if checkpoint.device.type == "cuda" else "one step for"
         self.reason = f"{graph} up to {slots} texts at once" + (", weights in float8" if fp8 else "")

@@ -19,7 +19,7 @@ from obstore.exceptions import GenericError
 
 from gateway.jobs.queue import JobQueue
 from gateway.storage.files import LocalFiles, StoredFile
-from tests.relay import Relay, relay_to
+from tests.support.relay import Relay, relay_to
 from tests.unit.gateway.conftest import gateway_settings, left_behind, open_client, open_gateway, until
 from tests.unit.gateway.model_services import Script, Services
 

@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize("module", [
-    "video_service.http.app", "video_service.__main__", "video_service.worker.__main__", "vl_service.worker",
+    "video_service.http.app", "video_service.__main__", "video_service.worker.__main__", "vl_service.worker.__main__",
 ])
 def test_no_model_library_is_imported_before_the_model_is_loaded(module: str):
     code = (

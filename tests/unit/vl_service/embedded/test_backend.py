@@ -20,7 +20,7 @@ from vl_service.embedded.model.decoder import RECORD_ROOM
 from vl_service.embedded.model.generator import Generator
 from vl_service.images import DecodedImage
 from vl_service.settings import Settings
-from vl_service.worker import load_backend
+from vl_service.worker.program import load_backend
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_each_of_ours_is_whole() -> None:
             text, _ = told(task_of(name), example.model_dump_json())
             assert length(text, "en") <= profile.max_words
             assert "camera" not in text or "stays fixed" in text
-        assert list(schema_of(profile.fields)["properties"]) == list(profile.fields)
+        assert list(schema_of(profile.fields, "en")["properties"]) == list(profile.fields)
 
 
 @pytest.mark.parametrize(("profile", "words", "said", "expected"), [
@@ -82,7 +82,7 @@ def test_rules_say_what_the_model_filled_in(profile: str, words: str | None, sai
     text, [request] = told(task_of(profile, words), json.dumps(said))
     parts = sorted(part.strip().lower() for part in text.split("."))
     assert parts == sorted(part.strip().lower() for part in expected.split("."))
-    assert request.schema == schema_of(profile_named(profile).fields)
+    assert request.schema == schema_of(profile_named(profile).fields, "en")
 
 
 def test_in_chinese_too() -> None:

@@ -22,15 +22,15 @@ from tests.unit.vl_service.qwen.built_tower import Build
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, FeatureBackend
-from vl_service.features.wire import CACHE_HEADER, FORMATS
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.qwen.checkpoint import UnsupportedCheckpointError
-from vl_service.qwen.features import Expected, Features, FeaturesRefusedError, read_features, write_features
-from vl_service.qwen.looking import VisionBackend, load_vision
-from vl_service.qwen.remote import VisionMismatchError, VisionUnavailableError
+from vl_service.qwen.vision.features import Expected, Features, FeaturesRefusedError, read_features, write_features
+from vl_service.qwen.vision.looking import VisionBackend, load_vision
+from vl_service.qwen.vision.remote import VisionMismatchError, VisionUnavailableError
+from vl_service.qwen.vision.wire import CACHE_HEADER, FORMATS
 from vl_service.settings import Settings
-from vl_service.worker import explain, load_backend
+from vl_service.worker.program import explain, load_backend
 
 CAT = DecodedImage(rgb=Image.fromarray(chelsea()).resize((150, 100)), width=150, height=100)
 TASKS = [prompt_task(kind="caption", max_new_tokens=12),
@@ -172,7 +172,7 @@ def test_the_vision_role_reads_the_tower_s_weights_and_opens_no_other_file(
     """Even where the language model's are no weights, or not there at all."""
     opened: list[str] = []
     monkeypatch.setattr(
-        "vl_service.qwen.tower.safe_open",
+        "vl_service.qwen.vision.tower.safe_open",
         lambda path, **more: (opened.append(Path(path).name), safe_open(path, **more))[1])
     folder = tmp_path / parts.folder.name
     folder.mkdir()

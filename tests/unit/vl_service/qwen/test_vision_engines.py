@@ -26,11 +26,11 @@ from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.qwen.engines.choice import choose_tower, situation_of
 from vl_service.qwen.engines.vision import EngineVision
 from vl_service.qwen.engines.vision_graph import on_host, slots_needed
-from vl_service.qwen.features import Features
-from vl_service.qwen.tower import load_tower
-from vl_service.qwen.vision import TorchVision
+from vl_service.qwen.vision.features import Features
+from vl_service.qwen.vision.in_torch import TorchVision
+from vl_service.qwen.vision.tower import load_tower
 from vl_service.settings import Settings
-from vl_service.worker import explain, load_backend
+from vl_service.worker.program import explain, load_backend
 
 
 @pytest.fixture(params=FAMILIES)

@@ -1,0 +1,1 @@
+"""The HTTP face of the service: routes, readiness, and what every error means to a caller. Imports no model library."""
