@@ -173,7 +173,7 @@ def _services(folder: Path, settings: Mapping[str, str]) -> Iterator[str]:
     """`stillmotion serve` until the block ends; the gateway's address."""
     ports = {"GATEWAY_PORT": "28000", "VL_PORT": "28001", "VIDEO_PORT": "28002"}
     paths = [str(REPOSITORY), str(REPOSITORY / "services"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | ports | settings | {
+    environment = {**os.environ, **ports, **settings} | {
         "STILLMOTION_DATA": str(folder / "data"), "PYTHONPATH": os.pathsep.join(paths)}
     url, log = f"http://127.0.0.1:{ports['GATEWAY_PORT']}", folder / "serve.log"
     with log.open("wb") as stream:
