@@ -35,7 +35,7 @@ from gateway.run.settle import Settling
 from gateway.run.webhooks import Patience, WebhookSender
 from gateway.services.catalog import Catalog
 from gateway.services.clients import connect
-from gateway.services.discovery import DiscoveredPool
+from gateway.services.discovery import DiscoveredPool, ask_directory
 from gateway.services.render_places import RenderPlaces
 from gateway.services.video import Renderers, VideoClient
 from gateway.services.vl import Describers, PromptCache, Prompter, VLClient
@@ -202,10 +202,10 @@ def _services(settings: GatewaySettings, database: Database) -> tuple[Describers
     def join_video(url: str, **given: Any) -> VideoClient:
         return VideoClient(join(url, **given))
 
-    forget_s = settings.abandon_after_s
-    vl = Describers(DiscoveredPool(settings.vl_urls, join_vl, forget_s=forget_s))
+    found = {"forget_s": settings.abandon_after_s, "directory": partial(ask_directory, token=token)}
+    vl = Describers(DiscoveredPool(settings.vl_urls, join_vl, **found))
     places = RenderPlaces(database)
-    video_pool = DiscoveredPool(settings.video_urls, join_video, forget_s=forget_s)
+    video_pool = DiscoveredPool(settings.video_urls, join_video, **found)
     return vl, Renderers(video_pool, places, abandon_after_s=settings.abandon_after_s)
 
 

@@ -126,7 +126,8 @@ class GatewaySettings(BaseSettings):
     video_port: int = Field(default=8002, validation_alias="VIDEO_PORT", ge=0, le=65535)
     vl_url_given: str | None = Field(
         default=None, validation_alias="GATEWAY_VL_URL",
-        description="One address, or several with commas; an http:// name is every address that it resolves to.",
+        description="One address, or several with commas; an http:// name is every address that it resolves to, ray:// "
+        "what the directory there lists.",
     )
     video_url_given: str | None = Field(
         default=None, validation_alias="GATEWAY_VIDEO_URL", description="As GATEWAY_VL_URL."

@@ -65,13 +65,16 @@ def main() -> None:
 def serve_command(
     service: Annotated[ServiceName | None, typer.Argument(help="Only this one; left out, all of them.")] = None,
     log_format: Annotated[LogFormat, typer.Option(help="auto: readable on a terminal, else JSON lines.")] = "auto",
+    on_ray: Annotated[bool, typer.Option("--ray", help="The model services as Ray Serve replicas, one a GPU.")] = False,
 ) -> None:
     """Run the services in the foreground; Ctrl-C ends them."""
     console = Console(stderr=True)
+    if (on_ray or service == "ray") and importlib.util.find_spec("ray") is None:
+        _fail("Ray needs its own packages: pip install 'stillmotion[ray]'.")
 
     async def work() -> None:
         settings = read_settings()
-        await serve(console, settings, (service,) if service else served_names(settings), log_format)
+        await serve(console, settings, (service,) if service else served_names(settings, on_ray=on_ray), log_format)
 
     try:
         _run(work)

@@ -1,4 +1,6 @@
-"""A name that resolves to several addresses is several members of a service, followed as addresses come and go."""
+"""A name that resolves to several addresses is several members of a service, followed as addresses come and go; so are
+those that a directory lists (`ray://`, services/on_ray/directory.py).
+"""
 
 import asyncio
 import ipaddress
@@ -11,6 +13,7 @@ from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from gateway.services.pool import Client, Member, Pool, Probed
 from web.edge import is_local_name
@@ -49,13 +52,29 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return sorted(addresses)[:_MAX_ADDRESSES]
 
 
+async def ask_directory(url: str, token: str | None = None) -> Sequence[str]:
+    """The base URLs that the directory at `url` (`http://`) lists now. Raises `OSError` where it has no answer."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        async with httpx.AsyncClient(timeout=_RESOLVE_S, trust_env=False) as http:
+            answer = (await http.get(url, headers=headers)).raise_for_status()
+        return _Listed.model_validate_json(answer.content).members[:_MAX_ADDRESSES]
+    except (httpx.HTTPError, ValidationError) as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+class _Listed(BaseModel):
+    members: list[str]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Name:
     """A base URL with a name in it, and the base URLs that it led to when it last resolved."""
 
     url: str
     host: str
-    port: int
+    port: int | None
+    """`None`: a directory, whose members each have their own."""
     members: frozenset[str] = frozenset()
     answers: int = 0
     problem: str = ""
@@ -84,13 +103,14 @@ class DiscoveredPool(Pool[Client]):
     """The members that `urls` lead to now. What resolves to nothing has the members that it had; a member whose address
     left its name gets no new work, and is dropped once nothing was heard from it for `forget_s`.
 
-    Only `http://` names are followed: addresses, this machine's own names and `https://` are one member each.
+    `http://` names and `ray://` are followed: addresses, this machine's own names and `https://` are one member each.
     """
 
     def __init__(
-        self, urls: Sequence[str], connect: Connect[Client], *, forget_s: float = 60.0, resolve: Resolve = resolve
+        self, urls: Sequence[str], connect: Connect[Client], *, forget_s: float = 60.0, resolve: Resolve = resolve,
+        directory: Callable[[str], Awaitable[Sequence[str]]] = ask_directory,
     ) -> None:
-        self._connect, self._resolve, self._forget_s = connect, resolve, forget_s
+        self._connect, self._resolve, self._directory, self._forget_s = connect, resolve, directory, forget_s
         self._names = [name for url in urls if (name := _name_in(url)) is not None]
         self._gone: dict[str, _Gone] = {}
         self._dropped: list[tuple[float, Member[Client]]] = []
@@ -131,25 +151,30 @@ class DiscoveredPool(Pool[Client]):
 
     async def _look_up(self, name: _Name) -> None:
         if name.looking is None:  # one that hangs is not asked again before it answers
-            name.looking = asyncio.ensure_future(self._resolve(name.host, name.port))
+            name.looking = asyncio.ensure_future(self._find(name))
         await asyncio.wait({name.looking}, timeout=_RESOLVE_S)
         if not name.looking.done():
             name.problem = f"the name {name.host} was not answered within {_RESOLVE_S:g} s"
             return
         looked, name.looking = name.looking, None
         try:
-            found = frozenset(_base_url(address, name.port) for address in looked.result())
+            found = frozenset(looked.result())
         except (OSError, UnicodeError) as error:
             name.problem = f"the name {name.host} does not resolve ({error})"
             return
         if found:
             name.members, name.answers, name.problem = found, name.answers + 1, ""
 
+    async def _find(self, name: _Name) -> Sequence[str]:
+        if name.port is None:
+            return await self._directory(f"http{name.url.removeprefix('ray')}")
+        return [_base_url(address, name.port) for address in await self._resolve(name.host, name.port)]
+
     def _join(self, address: str, name: _Name) -> Member[Client]:
         member = self.at(address)
         if member is None:
-            host = name.url.removeprefix("http://").split("/")[0]
-            member = Member(address, self._connect(address, host=host))
+            called = None if name.port is None else urlsplit(name.url).netloc
+            member = Member(address, self._connect(address, host=called))
             member.unasked("was not asked yet")
             self.members = (*self.members, member)
             log.info("%s is at %s, too", name.host, address, extra={"upstream": address})
@@ -190,13 +215,15 @@ class DiscoveredPool(Pool[Client]):
         if parts.scheme != "http" or not _is_address(parts.hostname or ""):
             return None
         named = (name for name in self._names if address in name.members)
-        return next(named, next((name for name in self._names if name.port == (parts.port or 80)), None))
+        return next(named, next((name for name in self._names if name.port in (None, parts.port or 80)), None))
 
 
 def _name_in(url: str) -> _Name | None:
     """The name to follow in a base URL, `None` where it is one member."""
     parts = urlsplit(url)
     host = parts.hostname or ""
+    if parts.scheme == "ray":
+        return _Name(url=url, host=host, port=None)
     if parts.scheme != "http" or parts.path not in ("", "/") or not host or is_local_name(host):
         return None
     return _Name(url=url, host=host, port=parts.port or 80)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import free_port, scripted_video_process
+from tests.support.processes import free_port, scripted_video_process
 from tests.unit.gateway.conftest import gateway_settings, open_client
 from tests.unit.gateway.model_services import Services
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HTTP, KeptProcess, scripted_video_process, until
-from tests.tiny_wan import save_tiny_wan
+from tests.checkpoints.tiny_wan import save_tiny_wan
+from tests.support.processes import HTTP, KeptProcess, scripted_video_process, until
 
 pytestmark = pytest.mark.slow
 

@@ -263,7 +263,7 @@ class RenderQueue:
 
     def _renumber(self) -> None:
         """Tell every waiting render how many are before it."""
-        self.metrics.waiting(len(self._waiting))
+        self.metrics.at_work(waiting=len(self._waiting), running=len(self._running))
         for index, render in enumerate(self._waiting):
             render.note(queue_position=index + len(self._running))
 

@@ -5,20 +5,25 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from contracts.videos import VideoRequest
 from gateway.database.database import Database
 from gateway.jobs.store import JobStore
 from gateway.services import discovery
 from gateway.services.clients import connect
-from gateway.services.discovery import MISSED_TO_LEAVE, DiscoveredPool, resolve
+from gateway.services.discovery import MISSED_TO_LEAVE, DiscoveredPool, ask_directory, resolve
 from gateway.services.errors import ServiceError
 from gateway.services.render_places import RenderPlaces
 from gateway.services.video import Renderers, VideoClient
+from on_ray.directory import Directory
 from tests.unit.gateway.jobs.test_store import new_job
 from tests.unit.gateway.model_services import Script
 from tests.unit.gateway.services.test_video import Line
@@ -234,3 +239,54 @@ async def test_of_a_name_on_both_families_one_address_each_counts(monkeypatch: p
     assert await resolve("video", 8002) == ["10.0.0.1"]
     found(six)
     assert await resolve("video", 8002) == ["fd00::1"]
+
+
+@asynccontextmanager
+async def listening(directory: Directory) -> AsyncIterator[str]:
+    """The directory on a socket; its URL, as GATEWAY_VIDEO_URL has it."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    app = Starlette(routes=[Route("/{path:path}", directory.__call__)])
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        while not server.started:  # noqa: ASYNC110 - uvicorn sets an attribute and has no event to wait for
+            await asyncio.sleep(0.01)
+        yield f"ray://127.0.0.1:{bound.getsockname()[1]}/video"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def test_what_a_directory_lists_are_members() -> None:
+    directory = Directory("ours")
+    async with listening(directory) as url:
+        pods = Pods(())
+        pool = DiscoveredPool([url], pods.connect, forget_s=0.0, directory=partial(ask_directory, token="theirs"))
+        directory.joined("video", "http://10.0.0.1:31001")
+        directory.joined("vl", "http://10.0.0.9:31009")
+        await pool.look()
+        await pool.probe()
+        found = pool.absence()
+        assert found is not None
+        assert "401" in found[0], "a token that is not the directory's is said"
+        pool = DiscoveredPool([url], pods.connect, forget_s=0.0, directory=partial(ask_directory, token="ours"))
+        await pool.look()
+        assert [member.address for member in pool.members] == ["http://10.0.0.1:31001"]
+        assert pods.named == set()
+        directory.left("video", "http://10.0.0.1:31001")
+        directory.joined("video", "http://10.0.0.2:31002")
+        for _ in range(MISSED_TO_LEAVE):
+            await pool.look()
+        assert [member.leaving for member in pool.members] == [True, False]
+        assert pool.recall("http://10.0.0.3:31003") is not None, "a gateway that starts finds a render where it was"
+        await pool.aclose()
+
+
+async def test_a_directory_forgets_who_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Directory(None)
+    async with listening(directory) as url:
+        directory.joined("video", "http://10.0.0.1:31001")
+        assert list(await ask_directory(url.replace("ray", "http"))) == ["http://10.0.0.1:31001"]
+        monkeypatch.setattr("on_ray.directory.FORGOTTEN_AFTER_S", 0.0)
+        assert list(await ask_directory(url.replace("ray", "http"))) == []
