@@ -5,9 +5,13 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import nn
 
 from bench.gpu_measure import measure, psnr, relative
-from video_service.layers.wan.transformer import FastWanTransformer, Sla
+from video_service.layers.attention.sla import Sla
+from video_service.layers.attention.vsa import Vsa
+from video_service.layers.linear import Int8Linear, quantise_blocks
+from video_service.layers.wan.transformer import FastWanTransformer
 from video_service.layers.wan.vae import WanVaeDecoder
 
 TIMESTEPS = (988.0, 932.0, 852.0, 608.0)
@@ -95,14 +99,35 @@ def dit_stage(device: str, tiny: bool, size: dict[str, int] | None = None, steps
     projections = [(torch.randn(head, head, device=device) / head, torch.zeros(head, device=device))] * blocks
     ways: dict[str, dict[str, Any]] = {
         "dense": {}, "dense_fp8": {"fp8": True},
-        "sla_fp8": {"fp8": True, "sla": Sla(topk=0.1, projections=projections)},
+        "sla_fp8": {"fp8": True, "sparse": Sla(topk=0.1, projections=projections)},
+        "vsa": {"sparse": Vsa(topk=0.2)}, "int8": {},
     }
+    _add_gates(transformer)
     for name, options in ways.items():
+        if name == "int8":
+            _to_int8(transformer)
         rows[name] = _fast_dit(transformer, latents, text, times, options)
         output = rows[name].pop("output")
         rows[name]["relative_L2_dense"] = relative(output, reference)
         print(name, rows[name], flush=True)
     return rows
+
+
+def _add_gates(transformer: Any) -> None:
+    """As FastWan has them."""
+    for block in transformer.blocks:
+        like = block.attn1.to_q
+        block.to_gate_compress = nn.Linear(
+            like.in_features, like.out_features, device=like.weight.device, dtype=like.weight.dtype)
+        block.to_gate_compress.requires_grad_(False)
+
+
+def _to_int8(transformer: Any) -> None:
+    for name, layer in list(transformer.blocks.named_modules()):
+        if isinstance(layer, nn.Linear):
+            bias = None if layer.bias is None else layer.bias.data
+            transformer.blocks.set_submodule(
+                name, Int8Linear(*quantise_blocks(layer.weight.data), bias, layer.weight.dtype))
 
 
 def dit_14b_stage(device: str, tiny: bool) -> dict[str, Any]:

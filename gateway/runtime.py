@@ -136,7 +136,7 @@ def _assemble(
     )
     parts = Parts(
         ledger=ledger, files=files, video=video, settling=settling, render_timeout_s=settings.render_timeout_s,
-        marker=_marker(settings),
+        marker=_marker(settings), policy=settings.policy,
         prompts=Prompter(vl, PromptCache(database), catalog.known_vl_models, metrics.prompt_looked_up),
     )
     engine = DbosEngine(

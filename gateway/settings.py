@@ -64,6 +64,9 @@ class GatewaySettings(BaseSettings):
     provenance: bool = Field(
         default=True, description="Videos say that they were made by AI: a signed C2PA manifest, and XMP metadata."
     )
+    policy: bool = Field(
+        default=False, description="Pictures and words are judged by the policy of the vl_service in the call that "
+        "describes them: `refuse` fails the job or the call, `review` is a warning on it. Needs a Qwen-VL checkpoint.")
     c2pa_cert: Path | None = Field(
         default=None,
         description="PEM chain that signs videos, the signer's own certificate first; unset: one made here.",

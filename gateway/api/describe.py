@@ -12,6 +12,7 @@ from contracts.openai.chat import ConversationDeleted, ConversationView, Dialogu
 from gateway.api.access import OpenGateway, TheCaller, WhileAnswered
 from gateway.api.openapi import describe_body, problems
 from gateway.runtime import Gateway
+from gateway.services.verdicts import judged, wishes_of, with_verdicts
 from gateway.submit.describing import Asked, read_description
 from gateway.submit.dialogue import Begun
 from web.chat.completions import begun as once_begun
@@ -42,8 +43,18 @@ async def describe(request: Request, caller: TheCaller, gateway: OpenGateway) ->
             return await _converse(message, request, gateway)
         wanted = await _with_checked_picture(asked, gateway)
     async with gateway.vl.callers_turn():
-        described = await while_connected(request, gateway.vl.describe(wanted))
+        described = await while_connected(request, _described(wanted, gateway))
     return Response(described.model_dump_json(), media_type="application/json")
+
+
+async def _described(wanted: DescribeRequest, gateway: Gateway) -> DescribeResponse:
+    if not gateway.settings.policy:
+        return await gateway.vl.describe(wanted)
+    tasks = with_verdicts(wanted.tasks, wishes_of(wanted.tasks))
+    described = await gateway.vl.describe(wanted.model_copy(update={"tasks": tasks}))
+    results, warnings = judged(described.results, len(wanted.tasks))
+    return described.model_copy(update={"results": [
+        result.model_copy(update={"warnings": [*result.warnings, *warnings]}) for result in results]})
 
 
 async def _converse(message: Begun, request: Request, gateway: Gateway) -> Response:

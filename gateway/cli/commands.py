@@ -171,6 +171,8 @@ def verify_command(
 @app.command("generate")
 def generate_command(
     image: Annotated[Path | None, typer.Argument(help="Picture to move; left out, the prompt alone is used.")] = None,
+    extend_from: Annotated[str | None, typer.Option(
+        metavar="JOB", help="Instead of a picture: go on from a video of yours; the file has both parts.")] = None,
     prompt: PromptOption = None,
     instruction: Annotated[str | None, typer.Option(help="How the prompt should be written.")] = None,
     enhance: Annotated[Enhance | None, typer.Option(help="Whether what is seen enriches the prompt.")] = None,
@@ -193,9 +195,9 @@ def generate_command(
     """Make a video through a running gateway; Ctrl-C cancels the job."""
     console = LastingConsole(stderr=is_standard_output(output))
     options = _options(
-        prompt=prompt, instruction=instruction, enhance=enhance, negative_prompt=negative_prompt, model=model,
-        size=size, seconds=seconds, num_frames=num_frames, fps=fps, steps=steps, sampler=sampler,
-        guidance_scale=guidance_scale, seed=seed, language=language,
+        extend_from=extend_from, prompt=prompt, instruction=instruction, enhance=enhance,
+        negative_prompt=negative_prompt, model=model, size=size, seconds=seconds, num_frames=num_frames, fps=fps,
+        steps=steps, sampler=sampler, guidance_scale=guidance_scale, seed=seed, language=language,
     )
     _refuse_missing(image)
     _refuse_unusable(output, image)

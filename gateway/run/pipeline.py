@@ -26,6 +26,7 @@ from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem,
 from gateway.run.fetching import fetch_pictures, fetch_video, remove_fetched
 from gateway.run.settle import Settling, was_canceled
 from gateway.services.errors import ServiceError
+from gateway.services.verdicts import PolicyRefused, judged, with_verdicts
 from gateway.services.video import Renderers
 from gateway.services.vl import Prompter
 from gateway.storage.files import EXTENDED_FILE, ChecksumMismatch, LocalFiles
@@ -49,6 +50,8 @@ class Parts:
     settling: Settling
     render_timeout_s: float
     marker: Marker | None
+    policy: bool
+    """Whether what was sent is judged."""
 
 
 class _Ended(Exception):
@@ -95,6 +98,9 @@ async def describe(job: JobRecord, parts: Parts) -> None:
 async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
     """The texts by the kind of their task; without a caption where nothing else was asked and it cannot be had."""
     tasks = describe_tasks(job)
+    asked = len(tasks)
+    if parts.policy:
+        tasks = with_verdicts(tasks, [(job.request.prompt, job.request.instruction)])
     if not tasks:
         return {}
     request = DescribeRequest(
@@ -105,11 +111,15 @@ async def _ask(job: JobRecord, parts: Parts) -> dict[str, str]:
         results = await parts.prompts.describe(
             request, job.picture.sha256 if job.picture else None, any_seed=job.request.seed is None
         )
-        for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
+        results, warnings = judged(results, asked)
+        warnings += [warning for result in results for warning in result.warnings]
+        for warning in dict.fromkeys(warnings):
             await parts.ledger.note(job.id, warning=warning, claim=job.claim)
         return {result.kind: result.text for result in results}
+    except PolicyRefused as refused:
+        raise JobFailed(refused.problem) from refused
     except ServiceError as error:
-        if job.needs_vl or error.kind == "busy":
+        if job.needs_vl or parts.policy or error.kind == "busy":
             raise
         await parts.ledger.note(job.id, warning=f"Not captioned: {error.detail}", claim=job.claim)
         return {}

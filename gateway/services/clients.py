@@ -34,6 +34,7 @@ _REFUSES_US = ("refuses this gateway's internal token: set STILLMOTION_INTERNAL_
 class _ModelId(BaseModel):
     id: str
     state: str = "loaded"  # of a service that has but one
+    at_once: int | None = None
 
 
 class _ModelIds(BaseModel):
@@ -66,6 +67,7 @@ class ServiceClient:
             return Probe(
                 health=health, answered=True, models=frozenset(model.id for model in models.data),
                 loaded=frozenset(model.id for model in models.data if model.state == "loaded"),
+                at_once=max((model.at_once for model in models.data if model.at_once is not None), default=None),
             )
         except ServiceError as error:
             stuck = error.kind == "misconfigured"

@@ -28,6 +28,8 @@ class Probe:
     answered: bool
     models: frozenset[str] | None = None
     loaded: frozenset[str] = frozenset()
+    at_once: int | None = None
+    """Calls that it answers at one time, where it said so."""
 
 
 class Probed(Protocol):
@@ -67,6 +69,8 @@ class Member(Generic[Client]):
         """Those that are in its memory."""
         self.leaving = False
         """Whether its address is gone from the name that led to it: it gets no new work."""
+        self.at_once: int | None = None
+        """Calls that it answers at one time, where that is known."""
 
     @property
     def takes_work(self) -> bool:
@@ -112,7 +116,7 @@ class Member(Generic[Client]):
     def probed(self, probe: Probe) -> None:
         """Take in the answer of its `/readyz`: not ready puts it aside at once, ready brings it back."""
         if probe.models:
-            self.models, self.loaded = probe.models, probe.loaded
+            self.models, self.loaded, self.at_once = probe.models, probe.loaded, probe.at_once
         if probe.health.ready:
             self.answered()
             return

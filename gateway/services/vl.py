@@ -1,16 +1,14 @@
 """Descriptions: from what was written before where that answers, else from the least busy healthy address."""
 
-import asyncio
 import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import httpx
 import sqlalchemy as sa
-from anyio import CapacityLimiter
 from anyio.to_thread import run_sync as off_loop
 from httpx_sse import SSEError
 from pydantic import ValidationError
@@ -20,16 +18,14 @@ from contracts.chat import ChatEnd, ChatEvent, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.models import VLModelInfo, VLModelList
 from gateway.database.database import Database, metadata, put
+from gateway.services.callers import Callers, load_of
 from gateway.services.clients import SHORT_TIMEOUT_S, ServiceClient, kind_of
 from gateway.services.errors import ServiceError
 from gateway.services.pool import Member, Pool
 
 log = logging.getLogger(__name__)
 
-_CALLERS_AT_ONCE = 2  # of each address; the service takes more, so a job never finds all of its places taken
-_CALLERS_WAITING = 8  # each with its picture in memory
 _ASK_THE_NEXT = frozenset({"unavailable", "misconfigured", "busy"})
-_STAND_BACK_S = 15.0  # longer than a job pauses that found the service full
 MAX_ENTRIES = 10_000  # some 5 MB
 _PRUNE_EVERY = 100  # entries written between two looks at their number
 _prompts = sa.Table(
@@ -83,37 +79,11 @@ class Describers:
 
     def __init__(self, pool: Pool[VLClient]) -> None:
         self.pool = pool
-        self._callers = CapacityLimiter(_CALLERS_AT_ONCE * len(pool.members))
-        self._num_waiting = 0
-        self._no_job_waits = asyncio.Event()  # cleared when a job found the service full
-        self._no_job_waits.set()
+        self._callers = Callers(pool)
 
-    @asynccontextmanager
-    async def callers_turn(self) -> AsyncIterator[None]:
-        """Where somebody waits for the answer: the block, from decoding the picture on, runs for few at a time, so that
-        jobs go before.
-
-        Raises:
-            ServiceError: `busy`, at once, where too many wait already.
-        """
-        if self._num_waiting >= _CALLERS_WAITING:
-            raise ServiceError(
-                "vl_service", "busy", f"{_CALLERS_WAITING} callers wait for a description already", wait_s=2.0
-            )
-        self._num_waiting += 1
-        self._callers.total_tokens = _CALLERS_AT_ONCE * len(self.pool.members)  # they come and go
-        caller = object()
-        try:
-            await self._callers.acquire_on_behalf_of(caller)
-        finally:
-            self._num_waiting -= 1
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_STAND_BACK_S):
-                    await self._no_job_waits.wait()
-            yield
-        finally:
-            self._callers.release_on_behalf_of(caller)
+    def callers_turn(self) -> AbstractAsyncContextManager[None]:
+        """See `Callers.turn`: where somebody waits for the answer."""
+        return self._callers.turn()
 
     async def describe_for_job(self, request: DescribeRequest) -> DescribeResponse:
         """As `describe`; after one that found no room, callers stand back until a job got its answer."""
@@ -121,11 +91,11 @@ class Describers:
             answer = await self.describe(request)
         except ServiceError as error:
             if error.kind == "busy":
-                self._no_job_waits.clear()
+                self._callers.stand_back()
                 for member in self.pool.members:  # not by callers' calls: their crowd would keep jobs from being begun
                     member.full(error.said, error.wait_s)
             raise
-        self._no_job_waits.set()
+        self._callers.go_on()
         return answer
 
     async def describe(self, request: DescribeRequest) -> DescribeResponse:
@@ -135,7 +105,7 @@ class Describers:
             ServiceError: of the last one that was asked; none is asked twice.
         """
         problem: ServiceError | None = None
-        for member in self.pool.ranked():
+        for member in self.pool.ranked(load=load_of):
             if problem is not None and not member.healthy:
                 break  # those put aside are asked only when they are all there is
             try:
@@ -157,7 +127,7 @@ class Describers:
         full. Raises `ServiceError`, of the last one that was asked.
         """
         problem: ServiceError | None = None
-        for member in self.pool.ranked(model=model):
+        for member in self.pool.ranked(model=model, load=load_of):
             if problem is not None and not member.healthy:
                 break
             begun = False
@@ -190,7 +160,7 @@ def cache_key(
 ) -> str:
     """SHA-256 over everything that the answer depends on; `any_seed` leaves the seed out."""
     asked = request.model_dump(mode="json", exclude={"image", "seed"} if any_seed else {"image"})
-    writers = sorted(f"{model.id}@{model.revision}" for model in models)
+    writers = sorted("@".join(filter(None, [model.id, model.revision, model.wording])) for model in models)
     text = json.dumps(
         {"asked": asked, "picture": picture_sha256, "writers": writers, "wording": _WORDING}, sort_keys=True
     )

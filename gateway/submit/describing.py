@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from starlette.requests import Request
 
 from contracts.chat import ChatRequest
-from contracts.describe import MAX_IMAGE_BASE64_CHARS, DescribeRequest, DescribeTask, Language, Text
+from contracts.describe import MAX_IMAGE_BASE64_CHARS, MAX_TASKS, DescribeRequest, DescribeTask, Language, Text
 from contracts.models import FrozenModel
 from contracts.openai.chat import ChatCompletionRequest, ConversedRequest, Message, picture_addresses
 from gateway.submit.bodies import Form, form_fields, form_picture, read_body
@@ -48,6 +48,7 @@ class DescribeBody(DescribeRequest):
 
     model_config = ConfigDict(title="DescribeRequest")
 
+    tasks: list[DescribeTask] = Field(min_length=1, max_length=MAX_TASKS)
     image: str | None = Field(  # pyright: ignore[reportIncompatibleVariableOverride] - text outside, bytes inside
         default=None, max_length=MAX_IMAGE_BASE64_CHARS, description="Base64 of a PNG, JPEG or WebP, no data: prefix."
     )

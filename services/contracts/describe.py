@@ -11,7 +11,10 @@ MAX_IMAGE_BASE64_CHARS = 28_000_000  # of public bodies: 20 MiB of bytes in base
 MAX_TEXT_CHARS = 4000
 
 Language = Literal["en", "zh"]
-TaskKind = Literal["caption", "prompt", "edit_suggestion", "question"]
+TaskKind = Literal["caption", "prompt", "edit_suggestion", "question", "verdict"]
+Verdict = Literal["ok", "review", "refuse"]
+"""What the policy says of a picture and the words with it; `review`: a person should look."""
+MAX_TASKS = 8
 CacheResult = Literal["memory", "disk", "miss"]
 """Where what was seen of a picture was found, or that it was looked at anew."""
 
@@ -31,9 +34,11 @@ class DescribeTask(FrozenModel):
     kind: TaskKind
     question: Text | None = Field(default=None, description="Required for `question`, refused elsewhere.")
     user_prompt: Text | None = Field(
-        default=None, description="For `prompt`: the user's own words, kept and enhanced by what is seen."
+        default=None, description="For `prompt`: the user's own words, kept and enhanced by what is seen. For "
+        "`verdict`: those to be judged with the picture."
     )
-    instruction: Text | None = Field(default=None, description="For `prompt`: how to write, such as 'dramatic'.")
+    instruction: Text | None = Field(
+        default=None, description="For `prompt`: how to write, such as 'dramatic'. For `verdict`: judged, too.")
     template: str | None = Field(
         default=None, min_length=1, max_length=64,
         description="For `prompt`: a pattern of the library by name, such as `product turntable`.")
@@ -42,17 +47,18 @@ class DescribeTask(FrozenModel):
     def _fields_fit_the_kind(self) -> Self:
         if (self.kind == "question") != (self.question is not None):
             raise ValueError("a question task needs `question`, and no other task takes it")
-        given = (self.user_prompt, self.instruction, self.template)
-        if self.kind != "prompt" and any(value is not None for value in given):
-            raise ValueError("`user_prompt`, `instruction` and `template` go with a prompt task only")
+        if self.kind not in ("prompt", "verdict") and (self.user_prompt, self.instruction) != (None, None):
+            raise ValueError("`user_prompt` and `instruction` go with a prompt or verdict task only")
+        if self.kind != "prompt" and self.template is not None:
+            raise ValueError("`template` goes with a prompt task only")
         return self
 
 
 class DescribeRequest(ImageRequest):
-    """A picture (or none, to enhance words alone) and up to 8 tasks answered in order."""
+    """A picture (or none, to enhance words alone) and up to 8 tasks answered in order, each with a verdict at most."""
 
     image: ImageBytes | None = None
-    tasks: list[DescribeTask] = Field(min_length=1, max_length=8)
+    tasks: list[DescribeTask] = Field(min_length=1, max_length=2 * MAX_TASKS)
     language: Language = "en"
     profile: str = Field(default="embedded", max_length=64, description="Prompt style of the video model.")
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -65,7 +71,9 @@ class TaskResult(FrozenModel):
     """The answer to one task."""
 
     kind: TaskKind
-    text: str = Field(description="For `edit_suggestion`, one suggestion a line.")
+    text: str = Field(description="For `edit_suggestion`, one suggestion a line; for `verdict`, the reason.")
+    verdict: Verdict | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="Of a `verdict`, by the service's policy.")
     confidence: float | None = Field(default=None, ge=0, le=1, description="Of what the text names, if measured.")
     warnings: list[str] = Field(
         default_factory=list, exclude_if=lambda warnings: not warnings,  # left out so that earlier gateways read it

@@ -105,6 +105,12 @@ class VLModelInfo(FrozenModel):
         description="In what the language model's weights are kept, where VL_QUANT says so.")
     memory_bytes: int | None = Field(
         default=None, exclude_if=lambda value: value is None, description="Of a Qwen checkpoint's weights.")
+    at_once: int | None = Field(
+        default=None, ge=1, exclude_if=lambda value: value is None,
+        description="Calls that it answers at one time; more of them wait.")
+    wording: str | None = Field(
+        default=None, exclude_if=lambda value: value is None,
+        description="A hash of the prompt profiles and the policy: with others it writes other texts.")
     tasks: list[str]
     languages: list[str]
     profiles: list[str]

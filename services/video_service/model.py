@@ -22,7 +22,7 @@ from video_service.settings import VideoSettings
 from video_service.weights.checkpoint import CheckpointFiles, open_checkpoint
 from video_service.weights.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
 from video_service.weights.lora import Lora, find_lora
-from video_service.weights.memory import weight_bytes
+from video_service.weights.memory import int8_bytes, weight_bytes
 from web.worker.errors import ModelUnavailable
 
 
@@ -146,7 +146,8 @@ def find_model(settings: VideoSettings) -> ModelSource:
     source = ModelSource(
         family=family, files=files, device=device, dtype=dtype, situation=situation, engine=engine,
         info=_info(spec, files.revision, device, dtype, engine).model_copy(
-            update={"memory_bytes": None if engine.forced else _weight_bytes(files, dtype, ["", *_parts_of(files)])}
+            update={"memory_bytes": None if engine.forced else _weight_bytes(
+                files, dtype, ["", *_parts_of(files)], int8=lora is None and wants_int8(settings, device))}
         ),
     )
     return (source.in_turns() or source) if settings.experts == "one" else source
@@ -156,8 +157,12 @@ def _parts_of(files: CheckpointFiles) -> list[str]:
     return [name for name, kind in files.find_json("model_index.json").items() if isinstance(kind, list)]
 
 
-def _weight_bytes(files: CheckpointFiles, dtype: Dtype, parts: Sequence[str]) -> int | None:
-    return weight_bytes(files.path, parts, getattr(torch, dtype).itemsize)
+def _weight_bytes(
+    files: CheckpointFiles, dtype: Dtype, parts: Sequence[str], *, int8: bool = False
+) -> int | None:
+    itemsize = getattr(torch, dtype).itemsize
+    found = weight_bytes(files.path, parts, itemsize)
+    return None if found is None else found - (itemsize - 1) * int8_bytes(files.path, parts) * int8
 
 
 def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
@@ -172,7 +177,8 @@ def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
         device=torch.device(source.device), dtype=getattr(torch, source.dtype), weights=not source.engine.forced,
         turns=source.turns, rcm_noise_on_device=settings.rcm_noise == "cuda",
         layers=Layers(
-            fast=settings.fast_layers, fp8=wants_fp8(settings, source.device), topk=settings.attention_topk
+            fast=settings.fast_layers, fp8=wants_fp8(settings, source.device),
+            int8=wants_int8(settings, source.device), topk=settings.attention_topk,
         ),
     )
     model = source.family.load(source.files, placement)
@@ -187,6 +193,13 @@ def wants_fp8(settings: VideoSettings, device: Device) -> bool:
     if settings.quant_linear == "auto":
         return device == "cuda" and torch.cuda.get_device_capability() >= (8, 9)
     return settings.quant_linear == "fp8"
+
+
+def wants_int8(settings: VideoSettings, device: Device) -> bool:
+    """Whether layers published in int8 are to stay so: by `auto` on GPUs without products in float8."""
+    if settings.quant_linear == "auto":
+        return device == "cuda" and not wants_fp8(settings, device)
+    return settings.quant_linear == "int8"
 
 
 def _info(

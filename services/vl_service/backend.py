@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from contracts.chat import ChatEnd, ChatOptions, Finish, Turn
-from contracts.describe import CacheResult, DescribeResponse, Language, TaskKind
+from contracts.describe import CacheResult, DescribeResponse, Language, TaskKind, Verdict
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
 from vl_service.images import DecodedImage
@@ -87,6 +87,7 @@ class Answer:
     """What of the task was not understood or not read, in sentences for the user."""
     avoid: tuple[str, ...] = ()
     """What should not be seen in the video."""
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,10 +39,11 @@ def resolve_tasks(request: DescribeRequest) -> list[Task]:
     """Tasks with their profile and the language to answer in; refuses what cannot be answered."""
     profile = profile_named(request.profile)
     for task in request.tasks:
-        if request.image is None and task.kind != "prompt":
-            raise NothingToDescribeError(f"The task `{task.kind}` needs `image`; only `prompt` works from words alone.")
+        if request.image is None and task.kind not in ("prompt", "verdict"):
+            raise NothingToDescribeError(
+                f"The task `{task.kind}` needs `image`; only `prompt` and `verdict` work from words alone.")
         if request.image is None and task.user_prompt is None:
-            raise NothingToDescribeError("A `prompt` task needs `image`, `user_prompt` or both.")
+            raise NothingToDescribeError(f"A `{task.kind}` task needs `image`, `user_prompt` or both.")
     return [_resolve(task, request, profile) for task in request.tasks]
 
 
@@ -73,7 +74,8 @@ def _polished(task: Task, said: Answer, faults: Sequence[Fault]) -> TaskResult:
     confidence = None if said.confidence is None else round(said.confidence, 3)
     negative = ", ".join(filter(None, [task.profile.negative_prompt, *said.avoid])) if task.kind == "prompt" else ""
     return TaskResult(
-        kind=task.kind, text=_polish(task, said.text), confidence=confidence, negative_prompt=negative or None,
+        kind=task.kind, text=_polish(task, said.text), verdict=said.verdict, confidence=confidence,
+        negative_prompt=negative or None,
         warnings=[*said.warnings, *(SAID[fault] for fault in faults)])
 
 

@@ -89,11 +89,16 @@ class Model:
 
     @property
     def info(self) -> VLModelInfo:
-        """Which model this is, or was while its worker is being replaced. Raises `ModelLoading`, `ModelFailed`."""
+        """Which model this is, or was while its worker is being replaced. Raises `ModelLoading`, `ModelFailed`.
+
+        `at_once` is half of the queue at most: who asks so much at one time leaves places for others.
+        """
         known = self._info or self._supervisor.info
         if known is None:
             raise self._not_now()
-        return known
+        if known.at_once is None:
+            return known
+        return known.model_copy(update={"at_once": min(known.at_once, max(1, self._queue_limit // 2))})
 
     def _not_now(self) -> Refusal:
         retry_after_s = max(_AFTER_A_DEATH_S, round(self._supervisor.backoff_s))

@@ -11,21 +11,23 @@ import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 
 from contracts.chat import ChatOptions, Finish, Turn
+from contracts.describe import TaskKind
 from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
 from vl_service.backend import CannotReplyError, CheckpointError, Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import Request, ask, dialogue
-from vl_service.prompts.profiles import profiles
+from vl_service.prompts.profiles import profiles, wording
 from vl_service.settings import Settings
 
 _CONNECT_S = 5.0
 _AT_ONCE = 8  # a call's tasks: the server batches them
+_CALLS_AT_ONCE = 16  # where VL_SLOTS says nothing: no server tells how many it batches
 _TEMPERATURE, _TOP_P = 0.7, 0.8  # what keeps Qwen-VL both lively and on the subject
 
 
@@ -46,13 +48,13 @@ class RemoteBackend:
 
     concurrent = True
 
-    def __init__(self, http: httpx.Client, model: str, *, greedy: bool) -> None:
+    def __init__(self, http: httpx.Client, model: str, *, greedy: bool, at_once: int = _CALLS_AT_ONCE) -> None:
         self._http, self._model, self._greedy = http, model, greedy
         place = hashlib.sha256(str(http.base_url).encode()).hexdigest()[:12]
         self._info = VLModelInfo(
-            id=model, revision=f"remote-{place}", engine="openai", dtype="unknown",
-            tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
-            profiles=list(profiles()),
+            id=model, revision=f"remote-{place}", engine="openai", dtype="unknown", at_once=at_once,
+            tasks=list(get_args(TaskKind)), languages=["en", "zh"],
+            profiles=list(profiles()), wording=wording(),
         )
 
     @property
@@ -159,11 +161,11 @@ def load_remote(settings: Settings) -> RemoteBackend:
     found = [str(model["id"]) for model in response.json()["data"]]
     wanted = None if settings.model == "embedded" else settings.model
     if wanted is None and len(found) == 1:
-        return RemoteBackend(http, found[0], greedy=settings.greedy)
+        return RemoteBackend(http, found[0], greedy=settings.greedy, at_once=settings.slots or _CALLS_AT_ONCE)
     if wanted not in found:
         raise CheckpointError(
             f"{settings.remote_url} offers {', '.join(found) or 'no model'}: set VL_MODEL to one of them")
-    return RemoteBackend(http, wanted, greedy=settings.greedy)
+    return RemoteBackend(http, wanted, greedy=settings.greedy, at_once=settings.slots or _CALLS_AT_ONCE)
 
 
 def _format(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class Settings(BaseSettings):
         description="fp8: a Qwen checkpoint's weights in eight bits as it writes, on a CUDA device; it reads in 16.")
     slots: int = Field(
         default=0, ge=0, le=64, validation_alias="VL_SLOTS",
-        description="Texts that a Qwen checkpoint writes at once; 0: up to 16, as memory allows, and 4 on CPUs.")
+        description="Texts that a Qwen checkpoint writes at once; 0: up to 16, as memory allows, and 4 on CPUs. "
+        "Of a server at VL_REMOTE_URL: calls that it is asked at once; 0: 16.")
     queue_limit: int = Field(default=32, ge=1, le=1000, validation_alias="VL_QUEUE_LIMIT")
     deadline_s: float = Field(default=120.0, gt=0, le=3600, validation_alias="VL_DEADLINE_S")
 

@@ -1,5 +1,6 @@
 """Our layers' kernels on a CUDA device, against their references in torch."""
 
+import math
 from typing import Any
 
 import pytest
@@ -8,11 +9,13 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
+from video_service.families.fastwan import GatedTransformer
 from video_service.layers import rows
-from video_service.layers.attention import SparseLinearAttention, choose_blocks
+from video_service.layers.attention.sla import Sla, SparseLinearAttention, choose_blocks
+from video_service.layers.attention.vsa import Tiles, VideoSparseAttention, Vsa
 from video_service.layers.frames import to_bytes, to_yuv420
 from video_service.layers.linear import Fp8Linear
-from video_service.layers.wan.transformer import FastWanTransformer, Sla
+from video_service.layers.wan.transformer import FastWanTransformer
 from video_service.layers.wan.vae import WanVaeDecoder
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -84,11 +87,26 @@ def test_sparse_attention_is_its_reference(head: int, length: int, topk: float, 
     assert away(found, layer(q.float(), k.float(), v.float())) < 1e-2
 
 
-@pytest.mark.parametrize("way", [{}, {"fp8": True}, {"fp8": True, "sla": Sla(topk=0.3)}])
+@pytest.mark.parametrize(("head", "grid", "topk", "batch"), [
+    (64, (5, 7, 13), 0.2, 2), (128, (3, 9, 10), 0.4, 1), (128, (9, 16, 16), 0.2, 1)])
+def test_video_sparse_attention_is_its_reference(
+    head: int, grid: tuple[int, int, int], topk: float, batch: int
+) -> None:
+    """The reference computes in float32 on the tiles that bfloat16 numbers choose."""
+    torch.manual_seed(0)
+    q, k, v, gate = torch.randn(batch, math.prod(grid), 4, 2, head, device="cuda").bfloat16().unbind(2)
+    layer, tiles = VideoSparseAttention(topk), Tiles.of(grid, q.device)
+    assert away(layer(q, k, v, gate, tiles), layer(q.float(), k.float(), v.float(), gate.float(), tiles)) < 1e-2
+
+
+@pytest.mark.parametrize("way", [
+    {}, {"fp8": True}, {"fp8": True, "sparse": Sla(topk=0.3)}, {"sparse": Vsa(topk=0.5)},
+])
 def test_a_step_is_its_reference(way: dict[str, Any]) -> None:
     """On the CPU the same transformer in bfloat16; the graph's second clip differs from its first."""
     torch.manual_seed(0)
-    transformer: Any = WanTransformer3DModel(
+    kind: Any = GatedTransformer if isinstance(way.get("sparse"), Vsa) else WanTransformer3DModel
+    transformer: Any = kind(
         num_attention_heads=2, attention_head_dim=128, text_dim=64, freq_dim=32, ffn_dim=512, num_layers=2).bfloat16()
     for key, parameter in transformer.named_parameters():
         if any(word in key for word in transformer._keep_in_fp32_modules or ()):

@@ -89,7 +89,7 @@ def waiting_for(lacks: Mapping[str, Sequence[str]]) -> str:
 
 
 def show_outcome(console: Console, job: Job) -> None:
-    """Print the warnings, what was seen, what was asked of the model, and the seconds of each stage."""
+    """Print the warnings, what was seen, the job's id, what was asked of the model, and the seconds of each stage."""
     for warning in job.warnings:
         console.print(Text(f"Note: {warning}", style="yellow"))
     words = Table.grid(padding=(0, 2))
@@ -98,6 +98,7 @@ def show_outcome(console: Console, job: Job) -> None:
     for name, value in (("caption", job.caption), ("prompt", job.actual_prompt)):
         if value:
             words.add_row(name, Text(value))
+    words.add_row("job", Text(job.id))
     used = job.parameters
     words.add_row("made with", Text(
         f"{used.model}, {used.width}x{used.height}, {used.num_frames} frames at {used.fps} per second, "

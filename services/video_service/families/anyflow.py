@@ -16,8 +16,8 @@ from contracts.models import FloatRange, IntRange, ModelSpec
 from engines.export.graph import Graph
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver
-from video_service.families.wan import WanConditioning, WanModel
-from video_service.families.wan_files import WAN_CONFIGS, WAN_PARTS, load_wan, wan_spec
+from video_service.families.wan.files import WAN_CONFIGS, WAN_PARTS, load_wan, wan_spec
+from video_service.families.wan.model import WanConditioning, WanModel
 from video_service.render.schedules import NUM_TRAIN_TIMESTEPS, shift_sigma
 from video_service.render.solvers import Noise, NoisySolver
 from video_service.weights.checkpoint import CheckpointFiles

@@ -46,6 +46,8 @@ class Layers:
     """Forms with the plain ones' numbers up to rounding, on a CUDA device in bfloat16."""
     fp8: bool = False
     """Linear layers in float8 by rows."""
+    int8: bool = False
+    """Linear layers kept in the int8 blocks that they were published in: their numbers, in half the memory."""
     topk: float | None = None
     """Sparse attention to this share of the key blocks."""
 

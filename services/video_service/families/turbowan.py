@@ -19,9 +19,7 @@ from engines.export.graph import Graph
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver
 from video_service.families.convert.transformer import SLA_FILE, SLA_MARK, projection_names
-from video_service.families.wan import WanConditioning, WanModel
-from video_service.families.wan22_a14b import EXPERT_PARTS, ExpertsModel, boundary_of
-from video_service.families.wan_files import (
+from video_service.families.wan.files import (
     WAN_CONFIGS,
     WAN_PARTS,
     has_experts,
@@ -30,7 +28,9 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
-from video_service.layers.wan.transformer import Sla
+from video_service.families.wan.model import WanConditioning, WanModel
+from video_service.families.wan.wan22_a14b import EXPERT_PARTS, ExpertsModel, boundary_of
+from video_service.layers.attention.sla import Sla
 from video_service.render.solvers import RCM_STEPS, RcmSolver
 from video_service.weights.checkpoint import CheckpointFiles
 from web.worker.errors import ModelUnavailable
@@ -58,7 +58,7 @@ class TurboWan21:
 
     def load(self, files: CheckpointFiles, placement: Placement) -> WanModel:
         slas, placement, form = _attention(files, placement, ["transformer"])
-        fields = load_wan(self.spec(files), files, placement, WAN_PARTS, slas=slas)
+        fields = load_wan(self.spec(files), files, placement, WAN_PARTS, sparse=slas)
         return TurboWanModel(**_with_form(fields, form))
 
     def runs(self, spec: ModelSpec, shape: ClipShape) -> Mapping[str, int]:
@@ -87,7 +87,7 @@ class TurboWan22(TurboWan21):
 
     def load(self, files: CheckpointFiles, placement: Placement) -> WanModel:
         slas, placement, form = _attention(files, placement, ["transformer", "transformer_2"])
-        fields = load_wan(self.spec(files), files, placement, EXPERT_PARTS, slas=slas)
+        fields = load_wan(self.spec(files), files, placement, EXPERT_PARTS, sparse=slas)
         return TurboExpertsModel(**_with_form(fields, form), boundary=boundary_of(files))
 
 

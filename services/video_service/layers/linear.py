@@ -1,7 +1,9 @@
 """Linear layers over quantised weights.
 
-`Fp8Linear`: float8 weights and activations with one scale a row, the fast form on Hopper and Ada. `Int8BlockLinear`:
-what TurboDiffusion's `-quant` files hold; a format to read, no faster than bfloat16 on data-centre cards.
+`Fp8Linear`: float8 weights and activations with one scale a row, the fast form on Hopper and Ada. `Int8Linear`: int8
+blocks, as TurboDiffusion's `-quant` files hold them, in half the memory and with the numbers of what they stand for.
+`Int8BlockLinear`: the same with activations in int8 too, as theirs computes; the reference of that alone, for it is no
+faster than bfloat16 on data-centre cards.
 
     fast = Fp8Linear.of(linear)                    # nn.Linear -> fp8, on its device
     y = fast(*quantise_rows(x))                    # x [N, K] bfloat16 -> y [N, out] bfloat16
@@ -38,6 +40,37 @@ class PlainLinear(nn.Module):
         return F.gelu(self(x_NK), approximate="tanh")
 
 
+class Int8Linear(PlainLinear):
+    """Int8 weights of whole 128x128 blocks, made into numbers for each product: on CUDA 3 bytes a weight are moved."""
+
+    def __init__(
+        self, int8_weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+    ) -> None:
+        """`dtype`: of what goes in and comes out."""
+        nn.Module.__init__(self)
+        self.int8_weight, self.scale, self._dtype = nn.Buffer(int8_weight), nn.Buffer(scale), dtype
+        self.bias = None if bias is None else nn.Buffer(bias)
+        self.out_features, self.in_features = int8_weight.shape
+
+    @property
+    def weight(self) -> torch.Tensor:  # pyright: ignore[reportIncompatibleVariableOverride] - made when it is asked for
+        """As dequantised once and kept in bfloat16."""
+        blocks = self.int8_weight.unflatten(0, (-1, INT8_BLOCK)).unflatten(2, (-1, INT8_BLOCK))
+        made = torch.empty(self.int8_weight.shape, dtype=torch.bfloat16, device=self.int8_weight.device)
+        # In float32, rounded as it is stored.
+        torch.mul(blocks, self.scale[:, None, :, None], out=made.view(blocks.shape))
+        return made.to(self._dtype)
+
+    def dense(self) -> nn.Linear:
+        """A layer of the library with these weights."""
+        with torch.device("meta"):
+            layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        layer.weight = nn.Parameter(self.weight, requires_grad=False)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias, requires_grad=False)
+        return layer
+
+
 class Fp8Linear(nn.Module):
     """Float8 weights [out, in] with one float32 scale an output; takes quantised rows, gives bfloat16."""
 
@@ -60,11 +93,13 @@ class Fp8Linear(nn.Module):
         return (product if self.bias is None else product + self.bias.float()).to(torch.bfloat16)
 
 
-def joined(layers: Sequence[nn.Linear], *, fp8: bool) -> PlainLinear | Fp8Linear:
+def joined(layers: Sequence[nn.Linear | Int8Linear], *, fp8: bool) -> PlainLinear | Fp8Linear:
     """Linear layers over one input as one product, their outputs side by side.
 
     Without `fp8` the layers' own weights become views of the joined ones, so that nothing is stored twice.
     """
+    if not fp8 and all(isinstance(layer, Int8Linear) for layer in layers):
+        return _joined_int8(cast(Sequence[Int8Linear], layers))
     weight = torch.cat([layer.weight.data for layer in layers]) if len(layers) > 1 else layers[0].weight.data
     biases = [layer.bias for layer in layers]
     bias = None if biases[0] is None else torch.cat([cast(torch.Tensor, bias).data for bias in biases])
@@ -74,7 +109,18 @@ def joined(layers: Sequence[nn.Linear], *, fp8: bool) -> PlainLinear | Fp8Linear
     return (Fp8Linear if fp8 else PlainLinear)(weight, bias)
 
 
-def fits_fp8(layer: nn.Linear) -> bool:
+def _joined_int8(layers: Sequence[Int8Linear]) -> Int8Linear:
+    first = layers[0]
+    if len(layers) == 1:
+        return first
+    levels, scale = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("int8_weight", "scale"))
+    bias = None if first.bias is None else torch.cat([cast(torch.Tensor, layer.bias) for layer in layers])
+    for layer, own in zip(layers, levels.split([layer.out_features for layer in layers]), strict=True):
+        layer.int8_weight = nn.Buffer(own)
+    return Int8Linear(levels, scale, bias, first._dtype)
+
+
+def fits_fp8(layer: nn.Linear | Int8Linear) -> bool:
     """Whether float8 products take its shape (multiples of 16)."""
     return layer.in_features % 16 == 0 and layer.out_features % 16 == 0
 

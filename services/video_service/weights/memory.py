@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+INT8_FOLDER = "int8"
+"""In a transformer's: its linear layers once more, in the int8 blocks that they were published in."""
 _WHOLE_NUMBERS = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema)[.-]")
 _MAX_HEADER_BYTES = 100 * 2**20
@@ -19,6 +21,11 @@ def weight_bytes(folder: Path, parts: Iterable[str], float_bytes: int) -> int | 
     """
     found = [file for part in parts for file in _weight_files(folder / part)]
     return sum(_bytes_of(file, float_bytes) for file in found) if found else None
+
+
+def int8_bytes(folder: Path, parts: Iterable[str]) -> int:
+    """How many weights of these folders are there in int8 blocks too, a byte each."""
+    return sum(_bytes_of(file, 0) for part in parts for file in _weight_files(folder / part / INT8_FOLDER))
 
 
 def machine_bytes() -> int:

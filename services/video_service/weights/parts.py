@@ -15,7 +15,7 @@ from web.worker.errors import ModelUnavailable
 Kinds = Mapping[str, Any]
 """A part's folder: the library's class."""
 _TIED_KEYS = {"encoder.embed_tokens.weight", "shared.weight"}  # one tensor, stored under either name
-_DENOISERS = ("transformer", "unet")  # without a part of these, such as FastWan's gates, the frames are not the model's
+_DENOISERS = ("transformer", "unet")  # without a part of these, such as gates of VSA, the frames are not the model's
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
 

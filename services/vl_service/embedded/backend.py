@@ -7,7 +7,7 @@ import torch
 
 from contracts.chat import ChatOptions, Turn
 from contracts.models import VLModelInfo
-from vl_service.backend import Answer, Deadline, Description, Piece, Task
+from vl_service.backend import Answer, CannotReplyError, Deadline, Description, Piece, Task
 from vl_service.embedded import dialogue
 from vl_service.embedded.checkpoint import load_generator
 from vl_service.embedded.model.generator import ASKED_AT_MOST, Generator
@@ -38,7 +38,7 @@ class EmbeddedBackend:
         self._info = VLModelInfo(
             id="embedded", revision=revision, engine="embedded-cpu", dtype="float32",
             tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
-            profiles=list(profiles()),
+            profiles=list(profiles()), at_once=1,
         )
 
     @property
@@ -49,6 +49,8 @@ class EmbeddedBackend:
     def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         """See `backend.Backend.describe`."""
         deadline.check()
+        if any(task.kind == "verdict" for task in tasks):
+            raise CannotReplyError("The embedded demo model judges nothing; set VL_MODEL to a Qwen-VL checkpoint.")
         if picture is None:
             return Description(answers=[self._answer(None, task) for task in tasks], facts={})
         observation = self._generator.see(picture, deadline.check)

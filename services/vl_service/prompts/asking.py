@@ -19,8 +19,10 @@ from contracts.chat import ChatOptions, Turn
 from vl_service.backend import Answer, Task
 from vl_service.images import Fault
 from vl_service.prompts.polish import clean, in_language
-from vl_service.prompts.profiles import profile_named
+from vl_service.prompts.profiles import policy, profile_named
 from vl_service.prompts.shots import camera_words, read_shot, say, schema_of
+from vl_service.prompts.verdicts import SCHEMA as VERDICT
+from vl_service.prompts.verdicts import UNREAD, read_verdict
 
 _FENCE = re.compile(r"<\s*/?\s*user\s*>", re.IGNORECASE)
 _JSON_TOKENS = 96  # that names of fields and the like take beside the words
@@ -58,24 +60,26 @@ def ask(tasks: Sequence[Task], write: Write, *, with_picture: bool, faults: Sequ
         said = write([_request(tasks[index], with_picture, faults, attempt) for index in left])
         for index, text in zip(left, said, strict=True):
             task = tasks[index]
-            found = _shot_answer(task, text, with_picture) if _wants_json(task, attempt) else Answer(text=text)
-            if found is not None and in_language(clean(found.text), task.language):
+            found = _read(task, text, with_picture) if _wants_json(task, attempt) else Answer(text=text)
+            if found is not None and (found.verdict or in_language(clean(found.text), task.language)):
                 answers[index] = found
             elif found is not None:
                 first.setdefault(index, found)
-    return [answers.get(index) or first[index] for index in range(len(tasks))]
+    return [answers.get(index) or first.get(index, UNREAD) for index in range(len(tasks))]
 
 
 def _has_form(task: Task, attempt: int) -> bool:
-    """Text is asked for twice; JSON too, and then text."""
-    return attempt < 2 or _wants_json(task, 0)
+    """Text is asked for twice; JSON too, and then text, which is no verdict."""
+    return attempt < 2 or (_wants_json(task, 0) and task.kind != "verdict")
 
 
 def _wants_json(task: Task, attempt: int) -> bool:
-    return task.kind == "prompt" and bool(task.profile.fields) and attempt < 2
+    return task.kind == "verdict" or (task.kind == "prompt" and bool(task.profile.fields) and attempt < 2)
 
 
-def _shot_answer(task: Task, text: str, with_picture: bool) -> Answer | None:
+def _read(task: Task, text: str, with_picture: bool) -> Answer | None:
+    if task.kind == "verdict":
+        return read_verdict(text)
     shot = read_shot(clean(text) if "{" not in text else text)
     if shot is None:
         return None
@@ -92,8 +96,12 @@ def _request(task: Task, with_picture: bool, faults: Sequence[Fault], attempt: i
     tokens = min(task.max_new_tokens, _CAPTION_TOKENS) if task.kind == "caption" else task.max_new_tokens
     return Request(
         messages=messages(task, with_picture=with_picture, again=again, as_json=as_json, faults=faults),
-        seed=task.seed + attempt, schema=schema_of(task.profile.fields, task.language) if as_json else None,
+        seed=task.seed + attempt, schema=_schema(task) if as_json else None,
         max_new_tokens=min(tokens + _JSON_TOKENS, _MOST_TOKENS) if as_json else tokens)
+
+
+def _schema(task: Task) -> Mapping[str, Any]:
+    return VERDICT if task.kind == "verdict" else schema_of(task.profile.fields, task.language)
 
 
 def messages(
@@ -128,6 +136,8 @@ def _lines(task: Task, with_picture: bool, as_json: bool) -> list[str]:
     words = _words()[task.language]
     if task.kind == "question":
         return [words["question"].replace("{question}", _fenced(task.question or ""))]
+    if task.kind == "verdict":
+        return _judging(task, with_picture)
     if task.kind != "prompt":
         return [words[task.kind]]
     form = "prompt_json" if as_json else "prompt"
@@ -142,6 +152,13 @@ def _lines(task: Task, with_picture: bool, as_json: bool) -> list[str]:
     if task.instruction is not None:
         lines.append(words["instruction"].replace("{instruction}", _fenced(task.instruction)))
     return lines
+
+
+def _judging(task: Task, with_picture: bool) -> list[str]:
+    words = _words()[task.language]
+    wish = "\n".join(_fenced(text) for text in (task.user_prompt, task.instruction) if text)
+    lines = [words["verdict" if with_picture else "verdict_words"].replace("{rules}", policy(task.language))]
+    return [*lines, words["verdict_wish"].replace("{words}", wish)] if wish else lines
 
 
 def _with_fields(text: str, task: Task) -> str:

@@ -65,14 +65,22 @@ def schema_of(fields: Sequence[Field], language: Language) -> dict[str, Any]:
 
 
 def read_shot(text: str) -> Shot | None:
-    """The first JSON object in the text, after its thinking; None where there is none, or it is no shot."""
+    """Of the first JSON object in the text; None where there is none, or it is no shot."""
+    try:
+        return Shot.model_validate(first_object(text))
+    except ValidationError:
+        return None
+
+
+def first_object(text: str) -> Any:
+    """The first JSON object in the text, after its thinking; None where there is none."""
     text = text.rpartition("</think>")[2]
     begin, end = text.find("{"), text.rfind("}")
     if begin < 0 or end < begin:
         return None
     try:
-        return Shot.model_validate(json.loads(text[begin: end + 1]))
-    except (ValueError, ValidationError, RecursionError):
+        return json.loads(text[begin: end + 1])
+    except (ValueError, RecursionError):
         return None
 
 

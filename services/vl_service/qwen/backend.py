@@ -3,17 +3,17 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from contracts.chat import ChatOptions, Turn
-from contracts.describe import CacheResult
+from contracts.describe import CacheResult, TaskKind
 from contracts.models import VLModelInfo
 from vl_service.backend import Deadline, Description, Piece, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import Request, ask
-from vl_service.prompts.profiles import profiles
+from vl_service.prompts.profiles import profiles, wording
 from vl_service.qwen.chat import QwenChat, chat_ids
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
 from vl_service.qwen.fast.forms import try_form
@@ -45,9 +45,9 @@ class QwenBackend:
         self._info = VLModelInfo(
             id=checkpoint.id, revision=checkpoint.revision, engine=f"transformers-{checkpoint.device.type}",
             dtype=str(checkpoint.dtype).removeprefix("torch."), quant=quant,
-            memory_bytes=memory_of(checkpoint.model),
-            tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
-            profiles=list(profiles()),
+            memory_bytes=memory_of(checkpoint.model), at_once=writer.at_once,
+            tasks=list(get_args(TaskKind)), languages=["en", "zh"],
+            profiles=list(profiles()), wording=wording(),
         )
 
     @property

@@ -1,11 +1,13 @@
 """Odd words, places and outputs on the command line: a sentence, never a traceback; and nothing is lost by them."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -61,6 +63,7 @@ def test_the_video_comes_whatever_becomes_of_the_words(folder: Path, url: str, a
 @pytest.mark.parametrize(("arguments", "told"), [
     ("a.png -o a.png", "is the picture itself"),
     ("/dev/zero", "is no file"),
+    ("a.png --extend-from none", "There is no job none"),
     ("a.png --url localhost:99999", "no address of a server"),
     ("a.png --key 'Schlüssel'", "characters that no key has"),
     ("a.png --key $'a\\nb'", "characters that no key has"),
@@ -70,6 +73,17 @@ def test_what_cannot_be_done_is_said_in_a_sentence(folder: Path, url: str, argum
     done = run(folder, f"generate --url {url} {arguments}")
     assert (done.returncode, told in done.stderr.decode()) == (1, True), done.stderr
     assert (folder / "a.png").read_bytes() == before
+
+
+def test_a_video_goes_on_from_the_job_that_was_told(folder: Path, url: str) -> None:
+    first = run(folder, f"generate a.png --url {url} --num-frames 17 -o a.mp4").stdout.decode()
+    said = re.search(r"^ *job +(\S+) *$", first, re.MULTILINE)
+    assert said, first
+    done = run(folder, f"generate --extend-from {said[1]} --prompt 'it lands' --url {url} -o b.mp4")
+    assert done.returncode == 0, done.stderr
+    job = httpx.get(f"{url}/v1/jobs", params={"limit": 1}).json()["data"][0]
+    assert (job["video"]["num_frames"], job["actual_prompt"][:8]) == (33, "it lands")
+    assert (folder / "b.mp4").stat().st_size == 131072
 
 
 def test_a_picture_may_come_from_a_pipe(folder: Path, url: str) -> None:

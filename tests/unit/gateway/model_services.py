@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.chat import ChatEnd, ChatEvent, ChatRequest
-from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
+from contracts.describe import DescribeRequest, DescribeResponse, TaskResult, Verdict
 from contracts.errors import Problem
 from contracts.models import (
     AbsentModel,
@@ -61,10 +61,13 @@ class Script:
 
     describe_delay_s: float = 0.0
     describe_status: int = 200
+    verdict: Verdict = "ok"
     describe_warnings: list[str] = field(default_factory=list)
     render_warnings: list[str] = field(default_factory=list)
     describe_seats: int = 1000  # more calls at once are refused as too many
     describing: int = 0
+    most_describing: int = 0
+    vl_at_once: int | None = None  # what the service says that it answers at one time
     describe_calls: list[DescribeRequest] = field(default_factory=list)
     chat_calls: list[ChatRequest] = field(default_factory=list)
     chat_pieces: list[str] = field(default_factory=lambda: ["The cat ", "turns."])
@@ -77,7 +80,7 @@ class Script:
     models: list[VideoModelInfo] = field(default_factory=lambda: [VIDEO_MODEL])
     absent: list[AbsentModel] = field(default_factory=list)
     step_s: float = 0.01
-    may_go_on: threading.Event = field(default_factory=_set_event)  # cleared: renders stay in step 2
+    may_go_on: threading.Event = field(default_factory=_set_event)  # cleared: renders stay in step 2, descriptions too
     step_seen: threading.Semaphore | None = None  # given: a render waits for one at every step
     failures: list[Problem] = field(default_factory=list)  # one is used up by each render that begins
     puts: list[str] = field(default_factory=list)
@@ -136,7 +139,7 @@ def vl_app(script: Script) -> FastAPI:
 
     @app.get("/v1/models")
     def models() -> VLModelList:
-        return VLModelList(data=[VL_MODEL])
+        return VLModelList(data=[VL_MODEL.model_copy(update={"at_once": script.vl_at_once})])
 
     @app.post("/v1/describe")
     async def describe(asked: Annotated[DescribeRequest, Depends(sent(DescribeRequest))], request: Request) -> Response:
@@ -145,18 +148,22 @@ def vl_app(script: Script) -> FastAPI:
         if script.describing >= script.describe_seats:
             return problem_response(Problem(status=429, code="queue_full", title="Full", detail="one moment"))
         script.describing += 1
+        script.most_describing = max(script.most_describing, script.describing)
         try:
             await asyncio.sleep(script.describe_delay_s)
+            while not script.may_go_on.is_set():  # noqa: ASYNC110 - it is set from other threads
+                await asyncio.sleep(0.01)
         finally:
             script.describing -= 1
         if script.describe_status != 200:
             return problem_response(Problem(
                 status=script.describe_status, code="told_so", title="No", detail="the script says no",
             ))
-        texts = {"caption": "a grey cat on a sill", "question": "yes", "edit_suggestion": "crop it"}
+        texts = {"caption": "a grey cat on a sill", "question": "yes", "edit_suggestion": "crop it",
+                 "verdict": "A knife is shown."}
         results = [
             TaskResult(kind=task.kind, text=texts.get(task.kind) or f"{task.user_prompt or 'the cat'}, slowly turning",
-                       warnings=script.describe_warnings)
+                       warnings=script.describe_warnings, verdict=script.verdict if task.kind == "verdict" else None)
             for task in asked.tasks
         ]
         answer = DescribeResponse(results=results, model="tiny-vl", revision="v1", engine="embedded-cpu", seconds=0.01)

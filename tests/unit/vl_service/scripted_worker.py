@@ -31,7 +31,8 @@ class Scripted:
     @property
     def info(self) -> VLModelInfo:
         return VLModelInfo(
-            id="scripted", revision=str(os.getpid()), engine="test", dtype="none", tasks=[], languages=[], profiles=[])
+            id="scripted", revision=str(os.getpid()), engine="test", dtype="none", tasks=[], languages=[], profiles=[],
+            at_once=4)
 
     def describe(self, picture: DecodedImage | None, tasks: Sequence[Task], deadline: Deadline) -> Description:
         self._note("+")

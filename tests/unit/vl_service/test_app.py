@@ -272,6 +272,8 @@ async def test_what_breaks_a_call_and_no_device_leaves_the_worker(
 
 async def test_a_full_queue_refuses_at_once_and_takes_calls_again_later(tmp_path: Path) -> None:
     async with scripted(tmp_path, queue_limit=2) as client:
+        [model] = (await client.get("/v1/models")).json()["data"]
+        assert model["at_once"] == 1, "half of the queue: others find a place beside who asks for so much at one time"
         waiting = [asyncio.create_task(client.post("/v1/describe", json=asking("hold"))) for _ in range(2)]
         await until_calls(tmp_path, "+")
         await asyncio.sleep(0.1)

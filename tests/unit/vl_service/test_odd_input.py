@@ -95,7 +95,7 @@ async def asked(client: Client, call: tuple[str, Any]) -> tuple[int, Any]:
     return 200, found["results"] if path == "/v1/describe" else found["choices"]
 
 
-@pytest.mark.parametrize("count", [80, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [80, pytest.param(1000, marks=pytest.mark.full)])
 async def test_odd_requests_at_one_time_are_each_answered_as_alone(tmp_path: Path, count: int) -> None:
     folder = save_tiny_checkpoint("qwen2_5_vl", tmp_path / "tiny")
     kinds = itertools.cycle((described, said, described, said, broken))
@@ -103,6 +103,7 @@ async def test_odd_requests_at_one_time_are_each_answered_as_alone(tmp_path: Pat
     async with serving(
         model=str(folder), device="cpu", greedy=True, slots=8, queue_limit=count, image_tokens=2000, data_dir=tmp_path,
     ) as client:
+        assert (await client.get("/v1/models")).json()["data"][0]["at_once"] == 8
         statuses: list[int] = []
         answers: list[Any] = []
         for begin in range(0, count, 40):

@@ -17,7 +17,7 @@ from video_service.families.convert.files import NotConvertible
 from video_service.families.convert.folder import link_part, new_folder, write_json, write_transformer
 from video_service.families.convert.original import others_index, write_others
 from video_service.families.convert.transformer import TransformerWeights, read_transformer
-from video_service.families.wan_files import has_frame_times, is_wan
+from video_service.families.wan.files import has_frame_times, is_wan
 from video_service.weights.checkpoint import CheckpointFiles
 from web.command import say
 from web.worker.errors import ModelUnavailable
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted; nothing was written\n")
         return _INTERRUPTED
     if dequantised := sum(weights.dequantised for weights in experts.values()):
-        say(f"{dequantised} weights in int8 blocks were dequantised to bfloat16.")
+        say(f"{dequantised} weights in int8 blocks were dequantised to bfloat16, and are kept for "
+            "VIDEO_QUANT_LINEAR=int8.")
     blocks = " and ".join(str(weights.config["num_layers"]) for weights in experts.values())
     sparse = f", {options.topk:.0%} of the key blocks kept" if experts["transformer"].projections else ""
     say(f"Wrote {options.out}: {blocks} blocks{sparse}. Render with VIDEO_MODEL={options.out.resolve()}")

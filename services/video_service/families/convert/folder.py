@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from video_service.families.convert.files import Int8Blocks, NotConvertible, Weight, Weights
 from video_service.families.convert.transformer import SLA_FILE, SLA_MARK, TransformerWeights
+from video_service.weights.memory import INT8_FOLDER
 from web.durable import sync_folder
 
 _SHARD_BYTES = 2 * 1024**3
@@ -45,12 +46,24 @@ def write_transformer(weights: TransformerWeights, folder: Path, topk: float) ->
     write_part(folder, config, weights.tensors, DIFFUSERS_WEIGHTS)
     if weights.projections:
         save_file({name: _dense(x) for name, x in weights.projections.items()}, folder / SLA_FILE)
+    blocks: Weights = {}
+    for name, weight in weights.tensors.items():
+        if isinstance(weight, Int8Blocks):
+            layer = name.removesuffix(".weight")
+            blocks |= {f"{layer}.int8_weight": weight.levels, f"{layer}.scale": weight.scale}
+    if blocks:
+        (folder / INT8_FOLDER).mkdir()
+        _write_shards(folder / INT8_FOLDER, blocks, DIFFUSERS_WEIGHTS)
 
 
 def write_part(folder: Path, config: Mapping[str, Any], weights: Weights, pattern: str) -> None:
     """A part's `config.json`, and its weights in shards that are made one after the other."""
     folder.mkdir()
     write_json(folder / "config.json", config)
+    _write_shards(folder, weights, pattern)
+
+
+def _write_shards(folder: Path, weights: Weights, pattern: str) -> None:
     plan = split_state_dict_into_shards_factory(
         weights, get_storage_size=lambda x: x.nbytes, filename_pattern=pattern, max_shard_size=_SHARD_BYTES)
     for file, names in plan.filename_to_tensors.items():

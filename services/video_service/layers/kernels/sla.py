@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from video_service.layers.attention import KEY_BLOCK, QUERY_BLOCK, kept_blocks
+from video_service.layers.attention.sla import KEY_BLOCK, QUERY_BLOCK, kept_blocks
 
 CHUNK_BLOCKS = 8  # key blocks that one program sums up
 KEY_STAGES, KEY_WARPS = 3, 4
@@ -98,27 +98,34 @@ def _select(scores, chosen, blocks, KEEP: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _attend(
-    q, k, v, chosen, out, length, heads, blocks, scale,
-    KEPT: tl.constexpr, LINEAR: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr,
-    STAGES: tl.constexpr,
+    q, k, v, chosen, starts, out, length, heads, blocks, scale,
+    KEPT: tl.constexpr, ADDED: tl.constexpr, TILED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    DIM: tl.constexpr, STAGES: tl.constexpr,
 ):
+    """Blocks lie at equal distances, or, TILED, from one of `starts` to the next, at most as many rows."""
     block = tl.program_id(0)
     batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     first, column = batch * length, head * DIM
     channels = tl.arange(0, DIM)
-    rows = block * QUERIES + tl.arange(0, QUERIES)
+    begin, end = block * QUERIES, length
+    if TILED:
+        begin, end = tl.load(starts + block), tl.load(starts + block + 1)
+    rows = begin + tl.arange(0, QUERIES)
     at = out + (first + rows).to(tl.int64)[:, None] * (heads * DIM) + column + channels[None, :]
-    there = (rows < length)[:, None]
-    query = q.load([first + block * QUERIES, column])
+    there = (rows < end)[:, None]
+    query = q.load([first + begin, column])
     listed = chosen + (tl.program_id(1) * blocks + block) * KEPT
     within = tl.arange(0, KEYS)
     largest = tl.full((QUERIES,), -1e30, tl.float32)
     weight = tl.zeros((QUERIES,), tl.float32)
     total = tl.zeros((QUERIES, DIM), tl.float32)
     for index in tl.range(0, KEPT, num_stages=STAGES):
-        start = tl.load(listed + index) * KEYS
+        place = tl.load(listed + index)
+        start, last = place * KEYS, length
+        if TILED:
+            start, last = tl.load(starts + place), tl.load(starts + place + 1)
         scores = tl.dot(query, k.load([first + start, column]).T)
-        scores = tl.where((start + within < length)[None, :], scores, -1e30)
+        scores = tl.where((start + within < last)[None, :], scores, -1e30)
         top = tl.maximum(largest, tl.max(scores, axis=1) * scale)
         p = tl.exp2(scores * scale - top[:, None])
         fade = tl.exp2(largest - top)
@@ -126,7 +133,7 @@ def _attend(
         total = tl.dot(p.to(query.dtype), v.load([first + start, column]), total * fade[:, None])
         largest = top
     total = total / weight[:, None]
-    if LINEAR:
+    if ADDED:
         total += tl.load(at, mask=there, other=0.0).to(tl.float32)
     tl.store(at, total.to(out.dtype.element_ty), mask=there)
 
@@ -136,9 +143,9 @@ def sparse_linear_attention(
     proj_weight: torch.Tensor | None, proj_bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """[B, L, H, D] bfloat16, D 64 or 128; heads lie side by side in memory, rows at an equal distance."""
-    q, k, v = (_by_rows(x) for x in (q_BLHD, k_BLHD, v_BLHD))
+    q, k, v = (by_rows(x) for x in (q_BLHD, k_BLHD, v_BLHD))
     batch, length, heads, dim = q.shape
-    if k.stride(1) != v.stride(1):
+    if k.stride(1) != v.stride(1):  # one pass reads both
         k, v = k.contiguous(), v.contiguous()
     query_blocks = -(-length // QUERY_BLOCK)
     linear = proj_weight is not None
@@ -151,11 +158,29 @@ def sparse_linear_attention(
         q, query_means, products.to(q.dtype), sums, sums if proj_bias is None else proj_bias, out, q.stride(1), length,
         heads, query_blocks, LINEAR=linear, BLOCK=QUERY_BLOCK, DIM=dim, num_warps=8,
     )
-    chosen = _choose(query_means, key_means, kept_blocks(length, topk))
+    # The keys' mean, which SLA takes off, moves all scores of a query block alike: the order stays.
+    chosen = choose(query_means @ key_means.transpose(1, 2), kept_blocks(length, topk))
+    return attend(q, k, v, chosen, out, added=linear)
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, chosen: torch.Tensor, out: torch.Tensor, *,
+    added: bool, starts: torch.Tensor | None = None, queries: int = QUERY_BLOCK,
+) -> torch.Tensor:
+    """Attention of each block of queries to its `chosen` blocks of keys, into `out`, where `added` on top of it.
+
+    Args:
+        q, k, v: [B, L, H, D] bfloat16 as `by_rows` gives them.
+        chosen: int32 [B * H, query blocks, kept].
+        starts: int32 [blocks + 1] where blocks of queries and keys have sizes of their own, up to `queries` and 64.
+    """
+    batch, length, heads, dim = q.shape
+    _, query_blocks, kept = chosen.shape
     _attend[(query_blocks, batch * heads)](
-        *(_described(x, rows) for x, rows in ((q, QUERY_BLOCK), (k, KEY_BLOCK), (v, KEY_BLOCK))), chosen, out, length,
-        heads, query_blocks, dim**-0.5 * 1.4426950408889634, KEPT=chosen.shape[-1], LINEAR=linear,
-        QUERIES=QUERY_BLOCK, KEYS=KEY_BLOCK, DIM=dim, STAGES=2, num_warps=4,
+        *(_described(x, rows) for x, rows in ((q, queries), (k, KEY_BLOCK), (v, KEY_BLOCK))), chosen,
+        chosen if starts is None else starts, out, length, heads, query_blocks, dim**-0.5 * 1.4426950408889634,
+        KEPT=kept, ADDED=added, TILED=starts is not None, QUERIES=queries, KEYS=KEY_BLOCK, DIM=dim, STAGES=2,
+        num_warps=4,
     )
     return out
 
@@ -174,10 +199,8 @@ def _over_keys(k: torch.Tensor, v: torch.Tensor, linear: bool) -> tuple[torch.Te
     return means, products.sum(1), sums.sum(1)
 
 
-def _choose(query_means: torch.Tensor, key_means: torch.Tensor, kept: int) -> torch.Tensor:
-    """int32 [B * H, query blocks, kept]: each query block's best key blocks."""
-    # The keys' mean, which SLA takes off, moves all scores of a query block alike: the order stays.
-    scores = query_means @ key_means.transpose(1, 2)
+def choose(scores: torch.Tensor, kept: int) -> torch.Tensor:
+    """int32 [B * H, query blocks, kept]: each query block's best key blocks, of float32 [.., query, key blocks]."""
     heads, query_blocks, key_blocks = scores.shape
     chosen = torch.empty(heads, query_blocks, kept, dtype=torch.int32, device=scores.device)
     block = triton.next_power_of_2(key_blocks)
@@ -191,7 +214,8 @@ def _described(x_BLHD: torch.Tensor, rows: int) -> TensorDescriptor:
     return TensorDescriptor.from_tensor(flat, [rows, dim])
 
 
-def _by_rows(x_BLHD: torch.Tensor) -> torch.Tensor:
+def by_rows(x_BLHD: torch.Tensor) -> torch.Tensor:
+    """The same with heads side by side and rows at one distance, over the whole batch."""
     _, length, _, dim = x_BLHD.shape
     batch_stride, row_stride, head_stride, channel_stride = x_BLHD.stride()
     side_by_side = head_stride == dim and channel_stride == 1 and row_stride % 8 == 0

@@ -14,7 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from video_service.layers.wan.codec import Codec, TorchCodec
-from video_service.layers.wan.transformer import Clip, ClipSteps, FastWanTransformer, Sla
+from video_service.layers.wan.transformer import Clip, ClipSteps, FastWanTransformer, Sparse
 
 if TYPE_CHECKING:  # they need Triton, which comes with CUDA builds of torch alone
     from video_service.layers.wan.still_cuda import FastStillEncoder
@@ -29,18 +29,18 @@ T = TypeVar("T")
 class FastTransformer:
     """diffusers' transformer in the form of `wan_transformer`; `times` are read on the CPU, which waits for nothing."""
 
-    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, sla: Sla | None = None) -> None:
+    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, sparse: Sparse | None = None) -> None:
         """Raises `NotImplementedError` for what `wan_transformer.why_not` names."""
         self.module = transformer
         self.config: Any = transformer.config
-        self._fp8, self._sla = fp8, sla
-        self._network = FastWanTransformer(transformer, fp8=fp8, sla=sla)
+        self._fp8, self._sparse = fp8, sparse
+        self._network = FastWanTransformer(transformer, fp8=fp8, sparse=sparse)
         self._steps: _Kept[ClipSteps] = _Kept(_SIZES_KEPT)
         self._texts: list[_Text] = []
 
     def like(self, transformer: WanTransformer3DModel) -> "FastTransformer":
         """Another transformer of the same kind in the same form."""
-        return FastTransformer(transformer, fp8=self._fp8, sla=self._sla)
+        return FastTransformer(transformer, fp8=self._fp8, sparse=self._sparse)
 
     def __call__(
         self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor,

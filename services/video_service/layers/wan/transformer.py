@@ -1,13 +1,13 @@
 """The Wan transformer for speed: what does not change within a clip is computed once, each row is read once an op.
 
-    fast = FastWanTransformer(transformer, fp8=True, sla=Sla(topk=0.1, projections=proj_l))
+    fast = FastWanTransformer(transformer, fp8=True, sparse=Sla(topk=0.1, projections=proj_l))
     clip = fast.begin(latents.shape, text, timesteps)          # timesteps: what the network is told, all steps
     step = fast.graphed(clip)                                  # on CUDA: one graph launch a step
     for index, _ in enumerate(timesteps):
         velocity = step(latents, index)                        # valid until the next call
 
-Takes diffusers' `WanTransformer3DModel` (LoRA merged before) and computes its numbers up to rounding; `fp8` and `sla`
-are approximations, and off by default. `why_not` names what it does not cover, for which diffusers' own module stays.
+Takes diffusers' `WanTransformer3DModel` (LoRA merged before) and computes its numbers up to rounding; `fp8` and, for
+models not taught so, `sparse` are approximations. `why_not` names what this does not cover: diffusers' module stays.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,14 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
-from video_service.layers.attention import SparseLinearAttention, dense_attention
+from video_service.layers.attention.dense import dense_attention
+from video_service.layers.attention.sla import Sla, SparseLinearAttention
+from video_service.layers.attention.vsa import Tiles, VideoSparseAttention, Vsa
 from video_service.layers.graphs import Graphed
 from video_service.layers.linear import Fp8Linear, PlainLinear, fits_fp8, joined
 from video_service.layers.rows import quantise_rows, residual_norm, rms_rotate_
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sla:
-    """Sparse-linear attention in every block."""
-
-    topk: float
-    projections: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None
-    """Each block's `proj_l` weight and bias; None leaves the linear branch out."""
+Sparse = Sla | Vsa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +42,8 @@ class Clip:
     """float32 [steps, blocks, 6, C]: shift, 1 + scale and gate of attention, then of the feed-forward."""
     head: torch.Tensor
     """float32 [steps, 2, C]: shift and 1 + scale before the output."""
+    tiles: Tiles | None = None
+    """The tokens' order, that of `rotary` too, where attention goes by tiles; else they lie as in the clip."""
 
 
 def why_not(transformer: WanTransformer3DModel) -> str | None:
@@ -62,7 +59,7 @@ def why_not(transformer: WanTransformer3DModel) -> str | None:
 class FastWanTransformer(nn.Module):
     """See the module's text."""
 
-    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, sla: Sla | None = None) -> None:
+    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, sparse: Sparse | None = None) -> None:
         """Raises `NotImplementedError` for what `why_not` names, `ValueError` for `fp8` with other than bfloat16."""
         super().__init__()
         if fp8 and transformer.proj_out.weight.dtype != torch.bfloat16:
@@ -74,13 +71,10 @@ class FastWanTransformer(nn.Module):
         self.heads: int = config.num_attention_heads
         self.eps: float = config.eps
         self._plain = (transformer,)  # in a tuple, so that its weights are not ours too
-        projections: Sequence[Any] = [None] * len(transformer.blocks)
-        if sla is not None and sla.projections is not None:
-            projections = sla.projections
+        self._by_tiles = isinstance(sparse, Vsa)
         self.blocks = nn.ModuleList(
-            FastBlock(block, self.heads, fp8, None if sla is None else SparseLinearAttention(
-                sla.topk, *(projection or (None, None))))
-            for block, projection in zip(transformer.blocks, projections, strict=True)
+            FastBlock(block, self.heads, fp8, None if sparse is None else sparse.of_block(index))
+            for index, block in enumerate(transformer.blocks)
         )
 
     @torch.no_grad()
@@ -101,9 +95,14 @@ class FastWanTransformer(nn.Module):
         text = embed.text_embedder(text_BLC)
         picture = None if picture_BLC is None else embed.image_embedder(picture_BLC)
         cos, sin = plain.rope(torch.empty(shape, device="meta"))
+        rotary = (cos[0, :, 0, 0::2].float().contiguous(), sin[0, :, 0, 1::2].float().contiguous())
+        tiles = None
+        if self._by_tiles:
+            (t, h, w), (_, _, frames, height, width) = self.patch_size, shape
+            tiles = Tiles.of((frames // t, height // h, width // w), text_BLC.device)
+            rotary = (rotary[0][tiles.order], rotary[1][tiles.order])
         return Clip(
-            shape=shape, modulation=modulation, head=head,
-            rotary=(cos[0, :, 0, 0::2].float().contiguous(), sin[0, :, 0, 1::2].float().contiguous()),
+            shape=shape, modulation=modulation, head=head, rotary=rotary, tiles=tiles,
             crossed=tuple(cast(FastBlock, block).crossed(text, picture) for block in self.blocks),
         )
 
@@ -125,14 +124,17 @@ class FastWanTransformer(nn.Module):
     def forward(self, latents_BCTHW: torch.Tensor, clip: Clip, modulation: torch.Tensor, head: torch.Tensor
                 ) -> torch.Tensor:
         """The velocity [B, out, T, H, W], for one step's rows of `clip.modulation` and `clip.head`."""
-        x = self._patches(latents_BCTHW)
+        x, tiles = self._patches(latents_BCTHW), clip.tiles
+        if tiles is not None:
+            x = _reordered(x, tiles.order)
         update: torch.Tensor | None = None
         gate: torch.Tensor | None = None
         for index, block in enumerate(self.blocks):
-            x, update = block(x, update, gate, modulation[index], clip.crossed[index], clip.rotary)
+            x, update = block(x, update, gate, modulation[index], clip.crossed[index], clip.rotary, tiles)
             gate = modulation[index, 5]
         _, normed, _ = residual_norm(x, update, gate, head[1], head[0], eps=self.eps)
-        return self._unpatched(self._plain[0].proj_out(normed), latents_BCTHW.shape)
+        out = self._plain[0].proj_out(normed)
+        return self._unpatched(out if tiles is None else _reordered(out, tiles.back), latents_BCTHW.shape)
 
     def step(self, latents_BCTHW: torch.Tensor, clip: Clip, index: int) -> torch.Tensor:
         """The velocity at step `index`."""
@@ -158,12 +160,16 @@ class FastWanTransformer(nn.Module):
 class FastBlock(nn.Module):
     """One block: stream [N, C] and the update still owed to it in, the same out."""
 
-    def __init__(self, block: Any, heads: int, fp8: bool, sparse: SparseLinearAttention | None) -> None:
+    def __init__(
+        self, block: Any, heads: int, fp8: bool, sparse: SparseLinearAttention | VideoSparseAttention | None
+    ) -> None:
         super().__init__()
         own, cross, (up, down) = block.attn1, block.attn2, (block.ffn.net[0].proj, block.ffn.net[2])
         fp8 = fp8 and all(fits_fp8(layer) for layer in (own.to_q, up, down))
         self.heads, self.eps, self.norm_eps, self.sparse = heads, block.norm1.eps, own.norm_q.eps, sparse
-        self.qkv, self.out = joined([own.to_q, own.to_k, own.to_v], fp8=fp8), joined([own.to_out[0]], fp8=fp8)
+        gate = [block.to_gate_compress] if isinstance(sparse, VideoSparseAttention) else []
+        self.qkv = joined([own.to_q, own.to_k, own.to_v, *gate], fp8=fp8)
+        self.out = joined([own.to_out[0]], fp8=fp8)
         self.cross_q, self.cross_out = joined([cross.to_q], fp8=fp8), joined([cross.to_out[0]], fp8=fp8)
         self.cross_kv = joined([cross.to_k, cross.to_v], fp8=False)
         self.picture_kv = None
@@ -196,11 +202,12 @@ class FastBlock(nn.Module):
     def forward(
         self, x_NC: torch.Tensor, update_NC: torch.Tensor | None, gate_C: torch.Tensor | None, rows_6C: torch.Tensor,
         crossed: Sequence[tuple[torch.Tensor, torch.Tensor]], rotary: tuple[torch.Tensor, torch.Tensor],
+        tiles: Tiles | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         shift, scale, gate, ff_shift, ff_scale, _ = rows_6C
         x, *normed = residual_norm(
             x_NC, update_NC, gate_C, scale, shift, eps=self.eps, quantise=self.qkv.quantises)
-        attended = self._self_attention(normed, rotary)
+        attended = self._self_attention(normed, rotary, tiles)
         x, *normed = residual_norm(
             x, attended, gate, self.norm2[0], self.norm2[1], eps=self.eps, quantise=self.cross_q.quantises)
         attended = self._cross_attention(normed, crossed)
@@ -210,10 +217,14 @@ class FastBlock(nn.Module):
             return x, self.down(self.up.gelu(rows))
         return x, self.down(*quantise_rows(self.up(rows, scale), gelu=True))
 
-    def _self_attention(self, normed: list[Any], rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def _self_attention(
+        self, normed: list[Any], rotary: tuple[torch.Tensor, torch.Tensor], tiles: Tiles | None
+    ) -> torch.Tensor:
         qkv = rms_rotate_(self.qkv(*normed), self.norm_qk, rotary, eps=self.norm_eps)
-        q, k, v = qkv.view(-1, len(rotary[0]), 3, self.heads, 2 * rotary[0].shape[1]).unbind(2)
-        out = dense_attention(q, k, v) if self.sparse is None else self.sparse(q, k, v)
+        q, k, v, *gate = qkv.unflatten(0, (-1, len(rotary[0]))).unflatten(
+            2, (-1, self.heads, 2 * rotary[0].shape[1])).unbind(2)
+        out = dense_attention(q, k, v) if self.sparse is None else self.sparse(
+            q, k, v, *gate, *(() if tiles is None else (tiles,)))
         return _project(self.out, out.flatten(2).flatten(0, 1))
 
     def _cross_attention(
@@ -225,6 +236,11 @@ class FastBlock(nn.Module):
         for keys, values in crossed[1:]:
             out = out + dense_attention(q, keys, values).flatten(2)
         return _project(self.cross_out, out.flatten(0, 1))
+
+
+def _reordered(x_NC: torch.Tensor, order_L: torch.Tensor) -> torch.Tensor:
+    """The tokens of each clip of the batch in that order."""
+    return x_NC.unflatten(0, (-1, len(order_L)))[:, order_L].flatten(0, 1)
 
 
 def _project(layer: PlainLinear | Fp8Linear, x_NC: torch.Tensor) -> torch.Tensor:

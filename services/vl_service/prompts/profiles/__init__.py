@@ -1,9 +1,11 @@
 """How each family of video models wants its prompt written. The wording is data: one TOML file a profile.
 
 A folder of the user's (`VL_PROFILES`) adds more and replaces ours by name; a file there that says `extends = "wan2.2"`
-has what it leaves out from that one. Its `templates.toml` adds templates, which requests name.
+has what it leaves out from that one. Its `templates.toml` adds templates, which requests name, and its `policy.toml` is
+what verdicts are held to.
 """
 
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from contracts.refusal import Refusal
 from vl_service.prompts.shots import FIELDS, Field, Shot
 
 Part = Literal["photo", "shot", "motion", "ambience", "setting", "light", "camera"]
-_TEMPLATES = "templates.toml"
+_TEMPLATES, _POLICY = "templates.toml", "policy.toml"
 _KNOWN = {"parts", "languages", "invents_camera", "max_words", "max_chars", "guide", "fields", "fixed_camera",
           "negative_prompt", "examples", "extends", "like"}
 
@@ -76,27 +78,34 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """All profiles and templates, by name."""
+    """All profiles and templates, by name, and the policy."""
 
     profiles: Mapping[str, Profile]
     templates: Mapping[str, Mapping[Language, str]]
+    policy: Mapping[Language, str]
+    hash: str
+    """Of all files: other words, other texts."""
 
 
 def read_library(folder: Path | None = None) -> Library:
     """Ours, and those in the folder. Raises `ProfileError`."""
     ours = {entry.name: entry.read_text("utf-8") for entry in files(__name__).iterdir() if entry.name.endswith(".toml")}
-    found = _read({name: text for name, text in ours.items() if name != _TEMPLATES}, {}, "the package")
-    templates = dict(tomllib.loads(ours[_TEMPLATES]))
+    read = hashlib.sha256(repr(sorted(ours.items())).encode())
+    templates, policy = dict(tomllib.loads(ours.pop(_TEMPLATES))), _policy(tomllib.loads(ours.pop(_POLICY)))
+    found = _read(ours, {}, "the package")
     if folder is not None:
         if not folder.is_dir():
             raise ProfileError(f"VL_PROFILES={folder} is no folder")
         theirs = {path.name: path.read_text("utf-8") for path in sorted(folder.glob("*.toml"))}
+        read.update(repr(sorted(theirs.items())).encode())
         templates |= _parsed(theirs.pop(_TEMPLATES, ""), folder / _TEMPLATES)
+        policy = _policy(_parsed(theirs.pop(_POLICY, ""), folder / _POLICY)) or policy
         found |= _read(theirs, found, str(folder))
     for name, words in templates.items():
         if not isinstance(words, dict) or not words or not all(isinstance(text, str) for text in words.values()):
             raise ProfileError(f"the template {name!r} needs text by language, such as en = \"…\"")
-    return Library(profiles=dict(sorted(found.items())), templates=templates)
+    return Library(
+        profiles=dict(sorted(found.items())), templates=templates, policy=policy, hash=read.hexdigest()[:16])
 
 
 @cache
@@ -130,11 +139,28 @@ def template_named(name: str, language: Language) -> str:
     return templates[name].get(language) or next(iter(templates[name].values()))
 
 
+def policy(language: Language) -> str:
+    """What verdicts are held to, in the language where there is that."""
+    rules = _library()[0].policy
+    return (rules.get(language) or next(iter(rules.values()))).strip()
+
+
+def wording() -> str:
+    """A hash of all profiles, templates and the policy."""
+    return _library()[0].hash
+
+
 def _parsed(text: str, where: object) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{where} is no TOML: {error}") from error
+
+
+def _policy(data: Mapping[str, Any]) -> Mapping[Language, str]:
+    if not data.keys() <= set(get_args(Language)) or not all(isinstance(text, str) for text in data.values()):
+        raise ProfileError(f"{_POLICY} needs text by language, such as en = \"…\"")
+    return {language: data[language] for language in get_args(Language) if language in data}
 
 
 def _read(texts: Mapping[str, str], known: Mapping[str, Profile], where: str) -> dict[str, Profile]:

@@ -1,13 +1,19 @@
 """Triton kernels of one decoding step. A step reads each weight once: what counts is that it does so at full speed.
 
+From Hopper on a kernel begins while the one before it ends (EARLY, NVIDIA's programmatic dependent launch): it reads
+the weights that it needs first, and waits for the other before it reads or writes anything else.
+
 Their references are the torch lines beside each call in `network`.
 """
 # Triton comes with the CUDA builds of torch alone, and its decorator hides what a kernel is.
 # pyright: reportMissingImports=false, reportIndexIssue=false
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from vl_service.qwen.fast.float8 import Float8
 
@@ -18,19 +24,28 @@ SPLIT = 64  # cached positions that one program attends to
 def _product(
     x, weight, scale, bias, norm, residual, out, outputs, eps, WIDTH: tl.constexpr, TWO: tl.constexpr,
     SCALE: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, GATED: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr,
 ):
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     there = rows < outputs
-    at = rows.to(tl.int64)[:, None] * WIDTH
+    own = weight + rows.to(tl.int64)[:, None] * WIDTH
+    ups = own + outputs.to(tl.int64) * WIDTH
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     sums2, more, more2 = sums, sums, sums
     squares = tl.zeros((COLUMNS,), tl.float32)
     squares2 = squares
+    columns = tl.arange(0, COLUMNS)
+    mask = there[:, None] & (columns < WIDTH)[None, :]
+    part = tl.load(own + columns[None, :], mask=mask, other=0.0)
+    up = part
+    if GATED:
+        up = tl.load(ups + columns[None, :], mask=mask, other=0.0)
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     for start in range(0, WIDTH, COLUMNS):
         columns = start + tl.arange(0, COLUMNS)
         inside = columns < WIDTH
-        mask = there[:, None] & inside[None, :]
         value = tl.load(x + columns, mask=inside, other=0.0).to(tl.float32)
         value2 = value
         if TWO:
@@ -42,16 +57,19 @@ def _product(
             if TWO:
                 squares2 += value2 * value2
                 value2 = value2 * factor
-        part = tl.load(weight + at + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-        sums += part * value[None, :]
+        sums += part.to(tl.float32) * value[None, :]
         if TWO:
-            sums2 += part * value2[None, :]
+            sums2 += part.to(tl.float32) * value2[None, :]
         if GATED:
-            other = weight + at + outputs.to(tl.int64) * WIDTH + columns[None, :]
-            part = tl.load(other, mask=mask, other=0.0).to(tl.float32)
-            more += part * value[None, :]
+            more += up.to(tl.float32) * value[None, :]
             if TWO:
-                more2 += part * value2[None, :]
+                more2 += up.to(tl.float32) * value2[None, :]
+        if WIDTH > COLUMNS:  # the next
+            columns += COLUMNS
+            mask = there[:, None] & (columns < WIDTH)[None, :]
+            part = tl.load(own + columns[None, :], mask=mask, other=0.0)
+            if GATED:
+                up = tl.load(ups + columns[None, :], mask=mask, other=0.0)
     factor, factor_up = 1.0, 1.0
     if SCALE:
         factor = tl.load(scale + rows, mask=there, other=0.0)
@@ -97,8 +115,16 @@ def product(x, weight, *, bias=None, norm=None, eps=0.0, residual=None, gated=Fa
     rows, columns, warps = _shape(outputs, width, gated, two)
     _product[(triton.cdiv(outputs, rows),)](
         x, numbers, *given, out, outputs, eps, WIDTH=width, TWO=two, SCALE=scale is not None, NORM=norm is not None,
-        BIAS=bias is not None, RESIDUAL=residual is not None, GATED=gated, ROWS=rows, COLUMNS=columns, num_warps=warps)
+        BIAS=bias is not None, RESIDUAL=residual is not None, GATED=gated, ROWS=rows, COLUMNS=columns,
+        num_warps=warps, **_early(x.device))
     return out
+
+
+@cache
+def _early(device):
+    """How a kernel of these is started there."""
+    early = torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+    return {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
 
 
 def _shape(outputs: int, width: int, gated: bool, two: bool) -> tuple[int, int, int]:
@@ -117,7 +143,7 @@ def _shape(outputs: int, width: int, gated: bool, two: bool) -> tuple[int, int, 
 def _attend_part(
     qkv, cos, sin, position, turn, q_norm, k_norm, keys, values, tops, weights, totals, length, scale, eps,
     HEADS: tl.constexpr, KV: tl.constexpr, GROUP: tl.constexpr, PADDED: tl.constexpr, HALF: tl.constexpr,
-    SPAN: tl.constexpr, NORMED: tl.constexpr,
+    SPAN: tl.constexpr, NORMED: tl.constexpr, EARLY: tl.constexpr,
 ):
     """One group of query heads over SPAN cached positions; the new key and value join the cache on the way."""
     DIM: tl.constexpr = 2 * HALF
@@ -127,12 +153,25 @@ def _attend_part(
     heads = tl.arange(0, PADDED)
     place = (pair * tl.num_programs(1) + part) * PADDED + heads
     channels = tl.arange(0, DIM)
+    if EARLY:
+        gdc_launch_dependents()
     if part * SPAN > at:
+        if EARLY:
+            gdc_wait()
         tl.store(tops + place, tl.full((PADDED,), -1e30, tl.float32))
         tl.store(weights + place, tl.zeros((PADDED,), tl.float32))
         tl.store(totals + place[:, None] * DIM + channels[None, :], tl.zeros((PADDED, DIM), tl.float32))
     else:
         half = tl.arange(0, HALF)
+        rows = part * SPAN + tl.arange(0, SPAN)
+        cached = (pair * length + rows) * DIM
+        older = (rows < at)[:, None]
+        now = (rows == at)[:, None]
+        past1 = tl.load(keys + cached[:, None] + half[None, :], mask=older, other=0.0)
+        past2 = tl.load(keys + cached[:, None] + HALF + half[None, :], mask=older, other=0.0)
+        past = tl.load(values + cached[:, None] + channels[None, :], mask=older, other=0.0)
+        if EARLY:
+            gdc_wait()
         base = qkv + batch * (HEADS + 2 * KV) * DIM
         there = (heads < GROUP)[:, None]
         from_q = base + (group * GROUP + heads)[:, None] * DIM + half[None, :]
@@ -157,13 +196,6 @@ def _attend_part(
         key1 = (k1 * c - k2 * s).to(kind)
         key2 = (k2 * c + k1 * s).to(kind)
         value = tl.load(base + (HEADS + KV + group) * DIM + channels)
-        rows = part * SPAN + tl.arange(0, SPAN)
-        cached = (pair * length + rows) * DIM
-        older = (rows < at)[:, None]
-        now = (rows == at)[:, None]
-        past1 = tl.load(keys + cached[:, None] + half[None, :], mask=older, other=0.0)
-        past2 = tl.load(keys + cached[:, None] + HALF + half[None, :], mask=older, other=0.0)
-        past = tl.load(values + cached[:, None] + channels[None, :], mask=older, other=0.0)
         past1 = tl.where(now, key1[None, :], past1)
         past2 = tl.where(now, key2[None, :], past2)
         past = tl.where(now, value[None, :], past)
@@ -184,8 +216,11 @@ def _attend_part(
 @triton.jit
 def _combine(
     tops, weights, totals, out, parts, GROUP: tl.constexpr, PADDED: tl.constexpr, DIM: tl.constexpr,
-    PARTS: tl.constexpr,
+    PARTS: tl.constexpr, EARLY: tl.constexpr,
 ):
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     head = tl.program_id(0)
     pair, within = head // GROUP, head % GROUP
     part = tl.arange(0, PARTS)
@@ -214,11 +249,11 @@ def attend(qkv, cos, sin, position, turn, norms, eps, keys, values):
     _attend_part[(batch * kv, parts)](
         qkv, cos, sin, position, turn, q_norm, k_norm, keys, values, tops, weights, totals, length,
         dim**-0.5 * 1.4426950408889634, eps, HEADS=heads, KV=kv, GROUP=group, PADDED=padded, HALF=dim // 2, SPAN=SPLIT,
-        NORMED=norms is not None, num_warps=4,
+        NORMED=norms is not None, num_warps=4, **_early(qkv.device),
     )
     _combine[(batch * heads,)](
         tops, weights, totals, out, parts, GROUP=group, PADDED=padded, DIM=dim, PARTS=triton.next_power_of_2(parts),
-        num_warps=4,
+        num_warps=4, **_early(qkv.device),
     )
     return out
 

@@ -45,6 +45,11 @@ class Writer(Protocol):
         ...
 
     @property
+    def at_once(self) -> int:
+        """How many texts it writes at one time."""
+        ...
+
+    @property
     def sampling(self) -> Sampling:
         """How it draws tokens where a call says nothing else."""
         ...
@@ -65,6 +70,8 @@ class Writer(Protocol):
 
 class Generate:
     """By transformers' `generate`, one after another."""
+
+    at_once = 1
 
     def __init__(self, checkpoint: Checkpoint, sampling: Sampling, *, reason: str = "") -> None:
         self._checkpoint, self.sampling, self.reason = checkpoint, sampling, reason
@@ -192,6 +199,7 @@ class SlotWriter:
         """Raises `NotImplementedError` for what `slots.why_not` names, and what stepping once does."""
         rules = checkpoint.model.generation_config
         self._checkpoint, self._plain, self._length = checkpoint, plain, length
+        self.at_once = slots
         self.sampling = replace(sampling, repetition_penalty=rules.repetition_penalty or 1.0)
         self._stop_ids = stop_ids_of(checkpoint)
         began = time.monotonic()

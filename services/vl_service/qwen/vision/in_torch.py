@@ -9,6 +9,7 @@ from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
 from vl_service.qwen.fast.tower import FastTower
 from vl_service.qwen.vision.features import NEVER, Features
+from vl_service.qwen.vision.patches import patches_of
 from vl_service.qwen.vision.tower import Tower
 
 
@@ -30,8 +31,7 @@ class TorchVision:
         limits = self.tower.size
         longest = int(limits["longest_edge"] * share)
         size = {"shortest_edge": min(limits["shortest_edge"], longest), "longest_edge": longest}
-        pixels = self.tower.image_processor(images=[picture.rgb], size=size, return_tensors="pt")
-        return pixels["pixel_values"], pixels["image_grid_thw"]
+        return patches_of(picture.rgb, self.tower.image_processor, size, self.tower.device)
 
     @torch.inference_mode()
     def encode(self, pixels_NP: torch.Tensor, grid_thw: torch.Tensor) -> Features:

@@ -17,7 +17,7 @@ from engines.run.trt_session import open_engine
 from engines.store.manifest import EngineRefused
 from tests.unit.engines.conftest import SHAPE
 from video_service.engines.clips import ClipGraphs
-from video_service.families.wan_files import WAN_GRAPHS
+from video_service.families.wan.files import WAN_GRAPHS
 
 BAR_FP16 = 5e-3
 

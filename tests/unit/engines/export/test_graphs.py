@@ -15,7 +15,7 @@ from engines.store.manifest import Manifest
 from engines.store.store import EngineStore
 from tests.unit.engines.conftest import SHAPE
 from video_service.engines.clips import ClipGraphs
-from video_service.families.wan_files import WAN_PARTS
+from video_service.families.wan.files import WAN_PARTS
 from video_service.layers.wan.engines import EngineCodec
 from video_service.model import ModelSource
 from video_service.weights.parts import read_parts

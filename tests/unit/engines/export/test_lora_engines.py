@@ -19,7 +19,7 @@ from tests.unit.engines.conftest import SHAPE, open_shelf
 from tests.unit.video_service.conftest import network
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.recipes import clip_recipe
-from video_service.families.wan_files import WAN_GRAPHS
+from video_service.families.wan.files import WAN_GRAPHS
 from video_service.model import ModelSource, find_model, load_model
 from video_service.render.generate import generate
 from video_service.render.progress import silent

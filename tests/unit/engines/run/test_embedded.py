@@ -21,7 +21,7 @@ from engines.store.store import EngineStore
 from tests.unit.engines.conftest import open_shelf
 from video_service.engines.clips import ClipGraphs
 from video_service.engines.shape import ClipShape
-from video_service.families.wan_files import WAN_GRAPHS, WAN_PARTS
+from video_service.families.wan.files import WAN_GRAPHS, WAN_PARTS
 from video_service.layers.wan.codec import TorchCodec
 from video_service.layers.wan.engines import EngineCodec
 from video_service.layers.wan.lean_vae import make_lean

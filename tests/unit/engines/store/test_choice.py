@@ -22,7 +22,7 @@ from tests.support.idle_video_worker import command
 from video_service.engines.choice import EngineChoice, Situation, choose_engine
 from video_service.engines.recipes import clip_recipe
 from video_service.engines.shape import ClipShape
-from video_service.families.wan_files import WAN_GRAPHS
+from video_service.families.wan.files import WAN_GRAPHS
 from video_service.http.app import create_app
 from video_service.model import find_model
 from video_service.queue.render import RenderFiles

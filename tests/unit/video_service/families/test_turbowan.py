@@ -23,7 +23,7 @@ from video_service.engines.__main__ import main as build_engines
 from video_service.families.base import Batch, Layers, Placement
 from video_service.families.convert.command import convert, main
 from video_service.families.turbowan import _attention
-from video_service.families.wan import WanConditioning
+from video_service.families.wan.model import WanConditioning
 from video_service.model import find_model, load_model, open_model
 from video_service.render.progress import silent
 from video_service.render.schedules import rcm_times

@@ -4,10 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from video_service.layers.linear import Fp8Linear, Int8BlockLinear, dequantise_blocks, joined, quantise_blocks
+from video_service.layers.linear import (
+    Fp8Linear,
+    Int8BlockLinear,
+    Int8Linear,
+    dequantise_blocks,
+    joined,
+    quantise_blocks,
+)
 from video_service.layers.rows import quantise_rows
 
 DATA = Path(__file__).parents[3] / "data" / "turbodiffusion_layers.safetensors"
@@ -32,6 +40,23 @@ def test_int8_blocks_are_theirs_to_the_bit(
 def test_int8_products_are_theirs_to_the_bit(theirs: dict[str, torch.Tensor]) -> None:
     layer = Int8BlockLinear(theirs["int8_weight"], theirs["scale"], None)
     assert torch.equal(layer(theirs["x"]), theirs["y"])
+
+
+def test_int8_layers_side_by_side_have_the_numbers_of_what_they_stand_for(theirs: dict[str, torch.Tensor]) -> None:
+    """To the bit, in whatever is computed with, and in one memory."""
+    levels, scale = theirs["int8_weight"], theirs["scale"]
+    stored = dequantise_blocks(levels, scale).bfloat16()
+    for dtype in (torch.float32, torch.bfloat16):
+        x, bias = torch.randn(3, 384).to(dtype), torch.randn(512).to(dtype)
+        layers = [Int8Linear(levels[:128], scale[:1], bias[:128], dtype),
+                  Int8Linear(levels[128:], scale[1:], bias[128:], dtype)]
+        both = joined(layers, fp8=False)
+        assert torch.equal(both(x), F.linear(x, stored.to(dtype), bias))
+        for layer in layers:
+            assert torch.equal(layer(x), layer.dense()(x))
+        assert isinstance(both, Int8Linear)
+        assert layers[1].int8_weight.data_ptr() == both.int8_weight[128:].data_ptr()
+        assert sum(x.nbytes for x in (both.int8_weight, both.scale)) < 0.501 * stored.nbytes
 
 
 def test_a_width_that_is_no_multiple_of_128_is_refused() -> None:

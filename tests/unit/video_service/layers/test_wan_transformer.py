@@ -6,7 +6,8 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from video_service.layers.wan.transformer import FastWanTransformer, Sla
+from video_service.layers.attention.sla import Sla
+from video_service.layers.wan.transformer import FastWanTransformer
 
 TIMESTEPS = [988.0, 500.0, 3.0]
 IMAGE: dict[str, Any] = {"image_dim": 24, "added_kv_proj_dim": 64}
@@ -63,7 +64,8 @@ def test_a_clip_can_follow_another() -> None:
 def test_sparse_attention_over_all_blocks_is_dense() -> None:
     transformer = transformer_of()
     latents, text, _ = inputs(picture=False)
-    dense, all_blocks, few = (FastWanTransformer(transformer, sla=sla) for sla in (None, Sla(topk=1.0), Sla(topk=0.3)))
+    forms = (None, Sla(topk=1.0), Sla(topk=0.3))
+    dense, all_blocks, few = (FastWanTransformer(transformer, sparse=form) for form in forms)
     clip = dense.begin(latents.shape, text, TIMESTEPS)
     expected = dense.step(latents, clip, 0)
     assert away(all_blocks.step(latents, clip, 0), expected) < 1e-5

@@ -16,7 +16,7 @@ from contracts.models import Sampler
 from contracts.videos import RenderStage
 from tests.checkpoints.parity import SEED, a_request, ours
 from video_service.families.base import Batch
-from video_service.model import find_model, wants_fp8
+from video_service.model import find_model, wants_fp8, wants_int8
 from video_service.render.generate import Deployed
 from video_service.render.progress import RenderCanceled, StageClock, silent
 from video_service.render.schedules import euler_sigmas, rcm_times, shift_sigma
@@ -118,16 +118,18 @@ def test_each_step_is_reported_once(tiny_model: Deployed) -> None:
     assert [told for told in seen if told[0] == "denoise"] == [("denoise", done, 3) for done in range(4)]
 
 
-@pytest.mark.parametrize(("wanted", "capability", "is_float8"), [
-    ("none", (9, 0), False), ("fp8", (8, 0), True), ("auto", (9, 0), True), ("auto", (8, 9), True),
-    ("auto", (8, 6), False), ("auto", None, False),
+@pytest.mark.parametrize(("wanted", "capability", "is_float8", "is_int8"), [
+    ("none", (9, 0), False, False), ("fp8", (8, 0), True, False), ("auto", (9, 0), True, False),
+    ("auto", (8, 9), True, False), ("auto", (8, 6), False, True), ("auto", None, False, False),
+    ("int8", None, False, True), ("int8", (9, 0), False, True),
 ])
-def test_float8_by_itself_only_where_the_gpu_has_such_products(
-    monkeypatch: pytest.MonkeyPatch, wanted: Any, capability: tuple[int, int] | None, is_float8: bool
+def test_float8_by_itself_only_where_the_gpu_has_such_products_and_else_int8(
+    monkeypatch: pytest.MonkeyPatch, wanted: Any, capability: tuple[int, int] | None, is_float8: bool, is_int8: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     device = "cpu" if capability is None else "cuda"
-    assert wants_fp8(VideoSettings(quant_linear=wanted), device) == is_float8
+    settings = VideoSettings(quant_linear=wanted)
+    assert (wants_fp8(settings, device), wants_int8(settings, device)) == (is_float8, is_int8)
 
 
 @pytest.mark.parametrize(("sampler", "on_device"), [("sde", True), ("ode", True), ("euler", False), ("unipc", False)])
@@ -141,7 +143,7 @@ def test_only_rcm_draws_on_the_device_and_only_where_that_is_asked_for(
             drawn.append(drawn_on)
             super().__init__(*args)
 
-    monkeypatch.setattr("video_service.families.wan.Noise", Seen)
+    monkeypatch.setattr("video_service.families.wan.model.Noise", Seen)
     model: Any = tiny_model.model
     placement = replace(model.placement, rcm_noise_on_device=True)
     batch = Batch((a_request(sampling={"sampler": sampler}),))

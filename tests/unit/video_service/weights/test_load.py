@@ -42,7 +42,7 @@ def test_a_missing_weight_is_an_error_and_not_made_up(copied: Path, file: str) -
 
 
 def test_a_network_with_weights_that_nothing_reads_is_of_another_kind(copied: Path) -> None:
-    """FastWan2.1 says that it is Wan's transformer, and has a gate in every block."""
+    """FastWan2.1's transformer, under the name of a plain Wan's, has a gate in every block."""
     weights = load_file(copied / TRANSFORMER)
     gate = "blocks.0.to_gate_compress.weight"
     save_file(weights | {gate: weights["blocks.0.attn1.to_q.weight"].clone()}, copied / TRANSFORMER, {"format": "pt"})

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from vl_service.prompts.polish import clean, length
 from vl_service.prompts.profiles import (
     ProfileError,
     UnknownTemplateError,
+    policy,
     profile_named,
     profiles,
     read_library,
@@ -184,3 +186,38 @@ def test_fields_are_those_of_a_shot() -> None:
     assert set(CAT) == set(FIELDS)
 
 
+
+
+@pytest.mark.parametrize(("said", "verdict", "reason"), [
+    (['{"reason": "A cat.", "verdict": "ok"}'], "ok", "A cat."),
+    (['<think>{}</think>```json\n{"verdict": "refuse", "reason": "A nude child."}\n```'], "refuse", "A nude child."),
+    (["It is fine.", '{"reason": "", "verdict": "review"}'], "review", "review"),
+    (['{"reason": "x", "verdict": "allowed"}', "ok"], "review", "The model gave no verdict that could be read."),
+])
+def test_a_verdict_is_read_asked_for_twice_and_in_doubt_a_matter_of_review(
+    said: list[str], verdict: str, reason: str
+) -> None:
+    task = replace(prompt_task("a <user>cat</user>", profile="plain"), kind="verdict", instruction="dramatic")
+    asked: list[Request] = []
+
+    def write(requests: Sequence[Request]) -> list[str]:
+        asked.extend(requests)
+        return [said[len(asked) - 1] for _ in requests]
+
+    [answer] = ask([task], write, with_picture=True)
+    assert (answer.verdict, answer.text, len(asked)) == (verdict, reason, len(said))
+    words = asked[0].messages[-1]["content"][-1]["text"]
+    assert policy("en") in words
+    assert "a  cat" in words
+    assert "dramatic" in words
+
+
+def test_a_policy_of_the_users_takes_the_place_of_ours(tmp_path: Path) -> None:
+    ours = read_library()
+    (tmp_path / "policy.toml").write_text('en = "refuse: dogs"\n')
+    theirs = read_library(tmp_path)
+    assert theirs.policy == {"en": "refuse: dogs"}
+    assert theirs.hash != ours.hash
+    (tmp_path / "policy.toml").write_text('fr = "refuse: chiens"\n')
+    with pytest.raises(ProfileError, match=r"policy\.toml needs text by language"):
+        read_library(tmp_path)

@@ -12,8 +12,7 @@ from contracts.models import FrameRange, ModelSpec
 from engines.export.graph import Graph
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement
-from video_service.families.wan import WanModel
-from video_service.families.wan_files import (
+from video_service.families.wan.files import (
     WAN_CONFIGS,
     WAN_PARTS,
     has_experts,
@@ -22,6 +21,7 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
+from video_service.families.wan.model import WanModel
 from video_service.layers.wan.codec import TEMPORAL_SCALE, encode_clip, normalised
 from video_service.weights.checkpoint import CheckpointFiles
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from video_service.layers.attention import (
+from video_service.layers.attention.sla import (
     KEY_BLOCK,
     QUERY_BLOCK,
     SparseLinearAttention,

@@ -18,6 +18,7 @@ from contracts.models import ModelSpec
 from contracts.resolve import Sampling
 from engines.run.session import Session
 from video_service.families.base import Batch, Placement, Solver, Stages
+from video_service.families.wan.int8 import without_int8
 from video_service.layers.memo import Memo
 from video_service.layers.pixels import picture_tensor
 from video_service.layers.tokens import cut_warning
@@ -228,7 +229,7 @@ class WanModel:
 
 
 def _adapted(transformer: Any, loras: Sequence[Lora]) -> Any:
-    merged: Any = with_loras(plain(transformer), loras, wan_name)
+    merged: Any = with_loras(without_int8(plain(transformer)), loras, wan_name)
     if isinstance(transformer, Turn):
         return Turn(transformer.slot, merged)
     return transformer.like(merged) if isinstance(transformer, FastTransformer) else merged

@@ -14,8 +14,7 @@ from engines.export.graph import Graph
 from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver
-from video_service.families.wan import WanConditioning, WanModel, guided
-from video_service.families.wan_files import (
+from video_service.families.wan.files import (
     WAN_CONFIGS,
     WAN_GRAPHS,
     WAN_PARTS,
@@ -24,6 +23,7 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
+from video_service.families.wan.model import WanConditioning, WanModel, guided
 from video_service.layers.wan.codec import TEMPORAL_SCALE, latent_frames, normalised
 from video_service.layers.wan.graphs import wan_ti2v_graphs
 from video_service.weights.checkpoint import CheckpointFiles

@@ -1,4 +1,4 @@
-"""Attention: dense, and TurboDiffusion's SLA (sparse-linear attention), https://github.com/thu-ml/TurboDiffusion.
+"""TurboDiffusion's SLA (sparse-linear attention), https://github.com/thu-ml/TurboDiffusion.
 
     heads = SparseLinearAttention(topk=0.1, proj_weight=weight, proj_bias=bias)     # of one block: `proj_l`
     out = heads(q, k, v)                                                            # [B, L, H, D] each
@@ -8,26 +8,16 @@ linear attention over all keys, through `proj_l`. Without `proj_l` the linear br
 zeros at the start of training mean.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 QUERY_BLOCK = 128
 KEY_BLOCK = 64
 _EPS = 1e-5
-_DENSE_ORDER = [
-    SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH,
-]
-
-
-def dense_attention(q_BLHD: torch.Tensor, k_BLHD: torch.Tensor, v_BLHD: torch.Tensor) -> torch.Tensor:
-    """Attention of each head over all keys [B, L, H, D]; by cuDNN where it can: 10.9 ms where flash takes 18 (H200)."""
-    q, k, v = (x.transpose(1, 2) for x in (q_BLHD, k_BLHD, v_BLHD))
-    if not q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-    with sdpa_kernel(_DENSE_ORDER, set_priority=True):
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 class SparseLinearAttention(nn.Module):
@@ -51,6 +41,23 @@ class SparseLinearAttention(nn.Module):
             linear = linear_attention(q_BLHD, k_BLHD, v_BLHD).float()
             out = out + F.linear(linear, self.proj_weight, self.proj_bias).to(out.dtype)
         return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sla:
+    """Sparse-linear attention in every block."""
+
+    topk: float
+    projections: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None
+    """Each block's `proj_l` weight and bias; None leaves the linear branch out."""
+
+    def of_block(self, index: int) -> SparseLinearAttention:
+        weight, bias = (None, None) if self.projections is None else self.projections[index]
+        return SparseLinearAttention(self.topk, weight, bias)
+
+    def __str__(self) -> str:
+        beside = "" if self.projections is None else ", a linear branch beside it"
+        return f"sparse attention to {self.topk:.0%} of the keys{beside}"
 
 
 def runs_by_kernel(q_BLHD: torch.Tensor) -> bool:

@@ -10,15 +10,18 @@ from transformers import AutoImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoTask
 from video_service.families.base import Placement
+from video_service.families.wan.int8 import keep_int8
+from video_service.layers.attention.sla import Sla
 from video_service.layers.wan.codec import TEMPORAL_SCALE, KeptStills, TorchCodec
 from video_service.layers.wan.fast import FastCodec, FastTransformer
 from video_service.layers.wan.keys import wan_name
 from video_service.layers.wan.lean_vae import make_lean
-from video_service.layers.wan.transformer import Sla, why_not
+from video_service.layers.wan.transformer import Sparse, why_not
 from video_service.render.solvers import RCM_STEPS
 from video_service.weights.card import read_card, spec_of
 from video_service.weights.checkpoint import CheckpointFiles
 from video_service.weights.lora_merge import merge_loras
+from video_service.weights.memory import INT8_FOLDER
 from video_service.weights.parts import read_parts, read_processor, read_tokenizer
 from web.worker.errors import ModelUnavailable
 
@@ -32,7 +35,16 @@ WAN_SAMPLERS = ("unipc", "euler", "ode", "sde")
 DEFAULT_SHIFT = 3.0
 
 
+DMD_PIPELINE = "WanDMDPipeline"
+"""Of FastVideo: Wan's parts, taught to denoise otherwise."""
+
+
 def is_wan(files: CheckpointFiles) -> bool:
+    """Whether the checkpoint is a Wan in diffusers' layout, and denoises as one."""
+    return has_wan_parts(files) and files.read_json("model_index.json")["_class_name"] != DMD_PIPELINE
+
+
+def has_wan_parts(files: CheckpointFiles) -> bool:
     """Whether transformer and VAE are Wan's, in diffusers' layout."""
     known = {"transformer": "WanTransformer3DModel", "vae": "AutoencoderKLWan"}
     kinds = {part: files.find_json(f"{part}/config.json").get("_class_name", known[part]) for part in known}
@@ -82,12 +94,12 @@ def wan_spec(files: CheckpointFiles, family: str, **own: Any) -> ModelSpec:
 
 def load_wan(
     spec: ModelSpec, files: CheckpointFiles, placement: Placement, kinds: Mapping[str, Any],
-    shift: float | None = None, slas: Mapping[str, Sla] | None = None,
+    shift: float | None = None, sparse: Mapping[str, Sparse] | None = None,
 ) -> dict[str, Any]:
     """The fields of a `WanModel`, and any further part by its folder.
 
     `shift` is what the authors use, where the published scheduler's config says something else; a card goes before it.
-    With `slas` each transformer, by its folder, attends its own way, on any device.
+    With `sparse` each transformer, by its folder, attends its own way, on any device.
 
     Raises `ModelUnavailable`.
     """
@@ -98,12 +110,14 @@ def load_wan(
     parts = read_parts(files, kinds, placement.dtype, weights=placement.weights)
     if placement.weights:
         if files.lora is not None:
-            for name in [name for name in parts if name.startswith("transformer")]:
+            for name in _transformers(parts):
                 merge_loras(parts[name], [files.lora], wan_name)
-        on_host = [name for name in parts if placement.turns and name.startswith("transformer")]
+        said = _kept_int8(files, parts, placement) if placement.layers.int8 else None
+        on_host = _transformers(parts) if placement.turns else []
         parts = {name: part if name in on_host else part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
-        parts |= fast_parts(files, parts, placement, slas or {})
+        parts |= fast_parts(files, parts, placement, sparse or {})
+        parts["form"] = ", ".join(part for part in (parts.get("form"), said) if part) or None
     scheduler = files.find_json("scheduler/scheduler_config.json")
     given = read_card(files).flow_shift or shift or scheduler.get("flow_shift") or scheduler.get("shift")
     return parts | {
@@ -113,22 +127,37 @@ def load_wan(
     }
 
 
+def _transformers(parts: Mapping[str, Any]) -> list[str]:
+    return [name for name in parts if name.startswith("transformer")]
+
+
+def _kept_int8(files: CheckpointFiles, parts: Mapping[str, Any], placement: Placement) -> str:
+    """What was done. Raises `ModelUnavailable`."""
+    if files.lora is not None:
+        return "linear layers not in int8: a LoRA is in them"
+    names = _transformers(parts)
+    folder = files.fetch(names)
+    return " and ".join(keep_int8(parts[name], folder / name / INT8_FOLDER, placement.dtype) for name in names)
+
+
 def fast_parts(
-    files: CheckpointFiles, parts: Mapping[str, Any], placement: Placement, slas: Mapping[str, Sla]
+    files: CheckpointFiles, parts: Mapping[str, Any], placement: Placement, sparse: Mapping[str, Sparse]
 ) -> dict[str, Any]:
     """The transformers and the codec in their fast forms where device and format fit, and what was done, as `form`.
 
-    With `slas` the transformers have theirs everywhere: a model taught so has no plain one. Raises `ModelUnavailable`.
+    With `sparse` the transformers have theirs everywhere: a model taught so has no plain one.
+    Raises `ModelUnavailable`.
     """
     layers = placement.layers
-    transformers = [name for name in parts if name.startswith("transformer")]
+    transformers = _transformers(parts)
     reasons = [reason for name in transformers if (reason := why_not(parts[name]))]
-    if slas and reasons:
+    if sparse and reasons:
         raise ModelUnavailable(f"{files.name}: its sparse attention cannot run: {reasons[0]}.")
     if not layers.fast or placement.device.type != "cuda" or placement.dtype != torch.bfloat16:
-        if not slas:
+        if not sparse:
             return {}
-        return {name: FastTransformer(parts[name], sla=sla) for name, sla in slas.items()} | {"form": _sparse(slas)}
+        return {name: FastTransformer(parts[name], sparse=own) for name, own in sparse.items()} | {
+            "form": _said(sparse)}
     fast: dict[str, Any] = {"codec": FastCodec(parts["vae"])}
     done = ["VAE as CUDA graphs"]
     if placement.turns:
@@ -138,15 +167,13 @@ def fast_parts(
     elif reasons:
         done.append(f"transformer plain: {reasons[0]}")
     else:
-        if not slas and layers.topk is not None:
-            slas = dict.fromkeys(transformers, Sla(topk=layers.topk))
-        fast |= {name: FastTransformer(parts[name], fp8=layers.fp8, sla=slas.get(name)) for name in transformers}
+        if not sparse and layers.topk is not None:
+            sparse = dict.fromkeys(transformers, Sla(topk=layers.topk))
+        fast |= {name: FastTransformer(parts[name], fp8=layers.fp8, sparse=sparse.get(name)) for name in transformers}
         done += ["a step as a CUDA graph"] + ["float8 products"] * layers.fp8
-        done += [_sparse(slas)] if slas else []
+        done += [_said(sparse)] if sparse else []
     return fast | {"form": ", ".join(done)}
 
 
-def _sparse(slas: Mapping[str, Sla]) -> str:
-    sla = next(iter(slas.values()))
-    beside = "" if sla.projections is None else ", a linear branch beside it"
-    return f"sparse attention to {sla.topk:.0%} of the keys{beside}"
+def _said(sparse: Mapping[str, Sparse]) -> str:
+    return str(next(iter(sparse.values())))

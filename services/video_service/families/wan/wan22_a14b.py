@@ -16,8 +16,7 @@ from engines.export.graph import Graph
 from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver, Stages
-from video_service.families.wan import WanConditioning, WanModel, is_guided, plain
-from video_service.families.wan_files import (
+from video_service.families.wan.files import (
     WAN_CONFIGS,
     WAN_GRAPHS,
     WAN_PARTS,
@@ -27,6 +26,7 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
+from video_service.families.wan.model import WanConditioning, WanModel, is_guided, plain
 from video_service.layers.wan.codec import latent_frames
 from video_service.layers.wan.engines import EngineTransformer
 from video_service.layers.wan.graphs import wan_graphs
@@ -65,7 +65,7 @@ class Wan22A14B:
         task = _task(files)
         fields = load_wan(self.spec(files), files, placement, EXPERT_PARTS, shift=_SHIFT[task])
         if placement.turns and placement.weights:
-            fields |= _in_turns(fields, placement)
+            fields |= in_turns(fields, placement)
         return ExpertsModel(**fields, boundary=boundary_of(files))
 
     def runs(self, spec: ModelSpec, shape: ClipShape) -> Mapping[str, int]:
@@ -137,7 +137,8 @@ class ExpertTurns:
         return self.timesteps[(self.timesteps.index(timestep) + 1) % len(self.timesteps)]
 
 
-def _in_turns(parts: Mapping[str, Any], placement: Placement) -> dict[str, Any]:
+def in_turns(parts: Mapping[str, Any], placement: Placement) -> dict[str, Any]:
+    """Both experts, which lie on the host, over the memory of one; `turns` knows whose it is."""
     hosts = {name: pinned(parts[name])[0] for name in ("transformer", "transformer_2")}
     slot = Slot(hosts["transformer"], lambda network: list(cast(Any, network).blocks), placement.device)
     return {name: Turn(slot, host) for name, host in hosts.items()} | {"turns": ExpertTurns(slot=slot)}

@@ -9,8 +9,7 @@ from contracts.models import ModelSpec
 from engines.export.graph import Graph
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Placement
-from video_service.families.wan import WanModel
-from video_service.families.wan_files import (
+from video_service.families.wan.files import (
     WAN_CONFIGS,
     WAN_GRAPHS,
     WAN_PARTS,
@@ -20,6 +19,7 @@ from video_service.families.wan_files import (
     load_wan,
     wan_spec,
 )
+from video_service.families.wan.model import WanModel
 from video_service.layers.wan.codec import (
     latent_frames,
 )

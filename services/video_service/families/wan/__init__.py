@@ -1,0 +1,1 @@
+"""The families of Wan in diffusers' layout, one a file, and what they share."""

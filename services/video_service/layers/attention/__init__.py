@@ -1,0 +1,1 @@
+"""Self-attention: dense, and the sparse forms that models were taught with."""
