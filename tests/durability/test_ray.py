@@ -26,11 +26,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # on a busy machine
     monkeypatch.setenv("RAY_agent_register_timeout_ms", "300000")
+    monkeypatch.setattr("ray._private.services.resolve_ip_for_localhost", lambda host: host)  # all of it stays there
     nodes = Cluster(initialize_head=True, head_node_args={
         **NODE, "num_cpus": 2, "resources": {"head": 1, "renders": 1}, "include_dashboard": False})
     nodes.add_node(**NODE)
-    ray.init(address=nodes.address, namespace="test", log_to_driver=False, runtime_env={
-        "env_vars": {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}"}})
+    ray.init(
+        address=nodes.address, namespace="test", log_to_driver=False, _node_ip_address="127.0.0.1",
+        runtime_env={"env_vars": {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}"}})
     try:
         yield nodes
     finally:
