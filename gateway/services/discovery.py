@@ -76,9 +76,15 @@ class _Name:
     port: int | None
     """`None`: a directory, whose members each have their own."""
     members: frozenset[str] = frozenset()
+    """What it led to when it was answered last, by somebody."""
     answers: int = 0
     problem: str = ""
     looking: "asyncio.Task[Sequence[str]] | None" = None
+
+    @property
+    def words(self) -> str:
+        """What it is called in sentences."""
+        return f"the name {self.host}" if self.port else f"the directory {self.url}"
 
 
 @dataclass(slots=True)
@@ -154,14 +160,15 @@ class DiscoveredPool(Pool[Client]):
             name.looking = asyncio.ensure_future(self._find(name))
         await asyncio.wait({name.looking}, timeout=_RESOLVE_S)
         if not name.looking.done():
-            name.problem = f"the name {name.host} was not answered within {_RESOLVE_S:g} s"
+            name.problem = f"{name.words} was not answered within {_RESOLVE_S:g} s"
             return
         looked, name.looking = name.looking, None
         try:
             found = frozenset(looked.result())
         except (OSError, UnicodeError) as error:
-            name.problem = f"the name {name.host} does not resolve ({error})"
+            name.problem = f"{name.words} does not resolve ({error})"
             return
+        name.problem = f"{name.words} leads to nobody yet"
         if found:
             name.members, name.answers, name.problem = found, name.answers + 1, ""
 

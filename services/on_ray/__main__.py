@@ -41,7 +41,7 @@ def on_this_machine(gpus: int) -> dict[str, Any]:
     describe = 1 if gpus > 1 else 0
     render = max(1, gpus - describe)
     # At the end of a command nobody waits for half an hour of rendering: the gateway puts it again.
-    return {"groups": [
+    return {"host": "127.0.0.1", "groups": [
         {"service": "video", "gpus": min(1, gpus), "cpus": 0.1, "min_replicas": render, "max_replicas": render,
          "drain_s": 0},
         {"service": "vl", "gpus": describe, "cpus": 0.1, "drain_s": 0},

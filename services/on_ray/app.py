@@ -22,9 +22,11 @@ def build(args: Mapping[str, Any]) -> Application:
     """The directory, behind Serve's HTTP proxy, and every group."""
     shape = Shape.model_validate(dict(args))
     token = os.environ.get("STILLMOTION_INTERNAL_TOKEN") or None
-    return serve.deployment(Directory).options(
+    directory = serve.deployment(Directory).options(
         name="Directory", num_replicas=1, max_ongoing_requests=100, ray_actor_options={"num_cpus": 0},
-    ).bind(token, *(_deployed(group, token) for group in shape.groups))
+        logging_config={"enable_access_log": False},
+    )
+    return directory.bind(token, *(_deployed(group, shape.host, token) for group in shape.groups))
 
 
 def by_work(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
@@ -35,7 +37,7 @@ def by_work(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
     return max(context.capacity_adjusted_min_replicas, min(wanted, context.capacity_adjusted_max_replicas)), {}
 
 
-def _deployed(group: Group, token: str | None) -> Application:
+def _deployed(group: Group, host: str | None, token: str | None) -> Application:
     settings = dict(group.settings) | ({"STILLMOTION_INTERNAL_TOKEN": token} if token else {})
     command = group.command or [sys.executable, "-m", _MODULES[group.service]]
     scaling = AutoscalingConfig(
@@ -47,7 +49,7 @@ def _deployed(group: Group, token: str | None) -> Application:
         name=group.name or group.service, autoscaling_config=scaling, health_check_period_s=_HEALTH_EVERY_S,
         health_check_timeout_s=_HEALTH_WITHIN_S, graceful_shutdown_timeout_s=group.drain_s + 30,
         ray_actor_options={"num_cpus": group.cpus, "num_gpus": group.gpus, "resources": group.resources},
-    ).bind(group.service, command, settings, group.drain_s)
+    ).bind(group.service, command, settings, host, group.drain_s)
 
 
 _MODULES: Mapping[ServiceName, str] = {"video": "video_service", "vl": "vl_service"}

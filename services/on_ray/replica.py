@@ -30,10 +30,11 @@ class Replica:
     """Starts its service, and is in the directory while that is ready; healthy while it lives and is not stuck."""
 
     def __init__(
-        self, service: ServiceName, command: Sequence[str], settings: Mapping[str, str], drain_s: float
+        self, service: ServiceName, command: Sequence[str], settings: Mapping[str, str], host: str | None,
+        drain_s: float,
     ) -> None:
         self._service, self._drain_s = service, drain_s
-        host = ray.util.get_node_ip_address()
+        host = host or ray.util.get_node_ip_address()
         port = _free_port(host)
         self._url = f"http://{host}:{port}"
         self._data = tempfile.mkdtemp(prefix=f"stillmotion-{service}-")

@@ -31,4 +31,5 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    host: str | None = Field(default=None, description="Where replicas listen; left out, at the address of their node.")
     groups: list[Group]

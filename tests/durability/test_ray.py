@@ -52,7 +52,7 @@ def served(folder: Path, model: Path) -> str:
         "VIDEO_MODEL": str(model), "VIDEO_DEVICE": "cpu", "SCRIPTED_COMPLETIONS": str(folder / "completions"),
         "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}",
     }
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     serve.run(build({"groups": [
         {"service": "video", "settings": video, "command": [sys.executable, SCRIPT], "cpus": 0.5, "drain_s": 30,
          "resources": {"renders": 1}, "min_replicas": 2, "max_replicas": 2},

@@ -200,9 +200,12 @@ async def test_a_gone_address_that_another_service_got_keeps_no_render(tmp_path:
         await name.renderers.put("a", REQUEST)
         name.addresses("10.0.0.2")
         await name.look(MISSED_TO_LEAVE)
-        name.script(ONE).statuses.clear()  # who answers there knows nothing of it
+        name.pods.lines[ONE] = Line(Script())
+        gone = name.pool.at(ONE)
+        assert gone is not None
+        gone.client = name.pods.connect(ONE)  # who answers there now knows nothing of it
         assert (await name.renderers.put("a", REQUEST)).address == TWO
-        assert name.script(ONE).puts == ["a"]
+        assert name.script(ONE).puts == []
 
 
 async def test_a_gateway_that_starts_finds_a_render_where_it_was(tmp_path: Path) -> None:
