@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "services"))  # where noth
 from bench.gpu import commit, store
 from bench.gpu_vl import GRIDS, random_model
 from vl_service.qwen.fast.batch import Batch, Writing
+from vl_service.qwen.fast.beside import beside
 from vl_service.qwen.fast.prompt import prompt_of
 from vl_service.qwen.fast.slots import Sampling, Slots
 from vl_service.qwen.fast.tower import FastTower
@@ -82,17 +83,19 @@ class Rig:
     @torch.inference_mode()
     def seen(self, picture: torch.Tensor) -> Any:
         """As of a picture that nobody has seen before."""
-        with self._turn:
+        with self._turn, beside(self.model.device):
             embeddings = self._tower(picture.to(self.model.device, self.model.dtype), self.grid)
         return SimpleNamespace(
             embeddings=embeddings, grid_thw=self.grid, deepstack=(), names=(uuid4().hex,))
 
     @torch.inference_mode()
     def ours(self, seen: Any, numbers: Sequence[int]) -> list[list[int]]:
+        with beside(self.model.device):
+            prompts = [
+                prompt_of(self.ids(number), seen, image_token_id=self._image, merge=2, device=self.model.device)
+                for number in numbers]
         writing = [
-            Writing(prompt_of(self.ids(number), seen, image_token_id=self._image, merge=2, device=self.model.device),
-                    GREEDY, seed=0, max_new_tokens=self.tokens, stop_ids=())
-            for number in numbers]
+            Writing(prompt, GREEDY, seed=0, max_new_tokens=self.tokens, stop_ids=()) for prompt in prompts]
         self._batch.submit(writing)
         return [[token for piece in one.pieces(NEVER) for token in piece] for one in writing]
 

@@ -31,6 +31,7 @@ _CLAUSE = re.compile(
     r"[,;]\s+|[，；]|\s+(?=(?:as|while|and|with)\s+(?:the\s+|a\s+)?camera\b)")
 _HAN = re.compile(r"[一-鿿]")
 _MOST: Mapping[Language, tuple[int, int]] = {"en": (120, 80), "zh": (48, 32)}  # characters of a text and of a list's
+_LEAST = 2
 _FIXED: Mapping[Language, str] = {"en": "The camera stays fixed.", "zh": "镜头固定不动。"}
 
 
@@ -39,7 +40,7 @@ class Shot(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    subject: Phrase = Bounded(min_length=2)
+    subject: Phrase = Bounded(min_length=_LEAST)
     motions: Phrases = ()
     secondary_motion: Phrases = ()
     setting: Phrase = ""
@@ -61,6 +62,8 @@ def schema_of(fields: Sequence[Field], language: Language) -> dict[str, Any]:
         if name in lists else {"type": "string", "maxLength": text} for name in fields}
     if "motions" in known:
         known["motions"]["minItems"] = 1
+    if "subject" in known:
+        known["subject"]["minLength"] = _LEAST  # what `Shot` refuses, no model may write: it would be asked again
     return {"type": "object", "properties": known, "required": list(known), "additionalProperties": False}
 
 

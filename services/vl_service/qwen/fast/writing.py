@@ -15,6 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 from vl_service.backend import Deadline
 from vl_service.qwen.checkpoint import Checkpoint
 from vl_service.qwen.fast.batch import Batch, Writing
+from vl_service.qwen.fast.beside import beside
 from vl_service.qwen.fast.prompt import prompt_of
 from vl_service.qwen.fast.slots import Sampling, Slots
 from vl_service.qwen.grammar import Grammar
@@ -250,9 +251,10 @@ class SlotWriter:
     @torch.inference_mode()
     def _begun(self, seen: Features | None, ask: Ask, sampling: Sampling) -> Writing:
         checkpoint = self._checkpoint
-        prompt = prompt_of(
-            ask.ids, seen, image_token_id=checkpoint.image_token_id, device=checkpoint.device,
-            merge=checkpoint.model.config.vision_config.spatial_merge_size)
+        with beside(checkpoint.device):
+            prompt = prompt_of(
+                ask.ids, seen, image_token_id=checkpoint.image_token_id, device=checkpoint.device,
+                merge=checkpoint.model.config.vision_config.spatial_merge_size)
         return Writing(
             prompt, sampling, seed=ask.seed, max_new_tokens=ask.max_new_tokens, stop_ids=self._stop_ids,
             stop_repeating=ask.stop_repeating, grammar=ask.grammar)

@@ -7,6 +7,7 @@ import torch
 
 from vl_service.backend import Deadline
 from vl_service.images import DecodedImage
+from vl_service.qwen.fast.beside import beside
 from vl_service.qwen.fast.tower import FastTower
 from vl_service.qwen.vision.features import NEVER, Features
 from vl_service.qwen.vision.patches import patches_of
@@ -24,7 +25,8 @@ class TorchVision:
 
     def features_of(self, picture: DecodedImage, deadline: Deadline = NEVER) -> Features:
         """See `features.Vision`."""
-        return self.encode(*self.patches(picture))
+        with beside(self.tower.device):
+            return self.encode(*self.patches(picture))
 
     def patches(self, picture: DecodedImage, *, share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """The picture's patches [N, P] and its grid [1, 3], of `share` of the largest area at most."""
