@@ -1,4 +1,5 @@
 """Replicas on two Ray nodes, one killed in mid-render: no job is lost, none done twice by one that lives."""
+# pyright: reportMissingImports=false
 
 import sys
 from collections import Counter
