@@ -13,7 +13,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/venv
 WORKDIR /build
 COPY deploy/requirements.py pyproject.toml constraints.txt ./
-RUN python3 requirements.py gateway otel > requirements.txt \
+RUN python3 requirements.py gateway pull otel > requirements.txt \
     && python3 -m pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt
 
 FROM ${BASE_IMAGE} AS code

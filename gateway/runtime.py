@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import httpx
 from anyio.to_thread import run_sync as off_loop
@@ -34,7 +35,7 @@ from gateway.run.settle import Settling
 from gateway.run.webhooks import Patience, WebhookSender
 from gateway.services.catalog import Catalog
 from gateway.services.clients import connect
-from gateway.services.pool import Member, Pool
+from gateway.services.discovery import DiscoveredPool, ask_directory
 from gateway.services.render_places import RenderPlaces
 from gateway.services.video import Renderers, VideoClient
 from gateway.services.vl import Describers, PromptCache, Prompter, VLClient
@@ -124,6 +125,7 @@ def _assemble(
 ) -> Gateway:
     vl, video = _services(settings, database)
     catalog = Catalog(vl, video)
+    concurrency = partial(_concurrency, settings, video)
     files, tls = _files(settings), outside_tls(settings.ca_file)
     given = settings.secret.get_secret_value() if settings.secret else None
     signer = open_signer(given, settings.state_dir)
@@ -139,7 +141,7 @@ def _assemble(
     )
     engine = DbosEngine(
         settings.engine_database_url, partial(run_job, parts), webhooks.attempt,
-        ledger.live.turn_due.set, executor_id=settings.executor_id, concurrency=settings.concurrency,
+        ledger.live.turn_due.set, executor_id=settings.executor_id, concurrency=concurrency(),
         poll_s=settings.engine_poll_s, max_recoveries=settings.max_recoveries,
     )
     images, uploads = _images(settings, files, tls), UploadStore(database)
@@ -154,6 +156,7 @@ def _assemble(
         engine=engine, queue=queue, dispatcher=Dispatcher(
             queue=queue, live=ledger.live, engine=engine, executor_id=settings.executor_id,
             look_again_s=settings.engine_poll_s, claimable=catalog.claimable,
+            concurrency=concurrency,
         ), executors=_executors(settings, database), ledger=ledger, unfinished=store.unfinished,
         dead_after_s=settings.dead_after_s, settling=settling,
         sweeper=Sweeper(files, deployment_of(database), Known(
@@ -178,6 +181,10 @@ def _assemble(
     )
 
 
+def _concurrency(settings: GatewaySettings, video: Renderers) -> int:
+    return settings.concurrency(len(video.pool.members))
+
+
 def _marker(settings: GatewaySettings) -> Marker | None:
     if not settings.provenance:
         return None
@@ -188,14 +195,18 @@ def _marker(settings: GatewaySettings) -> Marker | None:
 def _services(settings: GatewaySettings, database: Database) -> tuple[Describers, Renderers]:
     token = settings.internal_token.get_secret_value() if settings.internal_token else None
     join = partial(connect, token=token, connect_timeout_s=settings.connect_timeout_s)
-    vl = Describers(Pool([
-        Member(url, VLClient(join(url), describe_timeout_s=settings.describe_timeout_s)) for url in settings.vl_urls
-    ]))
-    video = Renderers(
-        Pool([Member(url, VideoClient(join(url))) for url in settings.video_urls]),
-        RenderPlaces(database), abandon_after_s=settings.abandon_after_s,
-    )
-    return vl, video
+
+    def join_vl(url: str, **given: Any) -> VLClient:
+        return VLClient(join(url, **given), describe_timeout_s=settings.describe_timeout_s)
+
+    def join_video(url: str, **given: Any) -> VideoClient:
+        return VideoClient(join(url, **given))
+
+    found = {"forget_s": settings.abandon_after_s, "directory": partial(ask_directory, token=token)}
+    vl = Describers(DiscoveredPool(settings.vl_urls, join_vl, **found))
+    places = RenderPlaces(database)
+    video_pool = DiscoveredPool(settings.video_urls, join_video, **found)
+    return vl, Renderers(video_pool, places, abandon_after_s=settings.abandon_after_s)
 
 
 def _ledger(

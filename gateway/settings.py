@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from gateway.auth.addresses import AddressRules, IPNetwork, is_loopback
 
 MIB = 1024 * 1024
+MAX_CONCURRENCY = 256
 
 
 def _items(listed: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -133,9 +134,11 @@ class GatewaySettings(BaseSettings):
     vl_port: int = Field(default=8001, validation_alias="VL_PORT", ge=0, le=65535)
     video_port: int = Field(default=8002, validation_alias="VIDEO_PORT", ge=0, le=65535)
     vl_url_given: str | None = Field(
-        default=None, validation_alias="GATEWAY_VL_URL", description="One address, or several with commas.")
+        default=None, validation_alias="GATEWAY_VL_URL",
+        description="One address, or several with commas; an http:// name is every address that it resolves to, ray:// "
+        "what the directory there lists.")
     video_url_given: str | None = Field(
-        default=None, validation_alias="GATEWAY_VIDEO_URL", description="One address, or several with commas.")
+        default=None, validation_alias="GATEWAY_VIDEO_URL", description="As GATEWAY_VL_URL.")
     probe_s: float = Field(default=5.0, gt=0, le=60, description="Between two looks at each service.")
     abandon_after_s: float = Field(
         default=60.0, gt=0,
@@ -159,7 +162,7 @@ class GatewaySettings(BaseSettings):
     stored_long_side: int = Field(default=2048, ge=256, le=4096, description="Larger pictures are reduced.")
     max_queued_jobs: int = Field(default=1000, validation_alias="GATEWAY_MAX_QUEUE", ge=1)
     concurrency_given: int | None = Field(
-        default=None, validation_alias="GATEWAY_CONCURRENCY", ge=1, le=256,
+        default=None, validation_alias="GATEWAY_CONCURRENCY", ge=1, le=MAX_CONCURRENCY,
         description="Jobs carried on at once; unset: two for each video service (one renders, one is described).",
     )
     executor_id_given: str | None = Field(
@@ -285,10 +288,9 @@ class GatewaySettings(BaseSettings):
         """Base URLs of the video services."""
         return _addresses(self.video_url_given or f"http://127.0.0.1:{self.video_port}")
 
-    @property
-    def concurrency(self) -> int:
+    def concurrency(self, num_video_services: int) -> int:
         """Jobs that this process carries on at once."""
-        return self.concurrency_given or 2 * len(self.video_urls)
+        return self.concurrency_given or min(2 * num_video_services, MAX_CONCURRENCY)
 
 
 def _addresses(listed: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.describe import Language
 from contracts.jobs import Enhance, GenerateOptions
@@ -23,13 +24,14 @@ from gateway.cli.client.words import LastingConsole, typed
 from gateway.cli.convert import convert
 from gateway.cli.engines import engines
 from gateway.cli.machine.doctor import doctor
-from gateway.cli.machine.pull import PullFailed, ask_hub, describe, pull
+from gateway.cli.machine.pull import PullFailed, ask_hub, describe, pull, pulled_before
 from gateway.cli.serving.demo import default_picture, demo
 from gateway.cli.serving.interrupts import Interrupted, run_interruptible
 from gateway.cli.serving.serve import LogFormat, serve
 from gateway.cli.serving.stack import ServiceName, StackError, read_settings, served_names, service_specs
 from gateway.cli.verify import verify
-from web.command import run_command
+from gateway.settings import GatewaySettings
+from web.command import run_command, say
 
 app = typer.Typer(
     name="stillmotion", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False,
@@ -63,13 +65,16 @@ def main() -> None:
 def serve_command(
     service: Annotated[ServiceName | None, typer.Argument(help="Only this one; left out, all of them.")] = None,
     log_format: Annotated[LogFormat, typer.Option(help="auto: readable on a terminal, else JSON lines.")] = "auto",
+    on_ray: Annotated[bool, typer.Option("--ray", help="The model services as Ray Serve replicas, one a GPU.")] = False,
 ) -> None:
     """Run the services in the foreground; Ctrl-C ends them."""
     console = Console(stderr=True)
+    if (on_ray or service == "ray") and importlib.util.find_spec("ray") is None:
+        _fail("Ray needs its own packages: pip install 'stillmotion[ray]'.")
 
     async def work() -> None:
         settings = read_settings()
-        await serve(console, settings, (service,) if service else served_names(settings), log_format)
+        await serve(console, settings, (service,) if service else served_names(settings, on_ray=on_ray), log_format)
 
     try:
         _run(work)
@@ -105,6 +110,19 @@ def convert_command(context: typer.Context) -> None:
     raise typer.Exit(convert(context.args, Console(stderr=True)))
 
 
+@app.command("migrate")
+def migrate_command() -> None:
+    """Bring the gateway's database (GATEWAY_DATABASE_URL) to this version, as each gateway does when it starts."""
+    from gateway.cli.migrate import migrate  # brings the engine, a second of imports
+
+    try:
+        say(f"Ready for this version: {migrate(GatewaySettings())}")
+    except ValidationError as error:
+        _fail(f"{error.errors()[0]['loc'][0]} is not usable: {error.errors()[0]['msg']}.")
+    except (SQLAlchemyError, OSError) as error:
+        _fail(f"The database cannot be used now: {error}.")
+
+
 @app.command("doctor")
 def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Look this machine over: GPU, memory, disk, packages, models, ports, and what will be slow and why."""
@@ -121,9 +139,15 @@ def pull_command(
     to: Annotated[Path | None, typer.Option(help="A folder of its own; left out, the hub's cache.")] = None,
     revision: Annotated[str | None, typer.Option(help="A commit, tag or branch.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="With --to: ask nobody where an earlier pull has left it whole.")
+    ] = False,
 ) -> None:
     """Download a model, or go on with it, and check every file; HF_ENDPOINT names a mirror."""
     console = Console(stderr=True)
+    if if_missing and to is not None and pulled_before(model, revision, to):
+        console.print(Text.assemble("There already: ", (str(to), "bold green")))
+        return
     try:
         found = ask_hub(model, revision)
         describe(found, console)

@@ -24,12 +24,7 @@ def prepare(url: sa.URL, queues: Mapping[str, int], poll_s: float) -> None:
 
     A queue that is there at launch is polled from the first moment on.
     """
-    full_url = url.render_as_string(hide_password=False)
-    bound_waits()
-    if url.get_backend_name() == "sqlite":
-        mend_sqlite_clock()
-        _use_wal(str(url.database))
-    DBOS.migrate(full_url)
+    full_url = grow(url)
     client = DBOSClient(
         system_database_url=full_url, serializer=DBOSPortableJSONSerializer(), application_name=APPLICATION
     )
@@ -41,6 +36,17 @@ def prepare(url: sa.URL, queues: Mapping[str, int], poll_s: float) -> None:
             )
     finally:
         client.destroy()
+
+
+def grow(url: sa.URL) -> str:
+    """Make the engine's tables, or what this version of them has more; returns the URL as text. Blocking."""
+    full_url = url.render_as_string(hide_password=False)
+    bound_waits()
+    if url.get_backend_name() == "sqlite":
+        mend_sqlite_clock()
+        _use_wal(str(url.database))
+    DBOS.migrate(full_url)
+    return full_url
 
 
 def config(url: sa.URL, executor_id: str) -> DBOSConfig:

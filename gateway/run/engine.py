@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync as off_loop
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 
@@ -64,13 +65,12 @@ class DbosEngine:
         self._deliver = deliver
         self._freed = freed
         self._executor_id = executor_id
-        self._concurrency = concurrency
         self._poll_s = poll_s
         self._max_recoveries = max_recoveries
         self._running: dict[str, asyncio.Task[None]] = {}
         self._jobs: set[str] = set()  # started here and not ended, or about to be
         self._adrift: set[str] = set()
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = CapacityLimiter(concurrency)
         self._workflow: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
         self._delivery: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
 
@@ -99,7 +99,11 @@ class DbosEngine:
     @property
     def num_free(self) -> int:
         """How many more jobs this process would run now."""
-        return max(0, self._concurrency - len(self._jobs))
+        return max(0, int(self._slots.total_tokens) - len(self._jobs))
+
+    def resize(self, concurrency: int) -> None:
+        """Run so many jobs at once from now on; what runs beyond them goes on."""
+        self._slots.total_tokens = concurrency
 
     async def start(self, claim: Claim) -> None:
         """Run the job, here and now. Starting a claim again that was started anywhere changes nothing."""
@@ -249,6 +253,7 @@ class Dispatcher:
     executor_id: str
     look_again_s: float
     claimable: Callable[[], Claimable]
+    concurrency: Callable[[], int]
     _seen: list[Claimable] = field(default_factory=list, init=False)
 
     async def keep_dispatching(self) -> None:
@@ -270,6 +275,7 @@ class Dispatcher:
         if self._seen != [claimable]:
             self._seen[:] = [claimable]
             self.live.queue_moved()  # waiting jobs say what they wait for
+        self.engine.resize(self.concurrency())
         if self.engine.num_free == 0:
             return
         for claim in await off_loop(self.queue.take, self.executor_id, self.engine.num_free, claimable):

@@ -76,6 +76,11 @@ class GatewayMetrics:
         oldest = backlog.oldest_queued_at
         self._queue_age.set(0.0 if oldest is None else max(0.0, now_s - oldest))
 
+    def forget_upstreams(self) -> None:
+        """Show none, until they are measured."""
+        self._upstream_healthy.clear()
+        self._upstream_load.clear()
+
     def measure_upstreams(
         self, service: str, members: Iterable[Member[Client]], load: dict[str, int] | None = None
     ) -> None:

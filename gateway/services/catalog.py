@@ -111,9 +111,10 @@ class Catalog:
         return None
 
     async def keep_looking(self, every_s: float) -> None:
-        """For ever: know how the services are, and have them drop what nobody waits for any more."""
+        """For ever: know where the services are and how, and have them drop what nobody waits for any more."""
         while True:
             try:
+                await asyncio.gather(self._vl_pool.look(), self._video_pool.look())
                 await asyncio.gather(self._vl_pool.probe(), self._video_pool.probe())
                 await self._renderers.clear_left()
             except Exception:
@@ -128,10 +129,11 @@ async def every_model(pool: Pool[Client], ask: Callable[[Client], Awaitable[list
     Raises:
         ServiceError: no address answers.
     """
-    answers = await asyncio.gather(*(ask(member.client) for member in pool.members), return_exceptions=True)
+    members = pool.members  # others may come meanwhile
+    answers = await asyncio.gather(*(ask(member.client) for member in members), return_exceptions=True)
     found: dict[str, Model] = {}
     problem: ServiceError | None = None
-    for member, answer in zip(pool.members, answers, strict=True):
+    for member, answer in zip(members, answers, strict=True):
         if isinstance(answer, ServiceError):
             problem = answer
         elif isinstance(answer, BaseException):

@@ -168,15 +168,20 @@ def _media_type(image: bytes) -> str:
 
 
 def connect(
-    base_url: str, *, token: str | None, connect_timeout_s: float, transport: httpx.AsyncBaseTransport | None = None
+    base_url: str, *, token: str | None, connect_timeout_s: float, host: str | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.AsyncClient:
-    """A connection pool to one service; every request carries the internal token and what it works for."""
+    """A connection pool to one service; every request carries the internal token and what it works for.
+
+    `host` is what requests name where `base_url` has the address that a name led to.
+    """
 
     async def mark(request: httpx.Request) -> None:
         request.headers.update(outgoing_headers())
 
     http = httpx.AsyncClient(
-        base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {},
+        base_url=base_url,
+        headers=({"Authorization": f"Bearer {token}"} if token else {}) | ({"Host": host} if host else {}),
         timeout=httpx.Timeout(SHORT_TIMEOUT_S, connect=connect_timeout_s), transport=transport,
         limits=httpx.Limits(max_connections=100), event_hooks={"request": [mark]}, trust_env=False, verify=_tls(),
     )

@@ -67,6 +67,8 @@ class Member(Generic[Client]):
         """Ids of the models it runs; empty while unknown."""
         self.loaded: frozenset[str] = frozenset()
         """Those that are in its memory."""
+        self.leaving = False
+        """Whether its address is gone from the name that led to it: it gets no new work."""
         self.at_once: int | None = None
         """Calls that it answers at one time, where that is known."""
 
@@ -93,6 +95,10 @@ class Member(Generic[Client]):
         if not self.healthy:
             log.info("%s is back", self.address, extra={"upstream": self.address})
         self.failures, self.healthy, self.silent_since, self.away_since = 0, True, None, None
+
+    def unasked(self, reason: str) -> None:
+        """Nothing is known of it yet: others go before it, until a probe finds it ready."""
+        self.healthy, self.reason = False, reason
 
     def full(self, reason: str, retry_after_s: float | None) -> None:
         """It has as much work as it takes: it gets no more for a moment."""
@@ -135,7 +141,7 @@ class Member(Generic[Client]):
 
 
 class Pool(Generic[Client]):
-    """Every address of one service. Used on one event loop."""
+    """Every address of one service, fixed here. Used on one event loop."""
 
     def __init__(self, members: Sequence[Member[Client]]) -> None:
         assert members, "a service has at least one address"
@@ -144,6 +150,17 @@ class Pool(Generic[Client]):
     def at(self, address: str) -> Member[Client] | None:
         """The one at that address, `None` where the settings no longer name it."""
         return next((member for member in self.members if member.address == address), None)
+
+    async def look(self) -> None:
+        """Take in which members came and went."""
+
+    def recall(self, address: str) -> Member[Client] | None:
+        """As `at`, for whoever put work there before."""
+        return self.at(address)
+
+    def comes_and_goes(self, address: str) -> bool:
+        """Whether another process may have the address one day."""
+        return False
 
     def ranked(
         self, *, model: str | None = None, load: Callable[[Member[Client]], float] | None = None,
@@ -170,40 +187,47 @@ class Pool(Generic[Client]):
 
     def absent_models(self) -> frozenset[str]:
         """Models that are known to be run here, and by no address that takes work."""
-        known = frozenset[str]().union(*(member.models for member in self.members))
+        known = frozenset[str]().union(*(member.models for member in self._staying()))
         return frozenset(model for model in known if self.absence(model) is not None)
 
     def num_healthy(self) -> int:
         """How many take work."""
-        return sum(member.healthy for member in self.members)
+        return sum(member.healthy for member in self._staying())
 
     async def probe(self) -> list[Probe]:
         """Ask every address once how it is."""
-        probes = await asyncio.gather(*(member.client.probe() for member in self.members))
-        for member, probe in zip(self.members, probes, strict=True):
-            member.probed(probe)
-        return probes
+        return list((await self._probed()).values())
 
     async def health(self) -> Health:
         """Ready when one address is; what keeps the others away is then a detail. Stuck when every one is."""
-        probes = await self.probe()
+        probes = {member: probe for member, probe in (await self._probed()).items() if not member.leaving}
         if len(probes) == 1:
-            return probes[0].health
+            return next(iter(probes.values())).health
         details: dict[str, str] = {}
         reasons: list[str] = []
-        for member, probe in zip(self.members, probes, strict=True):
+        for member, probe in probes.items():
             details |= {f"{member.address} {key}": value for key, value in probe.health.details.items()}
             if not probe.health.ready:
                 why = "; ".join(probe.health.reasons) or "is not ready"
                 details[f"{member.address} not_ready"] = why
                 reasons.append(f"{member.address}: {why}")
         ready = len(reasons) < len(probes)
-        stuck = all(probe.health.stuck for probe in probes)
+        stuck = all(probe.health.stuck for probe in probes.values())
         return Health(ready=ready, stuck=stuck, reasons=[] if ready else reasons, details=details)
+
+    async def _probed(self) -> dict[Member[Client], Probe]:
+        members = self.members  # others may come meanwhile
+        probes = await asyncio.gather(*(member.client.probe() for member in members))
+        for member, probe in zip(members, probes, strict=True):
+            member.probed(probe)
+        return dict(zip(members, probes, strict=True))
+
+    def _staying(self) -> Sequence[Member[Client]]:
+        return [member for member in self.members if not member.leaving] or self.members
 
     def _able(self, model: str | None) -> Sequence[Member[Client]]:
         """Those that may serve `model`; where none is known to, all: they say it best."""
-        return [member for member in self.members if member.runs(model)] or self.members
+        return [member for member in self._staying() if member.runs(model)] or self._staying()
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 _READ_SILENCE_S = 45.0  # the services send a heartbeat more often than this
 _LOOK_AGAIN_S = 0.3  # after a stream that ended before its render
 _FORGET_AFTER_S = 7 * 86400.0
+_FORGET_GONE_AFTER_S = 3600.0  # where another process has the address by now, if any
 
 
 class VideoClient(ServiceClient):
@@ -144,7 +145,7 @@ class Renderers:
     async def current(self, job_id: str) -> Place | None:
         """Where the job's render is, `None` where it was never put or the settings no longer name the address."""
         address = await off_loop(self._places.current, job_id)
-        return None if address is None else self.pool.at(address)
+        return None if address is None else self.pool.recall(address)
 
     async def stop(self, job_id: str) -> None:
         """Stop or remove the render wherever it may be; what does not answer is told later, by `clear_left`."""
@@ -154,16 +155,19 @@ class Renderers:
     async def clear_left(self) -> int:
         """Tell the services to drop the renders that nobody waits for any more; returns how many are gone.
 
-        A service that never comes back is kept in mind for a week.
+        A service that never comes back is kept in mind for a week, an address that came and went for an hour.
         """
         cleared = 0
         for left in await off_loop(self._places.left):
             place = self.pool.at(left.address)
             if place is not None and place.silent_since is None:
                 cleared += await self._tell(left.job_id, left.address)
-            elif time.time() - left.chosen_at > _FORGET_AFTER_S:
+            elif time.time() - left.chosen_at > self._forget_after_s(left.address):
                 await off_loop(self._places.forget, left.job_id, left.address)
         return cleared
+
+    def _forget_after_s(self, address: str) -> float:
+        return _FORGET_GONE_AFTER_S if self.pool.comes_and_goes(address) else _FORGET_AFTER_S
 
     async def _tell(self, job_id: str, address: str) -> bool:
         place = self.pool.at(address)
@@ -180,7 +184,8 @@ class Renderers:
 
     async def _place(self, job_id: str, request: VideoRequest) -> tuple[Place, bool]:
         """Where the render goes, and whether that was decided only now."""
-        if place := await self.current(job_id):
+        place = await self.current(job_id)
+        if place is not None and (not place.leaving or await self._has(place, job_id)):
             return place, False
         async with self._choosing:  # the next job counts this one
             load = await off_loop(self._places.load) if len(self.pool.members) > 1 else {}
@@ -191,6 +196,12 @@ class Renderers:
             chosen = self.pool.ranked(model=request.model, load=cost)[0]
             await self._settle(job_id, chosen)
         return chosen, True
+
+    async def _has(self, place: Place, job_id: str) -> bool:
+        try:
+            return (await place.client.status(job_id)).state not in ("failed", "canceled")
+        except ServiceError:  # it is gone, and so may its address be, to a service that knows nothing of the render
+            return False
 
     async def _settle(self, job_id: str, place: Place) -> None:
         await off_loop(self._places.choose, job_id, place.address)
@@ -204,8 +215,8 @@ class Renderers:
         if error.kind not in ("unavailable", "misconfigured"):
             return False
         place.failed(error.said, silent=error.heard != "answered")
-        if error.heard == "answered" or (fresh and error.heard == "never"):
-            return True
+        if error.heard == "answered" or place.leaving or (fresh and error.heard == "never"):
+            return True  # also of one that is silent and whose name does not lead to it any more
         return place.silent_for_s() >= self._abandon_after_s
 
     def _next(self, model: str | None, tried: set[str]) -> Place | None:

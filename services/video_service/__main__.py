@@ -3,14 +3,17 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
+from types import FrameType
 
 import uvicorn
 
 from video_service.http.app import create_app
-from video_service.http.service import WORKER_COMMAND
+from video_service.http.service import WORKER_COMMAND, VideoService
 from video_service.queue.render import FolderInUse, RenderFiles
 from video_service.settings import VideoSettings
 from web.logs import configure_logging
@@ -23,14 +26,32 @@ _CANNOT_WRITE = 73  # as sysexits.h names it
 
 
 class Server(uvicorn.Server):
-    """Tells the app at once that it must stop: event streams would hold the orderly shutdown up."""
+    """Ends after what it renders, within `drain_s` of a SIGTERM; at once on SIGINT or a second one.
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    Tells the app then that it must stop: event streams would hold the orderly shutdown up.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: VideoService, drain_s: float) -> None:
         super().__init__(config)
-        self._on_stop = on_stop
+        self._service = service
+        self._drain_s = drain_s
+        self._ends_by: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGTERM and self._drain_s > 0 and self._ends_by is None:
+            self._ends_by = time.monotonic() + self._drain_s
+            return
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._ends_by is not None:
+            self._service.drain()
+            if self._service.is_drained or time.monotonic() >= self._ends_by:
+                return True
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._on_stop()
+        self._service.renders.end_followers()
         await super().shutdown(sockets)
 
 
@@ -59,7 +80,7 @@ def _serve(settings: VideoSettings, files: RenderFiles, worker_command: Sequence
     config = uvicorn.Config(
         app, host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=_DRAIN_S
     )
-    server = Server(config, on_stop=app.state.service.renders.end_followers)
+    server = Server(config, app.state.service, settings.drain_s)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down
         server.run()
     return 0 if server.started else 1

@@ -173,6 +173,13 @@ class VideoSettings(BaseSettings):
             description="What a canceled render has to stop by itself (one step); then its worker is killed.",
         ),
     ] = 60.0
+    drain_s: Annotated[
+        float,
+        Field(
+            validation_alias="VIDEO_DRAIN_S", ge=0,
+            description="After SIGTERM: for the render at work and whoever fetches its video, before the end; 0: none.",
+        ),
+    ] = 0.0
     load_timeout_s: Annotated[
         float, Field(validation_alias="VIDEO_LOAD_TIMEOUT_S", gt=0, description="For loading, a download included.")
     ] = 3600.0

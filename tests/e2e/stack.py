@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from gateway.cli.serving.lifeline import die_with_parent
 from tests.support.processes import HTTP
+from web.worker.lifeline import die_with_parent
 
 STILLMOTION = str(Path(sys.executable).with_name("stillmotion"))
 START_S = 240

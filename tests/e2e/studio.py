@@ -13,8 +13,8 @@ import axe_playwright_python
 import httpx
 from playwright.sync_api import Locator, Page, expect
 
-from gateway.cli.serving.lifeline import die_with_parent
 from tests.e2e.stack import free_ports
+from web.worker.lifeline import die_with_parent
 
 _AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 _RULES = "axe.run({runOnly: {type: 'tag', values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}})"

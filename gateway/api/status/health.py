@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from anyio.to_thread import run_sync as off_loop
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,17 +33,22 @@ class Readiness:
     _parts: dict[str, "asyncio.Task[Health]"] = field(default_factory=dict)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _last: Health | None = None
+    _own: Health | None = None
     _looked_at: float = 0.0
 
-    async def look(self) -> Health:
-        """Ready when both services are, the disk has room, the store answers and the database takes writes."""
+    async def look(self, *, own: bool = False) -> Health:
+        """Ready when both services are, the disk has room, the store answers and the database takes writes; `own`:
+        but for the services, without which jobs are taken and wait.
+        """
         async with self._looking:
-            if self._last is None or time.monotonic() - self._looked_at >= _FRESH_S:
-                self._last = await self._look()
+            if self._last is None or self._own is None or time.monotonic() - self._looked_at >= _FRESH_S:
+                found = await self._look()
+                self._last = self._told(found)
+                self._own = self._told({name: health for name, health in found.items() if not _is_service(name)})
                 self._looked_at = time.monotonic()
-            return self._last
+            return self._own if own else self._last
 
-    async def _look(self) -> Health:
+    async def _look(self) -> dict[str, Health]:
         gateway = self.gateway
         checks: dict[str, Callable[[], Awaitable[Health]]] = {
             "vl_service": gateway.vl.pool.health, "video_service": gateway.video.pool.health,
@@ -52,10 +58,12 @@ class Readiness:
             if name not in self._parts or self._parts[name].done():
                 self._parts[name] = asyncio.ensure_future(check())
         await asyncio.wait(self._parts.values(), timeout=_WITHIN_S)
-        found = {name: _outcome(self._parts[name]) for name in checks}
+        return {name: _outcome(self._parts[name]) for name in checks}
+
+    def _told(self, found: dict[str, Health]) -> Health:
         details = {f"{name}.{key}": value for name, health in found.items() for key, value in health.details.items()}
-        if gateway.care.sweeper.refusal is not None:  # every job is served all the same
-            details["gateway.files"] = gateway.care.sweeper.refusal
+        if self.gateway.care.sweeper.refusal is not None:  # every job is served all the same
+            details["gateway.files"] = self.gateway.care.sweeper.refusal
         unready = {name: health for name, health in found.items() if not health.ready}
         return Health(
             ready=not unready, stuck=any(health.stuck for health in unready.values()),
@@ -77,17 +85,25 @@ async def livez() -> Health:
     "/readyz", response_model=Health, summary="A render would succeed",
     responses={503: {"model": Health, "description": "It would not; `reasons` says why."}},
 )
-async def readyz(request: Request, gateway: OpenGateway) -> Response:
+async def readyz(
+    request: Request, gateway: OpenGateway,
+    own: Annotated[bool, Query(description="Of this process alone: jobs are taken, and wait where a service is away.")]
+    = False,
+) -> Response:
     """200 when both services are ready and take our calls, the disk has room and the database takes writes."""
     looks: Readiness | None = getattr(request.app.state, "readiness", None)
     if looks is None or looks.gateway is not gateway:
         looks = request.app.state.readiness = Readiness(gateway)
-    health = await looks.look()
+    health = await looks.look(own=own)
     return JSONResponse(health.model_dump(mode="json"), 200 if health.ready else 503)
 
 
 def _speaker(part: str) -> str:
-    return part if part.endswith("_service") else "gateway"
+    return part if _is_service(part) else "gateway"
+
+
+def _is_service(part: str) -> bool:
+    return part.endswith("_service")
 
 
 def _outcome(task: "asyncio.Task[Health]") -> Health:

@@ -24,6 +24,8 @@ async def metrics(gateway: OpenGateway, _: TheCaller) -> Response:
 async def _measure(gateway: Gateway) -> None:
     shown = gateway.metrics
     shown.measure_backlog(await off_loop(read_backlog, gateway.database), time.time())
+    renders = await gateway.video.load()
+    shown.forget_upstreams()  # their addresses come and go
     shown.measure_upstreams("vl_service", gateway.vl.pool.members)
-    shown.measure_upstreams("video_service", gateway.video.pool.members, await gateway.video.load())
+    shown.measure_upstreams("video_service", gateway.video.pool.members, renders)
     shown.measure_disk((await off_loop(shutil.disk_usage, gateway.settings.data_dir)).free)

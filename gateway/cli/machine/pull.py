@@ -1,17 +1,20 @@
 """`stillmotion models pull ID`: from the hub or a mirror (HF_ENDPOINT), with licence and size said first."""
 
 import hashlib
+import json
 import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
 from gateway.cli.machine.download import download
+from web.durable import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +26,7 @@ _COLUMNS = (
 # The same weights in forms that nothing here reads.
 _UNUSED = ("*.msgpack", "*.h5", "*.onnx", "*.onnx_data", "*.gguf", "*.ckpt", "flax_model*", "tf_model*", "rust_model*")
 _OLD = (".bin",)
+_LOCK, _NOTE = ".stillmotion-pull.lock", ".stillmotion-pull.json"
 
 
 class PullFailed(Exception):
@@ -83,11 +87,27 @@ def pull(model: Model, to: Path | None, console: Console) -> Path:
     Raises:
         PullFailed: no room, the connection broke, or a file is not what the hub says it is (it is removed).
     """
-    from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
 
     place = to or Path(HF_HUB_CACHE)
     place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / _LOCK):  # several pods may pull into one volume: the second finds everything there
+        return _pull(model, to, place, console)
+
+
+def pulled_before(model: str, revision: str | None, to: Path) -> bool:
+    """Whether `to` has the model, whole and checked by an earlier pull, so that nobody need be asked."""
+    try:
+        note = json.loads((to / _NOTE).read_text(encoding="utf-8"))
+        sizes = {name: (to / name).stat().st_size for name in note["files"]}
+    except (OSError, ValueError):
+        return False
+    return note["id"] == model and revision in (None, note["revision"]) and sizes == note["files"]
+
+
+def _pull(model: Model, to: Path | None, place: Path, console: Console) -> Path:
+    from huggingface_hub import snapshot_download
+
     free = shutil.disk_usage(place).free
     if free < model.num_bytes + _SPARE_BYTES:
         raise PullFailed(
@@ -105,6 +125,10 @@ def pull(model: Model, to: Path | None, console: Console) -> Path:
             f"The download broke off ({type(error).__name__}: {error}). Run the same command again: it goes on where "
             "it stopped.") from error
     _verify(model, folder)
+    if to is not None:
+        files = {file.name: file.num_bytes for file in model.files}
+        note = {"id": model.id, "revision": model.revision, "files": files}
+        replace_file(to / _NOTE, json.dumps(note).encode())
     return folder
 
 

@@ -14,11 +14,13 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-ServiceName = Literal["gateway", "vl", "video", "studio"]
+ServiceName = Literal["gateway", "vl", "video", "studio", "ray"]
 SERVICE_NAMES: tuple[ServiceName, ...] = ("gateway", "vl", "video")
 """What there is of every Stillmotion; the page may come on top."""
 _MODULES: dict[ServiceName, str] = {
-    "gateway": "gateway", "vl": "vl_service", "video": "video_service", "studio": "studio"}
+    "gateway": "gateway", "vl": "vl_service", "video": "video_service", "studio": "studio",
+    "ray": "on_ray",
+}
 
 
 class StackError(Exception):
@@ -38,6 +40,8 @@ class StackSettings(BaseSettings):
     video_port: int = Field(default=8002, ge=1, le=65535)
     studio_host: str = "127.0.0.1"
     studio_port: int = Field(default=7861, ge=0, le=65535, description="0: without the page.")
+    ray_host: str = "127.0.0.1"
+    ray_port: int = Field(default=8010, ge=1, le=65535, description="Of the directory of replicas.")
     stillmotion_data: str = "./data"
 
 
@@ -78,6 +82,7 @@ def service_specs(settings: StackSettings, names: Iterable[ServiceName] = SERVIC
         "vl": (settings.vl_host, settings.vl_port),
         "video": (settings.video_host, settings.video_port),
         "studio": (settings.studio_host, settings.studio_port),
+        "ray": (settings.ray_host, settings.ray_port),
     }
     return [
         ServiceSpec(
@@ -88,10 +93,13 @@ def service_specs(settings: StackSettings, names: Iterable[ServiceName] = SERVIC
     ]
 
 
-def served_names(settings: StackSettings) -> tuple[ServiceName, ...]:
-    """Every service that this machine can run: the page where its packages are there and it has a port."""
+def served_names(settings: StackSettings, *, on_ray: bool = False) -> tuple[ServiceName, ...]:
+    """Every service that this machine can run: the page where its packages are there and it has a port; `on_ray`: the
+    model services as replicas.
+    """
     with_page = bool(settings.studio_port) and importlib.util.find_spec("gradio") is not None
-    return (*SERVICE_NAMES, "studio") if with_page else SERVICE_NAMES
+    names: tuple[ServiceName, ...] = ("gateway", "ray") if on_ray else SERVICE_NAMES
+    return (*names, "studio") if with_page else names
 
 
 def stack_environment(specs: Iterable[ServiceSpec], inherited: Mapping[str, str]) -> dict[str, str]:
@@ -101,10 +109,12 @@ def stack_environment(specs: Iterable[ServiceSpec], inherited: Mapping[str, str]
     """
     urls = {spec.name: spec.url for spec in specs}
     added = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}  # their logs are UTF-8, whatever the terminal is
-    if urls.keys() >= set(SERVICE_NAMES):
+    directory = urls.get("ray", "").replace("http", "ray", 1)
+    models = {name: f"{directory}/{name}" if directory else urls.get(name) for name in ("vl", "video")}
+    if "gateway" in urls and models["vl"] and models["video"]:
         added |= {
             "STILLMOTION_INTERNAL_TOKEN": secrets.token_urlsafe(32),
-            "GATEWAY_VL_URL": urls["vl"], "GATEWAY_VIDEO_URL": urls["video"],
+            "GATEWAY_VL_URL": models["vl"], "GATEWAY_VIDEO_URL": models["video"],
         }
     if "studio" in urls:
         added |= {"GATEWAY_STUDIO_URL": f":{urls['studio'].rpartition(':')[2]}"}

@@ -14,9 +14,9 @@ import httpx
 
 from contracts.models import Health
 from gateway.cli.serving.health import POLL_S, OnChange, ask_health, poll
-from gateway.cli.serving.lifeline import die_with_parent
 from gateway.cli.serving.logview import LogSink, plain_line
 from gateway.cli.serving.stack import ServiceSpec, StackError, refuse_taken_ports
+from web.worker.lifeline import die_with_parent
 
 _MAX_LINE_BYTES = 1 << 20
 _TAIL_LINES = 8

@@ -26,6 +26,7 @@ from web.worker.supervisor import Patience, Supervisor
 PURGE_INTERVAL_S = 60.0
 LOOK_INTERVAL_S = 60.0
 _LOADING_RETRY_S = 2
+_GOES = "This service was told to end: it finishes what it renders and takes nothing new."
 WORKER_COMMAND = (sys.executable, "-m", "video_service.worker")
 
 
@@ -56,6 +57,7 @@ class VideoService:
         self._render_timeout_s = render_timeout_s
         self._batching = batching
         self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
 
     def start(self) -> None:
         """Start the worker; loading goes on in the background."""
@@ -69,6 +71,16 @@ class VideoService:
         ]
         for task in self._tasks:
             end_process_if_it_crashes(task)
+
+    def drain(self) -> None:
+        """Take nothing new and let go of what waits, which another service is given then; what runs goes on."""
+        self._draining = True
+        self.renders.drop_waiting()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the end would lose nothing: no render runs, and every finished video was fetched and removed."""
+        return self.renders.is_empty or any(task.done() for task in self._tasks)  # after a crash nothing ends any more
 
     async def stop(self) -> None:
         """End the followers and the worker in bounded time. What is not rendered is forgotten."""
@@ -86,6 +98,8 @@ class VideoService:
         submission = await asyncio.to_thread(Submission.of, render_id, request)
         if existing := self.renders.attach(submission):  # also while no model is there: what is done is done
             return existing, False
+        if self._draining:
+            raise ServiceUnavailable(_GOES, retry_after_s=_LOADING_RETRY_S)
         resolve_request(request, self._model_of(request))
         return self.renders.put(submission, self._model_of(request))
 
@@ -119,7 +133,7 @@ class VideoService:
         details = {} if info is None else _details(info)
         if self.worker.worker_pid is not None:
             details["worker_pid"] = str(self.worker.worker_pid)
-        reason = self.worker.not_ready
+        reason = _GOES if self._draining else self.worker.not_ready
         return Health(
             ready=reason is None, stuck=self.worker.is_stuck, reasons=[reason] if reason else [], details=details)
 

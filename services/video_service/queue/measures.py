@@ -171,6 +171,7 @@ class VideoMetrics:
             registry=registry,
         )
         self._waiting = Gauge("stillmotion_render_queue_depth", "Renders that wait.", registry=registry)
+        self._running = Gauge("stillmotion_renders_running", "Renders at work, several in a batch.", registry=registry)
         self._gpu = GpuMemory(registry)
 
     def step(self, seconds: float) -> None:
@@ -184,9 +185,10 @@ class VideoMetrics:
             for stage, seconds in result.timings.items():
                 self._stage_seconds.labels(stage).observe(seconds)
 
-    def waiting(self, renders: int) -> None:
-        """So many renders wait now."""
-        self._waiting.set(renders)
+    def at_work(self, *, waiting: int, running: int) -> None:
+        """So many renders wait and run now."""
+        self._waiting.set(waiting)
+        self._running.set(running)
 
     def gpu_memory(self, devices: Mapping[str, Mapping[str, int]]) -> None:
         """Show what the worker measured after a render."""

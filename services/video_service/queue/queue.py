@@ -58,6 +58,11 @@ class RenderQueue:
         """Whether nothing runs and nothing waits."""
         return not self._running and not self._waiting
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is idle and no finished video is left, which somebody may still fetch."""
+        return self.is_idle and not any(render.state == "completed" for render in self._renders.values())
+
     def end_followers(self) -> None:
         """Let every reader of events go, now and later: the service stops."""
         self._closed = True
@@ -258,7 +263,7 @@ class RenderQueue:
 
     def _renumber(self) -> None:
         """Tell every waiting render how many are before it."""
-        self.metrics.waiting(len(self._waiting))
+        self.metrics.at_work(waiting=len(self._waiting), running=len(self._running))
         for index, render in enumerate(self._waiting):
             render.note(queue_position=index + len(self._running))
 

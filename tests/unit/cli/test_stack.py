@@ -6,7 +6,14 @@ import sys
 import pytest
 
 from gateway.cli.client.show import waiting_for
-from gateway.cli.serving.stack import StackError, StackSettings, read_settings, service_specs, stack_environment
+from gateway.cli.serving.stack import (
+    StackError,
+    StackSettings,
+    read_settings,
+    served_names,
+    service_specs,
+    stack_environment,
+)
 
 
 def test_three_services_started_together_share_a_fresh_token_and_know_each_others_address() -> None:
@@ -16,6 +23,16 @@ def test_three_services_started_together_share_a_fresh_token_and_know_each_other
     assert first["STILLMOTION_INTERNAL_TOKEN"] != second["STILLMOTION_INTERNAL_TOKEN"]
     assert first["GATEWAY_VL_URL"] == "http://127.0.0.1:18101"
     assert first["GATEWAY_VIDEO_URL"] == "http://127.0.0.1:18102"
+
+
+def test_on_ray_the_gateway_asks_the_directory_and_shares_the_token_with_it() -> None:
+    settings = StackSettings(ray_port=18110, studio_port=0)
+    specs = service_specs(settings, served_names(settings, on_ray=True))
+    assert [spec.name for spec in specs] == ["gateway", "ray"]
+    given = stack_environment(specs, {})
+    assert given["GATEWAY_VIDEO_URL"] == "ray://127.0.0.1:18110/video"
+    assert given["GATEWAY_VL_URL"] == "ray://127.0.0.1:18110/vl"
+    assert given["STILLMOTION_INTERNAL_TOKEN"]
 
 
 def test_what_the_user_set_wins_and_an_empty_value_counts_as_unset() -> None:

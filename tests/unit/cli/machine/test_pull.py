@@ -125,6 +125,11 @@ def test_a_download_goes_on_where_it_broke_off_and_ends_whole_and_checked(tmp_pa
     assert (tmp_path / "tiny" / "vae" / "model.safetensors").read_bytes() == WEIGHTS
     assert not (tmp_path / "tiny" / "vae" / "model.bin").exists()
     assert any(asked and not asked.startswith("bytes=0") for _, asked in there.asked), "some of it came before"
+    again = ("--if-missing", "--yes", "--to", str(tmp_path / "tiny"))
+    there.asked.clear()
+    assert pull(there, tmp_path, *again).returncode == 0, "nobody listens at the hub any more"
+    (tmp_path / "tiny" / "model_index.json").unlink()
+    assert (pull(there, tmp_path, *again).returncode, there.asked) == (1, [])
 
 
 def test_a_file_that_is_not_what_the_hub_says_is_removed(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class Line(httpx.AsyncBaseTransport):
     """The network to one service: it can be cut before the request arrives, or before the answer comes back."""
 
     def __init__(self, script: Script) -> None:
+        self.script = script
         self._asgi = httpx.ASGITransport(video_app(script))
         self.up = True
         self.answers_get_lost = False

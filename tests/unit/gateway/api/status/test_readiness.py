@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 import gateway.api.status.health
 from gateway.api.status.health import Readiness
@@ -94,3 +95,21 @@ async def test_a_folder_that_takes_no_files_is_not_ready(
         answer = await client.get("/readyz")
         assert answer.status_code == 503
         assert "Read-only file system" in answer.json()["reasons"][0]
+
+
+async def test_asked_for_itself_alone_a_gateway_is_ready_while_a_service_is_away(
+    tmp_path: Path, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a balancer that asks so, jobs are taken and shown while they wait for the service."""
+    async with open_client(gateway_settings(tmp_path, services, video_url_given="http://127.0.0.1:9")) as client:
+        assert (await client.get("/readyz")).status_code == 503
+        answer = await client.get("/readyz", params={"own": "true"})
+        assert (answer.status_code, answer.json()["reasons"]) == (200, [])
+
+        def refuse(_: Database) -> None:
+            raise SQLAlchemyError("read-only")
+
+        monkeypatch.setattr(Database, "check_writable", refuse)
+        await asyncio.sleep(1.05)
+        answer = await client.get("/readyz", params={"own": "true"})
+        assert (answer.status_code, len(answer.json()["reasons"])) == (503, 1)

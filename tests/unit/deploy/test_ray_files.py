@@ -1,0 +1,79 @@
+"""Laws of the Ray files: Serve's config for a cluster, and the same in KubeRay's RayService."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from on_ray.shape import Shape
+from tests.unit.deploy.test_container_files import ROOT, SETTINGS, environment_names
+from tests.unit.deploy.test_kubernetes import HERE, NO_PART_OF_KUBERNETES, PART_OF, VERSION, of_kind, rendered
+
+CLUSTER = yaml.safe_load((ROOT / "deploy" / "ray" / "cluster.yaml").read_text())
+SERVICES = {"video": "video_service", "vl": "vl_service"}
+
+
+def ray_service() -> dict[str, Any]:
+    return of_kind(rendered(HERE / "ray"), "RayService")[0]["spec"]
+
+
+def config(of: str) -> dict[str, Any]:
+    return CLUSTER if of == "cluster" else yaml.safe_load(ray_service()["serveConfigV2"])
+
+
+@pytest.mark.parametrize("of", ["cluster", "kuberay"])
+def test_the_application_is_ours_and_its_groups_have_settings_of_their_services(of: str) -> None:
+    for application in config(of)["applications"]:
+        module, name = application["import_path"].split(":")
+        tree = ast.parse((ROOT / "services" / Path(*module.split("."))).with_suffix(".py").read_text())
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        shape = Shape.model_validate(application["args"])
+        assert {group.service for group in shape.groups} == set(SERVICES)
+        names = [group.name or group.service for group in shape.groups]
+        assert len(names) == len(set(names)), "Serve tells deployments apart by their names"
+        for group in shape.groups:
+            assert set(group.settings) <= environment_names(SETTINGS[SERVICES[group.service]])
+
+
+def test_the_cluster_of_kuberay_is_one_that_kubernetes_takes() -> None:
+    for resource in rendered(HERE / "ray"):
+        if resource["kind"] not in NO_PART_OF_KUBERNETES:
+            kubernetes_validate.validate(resource, VERSION, strict=True)
+    cluster = ray_service()["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        template = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": group["template"]}
+        kubernetes_validate.validate(template, VERSION, strict=True)
+        assert group["template"]["spec"]["enableServiceLinks"] is False
+
+
+def test_every_replica_has_room_on_a_node_and_pods_outlast_its_drain() -> None:
+    worker = ray_service()["rayClusterConfig"]["workerGroupSpecs"][0]
+    limits = worker["template"]["spec"]["containers"][0]["resources"]["limits"]
+    groups = Shape.model_validate(config("kuberay")["applications"][0]["args"]).groups
+    for group in groups:
+        assert group.gpus <= float(limits["nvidia.com/gpu"])
+        assert group.cpus <= float(limits["cpu"])
+        assert group.drain_s < worker["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert worker["minReplicas"] >= sum(group.min_replicas for group in groups)
+    pulls = worker["template"]["spec"]["initContainers"][0]["command"][-1]
+    assert all(f"--to {path} " in pulls for group in groups for key, path in group.settings.items() if "MODEL" in key)
+
+
+def test_the_gateway_asks_the_directory_where_serve_listens() -> None:
+    resources = rendered(HERE / "ray")
+    gateway = next(one for one in of_kind(resources, "Deployment") if one["metadata"]["name"] == "gateway")
+    env = {one["name"]: one.get("value") for one in gateway["spec"]["template"]["spec"]["containers"][0]["env"]}
+    port = config("kuberay")["http_options"]["port"]
+    service = of_kind(resources, "RayService")[0]["metadata"]["name"] + "-serve-svc"  # as KubeRay names it
+    assert env["GATEWAY_VIDEO_URL"] == f"ray://{service}:{port}/video"
+    assert env["GATEWAY_VL_URL"] == f"ray://{service}:{port}/vl"
+    assert config("cluster")["http_options"]["port"] == port
+    left = {one["metadata"]["name"] for one in of_kind(resources, "Deployment", "Service")}
+    assert not left & {"video", "vl"}, "they are Ray's"
+    head = ray_service()["rayClusterConfig"]["headGroupSpec"]["template"]
+    closed = next(one for one in of_kind(resources, "NetworkPolicy") if one["metadata"]["name"] == "nothing-by-default")
+    assert closed["spec"]["podSelector"]["matchLabels"] == {PART_OF: "stillmotion"}
+    assert port in [one["containerPort"] for one in head["spec"]["containers"][0]["ports"]]
