@@ -95,6 +95,13 @@ def test_texts_from_outside_are_text_on_the_page(state: JobState, language: str)
     assert 'alert(1)> & ' not in shown
 
 
+@pytest.mark.parametrize(
+    ("preview", "images"), [("data:image/jpeg;base64,AAAA", 1), ("https://else/where.jpg", 0), (None, 0)])
+def test_what_is_becoming_of_it_is_shown_while_it_renders(preview: str | None, images: int) -> None:
+    shown = progress(job("running", progress=JobProgress(stage="rendering", preview=preview)), WORDS["en"])
+    assert shown.count(f'<img class="sm-glimpse" src="{preview}"') == shown.count("<img") == images
+
+
 def test_seconds_of_a_stage_stand_once_and_their_sums_not() -> None:
     shown = ended(job(), WORDS["en"], "http://here")
     assert ("2.50 s" in shown, "3.00 s" in shown, "4.50 s" in shown) == (True, False, False)

@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from contracts.chat import ChatOptions, TextPart, Turn
 from contracts.models import VLModelInfo
-from vl_service.backend import CannotReplyError, ChatWork, Deadline, Description, Piece
+from vl_service.backend import CannotReplyError, ChatWork, Deadline, Description, Piece, Pieces
 from vl_service.worker.dialogue import reply
 
 SHOT = {"subject": "a ginger cat", "motions": ["turns its head slowly", "blinks"], "secondary_motion": [],
@@ -32,7 +32,7 @@ class Said:
 
     def chat(
         self, turns: Sequence[Turn], images: Sequence[Any], options: ChatOptions, deadline: Deadline
-    ) -> Iterator[Piece]:
+    ) -> Pieces:
         self.asked.append(options)
         text = self.texts.pop(0)
         if text is None:
