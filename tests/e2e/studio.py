@@ -109,6 +109,7 @@ class Visitor:
     def plays(self) -> None:
         """The result's video moves on."""
         expect(self.video).to_be_visible()
+        self.video.scroll_into_view_if_needed()  # a muted one plays where it is looked at
         self.page.wait_for_function("document.querySelector('#sm-shown video').currentTime > 0.05")
 
     def tab(self, name: str) -> None:
