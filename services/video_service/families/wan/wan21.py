@@ -20,9 +20,7 @@ from video_service.families.wan.files import (
     wan_spec,
 )
 from video_service.families.wan.model import WanModel
-from video_service.layers.wan.codec import (
-    latent_frames,
-)
+from video_service.layers.wan.codec import latent_frames
 from video_service.layers.wan.graphs import wan_graphs
 from video_service.weights.checkpoint import CheckpointFiles
 
