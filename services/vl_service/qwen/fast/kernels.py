@@ -17,7 +17,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from vl_service.qwen.fast.float8 import Float8
 
-_LATER = {"EARLY": False}  # two rows keep so many sums that fewer programs fit beside those before: 3 % slower
+_LATER = {"EARLY": False}  # a step of two rows took 3 % longer begun early, one of one row 3 % less (H200)
 SPLIT = 64  # cached positions that one program attends to
 
 
