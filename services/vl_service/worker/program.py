@@ -157,7 +157,8 @@ def _look(backend: Backend | FeatureBackend, work: Look, deadline: Deadline) -> 
     if not isinstance(backend, FeatureBackend):
         raise WrongRoleError("This service has no vision tower that gives features; ask one with VL_ROLE=vision.")
     began = time.monotonic()
-    body, cache = backend.features(DecodedImage.of(work.image, FORMATS), deadline)
+    picture = DecodedImage.of(work.image, FORMATS, judged=False)  # by the language role, who tells of it
+    body, cache = backend.features(picture, deadline)
     return Looked(body=body, cache=cache, info=backend.info, seconds=time.monotonic() - began)
 
 
