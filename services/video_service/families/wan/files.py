@@ -12,6 +12,7 @@ from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoT
 from video_service.families.base import Placement
 from video_service.families.wan.int8 import keep_int8
 from video_service.layers.attention.sla import Sla
+from video_service.layers.umt5_graph import FastTextEncoder
 from video_service.layers.wan.codec import TEMPORAL_SCALE, KeptStills, TorchCodec
 from video_service.layers.wan.fast import FastCodec, FastTransformer
 from video_service.layers.wan.keys import wan_name
@@ -158,8 +159,8 @@ def fast_parts(
             return {}
         return {name: FastTransformer(parts[name], sparse=own) for name, own in sparse.items()} | {
             "form": _said(sparse)}
-    fast: dict[str, Any] = {"codec": FastCodec(parts["vae"])}
-    done = ["VAE as CUDA graphs"]
+    fast: dict[str, Any] = {"codec": FastCodec(parts["vae"]), "text_encoder": FastTextEncoder(parts["text_encoder"])}
+    done = ["VAE and text encoder as CUDA graphs"]
     if placement.turns:
         done.append("transformers plain: they take turns in memory")
     elif has_frame_times(files):
