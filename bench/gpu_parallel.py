@@ -2,7 +2,7 @@
 
     python -m bench.gpu --only parallel,parallel_render [--tiny] [--output FILE.json]
 
-Two GPUs, then four and eight where there are as many; `--tiny` takes processes of a CPU. Rows come as they are measured.
+Two GPUs, then four and eight where there are as many; `--tiny` takes processes of a CPU. Rows come one by one.
 """
 
 import gc
