@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from tests.checkpoints.parity import a_request, ours
+from tests.checkpoints.tiny_lora import write_lora
 from tests.unit.video_service.conftest import network
 from tests.unit.video_service.layers.test_wan_transformer import IMAGE, away
 from video_service.families.fastwan import GatedTransformer
@@ -19,6 +21,7 @@ from video_service.layers.wan.fast import FastTransformer
 from video_service.model import find_model, load_model
 from video_service.render.generate import Deployed
 from video_service.settings import VideoSettings
+from video_service.weights.lora import Lora
 from video_service.worker.peers.group import PeerGroup
 from web.worker.errors import ModelUnavailable
 
@@ -34,11 +37,14 @@ def group() -> Iterator[PeerGroup]:
     assert lost == []
 
 
-def gated(**more: Any) -> Any:
+def gated(heads: int = HEADS, **more: Any) -> Any:
+    """With the gates that VSA takes."""
+    config: Any = {
+        "num_attention_heads": heads, "attention_head_dim": DIM, "text_dim": 32, "freq_dim": 32, "ffn_dim": 96,
+        "num_layers": 2}
     torch.manual_seed(0)
-    transformer = GatedTransformer(
-        num_attention_heads=HEADS, attention_head_dim=DIM, text_dim=32, freq_dim=32, ffn_dim=96, num_layers=2,
-        **more).eval()
+    made: Any = GatedTransformer.from_config(config | more)
+    transformer = made.eval()
     for parameter in transformer.parameters():
         parameter.data.normal_(0, 0.2)
     return transformer.requires_grad_(False)
@@ -91,16 +97,21 @@ def test_a_guided_clip_is_one_process_clip(
     assert np.abs(frames.astype(int) - own.astype(int)).max() <= 1
 
 
-def test_a_loaded_model_is_split_and_says_so(group: PeerGroup, tiny_folder: Any, tiny_model: Deployed) -> None:
+def test_a_loaded_model_is_split_says_so_and_takes_loras(
+    group: PeerGroup, tiny_folder: Path, tiny_model: Deployed, tmp_path: Path
+) -> None:
     settings = VideoSettings(model=str(tiny_folder), device="cpu", dtype="float32", gpus=2)
     parted = load_model(find_model(settings), settings, group)
     assert parted.info.engine_reason == "VIDEO_ENGINE=torch; over 2 devices"
     request = a_request()
-    assert away(ours(parted.model, request)[0][0], ours(tiny_model.model, request)[0][0]) < 1e-5
+    plain = ours(tiny_model.model, request)[0][0]
+    assert away(ours(parted.model, request)[0][0], plain) < 1e-5
+    lora = Lora(path=write_lora(tmp_path / "style.safetensors", network(tiny_model), "kohya"), scale=0.7, digest="d")
+    adapted = ours(tiny_model.model.adapted([lora]), request)[0][0]
+    assert away(ours(parted.model.adapted([lora]), request)[0][0], adapted) < 1e-5 < away(plain, adapted)
+    assert away(ours(parted.model, request)[0][0], plain) < 1e-5
 
 
 def test_heads_that_do_not_divide_are_refused_with_what_would_do(group: PeerGroup) -> None:
-    torch.manual_seed(0)
-    odd = GatedTransformer(num_attention_heads=3, attention_head_dim=DIM, text_dim=32, ffn_dim=32, num_layers=1)
-    with pytest.raises(ModelUnavailable, match="VIDEO_GPUS=2 does not divide the transformer's 3 heads: .* 1, 3"):
-        group.split(odd)
+    with pytest.raises(ModelUnavailable, match=r"VIDEO_GPUS=2 does not divide the transformer's 3 heads: .* 1, 3"):
+        group.split(gated(heads=3))
