@@ -27,7 +27,7 @@ import torch.distributed as dist
 
 from video_service.layers.wan.fast import FastTransformer
 from video_service.layers.wan.transformer import Sparse
-from video_service.worker.peers.messages import Call, Command, Forget, Join, Lasting, Load, Shape
+from video_service.worker.peers.messages import Call, Command, Forget, Join, Lasting, Leave, Load, Shape
 from video_service.worker.peers.modules import taken_apart
 from video_service.worker.peers.ranks import DEADLINE_S, join, meeting_place
 from video_service.worker.peers.transformer import ParallelTransformer
@@ -148,6 +148,10 @@ class PeerGroup:
     def close(self) -> None:
         """End the peers."""
         self._closing = True
+        if self._has_joined:
+            with suppress(DeviceBroken):
+                self._tell(Leave())
+            dist.destroy_process_group()
         for peer in self._peers:
             with suppress(OSError):
                 assert peer.stdin is not None
@@ -157,8 +161,6 @@ class PeerGroup:
                 peer.wait(5)
             peer.kill()
             peer.wait()
-        if self._has_joined:
-            dist.destroy_process_group()
 
     def _lasts(self, tensor: torch.Tensor) -> Lasting:
         for key, known in self._lasting:

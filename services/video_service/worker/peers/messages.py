@@ -68,4 +68,9 @@ class Call:
     seen: Lasting | None
 
 
-Command = Join | Load | Forget | Call
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """The last: all leave the group at once."""
+
+
+Command = Join | Load | Forget | Call | Leave

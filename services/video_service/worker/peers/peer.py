@@ -14,7 +14,7 @@ import torch.distributed as dist
 from video_service.layers.attention.ulysses import Ulysses
 from video_service.layers.wan.fast import FastTransformer
 from video_service.worker.peers.group import KEPT
-from video_service.worker.peers.messages import Call, Command, Forget, Join, Lasting, Load, Shape
+from video_service.worker.peers.messages import Call, Command, Forget, Join, Lasting, Leave, Load, Shape
 from video_service.worker.peers.modules import put_together
 from video_service.worker.peers.ranks import join
 from web.worker.link import HEADER_BYTES, body_length, from_body
@@ -28,8 +28,10 @@ def follow(stream: BinaryIO) -> int:
     told = commands.get()
     assert isinstance(told, Join)
     peer = _Peer(join(told))
-    while True:
-        peer.do(commands.get())
+    while not isinstance(command := commands.get(), Leave):
+        peer.do(command)
+    dist.destroy_process_group()
+    return 0
 
 
 def _listen(stream: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
@@ -47,7 +49,7 @@ class _Peer:
         self._networks: dict[int, FastTransformer] = {}
         self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
 
-    def do(self, command: Command) -> None:
+    def do(self, command: Join | Load | Forget | Call) -> None:
         match command:
             case Load():
                 self._networks[command.network] = self._loaded(command)
