@@ -24,6 +24,7 @@ from video_service.layers.memo import Memo
 from video_service.layers.pixels import Colours, coloured, picture_tensor
 from video_service.layers.tokens import cut_warning
 from video_service.layers.umt5 import TextEncoder, clean_prompt, embed
+from video_service.layers.umt5_graph import FastTextEncoder
 from video_service.layers.wan.codec import (
     TEMPORAL_SCALE,
     Codec,
@@ -175,7 +176,7 @@ class WanModel:
 
     def modules(self) -> dict[str, Any]:
         """What graphs are made of, by folder."""
-        return {"text_encoder": self.text_encoder, "vae": self.vae, "transformer": plain(self.transformer)}
+        return {"text_encoder": plain(self.text_encoder), "vae": self.vae, "transformer": plain(self.transformer)}
 
     def _embed(self, texts: Sequence[str]) -> torch.Tensor:
         def made(text: str) -> torch.Tensor:
@@ -244,9 +245,9 @@ def _adapted(transformer: Any, loras: Sequence[Lora]) -> Any:
     return transformer.like(merged) if isinstance(transformer, FastTransformer) else merged
 
 
-def plain(transformer: Any) -> Any:
-    """diffusers' own module, whatever computes with its weights."""
-    return transformer.module if isinstance(transformer, FastTransformer | Turn) else transformer
+def plain(part: Any) -> Any:
+    """The library's own module, whatever computes with its weights."""
+    return part.module if isinstance(part, FastTransformer | FastTextEncoder | Turn) else part
 
 
 class UniPCSolver(NoisySolver):
