@@ -59,7 +59,12 @@ def load_backend(settings: Settings) -> Backend | FeatureBackend:
 
         return load_remote(settings)
     folder = settings.models_dir / "vl" if settings.model == "embedded" else Path(settings.model).expanduser()
-    if settings.model == "embedded" or is_embedded(folder):
+    is_ours = settings.model == "embedded" or is_embedded(folder)
+    if settings.backend == ("qwen" if is_ours else "embedded"):
+        found = "a checkpoint" if is_ours else "no checkpoint"
+        raise CheckpointError(
+            f"VL_BACKEND={settings.backend}: VL_MODEL={settings.model} is {found} in the embedded layout")
+    if is_ours:
         if settings.engine not in ("auto", "torch"):
             raise EngineRefused(
                 f"VL_ENGINE={settings.engine}: there are no engines of the embedded checkpoint; set auto or torch")
