@@ -21,8 +21,8 @@ class Settings(BaseSettings):
     internal_token: SecretStr | None = Field(default=None, validation_alias="STILLMOTION_INTERNAL_TOKEN")
     model: str = Field(
         default="embedded", validation_alias="VL_MODEL",
-        description="`embedded`, a folder in its layout, or the hub id or folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL "
-        "checkpoint.",
+        description="`embedded`, a folder in its layout, or the hub id or folder of a Qwen2-VL, Qwen2.5-VL, "
+        "Qwen3-VL or Qwen3.5 checkpoint.",
     )
     backend: Literal["auto", "embedded", "qwen", "openai"] = Field(
         default="auto", validation_alias="VL_BACKEND",

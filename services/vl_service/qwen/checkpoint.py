@@ -15,7 +15,10 @@ from vl_service.qwen.language import load_language_model
 from vl_service.qwen.quantize import loading_options
 from vl_service.settings import Settings
 
-FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen3_vl_moe": "Qwen3-VL MoE"}
+FAMILIES = {
+    "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen3_vl_moe": "Qwen3-VL MoE",
+    "qwen3_5": "Qwen3.5", "qwen3_5_moe": "Qwen3.5 MoE",
+}
 TOWER_PREFIXES = ("visual.", "model.visual.")  # of Qwen2-VL's first checkpoints, and of all since
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -16,6 +16,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLForConditionalGeneration,
 )
 
@@ -32,7 +33,7 @@ from vl_service.settings import Settings
 
 CLASSES: dict[str, Any] = {
     "qwen2_vl": Qwen2VLForConditionalGeneration, "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
-    "qwen3_vl": Qwen3VLForConditionalGeneration,
+    "qwen3_vl": Qwen3VLForConditionalGeneration, "qwen3_5": Qwen3_5ForConditionalGeneration,
 }
 
 
@@ -49,7 +50,7 @@ def settings(folder: Path, **more: Any) -> Settings:
     return Settings(model=str(folder), device="cpu", greedy=True, **more)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[*FAMILIES, "qwen3_5"])
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folder = save_tiny_checkpoint(request.param, tmp_path_factory.mktemp(request.param))
     return Tiny(family=request.param, folder=folder, engine=load_qwen(settings(folder)))

@@ -12,6 +12,8 @@ from transformers import (
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
@@ -59,6 +61,15 @@ def _model(family: str, vocab: int, ids: Any, width: int = 32) -> Any:
                   "fullatt_block_indexes": [1], "window_size": 56}
         return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(
             text_config=_text(vocab, hidden_size=width, rope_parameters=rope), vision_config=vision, **ids))
+    if family == "qwen3_5":  # layers with a state in turns with such as attend
+        vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": width, "num_heads": 2, "intermediate_size": 48,
+                  "num_position_embeddings": 64, "patch_size": 16}
+        text = _text(
+            vocab, hidden_size=width, head_dim=width // 2, num_hidden_layers=3,
+            layer_types=["full_attention", "linear_attention", "full_attention"],
+            linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=2,
+            rope_parameters={**rope, "mrope_interleaved": True, "partial_rotary_factor": 1.0})
+        return Qwen3_5ForConditionalGeneration(Qwen3_5Config(text_config=text, vision_config=vision, **ids))
     vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": width, "num_heads": 2, "intermediate_size": 48,
               "deepstack_visual_indexes": [0], "num_position_embeddings": 64, "patch_size": 16}
     rope3 = {**rope, "mrope_interleaved": True}
@@ -79,13 +90,15 @@ def save_tiny_checkpoint(family: str, folder: Path, *, width: int = 32) -> Path:
     torch.manual_seed(7)
     model = _model(family, len(tokenizer), ids, width)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             parameter.mul_(4)  # the init's 0.02 makes all logits alike, and greedy output a constant
+            if "norm" in name and name.endswith("weight") and not parameter.any():  # Qwen3.5 tells what is above one
+                parameter.fill_(3)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    patch = 16 if family == "qwen3_vl" else 14
+    patch = 16 if family.startswith("qwen3") else 14
     Qwen2VLImageProcessorPil(
         patch_size=patch, size={"shortest_edge": (2 * patch) ** 2, "longest_edge": 64 * (2 * patch) ** 2},
     ).save_pretrained(folder)
