@@ -124,7 +124,7 @@ class Parts:
         return load_qwen(settings(self.folder, role="language", vision_url=self.served.url, **more), fast=fast)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[*FAMILIES, "qwen3_5"])
 def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     folder = save_sharded(request.param, tmp_path_factory.mktemp(request.param))
     vision = load_vision(settings(folder, role="vision"))
@@ -163,7 +163,7 @@ def test_features_over_the_wire_are_those_of_the_whole_model_bit_for_bit(parts: 
         here, there = (engine._vision.features_of(picture) for engine in (parts.whole, parts.language()))
         assert torch.equal(here.embeddings, there.embeddings)
         assert torch.equal(here.grid_thw, there.grid_thw)
-        assert len(here.deepstack) == len(there.deepstack) == ("qwen3" in parts.folder.name)
+        assert len(here.deepstack) == len(there.deepstack) == ("qwen3_vl" in parts.folder.name)
         assert all(map(torch.equal, here.deepstack, there.deepstack))
         assert (here.revision, here.processor) == (there.revision, there.processor)
 
