@@ -46,6 +46,10 @@ class FastTransformer:
         """Another transformer of the same kind in the same form."""
         return FastTransformer(transformer, fp8=self._fp8, sparse=self._sparse)
 
+    def let_go(self) -> None:
+        """Of what it keeps from call to call: graphs and prompts."""
+        self._steps, self._texts = _Kept(_SIZES_KEPT), []
+
     def __call__(
         self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor,
         seen_BLC: torch.Tensor | None = None, *, return_dict: bool,

@@ -8,6 +8,7 @@ The worker stays the only one who decides; peers follow. A peer that ends, or a 
 the end of the worker: an exchange that one rank never joins would hold the others for ever.
 """
 
+import gc
 import logging
 import os
 import queue
@@ -74,6 +75,7 @@ class PeerGroup:
         self._steps: queue.SimpleQueue[tuple[Any, float]] = queue.SimpleQueue()
         self._has_joined = False
         self._networks = 0
+        self._split: weakref.WeakSet[FastTransformer] = weakref.WeakSet()
         self._forgotten: list[int] = []
         self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
         self._next_key = 0
@@ -113,6 +115,7 @@ class PeerGroup:
     def load(self, network: FastTransformer, *what: Any) -> int:
         """Give the peers what they build the same `network` of; its number."""
         number, self._networks = self._networks, self._networks + 1
+        self._split.add(network)
         parts, tensors = taken_apart(what, self._device)
         self._forget()
         self._tell(Load(network=number, parts=parts, tensors=tuple(map(Shape.of, tensors))))
@@ -146,11 +149,14 @@ class PeerGroup:
             self._steps.put((event, time.monotonic()))
 
     def close(self) -> None:
-        """End the peers."""
+        """End the peers; networks that were split can be called no more."""
         self._closing = True
         if self._has_joined:
             with suppress(DeviceBroken):
                 self._tell(Leave())
+            for network in self._split:
+                network.let_go()  # NCCL waits for graphs with exchanges in them
+            gc.collect()
             dist.destroy_process_group()
         for peer in self._peers:
             with suppress(OSError):
