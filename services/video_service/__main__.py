@@ -14,7 +14,7 @@ import uvicorn
 
 from video_service.http.app import create_app
 from video_service.http.service import WORKER_COMMAND, VideoService
-from video_service.queue.render import FolderInUse, RenderFiles
+from video_service.queue.files import FolderInUse, RenderFiles
 from video_service.settings import VideoSettings
 from web.logs import configure_logging
 from web.telemetry import configure_tracing

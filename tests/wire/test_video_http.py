@@ -22,7 +22,7 @@ from tests.checkpoints.tiny_wan_card import TINY_INFO
 from tests.support.idle_video_worker import command
 from video_service.http.app import create_app
 from video_service.http.service import WORKER_COMMAND
-from video_service.queue.render import RenderFiles
+from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
 
 LOADS_FOR_EVER = ("bash", "-c", "exec cat <&$0 >/dev/null")

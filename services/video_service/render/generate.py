@@ -16,7 +16,7 @@ from video_service.media.badge import Badge
 from video_service.media.clip import open_clip
 from video_service.media.mp4 import Mp4Writer, Previews, VideoWriteFailed, WrittenVideo, coding_of
 from video_service.media.preview import PreviewWriter
-from video_service.queue.render import preview_path
+from video_service.queue.files import preview_path
 from video_service.render.progress import Report, StageClock
 from video_service.render.render import Glimpse, Left, Seen, nobody, render, unseen
 from web.worker.image import decode_image, fit_picture
