@@ -15,7 +15,7 @@ from tests.support.video_process import VideoProcess, running
 pytestmark = pytest.mark.slow
 
 SERVE = (
-    "import sys; from video_service.__main__ import main; "
+    "import sys; from video_service.http.serve import main; "
     "sys.exit(main((sys.executable, '-m', 'tests.checkpoints.toy_family')))"
 )
 BODY: dict[str, Any] = {"prompt": "w" * 40, "width": 96, "height": 72, "num_frames": 6, "fps": 8, "seed": 1}

@@ -84,7 +84,7 @@ async def gateway(
     def start(vl: Services) -> GatewaySettings:
         return GatewaySettings.model_validate({
             "data_dir": tmp_path_factory.mktemp("gateway"), "vl_url_given": vl.vl_url, "min_free_bytes": 1,
-            "video_url_given": f"http://127.0.0.1:{service.port}", "engine_poll_s": 0.02,
+            "video_url_given": f"http://127.0.0.1:{service.port}", "engine_poll_s": 0.2,
         })
 
     with running_services() as vl:
