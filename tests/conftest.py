@@ -13,6 +13,9 @@ from tests.support.postgres import PostgresServer, postgres_server
 # Read when torch is imported, here and in what tests start: several processes share few cores, and a thread that waits
 # for another spins.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing here plugs into pydantic; looking through the metadata of every installed package for what might is 50 ms of
+# each of some hundred processes.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 class _FilesTogether(LoadScopeScheduling):
