@@ -21,7 +21,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 class _FilesTogether(LoadScopeScheduling):
     """A file's tests run in one process, and so do those of a folder whose files share a fixture of half a minute."""
 
-    _TOGETHER = ("tests/e2e", "tests/unit/engines")
+    _TOGETHER = ("tests/e2e", "tests/unit/engines", "tests/wire/one_service")
     _APART = ("test_embedded.py", "test_families.py", "test_tensorrt.py")  # long, and share none of it
 
     def _split_scope(self, nodeid: str) -> str:
