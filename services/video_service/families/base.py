@@ -34,6 +34,10 @@ class Peers(Protocol):
         """A Wan transformer as a `FastTransformer` whose tokens are split over all. Raises `ModelUnavailable`."""
         ...
 
+    def codec(self, vae: Any) -> Any:
+        """A Wan VAE on CUDA as a `FastCodec` whose decoder is split over all."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:

@@ -154,8 +154,9 @@ def fast_parts(
     if sparse and reasons:
         raise ModelUnavailable(f"{files.name}: its sparse attention cannot run: {reasons[0]}.")
     on_gpu = layers.fast and placement.device.type == "cuda" and placement.dtype == torch.bfloat16
-    fast: dict[str, Any] = {"codec": FastCodec(parts["vae"])} if on_gpu else {}
-    done = ["VAE as CUDA graphs"] if on_gpu else []
+    make_codec = FastCodec if peers is None else peers.codec
+    fast: dict[str, Any] = {"codec": make_codec(parts["vae"])} if on_gpu else {}
+    done = ["VAE as CUDA graphs" + (f", rows over {peers.size} devices" if peers else "")] if on_gpu else []
     plain = _why_plain(files, placement, reasons)
     if plain is not None and (on_gpu or peers is not None):
         done.append(plain)
