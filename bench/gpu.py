@@ -1,6 +1,6 @@
 """Every stage at full size with random weights: plain diffusers and transformers beside ours, in one process.
 
-    python -m bench.gpu [--only vae,still,dit,dit14b,i2vgen,experts,vl] [--tiny] [--commit NAME] [--output FILE.json]
+    python -m bench.gpu [--only vae,still,dit,dit14b,i2vgen,experts,turns,vl,previews] [--tiny] [--output FILE]
     python -m bench.gpu --only parallel,parallel_render           # one video over several GPUs: see gpu_parallel
     python -m bench.gpu --http [--ways plain,dense,fp8,sparse]    # a picture to an MP4 through the three services
 
@@ -74,12 +74,13 @@ def http_rows(device: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]
 
 
 def stages() -> dict[str, Callable[[str, bool], dict[str, Any] | Iterator[dict[str, Any]]]]:
-    from bench import gpu_families, gpu_parallel, gpu_video, gpu_vl
+    from bench import gpu_families, gpu_parallel, gpu_previews, gpu_video, gpu_vl
 
     return {"i2vgen": gpu_families.i2vgen_stage, "experts": gpu_families.experts_stage,
+            "turns": gpu_families.turns_stage,
             "vae": gpu_video.vae_stage, "still": gpu_video.still_stage, "dit": gpu_video.dit_stage,
             "parallel": gpu_parallel.parallel_stage, "parallel_render": gpu_parallel.parallel_render_stage,
-            "dit14b": gpu_video.dit_14b_stage, "vl": gpu_vl.vl_stage}
+            "dit14b": gpu_video.dit_14b_stage, "vl": gpu_vl.vl_stage, "previews": gpu_previews.previews_stage}
 
 
 def table(found: dict[str, Any]) -> str:

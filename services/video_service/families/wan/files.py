@@ -10,8 +10,11 @@ from transformers import AutoImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoTask
 from video_service.families.base import Placement
+from video_service.families.wan.colours import learned_colours
 from video_service.families.wan.int8 import keep_int8
 from video_service.layers.attention.sla import Sla
+from video_service.layers.pixels import Colours
+from video_service.layers.umt5_graph import FastTextEncoder
 from video_service.layers.wan.codec import TEMPORAL_SCALE, KeptStills, TorchCodec
 from video_service.layers.wan.fast import FastCodec, FastTransformer
 from video_service.layers.wan.keys import wan_name
@@ -116,7 +119,8 @@ def load_wan(
         on_host = _transformers(parts) if placement.turns else []
         parts = {name: part if name in on_host else part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
-        parts |= fast_parts(files, parts, placement, sparse or {})
+        colours = Colours(learned_colours(TorchCodec(parts["vae"]), parts["vae"], placement))
+        parts |= fast_parts(files, parts, placement, sparse or {}) | {"colours": colours}
         parts["form"] = ", ".join(part for part in (parts.get("form"), said) if part) or None
     scheduler = files.find_json("scheduler/scheduler_config.json")
     given = read_card(files).flow_shift or shift or scheduler.get("flow_shift") or scheduler.get("shift")
@@ -155,8 +159,10 @@ def fast_parts(
         raise ModelUnavailable(f"{files.name}: its sparse attention cannot run: {reasons[0]}.")
     on_gpu = layers.fast and placement.device.type == "cuda" and placement.dtype == torch.bfloat16
     make_codec = FastCodec if peers is None else peers.codec
-    fast: dict[str, Any] = {"codec": make_codec(parts["vae"])} if on_gpu else {}
-    done = ["VAE as CUDA graphs" + (f", rows over {peers.size} devices" if peers else "")] if on_gpu else []
+    fast: dict[str, Any] = {
+        "codec": make_codec(parts["vae"]), "text_encoder": FastTextEncoder(parts["text_encoder"])} if on_gpu else {}
+    done = ["VAE and text encoder as CUDA graphs"] * on_gpu
+    done += [f"the VAE's rows over {peers.size} devices"] if on_gpu and peers is not None else []
     plain = _why_plain(files, placement, reasons)
     if plain is not None and (on_gpu or peers is not None):
         done.append(plain)
