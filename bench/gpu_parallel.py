@@ -127,9 +127,11 @@ def parallel_render_stage(device: str, tiny: bool) -> Iterator[Rows]:
 
     rows: Rows = {}
     with tempfile.TemporaryDirectory() as folder:
-        model = save_random_wan(Path(folder) / "wan", device, tiny=tiny)
+        model = save_random_wan(Path(folder) / "wan", device, tiny=tiny, small_text=True)
         _forget()
-        ways: dict[str, dict[str, Any]] = {"dense": {}, "sparse_fp8": {"quant_linear": "fp8", "attention_topk": 0.1}}
+        sparse = {"quant_linear": "fp8", "attention_topk": 0.1}
+        ways: dict[str, dict[str, Any]] = {
+            "sparse_fp8": sparse, "sparse_fp8_decode": sparse | {"gpus_decode": True}, "dense": {}}
         for way, own in ways.items():
             for size in (1, *_sizes(device)):
                 rows[f"{way} x{size}"] = _renders(model, device, size, own if device == "cuda" else {}, tiny=tiny)

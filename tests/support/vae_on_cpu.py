@@ -70,6 +70,13 @@ def cpu_decoder(vae: Any, height: int, width: int, **more: Any) -> Any:
     return vae_cuda.FastVaeDecoder(vae, height, width, **more)
 
 
+class Owner:
+    """Of what a group was given, in the place of a codec."""
+
+    def let_go(self) -> None:
+        """There are no graphs."""
+
+
 class CpuDecoders:
     """What a peer makes."""
 

@@ -46,6 +46,10 @@ class FastTransformer:
         """Another transformer of the same kind in the same form."""
         return FastTransformer(transformer, fp8=self._fp8, sparse=self._sparse)
 
+    def let_go(self) -> None:
+        """Of what it keeps from call to call: graphs and prompts."""
+        self._steps, self._texts = Kept(_SIZES_KEPT), []
+
     def __call__(
         self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor,
         seen_BLC: torch.Tensor | None = None, *, return_dict: bool,
@@ -83,6 +87,10 @@ class FastCodec(Codec):
         self._plain = TorchCodec(vae)
         self._decoders: Kept[FastVaeDecoder] = Kept(1)
         self._encoders: Kept[FastStillEncoder] = Kept(_SIZES_KEPT)
+
+    def let_go(self) -> None:
+        """Of the decoder's graphs."""
+        self._decoders = Kept(1)
 
     def encode_still(self, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:
         from video_service.layers.wan.still_cuda import FastStillEncoder, why_not

@@ -8,6 +8,7 @@ The worker stays the only one who decides; peers follow. A peer that ends, or a 
 the end of the worker: an exchange that one rank never joins would hold the others for ever.
 """
 
+import gc
 import logging
 import os
 import queue
@@ -56,13 +57,14 @@ class PeerGroup:
     """Used on one thread."""
 
     def __init__(
-        self, size: int, device: str, *, threads: int = 0, on_loss: Callable[[str], None] = end_this_process
+        self, size: int, device: str, *, threads: int = 0, decodes: bool = False,
+        on_loss: Callable[[str], None] = end_this_process,
     ) -> None:
         """Starts the peers, which takes them seconds; `wait` is called before they are needed.
 
         `threads` are those of each rank's CPU computations; 0: the cores, shared out.
         """
-        self.size = size
+        self.size, self.decodes = size, decodes
         self._on_loss = on_loss
         self._closing = False
         self._store = meeting_place()
@@ -78,6 +80,7 @@ class PeerGroup:
         self._networks = 0
         self.transformers = 0
         """How many were split so far."""
+        self._given: weakref.WeakSet[Any] = weakref.WeakSet()
         self._forgotten: list[int] = []
         self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
         self._next_key = 0
@@ -114,6 +117,7 @@ class PeerGroup:
     def load(self, network: object, make: Callable[[], Any]) -> int:
         """Have the peers make what goes with `network`, and drop it when that is gone; its number."""
         number, self._networks = self._networks, self._networks + 1
+        self._given.add(network)
         parts, tensors = taken_apart(make, self._device)
         self._forget()
         self._tell(Load(network=number, parts=parts, tensors=tuple(map(Shape.of, tensors))))
@@ -156,11 +160,14 @@ class PeerGroup:
             self._steps.put((event, time.monotonic()))
 
     def close(self) -> None:
-        """End the peers."""
+        """End the peers; networks that were split can be called no more."""
         self._closing = True
         if self._has_joined:
             with suppress(DeviceBroken):
                 self._tell(Leave())
+            for network in self._given:
+                network.let_go()  # NCCL waits for graphs with exchanges in them
+            gc.collect()
             dist.destroy_process_group()
         for peer in self._peers:
             with suppress(OSError):

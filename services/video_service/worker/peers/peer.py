@@ -29,6 +29,7 @@ def follow(stream: BinaryIO) -> int:
     peer = _Peer(join(told))
     while not isinstance(command := commands.get(), Leave):
         peer.do(command)
+    peer.do(Forget(networks=peer.networks))  # NCCL waits for graphs with exchanges in them
     dist.destroy_process_group()
     return 0
 
@@ -47,6 +48,10 @@ class _Peer:
         self._device = device
         self._networks: dict[int, Callable[..., Any]] = {}
         self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
+
+    @property
+    def networks(self) -> tuple[int, ...]:
+        return tuple(self._networks)
 
     def do(self, command: Join | Load | Forget | Call | Decode) -> None:
         match command:

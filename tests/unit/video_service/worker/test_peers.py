@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.checkpoints.parity import a_request, ours
 from tests.checkpoints.tiny_lora import write_lora
-from tests.support.vae_on_cpu import CpuDecoders, cpu_decoder
+from tests.support.vae_on_cpu import CpuDecoders, Owner, cpu_decoder
 from tests.unit.video_service.conftest import network
 from tests.unit.video_service.layers.test_wan_transformer import IMAGE, away
 from video_service.families.fastwan import GatedTransformer
@@ -132,7 +132,8 @@ def test_rows_decoded_by_two_processes_are_those_of_one(group: PeerGroup) -> Non
     latents = torch.randn(2, 1, 16, 3, 4, 3)
     with torch.no_grad():
         expected = [to_levels(torch.cat(list(WanVaeDecoder(vae).decode(clip.bfloat16())), 2)) for clip in latents]
-    number = group.load(vae, partial(CpuDecoders, vae))
+    owner = Owner()
+    number = group.load(owner, partial(CpuDecoders, vae))
     told = partial(group.decoding, number, (4, 3))
     found = {bands: [torch.cat([x.clone() for x in decoder.decode_on_device(clip)]) for clip in latents]
              for bands in (False, True)
