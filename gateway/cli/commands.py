@@ -21,7 +21,7 @@ from gateway.cli.client.generate import generate
 from gateway.cli.client.jobs import GatewayFailure, Server, server_url
 from gateway.cli.client.output import OutputUnusable, check_output, is_standard_output, output_path
 from gateway.cli.client.words import LastingConsole, typed
-from gateway.cli.convert import convert
+from gateway.cli.convert import convert, warmup
 from gateway.cli.engines import engines
 from gateway.cli.machine.doctor import doctor
 from gateway.cli.machine.pull import PullFailed, ask_hub, describe, pull, pulled_before
@@ -108,6 +108,15 @@ def engines_command(context: typer.Context) -> None:
 def convert_command(context: typer.Context) -> None:
     """Convert published files to a folder for VIDEO_MODEL: `convert --help` says more."""
     raise typer.Exit(convert(context.args, Console(stderr=True)))
+
+
+@app.command(
+    "warmup", add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def warmup_command(context: typer.Context) -> None:
+    """Load the video models and render one clip of each, for images and before a service starts: `warmup --help`."""
+    raise typer.Exit(warmup(context.args, Console(stderr=True)))
 
 
 @app.command("migrate")
