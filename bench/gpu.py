@@ -1,6 +1,7 @@
 """Every stage at full size with random weights: plain diffusers and transformers beside ours, in one process.
 
-    python -m bench.gpu [--only vae,still,dit,dit14b,i2vgen,experts,vl] [--tiny] [--commit NAME] [--output FILE.json]
+    python -m bench.gpu [--only vae,still,dit,dit14b,i2vgen,experts,turns,vl,previews] [--tiny] [--output FILE]
+    python -m bench.gpu --only parallel,parallel_render           # one video over several GPUs: see gpu_parallel
     python -m bench.gpu --http [--ways plain,dense,fp8,sparse]    # a picture to an MP4 through the three services
 
 Seconds are medians of three after a warm-up; accuracy stands beside each. `--tiny` runs the same code on any machine.
@@ -48,7 +49,10 @@ def main() -> int:
                     results["stages"][name] = rows
                     store(results, output)
             else:
-                results["stages"][name] = stages()[name](device, asked.tiny)
+                found = stages()[name](device, asked.tiny)
+                for rows in [found] if isinstance(found, dict) else found:
+                    results["stages"][name] = rows
+                    store(results, output)
         except Exception:  # the other stages still count
             results["stages"].setdefault(name, {})["failed"] = traceback.format_exc()[-2000:]
             print(results["stages"][name]["failed"], flush=True)
@@ -69,12 +73,14 @@ def http_rows(device: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]
     return gpu_http.http_rows(device, asked.ways.split(","), tiny=asked.tiny, checkpoints=asked.checkpoints)
 
 
-def stages() -> dict[str, Callable[[str, bool], dict[str, Any]]]:
-    from bench import gpu_families, gpu_video, gpu_vl
+def stages() -> dict[str, Callable[[str, bool], dict[str, Any] | Iterator[dict[str, Any]]]]:
+    from bench import gpu_families, gpu_parallel, gpu_previews, gpu_video, gpu_vl
 
     return {"i2vgen": gpu_families.i2vgen_stage, "experts": gpu_families.experts_stage,
+            "turns": gpu_families.turns_stage,
             "vae": gpu_video.vae_stage, "still": gpu_video.still_stage, "dit": gpu_video.dit_stage,
-            "dit14b": gpu_video.dit_14b_stage, "vl": gpu_vl.vl_stage}
+            "parallel": gpu_parallel.parallel_stage, "parallel_render": gpu_parallel.parallel_render_stage,
+            "dit14b": gpu_video.dit_14b_stage, "vl": gpu_vl.vl_stage, "previews": gpu_previews.previews_stage}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -32,16 +32,16 @@ _SPECIAL = {"<|im_start|>": 151644, "<|im_end|>": 151645, "<|vision_start|>": ID
 _CONTRAST = 0.12  # random weights decode to noise, of which no video's file is as large: 16 MB where one has 3
 
 
-def save_random_wan(folder: Path, device: str, *, tiny: bool) -> Path:
-    """Wan2.1-1.3B with channels for a picture, its VAE and UMT5-XXL: 14 GB."""
-    config = DIT_TINY if tiny else DIT_1_3B
+def save_random_wan(folder: Path, device: str, *, tiny: bool, small_text: bool = False) -> Path:
+    """Wan2.1-1.3B with channels for a picture, its VAE and UMT5-XXL: 14 GB, or 3 GB with a small text encoder."""
+    config: dict[str, Any] = DIT_TINY if tiny else DIT_1_3B | ({"text_dim": UMT5_TINY["d_model"]} if small_text else {})
     transformer = random_transformer(config | {"in_channels": 36, "cross_attn_norm": True}, device)
     vae = random_vae(device, tiny)
     for part in vae.decoder.conv_out.parameters():
         part.mul_(_CONTRAST)
     WanImageToVideoPipeline(
         tokenizer=words_tokenizer(UMT5_TINY["vocab_size"], eos_token="</s>", pad_token="<pad>"),
-        text_encoder=_text_encoder(device, tiny=tiny), vae=vae, transformer=transformer,
+        text_encoder=_text_encoder(device, tiny=tiny or small_text), vae=vae, transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
     ).save_pretrained(folder)
     card = {"tasks": ["i2v", "t2v"], "steps": {"minimum": 1, "maximum": 50, "default": 4}}

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
 from diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl import I2VGenXLPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -29,6 +31,7 @@ from video_service.families.i2vgen_xl import I2VGenModel
 from video_service.families.wan.wan22_a14b import in_turns
 from video_service.layers.wan.fast import FastTransformer
 from video_service.render.progress import StageClock, silent
+from video_service.render.solvers import Noise
 from video_service.weights.host import Turn
 
 STEPS = 4
@@ -50,14 +53,21 @@ def i2vgen_stage(device: str, tiny: bool) -> dict[str, Any]:
         prompt="a cat walks", negative_prompt="blurred", image=picture, width=width, height=height, num_frames=frames,
         fps=16, seed=SEED, sampling=Sampling(sampler="ddim", steps=STEPS, guidance_scale=9.0))
 
-    def theirs(output: str = "np") -> Any:
-        torch.manual_seed(SEED)  # it samples the image's latents from torch's own generator
-        return pipeline(
-            prompt=request.prompt, negative_prompt=request.negative_prompt, image=picture, height=height, width=width,
-            num_frames=frames, target_fps=request.fps, num_inference_steps=STEPS, guidance_scale=9.0,
-            generator=torch.Generator("cpu").manual_seed(SEED), output_type=output).frames
-
     model = _i2vgen_model(parts, device)
+    drawn = Noise([SEED], (4, frames, height // 8, width // 8), model.placement.device).draw()
+    still = Noise([SEED], (4, height // 8, width // 8), model.placement.device).draw()
+
+    def theirs(output: str = "np") -> Any:
+        """From our noise: it draws its own in another format, and so others."""
+        def sample(posterior: DiagonalGaussianDistribution, generator: Any = None) -> torch.Tensor:
+            return posterior.mean + posterior.std * still.to(posterior.mean)
+
+        with mock.patch.object(DiagonalGaussianDistribution, "sample", sample):
+            return pipeline(
+                prompt=request.prompt, negative_prompt=request.negative_prompt, image=picture, height=height,
+                width=width, num_frames=frames, target_fps=request.fps, num_inference_steps=STEPS, guidance_scale=9.0,
+                latents=drawn.to(parts["unet"].dtype), output_type=output).frames
+
     rows = {"plain": measure(theirs, count=False), "ours": measure(lambda: _clip(model, request), count=False)}
     rows["ours"]["relative_L2_plain"] = relative(_latents(model, request), theirs("latent"))
     return rows
@@ -103,12 +113,13 @@ def _i2vgen_parts(device: str, tiny: bool) -> dict[str, Any]:
                 "layers_per_block": 1 if tiny else 2, "norm_num_groups": 4 if tiny else 32,
                 "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     torch.manual_seed(0)
-    made = {
-        "unet": I2VGenXLUNet(**unet), "vae": AutoencoderKL(**vae),
-        "text_encoder": CLIPTextModel(CLIPTextConfig(
-            vocab_size=2000, max_position_embeddings=77, eos_token_id=1, **words)),  # type: ignore[arg-type]
-        "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**seen)),  # type: ignore[arg-type]
-    }
+    with torch.device(device):  # on a CPU it takes minutes
+        made = {
+            "unet": I2VGenXLUNet(**unet), "vae": AutoencoderKL(**vae),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(
+                vocab_size=2000, max_position_embeddings=77, eos_token_id=1, **words)),  # type: ignore[arg-type]
+            "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**seen)),  # type: ignore[arg-type]
+        }
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     parts: dict[str, Any] = {
         name: part.to(device, dtype).eval().requires_grad_(False) for name, part in made.items()}
@@ -125,9 +136,34 @@ def _i2vgen_parts(device: str, tiny: bool) -> dict[str, Any]:
 
 
 def experts_stage(device: str, tiny: bool) -> dict[str, Any]:
-    """Six steps, three of each expert: how much longer the fourth takes, both in memory and in turns."""
+    """Six steps of 33 frames, three of each expert: how much longer the fourth takes where both are on the device."""
+    experts, step = _experts(device, tiny)
+    fast = [FastTransformer(expert) for expert in experts]
+    return {"plain": _switched([partial_step(step, expert) for expert in experts]),
+            "ours": _switched([partial_step(step, expert) for expert in fast])}
+
+
+def turns_stage(device: str, tiny: bool) -> dict[str, Any]:
+    """The same where one of them waits in the host's memory: 28 GB of pinned memory for each."""
+    experts, step = _experts(device, tiny)
+    for expert in experts:
+        for weight in expert.parameters():
+            host = torch.empty(weight.shape, dtype=weight.dtype, pin_memory=device == "cuda")
+            weight.data = host.copy_(weight.data)
+    parts = dict(zip(("transformer", "transformer_2"), experts, strict=True))
+    waiting = in_turns(parts, Placement(device=torch.device(device), dtype=experts[0].dtype))
+    slot = waiting["turns"].slot
+    turns: list[Turn] = [waiting["transformer"], waiting["transformer_2"]]
+    rows = {"ours": _switched(
+        [partial_step(step, turn) for turn in turns], lambda following: slot.expect(1, turns[following].module))}
+    slot.waited_s()
+    return rows
+
+
+def _experts(device: str, tiny: bool) -> tuple[list[Any], Callable[[Any, float], None]]:
+    """Both, and what makes a step of one at a time."""
     config = (DIT_TINY if tiny else DIT_14B) | {"in_channels": 36, "cross_attn_norm": True}
-    shape = TINY if tiny else FULL
+    shape = TINY if tiny else FULL | {"latents": (16, 9, 60, 104)}
     experts = [random_transformer(config, device) for _ in range(2)]
     dtype = experts[0].dtype
     latents = torch.randn(1, 36, *shape["latents"][1:], device=device).to(dtype)
@@ -138,18 +174,7 @@ def experts_stage(device: str, tiny: bool) -> dict[str, Any]:
         with torch.no_grad():
             network(latents, torch.tensor([timestep], device=where), text, return_dict=False)
 
-    fast = [FastTransformer(expert) for expert in experts]
-    rows: dict[str, Any] = {"plain": _switched([partial_step(step, expert) for expert in experts]),
-                            "both": _switched([partial_step(step, expert) for expert in fast])}
-    del fast
-    parts = {name: expert.cpu() for name, expert in zip(("transformer", "transformer_2"), experts, strict=True)}
-    waiting = in_turns(parts, Placement(device=torch.device(device), dtype=dtype))
-    slot = waiting["turns"].slot
-    turns: list[Turn] = [waiting["transformer"], waiting["transformer_2"]]
-    rows["turns"] = _switched(
-        [partial_step(step, turn) for turn in turns], lambda following: slot.expect(1, turns[following].module))
-    slot.waited_s()
-    return rows
+    return experts, step
 
 
 def partial_step(step: Callable[[Any, float], None], network: Any) -> Callable[[float], None]:

@@ -14,7 +14,6 @@ be made and warmed up. Needs torch and transformers, nothing else.
 import argparse
 import gc
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +55,8 @@ class Rig:
         self.model.generation_config.eos_token_id = None
         self.grid = torch.tensor([[1, *GRIDS[self.tiny]]])
         self._image = self.model.config.image_token_id
-        self._turn = threading.Lock()
+        self._thread = ThreadPoolExecutor(1)
+        """Of the tower, as in `TorchVision`."""
         self.pictures = [self._picture(number) for number in range(AT_ONCE)]
 
     def make_ready(self, slots: int, *, fp8: bool) -> Row:
@@ -80,10 +80,13 @@ class Rig:
         words = np.random.default_rng(number).integers(0, 1000, 64).tolist()
         return [*range(20), *[self._image] * (int(self.grid.prod()) // 4), *words]
 
-    @torch.inference_mode()
     def seen(self, picture: torch.Tensor) -> Any:
         """As of a picture that nobody has seen before."""
-        with self._turn, beside(self.model.device):
+        return self._thread.submit(self._look, picture).result()
+
+    @torch.inference_mode()
+    def _look(self, picture: torch.Tensor) -> Any:
+        with beside(self.model.device):
             embeddings = self._tower(picture.to(self.model.device, self.model.dtype), self.grid)
         return SimpleNamespace(
             embeddings=embeddings, grid_thw=self.grid, deepstack=(), names=(uuid4().hex,))

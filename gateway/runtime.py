@@ -25,7 +25,7 @@ from gateway.jobs.store import JobStore
 from gateway.provenance.certificate import open_certificate
 from gateway.provenance.marking import Marker
 from gateway.run.cancel import Cancellation
-from gateway.run.engine import DbosEngine, Dispatcher
+from gateway.run.engine import DbosEngine, Dispatcher, jobs_at_once
 from gateway.run.executors import Executors, FileIdentity, SessionIdentity
 from gateway.run.expiry import Expiry
 from gateway.run.metrics import GatewayMetrics
@@ -125,7 +125,7 @@ def _assemble(
 ) -> Gateway:
     vl, video = _services(settings, database)
     catalog = Catalog(vl, video)
-    concurrency = partial(_concurrency, settings, video)
+    concurrency = partial(jobs_at_once, settings.concurrency_given, video.pool)
     files, tls = _files(settings), outside_tls(settings.ca_file)
     given = settings.secret.get_secret_value() if settings.secret else None
     signer = open_signer(given, settings.state_dir)
@@ -179,10 +179,6 @@ def _assemble(
         ),
         cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video, reserve=reserve),
     )
-
-
-def _concurrency(settings: GatewaySettings, video: Renderers) -> int:
-    return settings.concurrency(len(video.pool.members))
 
 
 def _marker(settings: GatewaySettings) -> Marker | None:

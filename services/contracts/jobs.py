@@ -1,6 +1,7 @@
 """The public wire: `POST /generate` and the jobs it makes."""
 
 from datetime import datetime
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,7 +67,7 @@ class GenerateOptions(FrozenModel):
         default=None, ge=1, le=100, description="The smaller, the earlier; 10 where none is named. A key has its bound."
     )
     preview: bool = Field(
-        default=False, exclude_if=lambda value: not value,  # left out so that an earlier gateway reads the job
+        default=False, exclude_if=not_,  # left out so that an earlier gateway reads the job
         description="Have `progress.preview` show what is becoming of it, while it is denoised.")
     webhook_url: str | None = Field(
         default=None, min_length=1, max_length=2048, description="Told of the job's end, signed as Standard Webhooks."

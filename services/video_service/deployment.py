@@ -20,12 +20,14 @@ from video_service.render.render import Left
 from video_service.render.warm_up import warm_up
 from video_service.settings import VideoSettings
 from video_service.weights.checkpoint import public_id
+from video_service.weights.device import Device
 from video_service.weights.held import device_bytes, give_back, held_bytes
 from video_service.weights.host import HostCopies
 from video_service.weights.lora import Lora, LoraFolder
 from video_service.weights.lora_merge import LoraUnusable
 from video_service.weights.memory import in_words, machine_bytes
 from video_service.weights.residency import Residency
+from video_service.worker.peers.group import PeerGroup
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
 from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
 
@@ -65,6 +67,7 @@ class Deployment:
         self._absent: dict[str, _Absence] = {}
         # Where the device's memory is the machine's, a copy would take the room of what it was made for.
         self._host = HostCopies(int(machine_bytes() * _HOST_SHARE)) if len(self._names) > 1 else None
+        self._peers: PeerGroup | None = None
         self._loras = LoraFolder(settings.loras_dir)
         self._misfits: dict[str, dict[str, LoraInfo]] = {}  # by the model's id and the LoRA's
         self._infos: dict[str, VideoModelInfo] = {}  # by id, as it was last loaded
@@ -102,6 +105,11 @@ class Deployment:
             if breaks_the_device(error):
                 raise
             log.warning("the render to warm up failed", exc_info=error)
+
+    def close(self) -> None:
+        """End the processes that compute with this one; nothing is rendered after it."""
+        if self._peers is not None:
+            self._peers.close()
 
     def models(self) -> VideoModelList:
         """What there is now, in the order of VIDEO_MODELS."""
@@ -212,7 +220,7 @@ class Deployment:
     def _load(self, name: str) -> tuple[Opened, int]:
         source = self._sources[name]
         try:
-            opened = open_source(source, self._settings_of(name))
+            opened = open_source(source, self._settings_of(name), self._peers_on(source.device))
         except Exception as error:  # whatever one model's files raise, the others render
             if breaks_the_device(error):
                 raise
@@ -224,6 +232,12 @@ class Deployment:
         num_bytes = held_bytes(opened.torch_model.model)
         self._infos[source.info.id] = opened.info.model_copy(update={"memory_bytes": num_bytes or None})
         return opened, num_bytes
+
+    def _peers_on(self, device: Device) -> PeerGroup | None:
+        """Those of VIDEO_GPUS, started with the first model: they import while it is read."""
+        if self._peers is None and self._settings.gpus > 1:
+            self._peers = PeerGroup(self._settings.gpus, device, threads=self._settings.threads)
+        return self._peers
 
     def _settings_of(self, name: str) -> VideoSettings:
         return self._settings.model_copy(update={"model": name, "models": ()})

@@ -19,11 +19,12 @@ from video_service.families.registry import family_of
 from video_service.media.badge import Badge, BadgeUnusable
 from video_service.render.generate import Deployed, generate
 from video_service.render.progress import Report
-from video_service.settings import VideoSettings
+from video_service.settings import EngineSetting, VideoSettings
 from video_service.weights.checkpoint import CheckpointFiles, open_checkpoint
 from video_service.weights.device import Device, DeviceUnavailable, Dtype, pick_device, pick_dtype
 from video_service.weights.lora import Lora, find_lora
 from video_service.weights.memory import int8_bytes, weight_bytes
+from video_service.worker.peers.group import PeerGroup
 from web.worker.errors import ModelUnavailable
 
 
@@ -94,14 +95,14 @@ def open_model(settings: VideoSettings) -> Opened:
     return open_source(find_model(settings), settings)
 
 
-def open_source(source: ModelSource, settings: VideoSettings) -> Opened:
-    """Load the model and the engines that were chosen for it.
+def open_source(source: ModelSource, settings: VideoSettings, peers: PeerGroup | None = None) -> Opened:
+    """Load the model and the engines that were chosen for it; `peers` compute its steps too where they can be split.
 
     Raises:
         ModelUnavailable: weights are missing, damaged or do not fit the configs, or the LoRA does not fit the weights.
             `ModelNotYetAvailable` where it may pass by itself.
     """
-    model = load_model(source, settings)
+    model = load_model(source, settings, peers)
     if source.engine.target is None:
         return Opened(info=model.info, engine=partial(generate, model), torch_model=model)
     from video_service.engines.shelf import EngineShelf
@@ -141,7 +142,7 @@ def find_model(settings: VideoSettings) -> ModelSource:
         runs=partial(family.runs, spec),
     )
     try:
-        engine = choose_engine(settings.engine, settings.engine_store_dir.resolve(), situation)
+        engine = choose_engine(_engine_of(settings, device), settings.engine_store_dir.resolve(), situation)
     except EngineRefused as error:
         raise ModelUnavailable(f"VIDEO_ENGINE={settings.engine}: {error}") from error
     source = ModelSource(
@@ -152,6 +153,20 @@ def find_model(settings: VideoSettings) -> ModelSource:
         ),
     )
     return (source.in_turns() or source) if settings.experts == "one" else source
+
+
+def _engine_of(settings: VideoSettings, device: Device) -> EngineSetting:
+    """Over several GPUs torch renders. Raises `ModelUnavailable` where that, or so many GPUs, cannot be."""
+    if settings.gpus == 1:
+        return settings.engine
+    if settings.engine not in ("auto", "torch"):
+        raise ModelUnavailable(
+            f"VIDEO_ENGINE={settings.engine} renders on one GPU: unset it, or VIDEO_GPUS={settings.gpus}.")
+    if device == "cuda" and torch.cuda.device_count() < settings.gpus:
+        raise ModelUnavailable(
+            f"VIDEO_GPUS={settings.gpus}, and this process sees {torch.cuda.device_count()} GPU(s): lower it, or let "
+            "CUDA_VISIBLE_DEVICES name as many.")
+    return "torch"
 
 
 def _parts_of(files: CheckpointFiles) -> list[str]:
@@ -166,7 +181,7 @@ def _weight_bytes(
     return None if found is None else found - (itemsize - 1) * int8_bytes(files.path, parts) * int8
 
 
-def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
+def load_model(source: ModelSource, settings: VideoSettings, peers: PeerGroup | None = None) -> Deployed:
     """Read the weights onto `source.device`; of a hub id, download them first.
 
     Where an engine is forced no weights are read, for none would be computed with, and they may not even fit.
@@ -176,17 +191,21 @@ def load_model(source: ModelSource, settings: VideoSettings) -> Deployed:
         torch.set_num_threads(settings.threads)
     placement = Placement(
         device=torch.device(source.device), dtype=getattr(torch, source.dtype), weights=not source.engine.forced,
-        turns=source.turns, rcm_noise_on_device=settings.rcm_noise == "cuda",
+        turns=source.turns, peers=peers, rcm_noise_on_device=settings.rcm_noise == "cuda",
         layers=Layers(
             fast=settings.fast_layers, fp8=wants_fp8(settings, source.device),
             int8=wants_int8(settings, source.device), topk=settings.attention_topk,
         ),
     )
     badge = _badge(settings)
+    before = 0 if peers is None else peers.networks
     model = source.family.load(source.files, placement)
     info = source.info
-    if model.form is not None and source.engine.target is None:
-        info = info.model_copy(update={"engine_reason": "; ".join(filter(None, [info.engine_reason, model.form]))})
+    said = [info.engine_reason, model.form if source.engine.target is None else None]
+    if peers is not None:
+        said.append(f"over {peers.size} devices" if peers.networks > before
+                    else f"on one of VIDEO_GPUS={peers.size}: steps of such a network are not split")
+    info = info.model_copy(update={"engine_reason": "; ".join(filter(None, said)) or None})
     return Deployed(info=info, model=model, device=placement.device, dtype=placement.dtype, badge=badge)
 
 

@@ -118,6 +118,14 @@ class VideoSettings(BaseSettings):
             description="Attend to this share of the key blocks alone: an approximation, 0.1 for models taught so.",
         ),
     ] = None
+    gpus: Annotated[
+        int,
+        Field(
+            validation_alias="VIDEO_GPUS", ge=1, le=64,
+            description="So many GPUs compute each step of a video together, the first of those that the process sees; "
+            "a divisor of the transformer's attention heads. On a CPU: so many processes.",
+        ),
+    ] = 1
     warm_up: Annotated[
         bool,
         Field(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from transformers import UMT5Config, UMT5EncoderModel
 
 from video_service.families.fastwan import GatedTransformer
 from video_service.layers import rows
@@ -15,6 +16,7 @@ from video_service.layers.attention.sla import Sla, SparseLinearAttention, choos
 from video_service.layers.attention.vsa import Tiles, VideoSparseAttention, Vsa
 from video_service.layers.frames import to_bytes, to_yuv420
 from video_service.layers.linear import Fp8Linear
+from video_service.layers.umt5_graph import FastTextEncoder
 from video_service.layers.wan.transformer import FastWanTransformer
 from video_service.layers.wan.vae import WanVaeDecoder
 
@@ -47,6 +49,21 @@ def test_residual_norm_is_its_reference(width: int, quantise: bool, way: str) ->
     else:
         # a number in many rounds to the other side
         assert away(normed.float() * scale, normed_.float() * scale_) < 6e-3
+
+
+@pytest.mark.parametrize("tokens", [100, 200])
+def test_a_short_text_is_encoded_as_with_its_padding(tokens: int) -> None:
+    torch.manual_seed(5)
+    config = UMT5Config(vocab_size=500, d_model=256, d_kv=64, d_ff=512, num_layers=3, num_heads=4)
+    encoder: Any = UMT5EncoderModel(config).eval().requires_grad_(False)
+    ids, mask = torch.randint(2, 500, (1, 512)), (torch.arange(512) < tokens).long()[None]
+    exact = encoder(ids, mask).last_hidden_state[:, :tokens]
+    encoder, given = encoder.bfloat16().cuda(), (ids.cuda(), mask.cuda())
+    fast = FastTextEncoder(encoder)
+    for _ in range(2):  # captured, and launched again
+        found = fast(*given).last_hidden_state
+    assert away(found[:, :tokens], exact) < 1.2 * away(encoder(*given).last_hidden_state[:, :tokens], exact)
+    assert not found[:, tokens:].any()
 
 
 @pytest.mark.parametrize("rotated", [False, True])

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from contracts.videos import RenderResult
-from video_service.__main__ import main
+from video_service.http.serve import main
 from video_service.queue.queue import RenderQueue
 from video_service.queue.render import Render
 

@@ -22,6 +22,19 @@ from video_service.weights.checkpoint import CheckpointFiles
 from video_service.weights.lora import Lora
 
 
+class Peers(Protocol):
+    """Further devices that compute with this one."""
+
+    @property
+    def size(self) -> int:
+        """All of them, this one too."""
+        ...
+
+    def split(self, module: Any, *, fp8: bool = False, sparse: Any = None) -> Any:
+        """A Wan transformer as a `FastTransformer` whose tokens are split over all. Raises `ModelUnavailable`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """Where a model computes, and in what."""
@@ -34,6 +47,8 @@ class Placement:
     """Have the rCM samplers draw on the device, as TurboDiffusion does, and not on the CPU."""
     turns: bool = False
     """Have networks that never run at once take turns in the memory of one: families that `take_turns` alone."""
+    peers: Peers | None = None
+    """Who computes a step with this device, where the network can be split."""
     weights: bool = True
     """False where engines hold all weights: the modules then say what their configs say and nothing else."""
 

@@ -26,8 +26,7 @@ from engines.run.session import Session
 from video_service.engines.shape import ClipShape
 from video_service.families.base import Batch, Placement, Solver, Stages
 from video_service.layers.i2vgen_graph import EngineUNet, i2vgen_graphs
-from video_service.layers.memo import Memo
-from video_service.layers.pixels import colour_card, coloured, fitted_colours, picture_tensor, to_levels
+from video_service.layers.pixels import Colours, colour_card, coloured, fitted_colours, picture_tensor, to_levels
 from video_service.layers.tokens import cut_warning
 from video_service.render.solvers import Noise, NoisySolver
 from video_service.weights.card import read_card, spec_of
@@ -42,7 +41,6 @@ _PARTS = {
 }
 _CONFIGS = ("model_index.json", *(f"{part}/config.json" for part in _PARTS), "scheduler/scheduler_config.json")
 _CARD = 16  # latents a side, of a picture that they are compared with
-_COLOURS_BYTES = 4 << 10
 _own_name = str  # trainers call its modules as diffusers does
 _SCALE = 8  # pixels a latent, of the published VAE
 _SKIPPED_LAYERS = 1  # of the text encoder's end
@@ -78,11 +76,13 @@ class I2VGenXL:
         for part in parts.values():
             if part.device.type != "meta":
                 part.to(placement.device)
-        return I2VGenModel(
+        model = I2VGenModel(
             spec=self.spec(files), placement=placement, tokenizer=read_tokenizer(files),
             image_processor=read_processor(files, CLIPImageProcessor, "feature_extractor"),
             scheduler_config=files.read_json("scheduler/scheduler_config.json"), **parts,
         )
+        model.colours.get(model.learned_colours)
+        return model
 
     def runs(self, spec: ModelSpec, shape: ClipShape) -> Mapping[str, int]:
         return {"unet": spec.steps.default}
@@ -126,8 +126,8 @@ class I2VGenModel:
     """diffusers' module, or an engine that is called the same way."""
     scheduler_config: Mapping[str, Any]
     form: str | None = None
-    colours: Memo = field(default_factory=lambda: Memo(_COLOURS_BYTES))
-    """What the VAE's latents are in red, green and blue."""
+    colours: Colours = field(default_factory=Colours)
+    """Learned as the weights are loaded."""
 
     def encode(self, batch: Batch, stages: Stages) -> I2VGenConditioning:
         sampling = batch.first.sampling
@@ -166,9 +166,11 @@ class I2VGenModel:
         scheduler.set_timesteps(1)  # where a step goes to says nothing of what it thinks the clean latents are
         middle = state.shape[2] // 2
         told = scheduler.step(prediction[:, :, middle].float(), int(timestep), state[:, :, middle].float())
-        return coloured(told.pred_original_sample, self.colours.get("card", self._colours))
+        return coloured(told.pred_original_sample, self.colours.get(self.learned_colours))
 
-    def _colours(self) -> torch.Tensor:
+    @torch.inference_mode()
+    def learned_colours(self) -> torch.Tensor:
+        """See `colours`."""
         card = colour_card(_CARD * _SCALE, _CARD * _SCALE)[:, :, 0].to(self.placement.device, self.placement.dtype)
         posterior: Any = self.vae.encode(card, return_dict=False)[0]
         return fitted_colours(posterior.mean * self.vae.config["scaling_factor"], card)

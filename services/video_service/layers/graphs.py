@@ -26,7 +26,8 @@ class Graphed:
                 function(*self._inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), torch.cuda.graph(self._graph, pool=pool):
+        # Threads that watch exchanges between GPUs ask for events meanwhile, which is none of this one's capture.
+        with torch.no_grad(), torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._output = function(*self._inputs)
 
     @property

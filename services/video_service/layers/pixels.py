@@ -1,5 +1,7 @@
 """Pictures to tensors, tensors to frames, and what latents look like without decoding them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -44,6 +46,18 @@ def fitted_colours(latents_1CHW: torch.Tensor, picture_13HW: torch.Tensor) -> to
     little[-1] = 0.0
     wanted = known.T @ small_13HW.flatten(2)[0].T.cpu()
     return torch.linalg.solve(known.T @ known + torch.diag(little), wanted).to(latents_1CHW.device)
+
+
+class Colours:
+    """The weights of `fitted_colours` for one VAE: made once."""
+
+    def __init__(self, known: torch.Tensor | None = None) -> None:
+        self._known = known
+
+    def get(self, learn: Callable[[], torch.Tensor]) -> torch.Tensor:
+        if self._known is None:
+            self._known = learn()
+        return self._known
 
 
 def coloured(latents_BCHW: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ftfy
@@ -10,6 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 TextEncoder = Callable[[torch.Tensor, torch.Tensor], Any]
 """ids and mask [B, L] to an object with `last_hidden_state` [B, L, C]: transformers' module, or an engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextStates:
+    """What transformers' encoder returns, as far as it is read."""
+
+    last_hidden_state: torch.Tensor
 
 
 def clean_prompt(text: str) -> str:

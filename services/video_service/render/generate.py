@@ -15,10 +15,9 @@ from video_service.families.base import Batch, RenderRequest, VideoModel
 from video_service.media.badge import Badge
 from video_service.media.clip import open_clip
 from video_service.media.mp4 import Mp4Writer, Previews, VideoWriteFailed, WrittenVideo, coding_of
-from video_service.media.preview import PreviewWriter
-from video_service.queue.render import preview_path
 from video_service.render.progress import Report, StageClock
-from video_service.render.render import Glimpse, Left, Seen, nobody, render, unseen
+from video_service.render.render import Left, nobody, render
+from video_service.render.watching import watched
 from web.worker.image import decode_image, fit_picture
 
 
@@ -62,7 +61,7 @@ def generate_together(
     with ExitStack() as files:
         sinks = [files.enter_context(_written(request, own, output, deployed.badge))
                  for (request, output), own in zip(clips, wanted, strict=True)]
-        warnings = render(deployed.model, batch, sinks, stages, left, _shown(clips, files))
+        warnings = render(deployed.model, batch, sinks, stages, left, watched(clips, files))
         with stages("write", sum(own.num_frames for own in wanted)):
             written = [None if place in left() else sink.finish(clips[place][1].parent)
                        for place, sink in enumerate(sinks)]
@@ -71,22 +70,6 @@ def generate_together(
             update={"warnings": [*said, *sink.warnings], "batch": len(clips)})
         for (request, _), own, file, said, sink in zip(clips, wanted, written, warnings, sinks, strict=True)
     ]
-
-
-def _shown(clips: Sequence[tuple[VideoRequest, Path]], files: ExitStack) -> Seen:
-    """Leaves glimpses of the clips whose requests ask for them; `files` are closed at the end of the render."""
-    paths = {place: preview_path(output) for place, (request, output) in enumerate(clips) if request.preview}
-    if not paths:
-        return unseen
-    writer = files.enter_context(PreviewWriter(paths))
-
-    def seen(here: Sequence[int], look: Glimpse) -> None:
-        glimpse_BHW3 = look() if paths.keys() & set(here) else None
-        if glimpse_BHW3 is not None:
-            pictures = glimpse_BHW3.cpu().numpy()
-            writer.put({clip: pictures[row] for row, clip in enumerate(here) if clip in paths})
-
-    return seen
 
 
 def _result(

@@ -3,9 +3,11 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import torch
+from PIL import Image
 
 from contracts.chat import ChatOptions, Turn
 from contracts.describe import CacheResult, TaskKind
@@ -13,14 +15,14 @@ from contracts.models import VLModelInfo
 from vl_service.backend import Deadline, Description, Pieces, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import Request, ask
-from vl_service.prompts.profiles import profiles, wording
+from vl_service.prompts.profiles import profile_named, profiles, wording
 from vl_service.qwen.chat import QwenChat, chat_ids
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
 from vl_service.qwen.fast.forms import try_form
 from vl_service.qwen.fast.slots import Sampling
 from vl_service.qwen.fast.writing import Ask, Generate, SlotWriter, Writer
 from vl_service.qwen.quantize import memory_of
-from vl_service.qwen.vision.features import Features, Vision
+from vl_service.qwen.vision.features import NEVER, Features, Vision
 from vl_service.qwen.vision.looking import feature_file, open_vision, wants_fast
 from vl_service.settings import Settings
 
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 _WORDS = 2048  # tokens that the fast cache has for a prompt's words and the answer, beside the picture's
 _LONGEST = 8192  # its most: 1.2 GB a row of Qwen3-VL-8B
 _MOST_SLOTS, _SLOTS_ON_CPU = 16, 4
+_WARM_SIZE = (832, 480)
 
 
 class QwenBackend:
@@ -72,6 +75,19 @@ class QwenBackend:
         """See `backend.Backend.chat`."""
         return self._chat.reply(turns, images, options, deadline)
 
+    @torch.inference_mode()
+    def warm_up(self, picture: DecodedImage | None) -> None:
+        """Answer as a job has it, in two tokens each: the first caller waits for no kernel and no grammar."""
+        seen = None if picture is None else self._vision.features_of(picture)
+        kinds: tuple[TaskKind, ...] = ("caption", "prompt")
+        tasks = [Task(kind=kind, language="en", profile=profile_named("wan2.1"), seed=0, max_new_tokens=2)
+                 for kind in kinds]
+
+        def write(requests: Sequence[Request]) -> list[str]:
+            return self._write(seen, [replace(request, max_new_tokens=2) for request in requests], NEVER)
+
+        ask(tasks, write, with_picture=seen is not None)
+
     def _write(self, seen: Features | None, requests: Sequence[Request], deadline: Deadline) -> list[str]:
         """A text for each."""
         asks = [
@@ -110,10 +126,16 @@ def load_qwen(settings: Settings, *, fast: bool | None = None) -> QwenBackend:
     vision = open_vision(checkpoint, settings, fast=fast_tower)
     opened = time.monotonic()
     writer = _writer(checkpoint, settings, fast=settings.fast_layers if fast is None else fast)
+    made = time.monotonic()
+    backend = kind(checkpoint, vision=vision, writer=writer, quant=None if settings.quant == "none" else settings.quant)
+    if checkpoint.device.type == "cuda":  # in the language role the vision service need not be there yet
+        width, height = _WARM_SIZE
+        blank = DecodedImage(rgb=Image.new("RGB", _WARM_SIZE), width=width, height=height)
+        backend.warm_up(None if settings.role == "language" else blank)
     log.info("loaded", extra={
-        "weights_s": round(read - began, 2), "vision_s": round(opened - read, 2),
-        "writer_s": round(time.monotonic() - opened, 2)})
-    return kind(checkpoint, vision=vision, writer=writer, quant=None if settings.quant == "none" else settings.quant)
+        "weights_s": round(read - began, 2), "vision_s": round(opened - read, 2), "writer_s": round(made - opened, 2),
+        "warm_up_s": round(time.monotonic() - made, 2)})
+    return backend
 
 
 def _writer(checkpoint: Checkpoint, settings: Settings, *, fast: bool) -> Writer:

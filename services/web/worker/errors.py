@@ -41,6 +41,10 @@ class WorkCanceled(Exception):
     """Raised by a `Report` to stop the work."""
 
 
+class DeviceBroken(RuntimeError):
+    """What this process computes with is of no more use; only a new process gets a working one."""
+
+
 class ModelUnavailable(Exception):
     """The model cannot be loaded, and trying again changes nothing; the message says what to do."""
 

@@ -8,6 +8,8 @@ import logging
 import os
 import signal
 
+from web.worker.errors import DeviceBroken
+
 log = logging.getLogger(__name__)
 
 # torch's CPU allocator raises a plain RuntimeError; CUDA libraries word it in their own ways.
@@ -31,6 +33,8 @@ def breaks_the_device(error: BaseException | None) -> bool:
     What the error was raised from counts as well: libraries wrap it.
     """
     while error is not None:
+        if isinstance(error, DeviceBroken):
+            return True
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             words = str(error).lower()
             if any(device in words for device in _DEVICE_WORDS):

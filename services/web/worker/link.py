@@ -111,7 +111,7 @@ Outcome = Done | Failed | Canceled
 Message = Loaded | LoadFailed | Progress | Outcome
 
 
-def to_frame(message: Command | Message) -> bytes:
+def to_frame(message: Any) -> bytes:
     """The message behind its length. Raises what `pickle` raises for a payload that cannot travel."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return len(body).to_bytes(HEADER_BYTES, "big") + body

@@ -1,6 +1,6 @@
 """Wan checkpoints in diffusers' layout: which kind one is, what it can do, and its parts into memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,11 @@ from transformers import AutoImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
 from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoTask
 from video_service.families.base import Placement
+from video_service.families.wan.colours import learned_colours
 from video_service.families.wan.int8 import keep_int8
 from video_service.layers.attention.sla import Sla
+from video_service.layers.pixels import Colours
+from video_service.layers.umt5_graph import FastTextEncoder
 from video_service.layers.wan.codec import TEMPORAL_SCALE, KeptStills, TorchCodec
 from video_service.layers.wan.fast import FastCodec, FastTransformer
 from video_service.layers.wan.keys import wan_name
@@ -116,7 +119,8 @@ def load_wan(
         on_host = _transformers(parts) if placement.turns else []
         parts = {name: part if name in on_host else part.to(placement.device) for name, part in parts.items()}
         make_lean(parts["vae"])
-        parts |= fast_parts(files, parts, placement, sparse or {})
+        colours = Colours(learned_colours(TorchCodec(parts["vae"]), parts["vae"], placement))
+        parts |= fast_parts(files, parts, placement, sparse or {}) | {"colours": colours}
         parts["form"] = ", ".join(part for part in (parts.get("form"), said) if part) or None
     scheduler = files.find_json("scheduler/scheduler_config.json")
     given = read_card(files).flow_shift or shift or scheduler.get("flow_shift") or scheduler.get("shift")
@@ -148,31 +152,36 @@ def fast_parts(
     With `sparse` the transformers have theirs everywhere: a model taught so has no plain one.
     Raises `ModelUnavailable`.
     """
-    layers = placement.layers
+    layers, peers = placement.layers, placement.peers
     transformers = _transformers(parts)
     reasons = [reason for name in transformers if (reason := why_not(parts[name]))]
     if sparse and reasons:
         raise ModelUnavailable(f"{files.name}: its sparse attention cannot run: {reasons[0]}.")
-    if not layers.fast or placement.device.type != "cuda" or placement.dtype != torch.bfloat16:
-        if not sparse:
-            return {}
-        return {name: FastTransformer(parts[name], sparse=own) for name, own in sparse.items()} | {
-            "form": _said(sparse)}
-    fast: dict[str, Any] = {"codec": FastCodec(parts["vae"])}
-    done = ["VAE as CUDA graphs"]
-    if placement.turns:
-        done.append("transformers plain: they take turns in memory")
-    elif has_frame_times(files):
-        done.append("transformer plain: it has a time for each latent frame")
-    elif reasons:
-        done.append(f"transformer plain: {reasons[0]}")
-    else:
-        if not sparse and layers.topk is not None:
+    on_gpu = layers.fast and placement.device.type == "cuda" and placement.dtype == torch.bfloat16
+    fast: dict[str, Any] = {
+        "codec": FastCodec(parts["vae"]), "text_encoder": FastTextEncoder(parts["text_encoder"])} if on_gpu else {}
+    done = ["VAE and text encoder as CUDA graphs"] if on_gpu else []
+    plain = _why_plain(files, placement, reasons)
+    if plain is not None and (on_gpu or peers is not None):
+        done.append(plain)
+    elif on_gpu or peers is not None or sparse:
+        if on_gpu and not sparse and layers.topk is not None:
             sparse = dict.fromkeys(transformers, Sla(topk=layers.topk))
-        fast |= {name: FastTransformer(parts[name], fp8=layers.fp8, sparse=sparse.get(name)) for name in transformers}
-        done += ["a step as a CUDA graph"] + ["float8 products"] * layers.fp8
+        make = FastTransformer if peers is None else peers.split
+        fp8 = on_gpu and layers.fp8
+        fast |= {name: make(parts[name], fp8=fp8, sparse=sparse.get(name)) for name in transformers}
+        done += ["a step as a CUDA graph"] * on_gpu + ["float8 products"] * fp8
         done += [_said(sparse)] if sparse else []
-    return fast | {"form": ", ".join(done)}
+    return fast | ({"form": ", ".join(done)} if done else {})
+
+
+def _why_plain(files: CheckpointFiles, placement: Placement, reasons: Sequence[str]) -> str | None:
+    """What keeps the transformers as they are, in words, or None."""
+    if placement.turns:
+        return "transformers plain: they take turns in memory"
+    if has_frame_times(files):
+        return "transformer plain: it has a time for each latent frame"
+    return f"transformer plain: {reasons[0]}" if reasons else None
 
 
 def _said(sparse: Mapping[str, Sparse]) -> str:

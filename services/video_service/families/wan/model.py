@@ -18,11 +18,13 @@ from contracts.models import ModelSpec
 from contracts.resolve import Sampling
 from engines.run.session import Session
 from video_service.families.base import Batch, Placement, Solver, Stages
+from video_service.families.wan.colours import CARD, learned_colours
 from video_service.families.wan.int8 import without_int8
 from video_service.layers.memo import Memo
-from video_service.layers.pixels import colour_card, coloured, fitted_colours, picture_tensor
+from video_service.layers.pixels import Colours, coloured, picture_tensor
 from video_service.layers.tokens import cut_warning
 from video_service.layers.umt5 import TextEncoder, clean_prompt, embed
+from video_service.layers.umt5_graph import FastTextEncoder
 from video_service.layers.wan.codec import (
     TEMPORAL_SCALE,
     Codec,
@@ -41,8 +43,6 @@ from video_service.weights.lora import Lora
 from video_service.weights.lora_merge import with_loras
 from web.worker.image import fit_picture
 
-_CARD = (16, 16)  # latents, of a picture that they are compared with
-_COLOURS_BYTES = 64 << 10
 _TEXTS_BYTES = 64 << 20  # a text of 512 tokens is 4 MB in bfloat16
 
 
@@ -92,8 +92,8 @@ class WanModel:
     image_processor: Any = None
     texts: Memo = field(default_factory=lambda: Memo(_TEXTS_BYTES))
     """Embeddings by their words."""
-    colours: Memo = field(default_factory=lambda: Memo(_COLOURS_BYTES))
-    """What the VAE's latents are in red, green and blue, by height and width in latents."""
+    colours: Colours = field(default_factory=Colours)
+    """Learned as the weights are loaded, else at the first look; the forms on engines share them."""
 
     def encode(self, batch: Batch, stages: Stages) -> WanConditioning:
         sampling = batch.first.sampling
@@ -142,13 +142,8 @@ class WanModel:
     def glimpse(self, state: torch.Tensor, timestep: float, prediction: torch.Tensor) -> torch.Tensor:
         middle = state.shape[2] // 2
         clean_BCHW = (state[:, :, middle] - timestep / NUM_TRAIN_TIMESTEPS * prediction[:, :, middle]).float()
-        size = tuple(clean_BCHW.shape[2:]) if self.codec.one_size else _CARD
-        return coloured(clean_BCHW, self.colours.get(size, partial(self._colours, size)))
-
-    def _colours(self, size: tuple[int, ...]) -> torch.Tensor:
-        height, width = (side * self.vae.config["scale_factor_spatial"] for side in size)
-        card = colour_card(height, width).to(self.placement.device, self.placement.dtype)
-        return fitted_colours(normalised(self.codec.encode_still(card, 1), self.vae)[:, :, 0], card[:, :, 0])
+        return coloured(clean_BCHW, self.colours.get(lambda: learned_colours(
+            self.codec, self.vae, self.placement, clean_BCHW.shape[2:] if self.codec.one_size else CARD)))
 
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         yield from self.codec.decode_levels(self._unnormalised(latents))
@@ -181,7 +176,7 @@ class WanModel:
 
     def modules(self) -> dict[str, Any]:
         """What graphs are made of, by folder."""
-        return {"text_encoder": self.text_encoder, "vae": self.vae, "transformer": plain(self.transformer)}
+        return {"text_encoder": plain(self.text_encoder), "vae": self.vae, "transformer": plain(self.transformer)}
 
     def _embed(self, texts: Sequence[str]) -> torch.Tensor:
         def made(text: str) -> torch.Tensor:
@@ -250,9 +245,9 @@ def _adapted(transformer: Any, loras: Sequence[Lora]) -> Any:
     return transformer.like(merged) if isinstance(transformer, FastTransformer) else merged
 
 
-def plain(transformer: Any) -> Any:
-    """diffusers' own module, whatever computes with its weights."""
-    return transformer.module if isinstance(transformer, FastTransformer | Turn) else transformer
+def plain(part: Any) -> Any:
+    """The library's own module, whatever computes with its weights."""
+    return part.module if isinstance(part, FastTransformer | FastTextEncoder | Turn) else part
 
 
 class UniPCSolver(NoisySolver):

@@ -1,12 +1,12 @@
 """Engines in the slots of the torch modules: the loop that calls them never knows."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from engines.run.session import Session
+from video_service.layers.umt5 import TextStates
 from video_service.layers.wan.codec import Codec
 
 
@@ -23,13 +23,6 @@ class EngineTransformer:
         assert not return_dict
         inputs = {"latents": latents_BCTHW, "timestep": timestep_B, "text": text_BLC}
         return (self._session.run(inputs)["velocity"],)
-
-
-@dataclass(frozen=True, slots=True)
-class TextStates:
-    """What transformers' encoder returns, as far as it is read."""
-
-    last_hidden_state: torch.Tensor
 
 
 class EngineTextEncoder:

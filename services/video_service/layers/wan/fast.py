@@ -13,6 +13,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
+from video_service.layers.attention.ulysses import Ulysses
 from video_service.layers.wan.codec import Codec, TorchCodec
 from video_service.layers.wan.transformer import Clip, ClipSteps, FastWanTransformer, Sparse
 
@@ -29,18 +30,25 @@ T = TypeVar("T")
 class FastTransformer:
     """diffusers' transformer in the form of `wan_transformer`; `times` are read on the CPU, which waits for nothing."""
 
-    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, sparse: Sparse | None = None) -> None:
-        """Raises `NotImplementedError` for what `wan_transformer.why_not` names."""
+    def __init__(
+        self, transformer: WanTransformer3DModel, *, fp8: bool = False, sparse: Sparse | None = None,
+        split: Ulysses | None = None,
+    ) -> None:
+        """With `split` all ranks must call. Raises `NotImplementedError` for what `wan_transformer.why_not` names."""
         self.module = transformer
         self.config: Any = transformer.config
         self._fp8, self._sparse = fp8, sparse
-        self._network = FastWanTransformer(transformer, fp8=fp8, sparse=sparse)
+        self._network = FastWanTransformer(transformer, fp8=fp8, sparse=sparse, split=split)
         self._steps: _Kept[ClipSteps] = _Kept(_SIZES_KEPT)
         self._texts: list[_Text] = []
 
     def like(self, transformer: WanTransformer3DModel) -> "FastTransformer":
         """Another transformer of the same kind in the same form."""
         return FastTransformer(transformer, fp8=self._fp8, sparse=self._sparse)
+
+    def let_go(self) -> None:
+        """Of what it keeps from call to call: graphs and prompts."""
+        self._steps, self._texts = _Kept(_SIZES_KEPT), []
 
     def __call__(
         self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor,

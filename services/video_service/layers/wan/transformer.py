@@ -21,6 +21,7 @@ from torch import nn
 
 from video_service.layers.attention.dense import dense_attention
 from video_service.layers.attention.sla import Sla, SparseLinearAttention
+from video_service.layers.attention.ulysses import Ulysses
 from video_service.layers.attention.vsa import Tiles, VideoSparseAttention, Vsa
 from video_service.layers.graphs import Graphed
 from video_service.layers.linear import Fp8Linear, PlainLinear, fits_fp8, joined
@@ -34,8 +35,9 @@ class Clip:
     """What stays the same over the steps of a clip."""
 
     shape: torch.Size
+    tokens: int
     rotary: tuple[torch.Tensor, torch.Tensor]
-    """cos, sin float32 [tokens, head_dim / 2]."""
+    """cos, sin float32 [tokens, head_dim / 2]; of a rank's own tokens where they are split."""
     crossed: tuple[tuple[tuple[torch.Tensor, torch.Tensor], ...], ...]
     """For each block: keys and values [B, L, heads, head_dim] of the text, and of the picture where there is one."""
     modulation: torch.Tensor
@@ -59,8 +61,14 @@ def why_not(transformer: WanTransformer3DModel) -> str | None:
 class FastWanTransformer(nn.Module):
     """See the module's text."""
 
-    def __init__(self, transformer: WanTransformer3DModel, *, fp8: bool = False, sparse: Sparse | None = None) -> None:
-        """Raises `NotImplementedError` for what `why_not` names, `ValueError` for `fp8` with other than bfloat16."""
+    def __init__(
+        self, transformer: WanTransformer3DModel, *, fp8: bool = False, sparse: Sparse | None = None,
+        split: Ulysses | None = None,
+    ) -> None:
+        """With `split` each rank computes its own tokens, and all of them must call.
+
+        Raises `NotImplementedError` for what `why_not` names, `ValueError` for `fp8` with other than bfloat16.
+        """
         super().__init__()
         if fp8 and transformer.proj_out.weight.dtype != torch.bfloat16:
             raise ValueError("float8 products give bfloat16: load the transformer in it")
@@ -72,8 +80,9 @@ class FastWanTransformer(nn.Module):
         self.eps: float = config.eps
         self._plain = (transformer,)  # in a tuple, so that its weights are not ours too
         self._by_tiles = isinstance(sparse, Vsa)
+        self._split = split
         self.blocks = nn.ModuleList(
-            FastBlock(block, self.heads, fp8, None if sparse is None else sparse.of_block(index))
+            FastBlock(block, self.heads, fp8, None if sparse is None else sparse.of_block(index), split)
             for index, block in enumerate(transformer.blocks)
         )
 
@@ -97,12 +106,15 @@ class FastWanTransformer(nn.Module):
         cos, sin = plain.rope(torch.empty(shape, device="meta"))
         rotary = (cos[0, :, 0, 0::2].float().contiguous(), sin[0, :, 0, 1::2].float().contiguous())
         tiles = None
+        tokens = len(rotary[0])
         if self._by_tiles:
             (t, h, w), (_, _, frames, height, width) = self.patch_size, shape
             tiles = Tiles.of((frames // t, height // h, width // w), text_BLC.device)
             rotary = (rotary[0][tiles.order], rotary[1][tiles.order])
+        if self._split is not None:
+            rotary = (self._split.own(rotary[0][None])[0], self._split.own(rotary[1][None])[0])
         return Clip(
-            shape=shape, modulation=modulation, head=head, rotary=rotary, tiles=tiles,
+            shape=shape, tokens=tokens, modulation=modulation, head=head, rotary=rotary, tiles=tiles,
             crossed=tuple(cast(FastBlock, block).crossed(text, picture) for block in self.blocks),
         )
 
@@ -124,17 +136,17 @@ class FastWanTransformer(nn.Module):
     def forward(self, latents_BCTHW: torch.Tensor, clip: Clip, modulation: torch.Tensor, head: torch.Tensor
                 ) -> torch.Tensor:
         """The velocity [B, out, T, H, W], for one step's rows of `clip.modulation` and `clip.head`."""
-        x, tiles = self._patches(latents_BCTHW), clip.tiles
-        if tiles is not None:
-            x = _reordered(x, tiles.order)
+        x = self._patches(latents_BCTHW, clip)
         update: torch.Tensor | None = None
         gate: torch.Tensor | None = None
         for index, block in enumerate(self.blocks):
-            x, update = block(x, update, gate, modulation[index], clip.crossed[index], clip.rotary, tiles)
+            x, update = block(x, update, gate, modulation[index], clip.crossed[index], clip)
             gate = modulation[index, 5]
         _, normed, _ = residual_norm(x, update, gate, head[1], head[0], eps=self.eps)
-        out = self._plain[0].proj_out(normed)
-        return self._unpatched(out if tiles is None else _reordered(out, tiles.back), latents_BCTHW.shape)
+        out_BLC = self._plain[0].proj_out(normed).unflatten(0, (len(latents_BCTHW), -1))
+        if self._split is not None:
+            out_BLC = self._split.whole(out_BLC, clip.tokens)
+        return self._unpatched(out_BLC if clip.tiles is None else out_BLC[:, clip.tiles.back], latents_BCTHW.shape)
 
     def step(self, latents_BCTHW: torch.Tensor, clip: Clip, index: int) -> torch.Tensor:
         """The velocity at step `index`."""
@@ -144,16 +156,22 @@ class FastWanTransformer(nn.Module):
         """The steps of `clip` as a CUDA graph; reuse it for later clips of the same shape by `restart`."""
         return ClipSteps(self, clip)
 
-    def _patches(self, x_BCTHW: torch.Tensor) -> torch.Tensor:
+    def _patches(self, x_BCTHW: torch.Tensor, clip: Clip) -> torch.Tensor:
+        """The stream [N, C]; N is batch * tokens, of this rank where they are split."""
         convolution = self._plain[0].patch_embedding
         t, h, w = self.patch_size
         x = x_BCTHW.unflatten(4, (-1, w)).unflatten(3, (-1, h)).unflatten(2, (-1, t))
-        x = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(0, 3)
-        return F.linear(x.to(convolution.weight.dtype), convolution.weight.flatten(1), convolution.bias)
+        x_BLC = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+        if clip.tiles is not None:
+            x_BLC = x_BLC[:, clip.tiles.order]
+        if self._split is not None:
+            x_BLC = self._split.own(x_BLC)
+        return F.linear(
+            x_BLC.flatten(0, 1).to(convolution.weight.dtype), convolution.weight.flatten(1), convolution.bias)
 
-    def _unpatched(self, x_NC: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    def _unpatched(self, x_BLC: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         (batch, _, frames, height, width), (t, h, w) = shape, self.patch_size
-        x = x_NC.reshape(batch, frames // t, height // h, width // w, t, h, w, -1)
+        x = x_BLC.reshape(batch, frames // t, height // h, width // w, t, h, w, -1)
         return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
@@ -161,12 +179,14 @@ class FastBlock(nn.Module):
     """One block: stream [N, C] and the update still owed to it in, the same out."""
 
     def __init__(
-        self, block: Any, heads: int, fp8: bool, sparse: SparseLinearAttention | VideoSparseAttention | None
+        self, block: Any, heads: int, fp8: bool, sparse: SparseLinearAttention | VideoSparseAttention | None,
+        split: Ulysses | None,
     ) -> None:
         super().__init__()
         own, cross, (up, down) = block.attn1, block.attn2, (block.ffn.net[0].proj, block.ffn.net[2])
         fp8 = fp8 and all(fits_fp8(layer) for layer in (own.to_q, up, down))
         self.heads, self.eps, self.norm_eps, self.sparse = heads, block.norm1.eps, own.norm_q.eps, sparse
+        self.split = split
         gate = [block.to_gate_compress] if isinstance(sparse, VideoSparseAttention) else []
         self.qkv = joined([own.to_q, own.to_k, own.to_v, *gate], fp8=fp8)
         self.out = joined([own.to_out[0]], fp8=fp8)
@@ -201,13 +221,12 @@ class FastBlock(nn.Module):
 
     def forward(
         self, x_NC: torch.Tensor, update_NC: torch.Tensor | None, gate_C: torch.Tensor | None, rows_6C: torch.Tensor,
-        crossed: Sequence[tuple[torch.Tensor, torch.Tensor]], rotary: tuple[torch.Tensor, torch.Tensor],
-        tiles: Tiles | None,
+        crossed: Sequence[tuple[torch.Tensor, torch.Tensor]], clip: Clip,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         shift, scale, gate, ff_shift, ff_scale, _ = rows_6C
         x, *normed = residual_norm(
             x_NC, update_NC, gate_C, scale, shift, eps=self.eps, quantise=self.qkv.quantises)
-        attended = self._self_attention(normed, rotary, tiles)
+        attended = self._self_attention(normed, clip)
         x, *normed = residual_norm(
             x, attended, gate, self.norm2[0], self.norm2[1], eps=self.eps, quantise=self.cross_q.quantises)
         attended = self._cross_attention(normed, crossed)
@@ -217,15 +236,17 @@ class FastBlock(nn.Module):
             return x, self.down(self.up.gelu(rows))
         return x, self.down(*quantise_rows(self.up(rows, scale), gelu=True))
 
-    def _self_attention(
-        self, normed: list[Any], rotary: tuple[torch.Tensor, torch.Tensor], tiles: Tiles | None
-    ) -> torch.Tensor:
+    def _self_attention(self, normed: list[Any], clip: Clip) -> torch.Tensor:
+        rotary, tiles = clip.rotary, clip.tiles
         qkv = rms_rotate_(self.qkv(*normed), self.norm_qk, rotary, eps=self.norm_eps)
-        q, k, v, *gate = qkv.unflatten(0, (-1, len(rotary[0]))).unflatten(
-            2, (-1, self.heads, 2 * rotary[0].shape[1])).unbind(2)
+        qkv = qkv.unflatten(0, (-1, len(rotary[0]))).unflatten(2, (-1, self.heads, 2 * rotary[0].shape[1]))
+        if self.split is not None:
+            qkv = self.split.to_heads(qkv, clip.tokens)
+        q, k, v, *gate = qkv.unbind(2)
         out = dense_attention(q, k, v) if self.sparse is None else self.sparse(
             q, k, v, *gate, *(() if tiles is None else (tiles,)))
-        return _project(self.out, out.flatten(2).flatten(0, 1))
+        out_BLC = out.flatten(2) if self.split is None else self.split.to_tokens(out)
+        return _project(self.out, out_BLC.flatten(0, 1))
 
     def _cross_attention(
         self, normed: list[Any], crossed: Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -236,11 +257,6 @@ class FastBlock(nn.Module):
         for keys, values in crossed[1:]:
             out = out + dense_attention(q, keys, values).flatten(2)
         return _project(self.cross_out, out.flatten(0, 1))
-
-
-def _reordered(x_NC: torch.Tensor, order_L: torch.Tensor) -> torch.Tensor:
-    """The tokens of each clip of the batch in that order."""
-    return x_NC.unflatten(0, (-1, len(order_L)))[:, order_L].flatten(0, 1)
 
 
 def _project(layer: PlainLinear | Fp8Linear, x_NC: torch.Tensor) -> torch.Tensor:

@@ -48,9 +48,7 @@ class EngineVision:
 
     def features_of(self, picture: DecodedImage, deadline: Deadline = NEVER) -> Features:
         """Raises `EngineRefused` where an engine is forced and does not run."""
-        pixels, grid_thw = self._patches(picture)
-        with self._torch.turn:
-            return self._seen(pixels, grid_thw)
+        return self._torch.on_its_thread(self._seen, *self._patches(picture))
 
     def _seen(self, pixels: torch.Tensor, grid_thw: torch.Tensor) -> Features:
         engine = self._engine_for(grid_thw)

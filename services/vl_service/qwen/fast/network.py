@@ -195,7 +195,7 @@ class Network:
         turning = self.heads + self.kv_heads
         by_kernel = qkv_LC.is_cuda and qkv_LC.dtype == torch.bfloat16 and layer.head_norms is None
         if by_kernel:
-            from vl_service.qwen.fast.kernels import rotate_halves_
+            from vl_service.qwen.fast.row_kernels import rotate_halves_
 
             qkv_LC = rotate_halves_(qkv_LC, cos_LD, sin_LD, turning)
         q, k, v = qkv_LC.unflatten(1, (-1, self.dim)).split([self.heads, self.kv_heads, self.kv_heads], dim=1)
@@ -208,7 +208,7 @@ class Network:
     def _feed_forward(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
         hidden = F.linear(self._normed(x, layer.second_norm), layer.gate_up)
         if hidden.is_cuda and hidden.dtype == torch.bfloat16:
-            from vl_service.qwen.fast.kernels import gated
+            from vl_service.qwen.fast.row_kernels import gated
 
             return F.linear(gated(hidden), layer.down)
         gate, up = hidden.chunk(2, dim=-1)

@@ -122,7 +122,7 @@ def _normed(x: torch.Tensor, norm: Any) -> torch.Tensor:
 def _rotated(qkv_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int) -> torch.Tensor:
     """Queries and keys rotated, values as they are."""
     if qkv_NC.is_cuda and qkv_NC.dtype == torch.bfloat16:
-        from vl_service.qwen.fast.kernels import rotate_halves_
+        from vl_service.qwen.fast.row_kernels import rotate_halves_
 
         return rotate_halves_(qkv_NC, cos, sin, heads)
     half = cos.shape[1]
@@ -135,7 +135,7 @@ def _rotated(qkv_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: 
 
 def _gated(x_NC: torch.Tensor) -> torch.Tensor:
     if x_NC.is_cuda and x_NC.dtype == torch.bfloat16:
-        from vl_service.qwen.fast.kernels import gated
+        from vl_service.qwen.fast.row_kernels import gated
 
         return gated(x_NC)
     gate, up = x_NC.chunk(2, dim=-1)

@@ -1,7 +1,7 @@
 """A picture through a Qwen-VL checkpoint's vision tower, in torch."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -20,13 +20,19 @@ class TorchVision:
     def __init__(self, tower: Tower, *, reason: str = "", fast: FastTower | None = None) -> None:
         self.tower, self._fast = tower, fast
         self.engine, self.reason = f"torch-{tower.device.type}", reason
-        self.turn = threading.RLock()
-        """Held while the tower computes: pictures are made patches of at one time, and seen one after another."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tower")
 
     def features_of(self, picture: DecodedImage, deadline: Deadline = NEVER) -> Features:
-        """See `features.Vision`."""
+        """See `features.Vision`. Pictures are made patches of at one time, and seen one after another."""
         with beside(self.tower.device):
-            return self.encode(*self.patches(picture))
+            pixels, grid_thw = self.patches(picture)
+        return self.on_its_thread(self.encode, pixels, grid_thw)
+
+    def on_its_thread(
+        self, see: Callable[[torch.Tensor, torch.Tensor], Features], pixels_NP: torch.Tensor, grid_thw: torch.Tensor
+    ) -> Features:
+        """Where the tower computes, whoever asks: cuDNN plans the attention of each shape once a thread."""
+        return self._thread.submit(see, pixels_NP, grid_thw).result()
 
     def patches(self, picture: DecodedImage, *, share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """The picture's patches [N, P] and its grid [1, 3], of `share` of the largest area at most."""
@@ -37,13 +43,14 @@ class TorchVision:
 
     @torch.inference_mode()
     def encode(self, pixels_NP: torch.Tensor, grid_thw: torch.Tensor) -> Features:
+        """On the tower's thread."""
         tower = self.tower
-        pixels_NP = pixels_NP.to(tower.device, tower.dtype)
-        with self.turn:
+        with beside(tower.device):
+            pixels_NP = pixels_NP.to(tower.device, tower.dtype)
             if self._fast is not None:
                 return self.made(self._fast(pixels_NP, grid_thw), grid_thw)
             seen = tower.module(pixels_NP, grid_thw=grid_thw.to(tower.device))
-        return self.made(seen.pooler_output, grid_thw, getattr(seen, "deepstack_features", None) or ())
+            return self.made(seen.pooler_output, grid_thw, getattr(seen, "deepstack_features", None) or ())
 
     def made(
         self, embeddings_NC: torch.Tensor, grid_thw: torch.Tensor, deepstack: Sequence[torch.Tensor] = ()

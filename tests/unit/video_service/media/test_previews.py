@@ -2,6 +2,7 @@
 
 import io
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ import video_service.media.preview
 from contracts.videos import MAX_PREVIEW_BYTES, VideoRequest
 from gateway.cli.serving.demo import default_picture
 from tests.support.processes import REPOSITORY
+from video_service.families.wan.model import WanModel
 from video_service.layers.pixels import colour_card, coloured, fitted_colours, picture_tensor
 from video_service.layers.wan.codec import TorchCodec, normalised
 from video_service.media.mp4 import Previews
-from video_service.media.preview import PREVIEW_SIDE, PreviewWriter, small_jpeg
-from video_service.queue.render import preview_path
+from video_service.media.preview import PREVIEW_SHARE, PREVIEW_SIDE, Allowance, Pixels, PreviewWriter, small_jpeg
+from video_service.queue.files import preview_path
 from video_service.render.generate import Deployed, generate, generate_together
 from video_service.render.progress import silent
 
@@ -114,13 +116,41 @@ def test_who_has_pictures_never_waits_for_those_that_are_being_written(
         written.append(int(frame_HWC[0, 0, 0]))
         return b"jpeg"
 
+    def pictures(level: int) -> Pixels:
+        return lambda: ({0: np.full((2, 2, 3), level, np.uint8), 1: np.zeros((2, 2, 3), np.uint8)}, 0.0)
+
     monkeypatch.setattr(video_service.media.preview, "small_jpeg", slow)
-    with PreviewWriter({0: tmp_path / "preview.jpg", 1: tmp_path / "no such folder" / "preview.jpg"}) as writer:
+    paths = {0: tmp_path / "preview.jpg", 1: tmp_path / "no such folder" / "preview.jpg"}
+    with PreviewWriter(paths, Allowance(share=1e6)) as writer:
         for level in range(9):
-            writer.put({0: np.full((2, 2, 3), level, np.uint8), 1: np.zeros((2, 2, 3), np.uint8)})
+            writer.offer(partial(pictures, level))
         may_go_on.set()
     assert written == [0, 0]
     assert (tmp_path / "preview.jpg").read_bytes() == b"jpeg"
+
+
+@pytest.mark.parametrize("step_s", [0.004, 0.03, 0.5, 60.0])
+@pytest.mark.parametrize("look_s", [0.0001, 0.003, 0.04])
+def test_looks_cost_a_hundredth_of_the_steps_and_there_is_one_at_least(step_s: float, look_s: float) -> None:
+    now_s = 0.0
+    allowance, looks, began_s = Allowance(clock=lambda: now_s), 0, step_s
+    for _ in range(100):
+        now_s += step_s
+        if allowance.permits():
+            looks += 1
+            now_s += look_s
+            allowance.spend(look_s)
+        assert looks >= 1
+        assert looks == 1 or looks * look_s <= PREVIEW_SHARE * (now_s - began_s)
+    affordable = PREVIEW_SHARE * (now_s - began_s) / look_s
+    assert looks >= min(99, max(1, affordable - step_s / look_s - 1)), "and as many as that allows"
+
+
+def test_a_loaded_model_knows_its_colours(tiny_model: Deployed) -> None:
+    """No render waits while they are learned."""
+    model = tiny_model.model
+    assert isinstance(model, WanModel)
+    assert model.colours.get(lambda: pytest.fail("learned in a render")).shape == (16 + 1, 3)
 
 
 @pytest.mark.slow

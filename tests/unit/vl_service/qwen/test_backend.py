@@ -1,6 +1,8 @@
 """The qwen engine on tiny random checkpoints of the three classes, against transformers' own direct use."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from vl_service.images import DecodedImage
 from vl_service.prompts.asking import messages
 from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.qwen.checkpoint import UnsupportedCheckpointError, load_checkpoint
+from vl_service.qwen.vision.in_torch import TorchVision
+from vl_service.qwen.vision.tower import tower_of
 from vl_service.settings import Settings
 
 CLASSES: dict[str, Any] = {
@@ -113,6 +117,25 @@ def test_no_state_leaks_from_one_call_to_the_next(tiny: Tiny, cat: DecodedImage)
     say(tiny.engine, cat, caption())
     assert say(tiny.engine, None, words) == fresh
     assert say(tiny.engine, cat, caption(), caption()) == say(tiny.engine, cat, caption()) * 2
+
+
+def test_a_model_that_has_warmed_up_says_what_another_does(tiny: Tiny, cat: DecodedImage) -> None:
+    warm = load_qwen(settings(tiny.folder))
+    for picture in (cat, None):
+        warm.warm_up(picture)
+    assert say(warm, cat, caption(), prompt_task()) == say(tiny.engine, cat, caption(), prompt_task())
+
+
+def test_pictures_of_all_callers_are_seen_by_one_thread(tiny: Tiny, cat: DecodedImage) -> None:
+    """What libraries keep for each thread, such as plans of attention, is made once."""
+    tower = tower_of(load_checkpoint(settings(tiny.folder)), image_tokens=64)
+    threads: list[int] = []
+    tower.module.register_forward_hook(lambda *_: threads.append(threading.get_ident()))
+    vision = TorchVision(tower)
+    with ThreadPoolExecutor(3) as callers:
+        seen = list(callers.map(vision.features_of, [cat] * 3))
+    assert threads == threads[:1] * 3
+    assert all(torch.equal(one.embeddings, seen[0].embeddings) for one in seen)
 
 
 def test_sampling_repeats_with_the_seed_and_changes_with_it(tiny: Tiny, cat: DecodedImage) -> None:

@@ -1,0 +1,8 @@
+"""`python -m video_service.worker.peers`: computes a share of its parent's steps, told on standard input."""
+
+import sys
+
+from video_service.worker.peers.peer import follow
+
+if __name__ == "__main__":
+    sys.exit(follow(sys.stdin.buffer))

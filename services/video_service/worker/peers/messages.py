@@ -1,0 +1,76 @@
+"""What the worker says to its peers, in frames as `web.worker.link` has them; tensors follow by broadcast."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """First: who this is, and where all meet."""
+
+    rank: int
+    size: int
+    port: int
+    """Of the store, on this machine."""
+    device: str
+    """`cpu` or `cuda`; there each rank takes the device of its number."""
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """A tensor that follows."""
+
+    sizes: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> "Shape":
+        return cls(sizes=tuple(tensor.shape), dtype=tensor.dtype)
+
+    def empty(self, device: torch.device) -> torch.Tensor:
+        return torch.empty(self.sizes, dtype=self.dtype, device=device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """A network, as `modules.taken_apart` gives it; its tensors follow."""
+
+    network: int
+    parts: bytes
+    tensors: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """These networks are not called any more."""
+
+    networks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lasting:
+    """A tensor that is the same for many calls; it follows where `shape` is said."""
+
+    key: int
+    shape: Shape | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One step: the latents follow, then those of the others that are new."""
+
+    network: int
+    time: float
+    latents: Shape
+    text: Lasting
+    seen: Lasting | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """The last: all leave the group at once."""
+
+
+Command = Join | Load | Forget | Call | Leave

@@ -1,0 +1,95 @@
+"""A peer's side: it joins, holds the networks it is given, and computes its share of each step it is told of."""
+
+import gc
+import os
+import queue
+import signal
+import threading
+from collections import deque
+from typing import Any, BinaryIO
+
+import torch
+import torch.distributed as dist
+
+from video_service.layers.attention.ulysses import Ulysses
+from video_service.layers.wan.fast import FastTransformer
+from video_service.worker.peers.group import KEPT
+from video_service.worker.peers.messages import Call, Command, Forget, Join, Lasting, Leave, Load, Shape
+from video_service.worker.peers.modules import put_together
+from video_service.worker.peers.ranks import join
+from web.worker.link import HEADER_BYTES, body_length, from_body
+
+
+def follow(stream: BinaryIO) -> int:
+    """Do what the worker says until it closes the stream, and end then, in the middle of a step too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker ends by it, and this one with it
+    commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(stream, commands), name="worker", daemon=True).start()
+    told = commands.get()
+    assert isinstance(told, Join)
+    peer = _Peer(join(told))
+    while not isinstance(command := commands.get(), Leave):
+        peer.do(command)
+    peer.do(Forget(networks=peer.networks))  # NCCL waits for graphs with exchanges in them
+    dist.destroy_process_group()
+    return 0
+
+
+def _listen(stream: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
+    while len(header := stream.read(HEADER_BYTES)) == HEADER_BYTES:
+        body = stream.read(length := body_length(header))
+        if len(body) < length:
+            break
+        commands.put(from_body(body))
+    os._exit(0)
+
+
+class _Peer:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._networks: dict[int, FastTransformer] = {}
+        self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
+
+    @property
+    def networks(self) -> tuple[int, ...]:
+        return tuple(self._networks)
+
+    def do(self, command: Join | Load | Forget | Call) -> None:
+        match command:
+            case Load():
+                self._networks[command.network] = self._loaded(command)
+            case Forget():
+                for number in command.networks:
+                    self._networks.pop(number, None)
+                gc.collect()  # a captured graph's closure makes a cycle
+                if self._device.type == "cuda":
+                    torch.cuda.empty_cache()
+            case Call():
+                self._call(command)
+            case Join():
+                raise ValueError("it has joined")
+
+    def _loaded(self, command: Load) -> FastTransformer:
+        tensors = [shape.empty(self._device) for shape in command.tensors]
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+        made: tuple[Any, bool, Any] = put_together(command.parts, tensors.__getitem__)
+        transformer, fp8, sparse = made
+        return FastTransformer(transformer, fp8=fp8, sparse=sparse, split=Ulysses())
+
+    def _call(self, command: Call) -> None:
+        latents = self._sent(command.latents)
+        text = self._found(command.text)
+        seen = None if command.seen is None else self._found(command.seen)
+        times = torch.full((len(latents),), command.time, dtype=torch.float32)
+        self._networks[command.network](latents, times, text, seen, return_dict=False)
+
+    def _found(self, told: Lasting) -> torch.Tensor:
+        if told.shape is not None:
+            self._lasting.append((told.key, self._sent(told.shape)))
+        return dict(self._lasting)[told.key]
+
+    def _sent(self, shape: Shape) -> torch.Tensor:
+        tensor = shape.empty(self._device)
+        dist.broadcast(tensor, 0)
+        return tensor

@@ -1,0 +1,40 @@
+"""The transformer that several ranks compute, called on the first of them as any other."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from video_service.layers.attention.ulysses import Ulysses
+from video_service.layers.wan.fast import FastTransformer
+from video_service.layers.wan.transformer import Sparse
+from web.worker.errors import DeviceBroken
+
+if TYPE_CHECKING:  # which makes these
+    from video_service.worker.peers.group import PeerGroup
+
+
+class ParallelTransformer(FastTransformer):
+    """Each call is one of all ranks."""
+
+    def __init__(
+        self, transformer: Any, group: "PeerGroup", *, fp8: bool = False, sparse: Sparse | None = None
+    ) -> None:
+        super().__init__(transformer, fp8=fp8, sparse=sparse, split=Ulysses())
+        self._group = group
+        self._number = group.load(self, transformer, fp8, sparse)
+
+    def like(self, transformer: Any) -> "ParallelTransformer":
+        return ParallelTransformer(transformer, self._group, fp8=self._fp8, sparse=self._sparse)
+
+    def __call__(
+        self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor,
+        seen_BLC: torch.Tensor | None = None, *, return_dict: bool,
+    ) -> tuple[torch.Tensor]:
+        """Raises `DeviceBroken` for whatever goes wrong: the other ranks are in the middle of it."""
+        try:
+            self._group.call(self._number, latents_BCTHW, float(times_B[0]), text_BLC, seen_BLC)
+            found = super().__call__(latents_BCTHW, times_B, text_BLC, seen_BLC, return_dict=return_dict)
+            self._group.time_step()
+        except Exception as error:
+            raise DeviceBroken("a step over several devices failed") from error
+        return found
