@@ -30,7 +30,8 @@ ConversationId = Annotated[str, Path(description="The conversation's `id`.", max
     dependencies=[WhileAnswered],
 )
 async def describe(request: Request, caller: TheCaller, gateway: OpenGateway) -> Response:
-    """`caption`, `prompt`, `edit_suggestion` and `question`, several in one call; `image` as data URI or base64.
+    """`caption`, `prompt`, `edit_suggestion` and `question`, several in one call; `image` as https address, data
+    URI or base64.
 
     As a form: `image` is the file; caption, prompt and three suggestions come back, and the answer to `question`.
 
@@ -90,5 +91,5 @@ async def delete_conversation(
 async def _with_checked_picture(asked: Asked, gateway: Gateway) -> DescribeRequest:
     if asked.image is None:
         return asked.request
-    picture = await gateway.images.checked(asked.image)
+    picture = await gateway.images.at(asked.image)
     return asked.request.model_copy(update={"image": picture.data})

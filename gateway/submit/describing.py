@@ -16,7 +16,7 @@ from contracts.openai.chat import ChatCompletionRequest, ConversedRequest, Messa
 from gateway.submit.bodies import Form, form_fields, form_picture, read_body
 from gateway.submit.fields import BodyRefused
 from gateway.submit.intake import Intake
-from gateway.submit.picture_text import decode_text, picture_text
+from gateway.submit.picture_text import picture_text
 
 
 class DescribeForm(FrozenModel):
@@ -50,16 +50,16 @@ class DescribeBody(DescribeRequest):
 
     tasks: list[DescribeTask] = Field(min_length=1, max_length=MAX_TASKS)
     image: str | None = Field(  # pyright: ignore[reportIncompatibleVariableOverride] - text outside, bytes inside
-        default=None, max_length=MAX_IMAGE_BASE64_CHARS, description="Base64 of a PNG, JPEG or WebP, no data: prefix."
+        default=None, max_length=MAX_IMAGE_BASE64_CHARS, description="Its https address, a data URI, or base64."
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request without its picture, and the picture's bytes (unchecked)."""
+    """A request without its picture, and the picture: its bytes (unchecked) or its address."""
 
     request: DescribeRequest
-    image: bytes | None = None
+    image: bytes | str | None = None
 
     @classmethod
     def in_form(cls, form: DescribeForm, image: bytes) -> Self:
@@ -124,7 +124,7 @@ def read_description(request: Request, intake: Intake) -> AbstractAsyncContextMa
             dialogue = ConversedRequest.model_validate(fields)
             return AskedDialogue(request=dialogue, pictures=_pictures(dialogue.messages, limit))
         asked = DescribeBody.model_validate(fields)
-        image = None if asked.image is None else decode_text(asked.image, limit)
+        image = picture_text(asked.image, limit)
         return Asked(request=DescribeRequest.model_validate(dict(asked) | {"image": None}), image=image)
 
     return read_body(request, intake, from_form, from_json)

@@ -61,14 +61,14 @@ class Api:
         return _read(Health, await self._call("GET", "/readyz", accepted=(503,)))
 
     async def describe(
-        self, image: bytes | None, words: str, language: str, profile: str
+        self, image: bytes | str | None, words: str, language: str, profile: str
     ) -> DescribeResponse:
-        """Caption, prompt and suggestions of a picture; of words alone, the prompt."""
+        """Caption, prompt and suggestions of a picture, or of one at an address; of words alone, the prompt."""
         kinds = ("caption", "prompt", "edit_suggestion") if image is not None else ("prompt",)
         tasks = [{"kind": kind} | ({"user_prompt": words} if kind == "prompt" and words else {}) for kind in kinds]
         body: dict[str, Any] = {"tasks": tasks, "language": language, "profile": profile}
         if image is not None:
-            body["image"] = base64.b64encode(image).decode()
+            body["image"] = image if isinstance(image, str) else base64.b64encode(image).decode()
         return _read(DescribeResponse, await self._call("POST", "/v1/describe", json=body, timeout=_PATIENT))
 
     async def converse(

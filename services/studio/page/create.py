@@ -98,11 +98,11 @@ def _wire_words(
 
     @setting.told
     async def look(path: str | None, url: str, text: str, request: gr.Request) -> list[Any]:
-        if path is None and (url.strip() or not text.strip()):
-            raise setting.error(words["url_describe" if url.strip() else "needs_something"])
+        shown = read_picture(path) or url.strip() or None
+        if shown is None and not text.strip():
+            raise setting.error(words["needs_something"])
         api = setting.api_for(request)
-        told = await api.describe(
-            read_picture(path), text.strip(), words.language, await default_profile(api))
+        told = await api.describe(shown, text.strip(), words.language, await default_profile(api))
         texts = {result.kind: result.text for result in told.results}
         offered = [line.strip() for line in texts.get("edit_suggestion", "").splitlines() if line.strip()]
         offered = offered[:NUM_SUGGESTIONS]

@@ -28,7 +28,7 @@ def _row(model: ListedVideoModel | ListedVLModel | ListedAbsentModel, words: Wor
     if isinstance(model, ListedAbsentModel):
         cells = [words["video"], f"{words['absent']}: {model.reason}", memory(model.memory_bytes), ""]
     elif isinstance(model, ListedVLModel):
-        cells = [words["vl"], words["loaded"], "", f"{model.engine}, {model.dtype}"]
+        cells = [words["vl"], words["loaded"], memory(model.memory_bytes), f"{model.engine}, {model.dtype}"]
     else:
         computed = f"{model.engine}, {model.dtype}"
         cells = [", ".join(model.tasks), words[model.state], memory(model.memory_bytes), computed]

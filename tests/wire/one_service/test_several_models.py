@@ -105,12 +105,12 @@ async def test_a_running_render_stops_within_a_denoising_step(service: VideoProc
     assert service.worker().pid == worker
 
 
-async def test_a_render_that_asks_for_it_shows_pictures_while_it_runs(service: VideoProcess) -> None:
+async def test_a_render_that_asks_for_it_shows_a_picture_while_it_runs(service: VideoProcess) -> None:
+    """More come where steps take their time: see `Allowance`."""
     service.http.put("/v1/videos/shown", json=BODY | LONG | {"preview": True})
     shown = service.until(lambda: service.http.get("/v1/videos/shown").json().get("preview"))
     with Image.open(io.BytesIO(base64.b64decode(shown))) as picture:
         assert (picture.format, picture.size) == ("JPEG", (32, 32))
-    service.until(lambda: service.http.get("/v1/videos/shown").json().get("preview") not in (None, shown))
     service.http.delete("/v1/videos/shown")
     assert "preview" not in service.wait_ended("shown")
 

@@ -220,6 +220,10 @@ async def test_generate_takes_a_picture_by_address_only_where_its_host_is_allowe
             chat = await client.post(
                 "/v1/chat/completions", json={"model": "tiny-vl", "messages": [{"role": "user", "content": content}]})
             assert (chat.status_code, chat.json().get("error", {}).get("code")) == (status, code)
+        for told, status in (("cat.png", 200), ("text", 415)):
+            asked = {"tasks": [{"kind": "caption"}], "image": f"{address}/{told}"}
+            described = await client.post("/v1/describe", json=asked)
+            assert described.status_code == status, described.text
         [talked] = services.script.chat_calls
         assert talked.pictures[0].startswith((b"\x89PNG", b"\xff\xd8"))
         await until(client, form.json()["id"], lambda job: job["state"] == "completed")
