@@ -80,15 +80,11 @@ def test_a_peer_that_dies_costs_the_render_at_work_and_the_next_worker_has_anoth
 
 
 def test_nothing_is_left_of_a_worker_that_is_killed_or_a_service_that_is_interrupted(service: VideoProcess) -> None:
+    """Not of one that is only starting either."""
     worker, peer = service.worker(), peer_of(service)
     worker.kill()
     service.until(lambda: not peer.is_running())
-
-    def started() -> list[psutil.Process]:
-        found = psutil.Process(service.process.pid).children(recursive=True)
-        return found if len(found) >= 2 else []
-
-    processes = service.until(started)
+    processes = service.until(lambda: psutil.Process(service.process.pid).children(recursive=True))
     service.process.send_signal(signal.SIGINT)
     service.process.wait(30)
     _, alive = psutil.wait_procs(processes, timeout=10)
