@@ -1,6 +1,7 @@
 """A peer's side: it joins, holds the networks it is given, and computes its share of each step it is told of."""
 
 import gc
+import logging
 import os
 import queue
 import signal
@@ -16,7 +17,10 @@ from video_service.worker.peers.group import KEPT
 from video_service.worker.peers.messages import Call, Command, Decode, Forget, Join, Lasting, Leave, Load, Shape
 from video_service.worker.peers.modules import put_together
 from video_service.worker.peers.ranks import join
+from web.logs import configure_logging
 from web.worker.link import HEADER_BYTES, body_length, from_body
+
+log = logging.getLogger(__name__)
 
 
 def follow(stream: BinaryIO) -> int:
@@ -24,6 +28,16 @@ def follow(stream: BinaryIO) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker ends by it, and this one with it
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(stream, commands), name="worker", daemon=True).start()
+    configure_logging("video_service.worker.peers", "INFO")
+    try:
+        _work(commands)
+    except Exception:
+        log.critical("a share of a step failed", exc_info=True)
+        os._exit(1)  # an orderly end would wait for NCCL, and this one for the other ranks
+    return 0
+
+
+def _work(commands: "queue.SimpleQueue[Command]") -> None:
     told = commands.get()
     assert isinstance(told, Join)
     peer = _Peer(join(told))
@@ -31,7 +45,6 @@ def follow(stream: BinaryIO) -> int:
         peer.do(command)
     peer.do(Forget(networks=peer.networks))  # NCCL waits for graphs with exchanges in them
     dist.destroy_process_group()
-    return 0
 
 
 def _listen(stream: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
