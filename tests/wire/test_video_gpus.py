@@ -59,7 +59,7 @@ def peer_of(service: VideoProcess) -> psutil.Process:
 def test_its_frames_are_those_of_one_process(service: VideoProcess, model: Path, tmp_path: Path) -> None:
     status = render(service, "two")
     assert status["state"] == "completed", status["error"]
-    assert "over 2 devices" in status["result"]["engine_reason"]
+    assert "steps over 2 devices" in status["result"]["engine_reason"]
     found = frames_of(service.http.get("/v1/videos/two/content").content)
     settings = VideoSettings(model=str(model), device="cpu", dtype="float32")
     request = VideoRequest.model_validate(BODY)
