@@ -22,8 +22,6 @@ from gateway.jobs.ledger import Ledger
 from gateway.jobs.progress import Eta, LiveProgress
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.store import JobStore
-from gateway.provenance.certificate import open_certificate
-from gateway.provenance.marking import Marker
 from gateway.run.cancel import Cancellation
 from gateway.run.engine import DbosEngine, Dispatcher, jobs_at_once
 from gateway.run.executors import Executors, FileIdentity, SessionIdentity
@@ -43,6 +41,8 @@ from gateway.settings import GatewaySettings
 from gateway.storage.bucket import open_bucket
 from gateway.storage.deployment import deployment_of, open_database
 from gateway.storage.files import LocalFiles
+from gateway.storage.provenance.certificate import open_certificate
+from gateway.storage.provenance.marking import Marker
 from gateway.storage.room import Reserve, Room
 from gateway.storage.sweep import Known, Sweeper
 from gateway.submit.accept import Submitter

@@ -13,10 +13,10 @@ from gateway.app import create_app
 from gateway.auth.keys import KeyStore
 from gateway.database.errors import DatabaseBusy, DatabaseDamaged
 from gateway.edge.server import connections_within, make_server, raise_descriptor_limit
-from gateway.provenance.certificate import CertificateUnusable, open_certificate
 from gateway.settings import GatewaySettings
 from gateway.storage.deployment import open_database
 from gateway.storage.files import make_folder
+from gateway.storage.provenance.certificate import CertificateUnusable, open_certificate
 from web.logs import configure_logging
 from web.telemetry import configure_tracing
 

@@ -18,7 +18,6 @@ from PIL import Image
 from contracts.errors import Problem
 from contracts.models import Health, VideoModelList
 from contracts.videos import MAX_VIDEO_BODY_BYTES, RenderStatus
-from tests.checkpoints.tiny_wan import save_tiny_wan
 from tests.checkpoints.tiny_wan_card import TINY_INFO
 from tests.support.idle_video_worker import command
 from video_service.http.app import create_app
@@ -37,12 +36,7 @@ Worker = tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_wan(tmp_path_factory.mktemp("model") / "wan")
-
-
-@pytest.fixture(scope="module")
-def busy_worker(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
+def busy_worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
     return command(TINY_INFO, tmp_path_factory.mktemp("worker"))
 
 
