@@ -4,7 +4,7 @@
 
 A service in the vision role, in processes of its own, has seen the picture (its cache answers); the language role's
 client asks it again. The size is Qwen2.5-VL-3B's: 1,196 tokens of 2,048 channels in bfloat16, 4.9 MB, of a picture of
-1288x728. `wall_ms`: median of the calls. `cpu_ms`: of all three processes, a call.
+1288x728. `wall_ms`: median of the calls. `cpu_ms`: of all three processes, a call, for machines that others use, too.
 """
 
 import argparse

@@ -17,7 +17,7 @@ def main() -> None:
     configure_tracing("vl_service")
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=10, loop="asyncio", http="h11",  # whatever else is installed
     )
 
 

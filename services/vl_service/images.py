@@ -42,14 +42,19 @@ class DecodedImage:
     """What makes it hard to see."""
 
     @classmethod
-    def of(cls, data: bytes, formats: tuple[str, ...] = FORMATS, *, max_pixels: int | None = None) -> Self:
-        """Decode it, to `max_pixels` at most. Raises `ImageUnreadable`, `AspectRefusedError`."""
+    def of(
+        cls, data: bytes, formats: tuple[str, ...] = FORMATS, *, max_pixels: int | None = None, judged: bool = True
+    ) -> Self:
+        """Decode it, to `max_pixels` at most; only where it is `judged` its faults are known.
+
+        Raises `ImageUnreadable`, `AspectRefusedError`.
+        """
         rgb = decode_image(data, formats)
         width, height = rgb.size
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise AspectRefusedError(
                 f"The picture has {width}x{height} pixels; one side may be at most {MAX_ASPECT} times the other.")
-        faults = faults_of(rgb)
+        faults = faults_of(rgb) if judged else ()
         scale = (min(KEPT_PIXELS, max_pixels or KEPT_PIXELS) / (width * height)) ** 0.5
         if scale < 1:
             rgb = rgb.resize((max(1, int(width * scale)), max(1, int(height * scale))), Image.Resampling.BOX)

@@ -24,6 +24,9 @@ class Settings(BaseSettings):
         description="`embedded`, a folder in its layout, or the hub id or folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL "
         "checkpoint.",
     )
+    backend: Literal["auto", "embedded", "qwen", "openai"] = Field(
+        default="auto", validation_alias="VL_BACKEND",
+        description="auto: openai where VL_REMOTE_URL is set, else what VL_MODEL is. Named, anything else is refused.")
     remote_url: str | None = Field(
         default=None, validation_alias="VL_REMOTE_URL", pattern=r"^https?://[^\s]+$",
         description="Base URL of a server with OpenAI's chat completions, such as http://vllm:8000/v1, in place of a "
@@ -94,6 +97,19 @@ class Settings(BaseSettings):
     def _role_is_complete(self) -> Self:
         if self.role == "language" and self.vision_url is None:
             raise ValueError("VL_ROLE=language needs VL_VISION_URL, the address of a service with VL_ROLE=vision")
+        return self
+
+    @model_validator(mode="after")
+    def _backend_is_one(self) -> Self:
+        if self.backend == "openai" and self.remote_url is None:
+            raise ValueError("VL_BACKEND=openai needs VL_REMOTE_URL, the base URL of a server with OpenAI's chat "
+                             "completions")
+        if self.backend in ("embedded", "qwen") and self.remote_url is not None:
+            raise ValueError(f"VL_BACKEND={self.backend} and VL_REMOTE_URL name two backends: unset one of them")
+        if self.backend == "qwen" and self.model == "embedded":
+            raise ValueError("VL_BACKEND=qwen needs VL_MODEL, the hub id or folder of a Qwen checkpoint")
+        if self.remote_url is not None and self.role != "all":
+            raise ValueError(f"VL_ROLE={self.role} is for a Qwen checkpoint here: unset it, or VL_REMOTE_URL")
         return self
 
     @property

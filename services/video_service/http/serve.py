@@ -77,7 +77,8 @@ def main(worker_command: Sequence[str] = WORKER_COMMAND) -> int:
 def _serve(settings: VideoSettings, files: RenderFiles, worker_command: Sequence[str]) -> int:
     app = create_app(settings, files, worker_command=worker_command)
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=_DRAIN_S
+        app, host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=_DRAIN_S,
+        loop="asyncio", http="h11",  # whatever else is installed
     )
     server = Server(config, app.state.service, settings.drain_s)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down

@@ -59,7 +59,12 @@ def load_backend(settings: Settings) -> Backend | FeatureBackend:
 
         return load_remote(settings)
     folder = settings.models_dir / "vl" if settings.model == "embedded" else Path(settings.model).expanduser()
-    if settings.model == "embedded" or is_embedded(folder):
+    is_ours = settings.model == "embedded" or is_embedded(folder)
+    if settings.backend == ("qwen" if is_ours else "embedded"):
+        found = "a checkpoint" if is_ours else "no checkpoint"
+        raise CheckpointError(
+            f"VL_BACKEND={settings.backend}: VL_MODEL={settings.model} is {found} in the embedded layout")
+    if is_ours:
         if settings.engine not in ("auto", "torch"):
             raise EngineRefused(
                 f"VL_ENGINE={settings.engine}: there are no engines of the embedded checkpoint; set auto or torch")
@@ -157,7 +162,8 @@ def _look(backend: Backend | FeatureBackend, work: Look, deadline: Deadline) -> 
     if not isinstance(backend, FeatureBackend):
         raise WrongRoleError("This service has no vision tower that gives features; ask one with VL_ROLE=vision.")
     began = time.monotonic()
-    body, cache = backend.features(DecodedImage.of(work.image, FORMATS), deadline)
+    picture = DecodedImage.of(work.image, FORMATS, judged=False)  # by the language role, who tells of it
+    body, cache = backend.features(picture, deadline)
     return Looked(body=body, cache=cache, info=backend.info, seconds=time.monotonic() - began)
 
 

@@ -38,7 +38,7 @@ from web.worker.link import (
     Work,
     body_length,
     from_body,
-    to_frame,
+    to_parts,
 )
 
 log = logging.getLogger(__name__)
@@ -140,9 +140,10 @@ class _ParentLink:
         """Raises `OSError` if the HTTP process is gone."""
         if isinstance(message, Outcome):
             del self._wanted[message.id]
-        frame = to_frame(message)
+        parts = to_parts(message)
         with self._sending:
-            self._channel.sendall(frame)
+            for part in parts:
+                self._channel.sendall(part)
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self._channel.makefile("rb") as stream:

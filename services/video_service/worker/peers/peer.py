@@ -6,15 +6,14 @@ import queue
 import signal
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import torch
 import torch.distributed as dist
 
-from video_service.layers.attention.ulysses import Ulysses
-from video_service.layers.wan.fast import FastTransformer
 from video_service.worker.peers.group import KEPT
-from video_service.worker.peers.messages import Call, Command, Forget, Join, Lasting, Leave, Load, Shape
+from video_service.worker.peers.messages import Call, Command, Decode, Forget, Join, Lasting, Leave, Load, Shape
 from video_service.worker.peers.modules import put_together
 from video_service.worker.peers.ranks import join
 from web.worker.link import HEADER_BYTES, body_length, from_body
@@ -47,14 +46,14 @@ def _listen(stream: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
 class _Peer:
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._networks: dict[int, FastTransformer] = {}
+        self._networks: dict[int, Callable[..., Any]] = {}
         self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
 
     @property
     def networks(self) -> tuple[int, ...]:
         return tuple(self._networks)
 
-    def do(self, command: Join | Load | Forget | Call) -> None:
+    def do(self, command: Join | Load | Forget | Call | Decode) -> None:
         match command:
             case Load():
                 self._networks[command.network] = self._loaded(command)
@@ -66,16 +65,16 @@ class _Peer:
                     torch.cuda.empty_cache()
             case Call():
                 self._call(command)
+            case Decode():
+                self._networks[command.network](command.size, self._sent(command.latent), command.first)
             case Join():
                 raise ValueError("it has joined")
 
-    def _loaded(self, command: Load) -> FastTransformer:
+    def _loaded(self, command: Load) -> Callable[..., Any]:
         tensors = [shape.empty(self._device) for shape in command.tensors]
         for tensor in tensors:
             dist.broadcast(tensor, 0)
-        made: tuple[Any, bool, Any] = put_together(command.parts, tensors.__getitem__)
-        transformer, fp8, sparse = made
-        return FastTransformer(transformer, fp8=fp8, sparse=sparse, split=Ulysses())
+        return put_together(command.parts, tensors.__getitem__)()
 
     def _call(self, command: Call) -> None:
         latents = self._sent(command.latents)
