@@ -94,7 +94,7 @@ def number_of_frames(mp4: bytes, path: Path) -> int:
 def test_the_gateway_image_is_small_and_holds_no_model_library(engine: Engine) -> None:
     sizes = {kind: engine.image_mb(kind) for kind in KINDS}
     print("image sizes:", ", ".join(f"{kind} {size:.0f} MB" for kind, size in sizes.items()))
-    assert sizes["gateway"] <= 350
+    assert sizes["gateway"] <= 380  # 24 of them huggingface_hub and hf-xet, by which init containers pull models
     program = "from importlib.util import find_spec as f; print(f('torch'), f('transformers'), f('diffusers'))"
     assert engine.run("run", "--rm", "stillmotion/gateway", "python", "-c", program) == "None None None"
 

@@ -96,6 +96,23 @@ def test_the_vision_service_is_hardened_as_the_language_service_and_seen_by_nobo
         assert set(service["environment"]) <= environment_names(VLSettings)
 
 
+@pytest.mark.parametrize("name", ["gateway", "video_service"])
+def test_the_second_of_several_is_as_the_first_on_the_same_database_and_bucket(name: str) -> None:
+    """In a file of its own, so that anchors do not reach it."""
+    one, several = compose()["services"][name], compose("deploy/compose.several.yml")["services"]
+    second = several[f"{name}_2"]
+    for alike in ("image", "restart", "read_only", "tmpfs", "cap_drop", "security_opt", "pids_limit", "healthcheck"):
+        assert second[alike] == one[alike], alike
+    assert second["environment"] == one["environment"] | several[name]["environment"]
+    assert set(second["environment"]) <= environment_names(SETTINGS[name])
+    assert second["networks"] == several[name].get("networks", one["networks"])
+    places = [volume.partition(":")[2] for volume in one["volumes"]]
+    assert [volume.partition(":")[2] for volume in second["volumes"]] == places
+    own = {"gateway-data", "gateway-2-data", "video-data", "video-2-data"}
+    assert not own & {volume.partition(":")[0] for volume in one["volumes"]} & {
+        volume.partition(":")[0] for volume in second["volumes"]}, "each has a folder of its own"
+
+
 @pytest.mark.parametrize(("service", "kind"), DOCKERFILES.items())
 def test_every_variable_that_an_image_sets_is_a_setting_of_that_service(service: str, kind: str) -> None:
     given = " ".join(rest for instruction, rest in final_stage(kind) if instruction == "ENV")
