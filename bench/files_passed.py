@@ -99,7 +99,7 @@ def through_video(folder: Path) -> set[str]:
     from contracts.videos import VideoRequest
     from tests.checkpoints.tiny_wan import save_tiny_wan
     from video_service.http.app import create_app
-    from video_service.queue.render import RenderFiles
+    from video_service.queue.files import RenderFiles
     from video_service.settings import VideoSettings
 
     settings = VideoSettings(model=str(save_tiny_wan(folder / "wan")), data_dir=folder, device="cpu", dtype="float32")

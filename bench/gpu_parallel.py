@@ -10,15 +10,17 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.gpu_measure import measure, relative
-from bench.gpu_video import DIT_1_3B, DIT_14B, DIT_TINY, FULL, TIMESTEPS, TINY, random_transformer
+from bench.gpu_video import DIT_1_3B, DIT_14B, DIT_TINY, FULL, TIMESTEPS, TINY, random_transformer, random_vae
 from video_service.layers.attention.sla import Sla
-from video_service.layers.wan.fast import FastTransformer
+from video_service.layers.wan.codec import Codec
+from video_service.layers.wan.fast import FastCodec, FastTransformer
 from video_service.worker.peers.group import PeerGroup
 
 Rows = dict[str, dict[str, Any]]
@@ -57,7 +59,31 @@ def parallel_stage(device: str, tiny: bool) -> Iterator[Rows]:
                 yield rows
             del transformer
             _forget()
+        if device == "cuda":
+            yield from _decodes(group, rows)
         group.close()
+
+
+def _decodes(group: PeerGroup, rows: Rows) -> Iterator[Rows]:
+    """The VAE's decoder alone, to bytes on the host."""
+    vae = random_vae("cuda", tiny=False)
+    torch.manual_seed(2)
+    latents = torch.randn(1, *FULL["latents"], device="cuda", dtype=torch.bfloat16)
+    frames: dict[int, torch.Tensor] = {}
+    for size, codec in ((1, FastCodec(vae)), (group.size, group.codec(vae))):
+        rows[f"decode x{size}"] = measure(partial(_decode, codec, latents), kernels=12)
+        frames[size] = _decode(codec, latents)
+        yield rows
+    apart = (frames[1].int() - frames[group.size].int()).abs()
+    rows[f"decode x{group.size}"] |= {
+        "ratio": round(rows["decode x1"]["seconds"] / rows[f"decode x{group.size}"]["seconds"], 2),
+        "levels_apart_mean": round(float(apart.float().mean()), 4), "levels_apart_most": int(apart.max())}
+    print("decode", group.size, rows[f"decode x{group.size}"], flush=True)
+    yield rows
+
+
+def _decode(codec: Codec, latents: torch.Tensor) -> torch.Tensor:
+    return torch.cat(list(codec.decode_levels(latents)), 1)
 
 
 def _sizes(device: str) -> list[int]:
@@ -101,9 +127,11 @@ def parallel_render_stage(device: str, tiny: bool) -> Iterator[Rows]:
 
     rows: Rows = {}
     with tempfile.TemporaryDirectory() as folder:
-        model = save_random_wan(Path(folder) / "wan", device, tiny=tiny)
+        model = save_random_wan(Path(folder) / "wan", device, tiny=tiny, small_text=True)
         _forget()
-        ways: dict[str, dict[str, Any]] = {"dense": {}, "sparse_fp8": {"quant_linear": "fp8", "attention_topk": 0.1}}
+        sparse = {"quant_linear": "fp8", "attention_topk": 0.1}
+        ways: dict[str, dict[str, Any]] = {
+            "sparse_fp8": sparse, "sparse_fp8_decode": sparse | {"gpus_decode": True}, "dense": {}}
         for way, own in ways.items():
             for size in (1, *_sizes(device)):
                 rows[f"{way} x{size}"] = _renders(model, device, size, own if device == "cuda" else {}, tiny=tiny)

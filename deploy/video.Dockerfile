@@ -22,8 +22,6 @@ FROM ${BASE_IMAGE} AS code
 COPY deploy/healthcheck.py /app/
 COPY services/contracts /app/contracts
 COPY services/web /app/web
-COPY services/engines/export /app/graphs
-COPY services/engines/store /app/engine_store
 COPY services/engines /app/engines
 COPY services/video_service /app/video_service
 # Readable to the user of the image whatever the checkout's umask was; compiled here, for at run time nothing is writable.
@@ -34,6 +32,10 @@ COPY models/video /models/embedded/video
 RUN chmod -R a+rX /models
 
 FROM ${BASE_IMAGE} AS system
+# On a GPU Triton builds a small C module before its first kernel: with no compiler the fast layers cannot run there.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && { test -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
+        || apt-get install -y --no-install-recommends libpython3-dev; }
 COPY deploy/strip_system.sh /tmp/
 RUN sh /tmp/strip_system.sh
 
@@ -46,7 +48,8 @@ COPY --from=code /app /app
 RUN mkdir /data /engines && chown 10001:10001 /data /engines
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 HOME=/tmp PYTHONUNBUFFERED=1 \
-    VIDEO_HOST=0.0.0.0 STILLMOTION_DATA=/data VIDEO_ENGINES=/engines STILLMOTION_MODELS=/models/embedded HF_HOME=/tmp/huggingface
+    VIDEO_HOST=0.0.0.0 STILLMOTION_DATA=/data VIDEO_ENGINES=/engines TRITON_CACHE_DIR=/engines/caches/triton \
+    STILLMOTION_MODELS=/models/embedded HF_HOME=/tmp/huggingface
 USER 10001:10001
 WORKDIR /app
 VOLUME /data /engines

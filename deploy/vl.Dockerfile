@@ -20,8 +20,6 @@ FROM ${BASE_IMAGE} AS code
 COPY deploy/healthcheck.py /app/
 COPY services/contracts /app/contracts
 COPY services/web /app/web
-COPY services/engines/export /app/graphs
-COPY services/engines/store /app/engine_store
 COPY services/engines /app/engines
 COPY services/vl_service /app/vl_service
 # Readable to the user of the image whatever the checkout's umask was; compiled here, for at run time nothing is writable.
@@ -32,6 +30,10 @@ COPY models/vl /models/embedded/vl
 RUN chmod -R a+rX /models
 
 FROM ${BASE_IMAGE} AS system
+# On a GPU Triton builds a small C module before its first kernel: with no compiler the fast layers cannot run there.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && { test -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
+        || apt-get install -y --no-install-recommends libpython3-dev; }
 COPY deploy/strip_system.sh /tmp/
 RUN sh /tmp/strip_system.sh
 
@@ -41,11 +43,13 @@ COPY --from=system / /
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=models /models /models
 COPY --from=code /app /app
+RUN mkdir /data && chown 10001:10001 /data
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 HOME=/tmp PYTHONUNBUFFERED=1 \
-    VL_HOST=0.0.0.0 STILLMOTION_MODELS=/models/embedded HF_HOME=/tmp/huggingface
+    VL_HOST=0.0.0.0 STILLMOTION_DATA=/data TRITON_CACHE_DIR=/data/triton STILLMOTION_MODELS=/models/embedded HF_HOME=/tmp/huggingface
 USER 10001:10001
 WORKDIR /app
+VOLUME /data
 EXPOSE 8001
 HEALTHCHECK --interval=5s --timeout=6s --start-period=15m --retries=3 CMD ["python", "healthcheck.py", "8001"]
 CMD ["python", "-m", "vl_service"]

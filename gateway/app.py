@@ -24,11 +24,11 @@ from gateway.api.openai import videos as openai_videos
 from gateway.api.openapi import DESCRIPTION, with_keys, with_problem, with_shared_problems, without_keys
 from gateway.api.status import health, metrics
 from gateway.edge.middleware import PageGuardMiddleware, PlainAddressMiddleware, PrefixMiddleware
-from gateway.provenance.marking import VERSION
 from gateway.run.metrics import GatewayMetrics
 from gateway.runtime import Gateway, open_gateway
 from gateway.services.errors import ServiceError
 from gateway.settings import GatewaySettings
+from gateway.storage.provenance.marking import VERSION
 from gateway.storage.room import DiskFull
 from gateway.submit.describing import DescribeBody
 from gateway.submit.fields import FieldsRefused

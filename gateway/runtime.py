@@ -22,10 +22,8 @@ from gateway.jobs.ledger import Ledger
 from gateway.jobs.progress import Eta, LiveProgress
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.store import JobStore
-from gateway.provenance.certificate import open_certificate
-from gateway.provenance.marking import Marker
 from gateway.run.cancel import Cancellation
-from gateway.run.engine import DbosEngine, Dispatcher
+from gateway.run.engine import DbosEngine, Dispatcher, jobs_at_once
 from gateway.run.executors import Executors, FileIdentity, SessionIdentity
 from gateway.run.expiry import Expiry
 from gateway.run.metrics import GatewayMetrics
@@ -43,6 +41,8 @@ from gateway.settings import GatewaySettings
 from gateway.storage.bucket import open_bucket
 from gateway.storage.deployment import deployment_of, open_database
 from gateway.storage.files import LocalFiles
+from gateway.storage.provenance.certificate import open_certificate
+from gateway.storage.provenance.marking import Marker
 from gateway.storage.room import Reserve, Room
 from gateway.storage.sweep import Known, Sweeper
 from gateway.submit.accept import Submitter
@@ -125,7 +125,7 @@ def _assemble(
 ) -> Gateway:
     vl, video = _services(settings, database)
     catalog = Catalog(vl, video)
-    concurrency = partial(_concurrency, settings, video)
+    concurrency = partial(jobs_at_once, settings.concurrency_given, video.pool)
     files, tls = _files(settings), outside_tls(settings.ca_file)
     given = settings.secret.get_secret_value() if settings.secret else None
     signer = open_signer(given, settings.state_dir)
@@ -179,10 +179,6 @@ def _assemble(
         ),
         cancellation=Cancellation(ledger=ledger, files=files, engine=engine, video=video, reserve=reserve),
     )
-
-
-def _concurrency(settings: GatewaySettings, video: Renderers) -> int:
-    return settings.concurrency(len(video.pool.members))
 
 
 def _marker(settings: GatewaySettings) -> Marker | None:

@@ -288,10 +288,6 @@ class GatewaySettings(BaseSettings):
         """Base URLs of the video services."""
         return _addresses(self.video_url_given or f"http://127.0.0.1:{self.video_port}")
 
-    def concurrency(self, num_video_services: int) -> int:
-        """Jobs that this process carries on at once."""
-        return self.concurrency_given or min(2 * num_video_services, MAX_CONCURRENCY)
-
 
 def _addresses(listed: str) -> tuple[str, ...]:
     """The addresses of a comma-separated list, each once, without a closing slash: they are kept with the renders."""

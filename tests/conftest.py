@@ -13,12 +13,15 @@ from tests.support.postgres import PostgresServer, postgres_server
 # Read when torch is imported, here and in what tests start: several processes share few cores, and a thread that waits
 # for another spins.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing here plugs into pydantic; looking through the metadata of every installed package for what might is 50 ms of
+# each of some hundred processes.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 class _FilesTogether(LoadScopeScheduling):
     """A file's tests run in one process, and so do those of a folder whose files share a fixture of half a minute."""
 
-    _TOGETHER = ("tests/e2e", "tests/unit/engines")
+    _TOGETHER = ("tests/e2e", "tests/unit/engines", "tests/wire/one_service")
     _APART = ("test_embedded.py", "test_families.py", "test_tensorrt.py")  # long, and share none of it
 
     def _split_scope(self, nodeid: str) -> str:

@@ -17,7 +17,7 @@ from gateway.api.openapi import problems
 from gateway.jobs.job import JobNotFound, JobRecord
 from gateway.jobs.ledger import Ledger
 from gateway.jobs.store import MAX_SEQUENCE
-from gateway.provenance.reading import read_provenance
+from gateway.storage.provenance.reading import read_provenance
 from web.edge import while_connected
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

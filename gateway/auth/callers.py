@@ -13,8 +13,9 @@ from anyio.to_thread import run_sync as off_loop
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
+from contracts.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY
 from contracts.refusal import Refusal
-from gateway.auth.keys import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOCAL_OWNER, KeyRecord, KeyStore, parse_rate
+from gateway.auth.keys import LOCAL_OWNER, KeyRecord, KeyStore, parse_rate
 from gateway.database.errors import DatabaseBusy
 
 _RETRY_AFTER_S = 10

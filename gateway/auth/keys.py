@@ -15,10 +15,6 @@ PREFIX = "sm_"
 MAX_NAME_CHARS = 100
 LOCAL_OWNER = "local"
 """Owns everything that is made where no keys are needed."""
-
-DEFAULT_PRIORITY = 10
-"""Lower runs first. Always set: the engine runs a job without a priority before all others."""
-HIGHEST_PRIORITY, LOWEST_PRIORITY = 1, 100
 _SHOWN_CHARS = len(PREFIX) + 4
 _USE_NOTED_EVERY_S = 60.0  # a write for each request would cost more than the request
 

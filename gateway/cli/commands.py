@@ -12,7 +12,6 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
-from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.describe import Language
 from contracts.jobs import Enhance, GenerateOptions
@@ -21,7 +20,7 @@ from gateway.cli.client.generate import generate
 from gateway.cli.client.jobs import GatewayFailure, Server, server_url
 from gateway.cli.client.output import OutputUnusable, check_output, is_standard_output, output_path
 from gateway.cli.client.words import LastingConsole, typed
-from gateway.cli.convert import convert
+from gateway.cli.convert import convert, warmup
 from gateway.cli.engines import engines
 from gateway.cli.machine.doctor import doctor
 from gateway.cli.machine.pull import PullFailed, ask_hub, describe, pull, pulled_before
@@ -29,8 +28,6 @@ from gateway.cli.serving.demo import default_picture, demo
 from gateway.cli.serving.interrupts import Interrupted, run_interruptible
 from gateway.cli.serving.serve import LogFormat, serve
 from gateway.cli.serving.stack import ServiceName, StackError, read_settings, served_names, service_specs
-from gateway.cli.verify import verify
-from gateway.settings import GatewaySettings
 from web.command import run_command, say
 
 app = typer.Typer(
@@ -110,10 +107,22 @@ def convert_command(context: typer.Context) -> None:
     raise typer.Exit(convert(context.args, Console(stderr=True)))
 
 
+@app.command(
+    "warmup", add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def warmup_command(context: typer.Context) -> None:
+    """Load the video models and render one clip of each, for images and before a service starts: `warmup --help`."""
+    raise typer.Exit(warmup(context.args, Console(stderr=True)))
+
+
 @app.command("migrate")
 def migrate_command() -> None:
     """Bring the gateway's database (GATEWAY_DATABASE_URL) to this version, as each gateway does when it starts."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     from gateway.cli.migrate import migrate  # brings the engine, a second of imports
+    from gateway.settings import GatewaySettings
 
     try:
         say(f"Ready for this version: {migrate(GatewaySettings())}")
@@ -165,6 +174,8 @@ def verify_command(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say how a video was made, by its own signed manifest: exit status 0 valid, 1 changed since, 2 no manifest."""
+    from gateway.cli.verify import verify  # brings cryptography
+
     raise typer.Exit(verify(file, Console(), as_json=as_json))
 
 

@@ -3,33 +3,21 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.auth.keys import (
-    DEFAULT_PRIORITY,
-    HIGHEST_PRIORITY,
-    LOCAL_OWNER,
-    LOWEST_PRIORITY,
-    KeyLimits,
-    KeyNameRefused,
-    KeyNotFound,
-    KeyRecord,
-    KeyStore,
-    RateNotReadable,
-)
-from gateway.auth.signing import open_signer
+from contracts.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY
 from gateway.cli.client.words import typed
-from gateway.database.database import normal_url
-from gateway.settings import GatewaySettings
-from gateway.storage.deployment import open_database
 from web.command import say
+
+if TYPE_CHECKING:  # they bring the database's libraries, half of the time in which any other command starts
+    from gateway.auth.keys import KeyRecord, KeyStore
+    from gateway.settings import GatewaySettings
 
 app = typer.Typer(no_args_is_help=True, help="Who may use this server: make, list and revoke API keys.")
 
@@ -51,6 +39,8 @@ def create(
     new: Annotated[bool, typer.Option("--new", help="Also where no server has kept anything yet.")] = False,
 ) -> None:
     """Make a key and show it, once."""
+    from gateway.auth.keys import KeyLimits
+
     limits = KeyLimits(rate=rate, max_jobs=max_jobs, best_priority=best_priority)
     with _keys(new=new) as keys:
         key, secret = keys.create(typed(name), limits)
@@ -61,8 +51,10 @@ def create(
             _fail(f"The key could not be shown ({error.strerror or error}), and was revoked.")
 
 
-def _show(key: KeyRecord, secret: str) -> None:
+def _show(key: "KeyRecord", secret: str) -> None:
     """Raises `OSError`: it could not be shown."""
+    from gateway.settings import GatewaySettings
+
     notes = Console(stderr=True)
     notes.print(Text(f"Key {key.id} for {key.name}, of the server that keeps its data in {_place(GatewaySettings())}."),
                 soft_wrap=True)
@@ -94,6 +86,10 @@ def webhook_secret(
     key: Annotated[str | None, typer.Argument(help="Name or id; left out, that of callers without a key.")] = None,
 ) -> None:
     """Show what the webhooks of a key's jobs are signed with (Standard Webhooks)."""
+    from gateway.auth.keys import LOCAL_OWNER
+    from gateway.auth.signing import open_signer
+    from gateway.settings import GatewaySettings
+
     with _keys() as keys:
         owner = LOCAL_OWNER if key is None else keys.one(typed(key)).id
         settings = GatewaySettings()
@@ -101,7 +97,7 @@ def webhook_secret(
         typer.echo(open_signer(given, settings.state_dir).webhook_secret(owner))
 
 
-def _row(key: KeyRecord) -> tuple[str, ...]:
+def _row(key: "KeyRecord") -> tuple[str, ...]:
     return (
         key.name, key.id, f"{key.starts_with}…", _day(key.created_at), _day(key.last_used_at),
         key.limits.rate or "any", str(key.limits.max_jobs or "any"), str(key.limits.best_priority or DEFAULT_PRIORITY),
@@ -113,15 +109,23 @@ def _day(seconds: float | None) -> str:
     return "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _place(settings: GatewaySettings) -> str:
+def _place(settings: "GatewaySettings") -> str:
     if settings.database_url is not None:
+        from gateway.database.database import normal_url
+
         return normal_url(settings.jobs_database_url).render_as_string(hide_password=True)
     return str(settings.data_dir.absolute())
 
 
 @contextmanager
-def _keys(*, new: bool = False) -> Iterator[KeyStore]:
+def _keys(*, new: bool = False) -> "Iterator[KeyStore]":
     """The keys of the server that this environment describes; ends the command with a sentence where one is due."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from gateway.auth.keys import KeyNameRefused, KeyNotFound, KeyStore, RateNotReadable
+    from gateway.settings import GatewaySettings
+    from gateway.storage.deployment import open_database
+
     try:
         settings = GatewaySettings()
         if settings.database_url is None and not new and not settings.jobs_database_file.exists():

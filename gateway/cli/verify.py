@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.jobs import Provenance
-from gateway.provenance.reading import read_provenance
+from gateway.storage.provenance.reading import read_provenance
 
 _EXIT = {"valid": 0, "invalid": 1, "none": 2}
 _SAID = {

@@ -197,7 +197,7 @@ def make_server(
     protocol: Any = partial(BoundedProtocol, max_connections=max_connections, patience=patience or Patience())
     config = uvicorn.Config(
         app, host=host, port=port, log_config=None, timeout_graceful_shutdown=_SHUTDOWN_S, server_header=False,
-        http=protocol, ws="none",
+        http=protocol, ws="none", loop="asyncio",  # whatever else is installed
     )
     return BoundedServer(config, max_connections)
 

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from contracts.errors import Problem
 from contracts.jobs import (
+    DEFAULT_PRIORITY,
     TERMINAL_JOB_STATES,
     Awaited,
     EffectiveParameters,
@@ -17,7 +18,7 @@ from contracts.jobs import (
     VideoFile,
 )
 from contracts.refusal import Refusal
-from gateway.auth.keys import DEFAULT_PRIORITY, LOCAL_OWNER
+from gateway.auth.keys import LOCAL_OWNER
 from web.calls import current_traceparent
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType({

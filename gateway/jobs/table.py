@@ -60,7 +60,9 @@ def new_row(job: NewJob, turn: int) -> dict[str, Any]:
     return {
         "id": job.id, "owner": job.owner, "state": "queued", "priority": job.priority, "turn": turn,
         "created_at": time.time(), "request_id": job.request_id, "traceparent": job.traceparent,
-        "request": job.request.model_dump(mode="json"), "parameters": job.parameters.model_dump(mode="json"),
+        # Without defaults: the version before refuses fields it does not know, and works on jobs that use none of them.
+        "request": job.request.model_dump(mode="json", exclude_defaults=True),
+        "parameters": job.parameters.model_dump(mode="json"),
         "picture": asdict(job.picture) if job.picture else None, "warnings": list(job.warnings), "timings": {},
         "render_attempt": 0, "idempotency_key": job.idempotency_key, "fingerprint": job.fingerprint,
         "remixed_from": job.remixed_from, "last_picture": asdict(job.last_picture) if job.last_picture else None,
@@ -68,13 +70,13 @@ def new_row(job: NewJob, turn: int) -> dict[str, Any]:
 
 
 def record_of(row: sa.Row[Any]) -> JobRecord:
-    """A whole row as a job."""
+    """A whole row as a job; what a later version wrote of it besides is left out."""
     values = row._asdict()
-    values["request"] = GenerateOptions.model_validate(values["request"])
-    values["parameters"] = EffectiveParameters.model_validate(values["parameters"])
+    values["request"] = GenerateOptions.model_validate(values["request"], extra="ignore")
+    values["parameters"] = EffectiveParameters.model_validate(values["parameters"], extra="ignore")
     for name in ("picture", "last_picture", "thumbnail", "spritesheet"):
         values[name] = StoredPicture(**values[name]) if values[name] else None
     values["warnings"] = tuple(values["warnings"])
-    values["video"] = VideoFile.model_validate(values["video"]) if values["video"] else None
-    values["error"] = Problem.model_validate(values["error"]) if values["error"] else None
+    values["video"] = VideoFile.model_validate(values["video"], extra="ignore") if values["video"] else None
+    values["error"] = Problem.model_validate(values["error"], extra="ignore") if values["error"] else None
     return JobRecord(**values)

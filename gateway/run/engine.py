@@ -23,6 +23,8 @@ from gateway.jobs.progress import LiveProgress
 from gateway.jobs.queue import Claim, Claimable, JobQueue
 from gateway.run import dbos_setup
 from gateway.run.pipeline import Answer, Step
+from gateway.services.pool import Pool
+from gateway.settings import MAX_CONCURRENCY
 
 log = logging.getLogger(__name__)
 
@@ -240,6 +242,11 @@ async def _step(name: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
 
     # preemptible: a job canceled by another process on the same database stops here within a second.
     return await DBOS.run_step_async({"name": name, "preemptible": True}, run)
+
+
+def jobs_at_once(given: int | None, renderers: Pool[Any]) -> int:
+    """How many jobs this process carries on at once: as many as the settings say, or two for each video service."""
+    return given or min(2 * len(renderers.members), MAX_CONCURRENCY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

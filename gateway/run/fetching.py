@@ -12,10 +12,10 @@ from anyio.to_thread import run_sync as off_loop
 
 from contracts.videos import RenderFile, RenderResult
 from gateway.jobs.job import JobRecord, StoredPicture
-from gateway.provenance.marking import Made, Marker, NotMarked
 from gateway.services.errors import ServiceError
 from gateway.services.video import VideoClient
 from gateway.storage.files import LAST_FRAME_FILE, VIDEO_FILE, LocalFiles, StoredFile
+from gateway.storage.provenance.marking import Made, Marker, NotMarked
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from contracts.jobs import TERMINAL_JOB_STATES, JobProgress, VideoFile
 from contracts.videos import RenderResult, RenderStatus, VideoRequest
 from gateway.jobs.job import ClaimLost, IllegalTransition, JobNotFound, JobRecord, StoredPicture
 from gateway.jobs.ledger import Ledger
-from gateway.provenance.marking import Marker
 from gateway.run.failures import JobFailed, RenderFailed, judge, render_problem, stopped_elsewhere, timeout_problem
 from gateway.run.fetching import fetch_pictures, fetch_video, remove_fetched
 from gateway.run.settle import Settling, was_canceled
@@ -30,6 +29,7 @@ from gateway.services.verdicts import PolicyRefused, judged, with_verdicts
 from gateway.services.video import Renderers
 from gateway.services.vl import Prompter
 from gateway.storage.files import EXTENDED_FILE, ChecksumMismatch, LocalFiles
+from gateway.storage.provenance.marking import Marker
 from web.calls import JOB_ID, REQUEST_ID, TRACEPARENT, working
 
 log = logging.getLogger(__name__)

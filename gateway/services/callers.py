@@ -8,9 +8,8 @@ from typing import Any
 import anyio
 
 from gateway.services.errors import ServiceError
-from gateway.services.pool import Member, Pool
+from gateway.services.pool import Pool
 
-_LEAST = 2  # of an address: while it answers one, the next one's picture is made ready
 _WAITING = 8  # at least; each with its picture in memory
 _STAND_BACK_S = 15.0  # longer than a job pauses that found the service full
 
@@ -18,17 +17,16 @@ _STAND_BACK_S = 15.0  # longer than a job pauses that found the service full
 class Callers:
     """Whose turn it is. Used on one event loop."""
 
-    def __init__(self, pool: Pool[Any]) -> None:
+    def __init__(self, pool: Pool[Any], no_job_waits: asyncio.Event) -> None:
         self._pool = pool
+        self._no_job_waits = no_job_waits
         self._limiter: anyio.CapacityLimiter | None = None
-        self._no_job_waits = asyncio.Event()  # cleared when a job found the service full
-        self._no_job_waits.set()
 
     @property
     def places(self) -> int:
         """How many have their turn at one time: what the healthy addresses say they answer at once, summed."""
         members = [member for member in self._pool.members if member.healthy] or self._pool.members
-        return sum(_places(member) for member in members)
+        return sum(member.places for member in members)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -51,14 +49,6 @@ class Callers:
             limiter.release_on_behalf_of(caller)
             self._counted()
 
-    def stand_back(self) -> None:
-        """A job found no room: those whose turn comes wait until one was answered."""
-        self._no_job_waits.clear()
-
-    def go_on(self) -> None:
-        """A job was answered."""
-        self._no_job_waits.set()
-
     def _counted(self) -> anyio.CapacityLimiter:
         """As many places as there are now; who waits gets those that are new."""
         places = self.places
@@ -67,12 +57,3 @@ class Callers:
         elif self._limiter.total_tokens != places:
             self._limiter.total_tokens = places
         return self._limiter
-
-
-def _places(member: Member[Any]) -> int:
-    return max(_LEAST, member.at_once or 0)
-
-
-def load_of(member: Member[Any]) -> float:
-    """Calls in flight for each that it answers at one time."""
-    return member.outstanding / _places(member)

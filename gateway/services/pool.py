@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 FAILURES_TO_EJECT = 2
 """Calls in a row that got no usable answer before an address is put aside; one may be an accident of the network."""
+_LEAST_PLACES = 2
 _BUSY_S, _LONGEST_BUSY_S = 1.0, 10.0  # how long a full address is left alone where it names no time, and at most
 
 
@@ -76,6 +77,16 @@ class Member(Generic[Client]):
     def takes_work(self) -> bool:
         """Whether it is healthy and was not full a moment ago."""
         return self.healthy and time.monotonic() >= self._busy_until
+
+    @property
+    def load(self) -> float:
+        """Calls in flight for each that it answers at one time."""
+        return self.outstanding / self.places
+
+    @property
+    def places(self) -> int:
+        """How many calls to give it at one time: while it answers one, the next one's picture is made ready."""
+        return max(_LEAST_PLACES, self.at_once or 0)
 
     def runs(self, model: str | None) -> bool:
         """Whether it may serve `model`: it says so, or nothing is known of it."""

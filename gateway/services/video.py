@@ -145,7 +145,7 @@ class Renderers:
     async def current(self, job_id: str) -> Place | None:
         """Where the job's render is, `None` where it was never put or the settings no longer name the address."""
         address = await off_loop(self._places.current, job_id)
-        return None if address is None else self.pool.recall(address)
+        return None if address is None else self.pool.at(address) or self.pool.recall(address)
 
     async def stop(self, job_id: str) -> None:
         """Stop or remove the render wherever it may be; what does not answer is told later, by `clear_left`."""

@@ -1,11 +1,13 @@
 """Descriptions: from what was written before where that answers, else from the least busy healthy address."""
 
+import asyncio
 import hashlib
 import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from operator import attrgetter
 
 import httpx
 import sqlalchemy as sa
@@ -18,13 +20,14 @@ from contracts.chat import ChatEnd, ChatEvent, ChatRequest
 from contracts.describe import DescribeRequest, DescribeResponse, TaskResult
 from contracts.models import VLModelInfo, VLModelList
 from gateway.database.database import Database, metadata, put
-from gateway.services.callers import Callers, load_of
+from gateway.services.callers import Callers
 from gateway.services.clients import SHORT_TIMEOUT_S, ServiceClient, kind_of
 from gateway.services.errors import ServiceError
 from gateway.services.pool import Member, Pool
 
 log = logging.getLogger(__name__)
 
+_LOAD = attrgetter("load")  # of a member
 _ASK_THE_NEXT = frozenset({"unavailable", "misconfigured", "busy"})
 MAX_ENTRIES = 10_000  # some 5 MB
 _PRUNE_EVERY = 100  # entries written between two looks at their number
@@ -79,7 +82,9 @@ class Describers:
 
     def __init__(self, pool: Pool[VLClient]) -> None:
         self.pool = pool
-        self._callers = Callers(pool)
+        self._no_job_waits = asyncio.Event()  # cleared when a job found the service full: callers stand back
+        self._no_job_waits.set()
+        self._callers = Callers(pool, self._no_job_waits)
 
     def callers_turn(self) -> AbstractAsyncContextManager[None]:
         """See `Callers.turn`: where somebody waits for the answer."""
@@ -91,11 +96,11 @@ class Describers:
             answer = await self.describe(request)
         except ServiceError as error:
             if error.kind == "busy":
-                self._callers.stand_back()
+                self._no_job_waits.clear()
                 for member in self.pool.members:  # not by callers' calls: their crowd would keep jobs from being begun
                     member.full(error.said, error.wait_s)
             raise
-        self._callers.go_on()
+        self._no_job_waits.set()
         return answer
 
     async def describe(self, request: DescribeRequest) -> DescribeResponse:
@@ -105,7 +110,7 @@ class Describers:
             ServiceError: of the last one that was asked; none is asked twice.
         """
         problem: ServiceError | None = None
-        for member in self.pool.ranked(load=load_of):
+        for member in self.pool.ranked(load=_LOAD):
             if problem is not None and not member.healthy:
                 break  # those put aside are asked only when they are all there is
             try:
@@ -127,7 +132,7 @@ class Describers:
         full. Raises `ServiceError`, of the last one that was asked.
         """
         problem: ServiceError | None = None
-        for member in self.pool.ranked(model=model, load=load_of):
+        for member in self.pool.ranked(model=model, load=_LOAD):
             if problem is not None and not member.healthy:
                 break
             begun = False

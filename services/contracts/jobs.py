@@ -1,6 +1,7 @@
 """The public wire: `POST /generate` and the jobs it makes."""
 
 from datetime import datetime
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,10 @@ JobState = Literal["queued", "running", "completed", "failed", "canceled", "expi
 JobStage = Literal["describing", "rendering", "saving"]
 Enhance = Literal["auto", "always", "never"]
 Awaited = Literal["vl_service", "video_service", "database", "storage"]
+HIGHEST_PRIORITY, LOWEST_PRIORITY = 1, 100
+"""The smaller, the earlier."""
+DEFAULT_PRIORITY = 10
+"""Always set: the engine runs a job without a priority before all others."""
 TERMINAL_JOB_STATES: frozenset[JobState] = frozenset({"completed", "failed", "canceled", "expired"})
 
 Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
@@ -63,10 +68,11 @@ class GenerateOptions(FrozenModel):
     language: Language = "en"
     profile: str | None = Field(default=None, max_length=64, description="Prompt style; default: the model's own.")
     priority: int | None = Field(
-        default=None, ge=1, le=100, description="The smaller, the earlier; 10 where none is named. A key has its bound."
+        default=None, ge=HIGHEST_PRIORITY, le=LOWEST_PRIORITY,
+        description="The smaller, the earlier; 10 where none is named. A key has its bound.",
     )
     preview: bool = Field(
-        default=False, exclude_if=lambda value: not value,  # left out so that an earlier gateway reads the job
+        default=False, exclude_if=not_,  # left out so that an earlier gateway reads the job
         description="Have `progress.preview` show what is becoming of it, while it is denoised.")
     webhook_url: str | None = Field(
         default=None, min_length=1, max_length=2048, description="Told of the job's end, signed as Standard Webhooks."

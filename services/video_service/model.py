@@ -198,13 +198,13 @@ def load_model(source: ModelSource, settings: VideoSettings, peers: PeerGroup | 
         ),
     )
     badge = _badge(settings)
-    before = 0 if peers is None else peers.networks
+    before = 0 if peers is None else peers.transformers
     model = source.family.load(source.files, placement)
     info = source.info
     said = [info.engine_reason, model.form if source.engine.target is None else None]
     if peers is not None:
-        said.append(f"over {peers.size} devices" if peers.networks > before
-                    else f"on one of VIDEO_GPUS={peers.size}: steps of such a network are not split")
+        said.append(f"steps over {peers.size} devices" if peers.transformers > before
+                    else f"steps on one of VIDEO_GPUS={peers.size}: such a network is not split")
     info = info.model_copy(update={"engine_reason": "; ".join(filter(None, said)) or None})
     return Deployed(info=info, model=model, device=placement.device, dtype=placement.dtype, badge=badge)
 

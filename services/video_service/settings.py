@@ -126,6 +126,13 @@ class VideoSettings(BaseSettings):
             "a divisor of the transformer's attention heads. On a CPU: so many processes.",
         ),
     ] = 1
+    gpus_decode: Annotated[
+        bool,
+        Field(
+            validation_alias="VIDEO_GPUS_DECODE",
+            description="The GPUs of VIDEO_GPUS decode frames together too, by rows; seen on CPU processes alone.",
+        ),
+    ] = False
     warm_up: Annotated[
         bool,
         Field(

@@ -31,8 +31,11 @@ class Engine:
 
     def build(self, kind: str, *arguments: str) -> None:
         """Build the image of one service as its Dockerfile says; `arguments` are for the build command."""
-        what = ("-f", f"deploy/{kind}.Dockerfile", "-t", f"stillmotion/{kind}", *arguments, ".")
-        self._call((self.name, "build", *self.build_flags, *what), 3000)
+        self.build_file(f"deploy/{kind}.Dockerfile", f"stillmotion/{kind}", *arguments)
+
+    def build_file(self, dockerfile: str, tag: str, *arguments: str) -> None:
+        """The same of any Dockerfile in the checkout."""
+        self._call((self.name, "build", *self.build_flags, "-f", dockerfile, "-t", tag, *arguments, "."), 3000)
 
     def image_mb(self, kind: str) -> float:
         """Size of an image with all its layers, in megabytes."""
@@ -40,7 +43,7 @@ class Engine:
 
     def container(self, service: str) -> str:
         """Id of the container that runs a service now."""
-        return self.run("ps", "-q", "--filter", f"name={PROJECT}[-_]{service}").split()[0]
+        return self.run("ps", "-q", "--filter", f"name={PROJECT}[-_]{service}[-_]1$").split()[0]
 
     def containers(self) -> list[str]:
         """Names of every container of the project, stopped ones included."""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints.tiny_wan import save_tiny_wan
 from tests.unit.gateway.model_services import Services, running_services
 
 
@@ -17,5 +16,5 @@ def vl() -> Iterator[Services]:
 
 @pytest.fixture(scope="package")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read by the video service for its card alone."""
-    return save_tiny_wan(tmp_path_factory.mktemp("model") / "wan")
+    """A name alone: the scripted worker reads no checkpoint."""
+    return tmp_path_factory.mktemp("model") / "wan"

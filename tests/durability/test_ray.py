@@ -1,7 +1,10 @@
-"""Replicas on two Ray nodes, one killed in mid-render: no job is lost, none done twice by one that lives."""
+"""Replicas on two Ray nodes: one killed in mid-render costs no job and none is done twice by one that lives; a group
+grows with its line, and a cancel ends a render within a step.
+"""
 # pyright: reportMissingImports=false
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,8 @@ ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 JOBS = 40
+LONG = {"prompt": "a slow kite", "steps": 50, "enhance": "never"}
+STEP_S = 0.1  # of the scripted worker
 NODE = {"num_cpus": 1, "resources": {"renders": 1}, "node_ip_address": "127.0.0.1"}
 SCRIPT = str(REPOSITORY / "tests" / "support" / "scripted_video_service.py")
 
@@ -42,8 +47,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         nodes.shutdown()
 
 
-def served(folder: Path, model: Path) -> str:
-    """The application; its URL."""
+def served(folder: Path, model: Path, **group: float) -> str:
+    """The application, with `group` of its video replicas; its URL."""
     from ray import serve
 
     from on_ray.app import build
@@ -56,7 +61,7 @@ def served(folder: Path, model: Path) -> str:
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     serve.run(build({"groups": [
         {"service": "video", "settings": video, "command": [sys.executable, SCRIPT], "cpus": 0.5, "drain_s": 30,
-         "resources": {"renders": 1}, "min_replicas": 2, "max_replicas": 2},
+         "resources": {"renders": 1}, **group},
         {"service": "vl", "settings": {"OMP_NUM_THREADS": "1", "PYTHONPATH": video["PYTHONPATH"]}, "cpus": 0.5,
          "resources": {"head": 0.1}, "drain_s": 0},
     ]}), name="stillmotion")
@@ -71,7 +76,7 @@ def members(url: str, service: str) -> list[str]:
 
 
 def test_a_node_that_is_killed_in_mid_render_costs_no_job(tmp_path: Path, model: Path, cluster: Any) -> None:
-    url = served(tmp_path, model)
+    url = served(tmp_path, model, min_replicas=2, max_replicas=2)
     until(lambda: (len(members(url, "video")), len(members(url, "vl"))) == (2, 1), 300,
           lambda: f"{members(url, 'video')} {members(url, 'vl')}")
     before = set(members(url, "video"))
@@ -97,6 +102,46 @@ def test_a_node_that_is_killed_in_mid_render_costs_no_job(tmp_path: Path, model:
         until(lambda: len(set(members(url, "video"))) == 2 and set(members(url, "video")) != before, 180)
     finally:
         gateway.kill()
+
+
+def test_a_group_grows_with_its_line_and_shrinks_after_it(tmp_path: Path, model: Path, cluster: Any) -> None:
+    url = served(tmp_path, model, min_replicas=1, max_replicas=2, work_per_replica=2, scale_down_after_s=5)
+    until(lambda: (len(members(url, "video")), len(members(url, "vl"))) == (1, 1), 300)
+    gateway = gateway_process(
+        tmp_path, "only", f"ray:{url}/vl", f"ray:{url}/video", GATEWAY_PROBE_S="1", GATEWAY_CONCURRENCY="8")
+    try:
+        gateway.start()
+        gateway.wait_ready()
+        jobs = [HTTP.post(f"{gateway.url}/generate", json=LONG | {"seed": n}).json()["id"] for n in range(20)]
+        began = time.monotonic()
+        until(lambda: len(members(url, "video")) == 2, 120)
+        print(f"a second replica after {time.monotonic() - began:.1f} s")
+        until(lambda: len(rendering(url, jobs)) == 2, 60, lambda: "the gateway follows the directory")
+        for member, job in rendering(url, jobs):
+            began = time.monotonic()
+            HTTP.post(f"{gateway.url}/v1/jobs/{job}/cancel").raise_for_status()
+            until(lambda there=member, canceled=job: state_at(there, canceled) != "running", STEP_S + 2)
+            print(f"canceled after {time.monotonic() - began:.2f} s, a step takes {STEP_S} s")
+            assert HTTP.get(f"{gateway.url}/v1/jobs/{job}").json()["state"] == "canceled"
+            assert job not in {line.split()[0] for line in done(tmp_path)}
+        for job in jobs:
+            HTTP.post(f"{gateway.url}/v1/jobs/{job}/cancel")
+        began = time.monotonic()
+        until(lambda: len(members(url, "video")) == 1, 120)
+        print(f"one replica again after {time.monotonic() - began:.1f} s without work")
+        assert HTTP.get(f"{gateway.url}/readyz").status_code == 200
+    finally:
+        gateway.kill()
+
+
+def rendering(url: str, jobs: list[str]) -> list[tuple[str, str]]:
+    """The members that render, each with its job."""
+    return [(one, job) for one in members(url, "video") for job in jobs if state_at(one, job) == "running"]
+
+
+def state_at(member: str, job: str) -> str | None:
+    """Of the render, where the member knows it."""
+    return HTTP.get(f"{member}/v1/videos/{job}").json().get("state")
 
 
 def done(folder: Path) -> list[str]:

@@ -1,125 +1,152 @@
-"""Another version's gateway beside today's services, and the reverse, with jobs in flight: none of them is lost.
+"""The last release's wheel beside today's tree, with jobs in flight: those made by one end under the other, forward and
+one version back."""
 
-The other version is the commit that PREVIOUS names: by default the latest tag, or the commit before this one.
-"""
-
-import io
-import os
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.support.processes import REPOSITORY, KeptProcess, free_port, until
+from tests.support.processes import HTTP, REPOSITORY, KeptProcess, free_port, until
+from tests.support.release import NoSuchCommit, Release, here, installed
 from tests.support.storm import picture_of
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 JOBS = 6
-GATEWAY, SERVICES = "gateway", ("vl_service", "video_service")
+SERVICES = ("vl_service", "video_service")
+ENDED = ("completed", "failed", "canceled")
 
 
 @pytest.fixture(scope="module")
-def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tree of the other version."""
-    tag = _git("describe", "--tags", "--abbrev=0")
-    wanted = os.environ.get("PREVIOUS") or (tag.stdout.decode().strip() if tag.returncode == 0 else "HEAD^")
-    archive = _git("archive", wanted)
-    if archive.returncode:
-        pytest.skip(f"git knows no {wanted}: {archive.stderr.decode().strip()}")
-    tree = tmp_path_factory.mktemp("previous")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as packed:
-        packed.extractall(tree, filter="data")
-    return tree
-
-
-def _git(*command: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["git", "-C", str(REPOSITORY), *command], capture_output=True, check=False)
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    try:
+        return installed(tmp_path_factory.mktemp("release"))
+    except NoSuchCommit as reason:
+        pytest.skip(str(reason))
 
 
 class Deployment:
-    """A gateway and both services, each of the version of a tree, on ports and data that stay."""
+    """Gateways on one database and both services, each of one version or the other, on ports and data that stay."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._ports = {name: free_port() for name in (GATEWAY, *SERVICES)}
+    def __init__(self, folder: Path, gateways: tuple[str, ...], database_url: str | None) -> None:
+        self.gateways = gateways
+        self._folder, self._database_url = folder, database_url
+        self._ports = {name: free_port() for name in (*gateways, *SERVICES)}
         self._running: dict[str, KeptProcess] = {}
-        self.url = f"http://127.0.0.1:{self._ports[GATEWAY]}"
+        self._place = 0
 
-    def start(self, tree: Path, *names: str) -> None:
-        """Have these be of the version of `tree` from now on: ended as by an operator, and started."""
+    def start(self, version: Release, *names: str) -> None:
+        """Have these be of `version` from now on: ended as by an operator, and started."""
         for name in names:
             if name in self._running:
                 self._running.pop(name).terminate()
+        for name in names:
+            module = "gateway" if name in self.gateways else name
             self._running[name] = KeptProcess(
-                name, ["-m", name], self._ports[name], self._folder, self._settings(name, tree))
+                name, ["-m", module], self._ports[name], self._folder, self._settings(name, version), version.python)
             self._running[name].start()
-
-    def wait_ready(self) -> None:
-        for process in self._running.values():
-            process.wait_ready()
+        for name in names:
+            self._running[name].wait_ready()
 
     def stop(self) -> None:
         for process in self._running.values():
             process.kill()
 
-    def _settings(self, name: str, tree: Path) -> dict[str, str]:
-        return {
-            "PYTHONPATH": f"{tree}:{tree / 'services'}", "STILLMOTION_DATA": str(self._folder / "data"),
-            "GATEWAY_PORT": str(self._ports[GATEWAY]), "VL_PORT": str(self._ports["vl_service"]),
-            "VIDEO_PORT": str(self._ports["video_service"]), "GATEWAY_MIN_FREE_BYTES": "1",
+    def submit(self) -> list[str]:
+        """Jobs, to each gateway that runs in turn, every other one with a picture; returns when one of them renders."""
+        ids = []
+        for n in range(JOBS):
+            body: dict[str, Any] = {"prompt": f"kite {n}", "seed": n, "size": "128x128", "num_frames": 9, "steps": 3}
+            if n % 2:
+                body["image"] = picture_of(n)
+            answer = HTTP.post(f"{self._gateway()}/generate", json=body, timeout=60)
+            assert answer.status_code == 202, answer.text
+            ids.append(answer.json()["id"])
+        until(lambda: any(job["state"] != "queued" for job in self.look(ids)), 240)
+        return ids
+
+    def look(self, ids: list[str], wait_s: int = 0) -> list[dict[str, Any]]:
+        return [
+            HTTP.get(f"{self._gateway()}/v1/jobs/{one}", params={"wait": wait_s}, timeout=330).json() for one in ids]
+
+    def video_of(self, job: dict[str, Any]) -> bytes:
+        return HTTP.get(f"{self._gateway()}{job['urls']['content']}").raise_for_status().content
+
+    def _gateway(self) -> str:
+        self._place += 1
+        return self._running[self.gateways[self._place % len(self.gateways)]].url
+
+    def _settings(self, name: str, version: Release) -> dict[str, str]:
+        shared = {"GATEWAY_DATABASE_URL": self._database_url} if self._database_url else {}
+        return shared | {
+            "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'services'}" if version == here() else "",
+            "STILLMOTION_DATA": str(self._folder / "data"), "STILLMOTION_MODELS": str(version.models),
+            "GATEWAY_PORT": str(self._ports[name]), "GATEWAY_EXECUTOR_ID": name, "GATEWAY_MIN_FREE_BYTES": "1",
+            "GATEWAY_VL_URL": f"http://127.0.0.1:{self._ports['vl_service']}",
+            "GATEWAY_VIDEO_URL": f"http://127.0.0.1:{self._ports['video_service']}",
+            "VL_PORT": str(self._ports["vl_service"]), "VIDEO_PORT": str(self._ports["video_service"]),
         }
 
 
 @contextmanager
-def deployed(folder: Path, tree: Path) -> Iterator[Deployment]:
-    deployment = Deployment(folder)
+def deployed(
+    folder: Path, version: Release, *gateways: str, database_url: str | None = None
+) -> Iterator[Deployment]:
+    deployment = Deployment(folder, gateways, database_url)
     try:
-        deployment.start(tree, *SERVICES, GATEWAY)
-        deployment.wait_ready()
+        deployment.start(version, *SERVICES, *gateways)
         yield deployment
     finally:
         deployment.stop()
 
 
-def submit(url: str) -> list[str]:
-    """Jobs, every other one with a picture; returns when the first of them renders."""
-    ids = []
-    for n in range(JOBS):
-        body: dict[str, Any] = {"prompt": f"kite {n}", "seed": n, "size": "128x128", "num_frames": 9, "steps": 3}
-        if n % 2:
-            body["image"] = picture_of(n)
-        answer = httpx.post(f"{url}/generate", json=body, timeout=60, trust_env=False)
-        assert answer.status_code == 202, answer.text
-        ids.append(answer.json()["id"])
-    until(lambda: any(job["state"] != "queued" for job in look(url, ids)), 60)
-    return ids
+def all_ended_well(deployment: Deployment, ids: list[str]) -> None:
+    """Every job has its video, whoever made it and whoever is asked now."""
+    ended = deployment.look(ids, wait_s=240)
+    assert [(job["state"], job["error"]) for job in ended] == [("completed", None)] * len(ids)
+    for job in ended:
+        assert deployment.video_of(job)[4:8] == b"ftyp", job["id"]
 
 
-def look(url: str, ids: list[str], wait_s: int = 0) -> list[dict[str, Any]]:
-    return [
-        httpx.get(f"{url}/v1/jobs/{one}", params={"wait": wait_s}, timeout=330, trust_env=False).json() for one in ids
-    ]
+back = pytest.mark.parametrize("back", [False, True], ids=["upgrade", "way back"])
 
 
-@pytest.mark.parametrize("first", [SERVICES, (GATEWAY,)], ids=["services first", "gateway first"])
-@pytest.mark.parametrize("back", [False, True], ids=["upgrade", "way back"])
-def test_versions_beside_each_other_lose_no_job(
-    tmp_path: Path, previous: Path, first: tuple[str, ...], back: bool
+@back
+def test_jobs_that_one_version_left_end_when_all_is_of_the_other(tmp_path: Path, release: Release, back: bool) -> None:
+    old, new = (here(), release) if back else (release, here())
+    with deployed(tmp_path, old, "gateway") as deployment:
+        ids = deployment.submit()
+        waiting = [job for job in deployment.look(ids) if job["state"] not in ENDED]
+        deployment.start(new, "gateway", *SERVICES)
+        assert len(waiting) >= JOBS // 2, "too few were left for the other version"
+        all_ended_well(deployment, ids)
+
+
+@pytest.mark.parametrize("first", [SERVICES, ("gateway",)], ids=["services first", "gateway first"])
+@back
+def test_a_gateway_of_one_version_works_with_services_of_the_other(
+    tmp_path: Path, release: Release, first: tuple[str, ...], back: bool
 ) -> None:
-    old, new = (REPOSITORY, previous) if back else (previous, REPOSITORY)
-    with deployed(tmp_path, old) as deployment:
-        ids = submit(deployment.url)
+    old, new = (here(), release) if back else (release, here())
+    with deployed(tmp_path, old, "gateway") as deployment:
+        ids = deployment.submit()
         deployment.start(new, *first)
-        deployment.wait_ready()
-        ids += submit(deployment.url)
-        deployment.start(new, *{GATEWAY, *SERVICES}.difference(first))
-        deployment.wait_ready()
-        ids += submit(deployment.url)
-        ended = look(deployment.url, ids, wait_s=240)
-    assert [(job["state"], job["error"]) for job in ended] == [("completed", None)] * (3 * JOBS)
+        ids += deployment.submit()
+        deployment.start(new, *{"gateway", *SERVICES}.difference(first))
+        ids += deployment.submit()
+        all_ended_well(deployment, ids)
+
+
+@back
+def test_gateways_of_both_versions_carry_each_others_jobs_on_one_postgres(
+    tmp_path: Path, release: Release, postgres_url: str, back: bool
+) -> None:
+    old, new = (here(), release) if back else (release, here())
+    with deployed(tmp_path, old, "one", "two", database_url=postgres_url) as deployment:
+        ids = deployment.submit()
+        for changed in (("one",), SERVICES, ("two",)):
+            deployment.start(new, *changed)
+            ids += deployment.submit()
+        all_ended_well(deployment, ids)

@@ -29,6 +29,7 @@ def wait_for_another(stack: Stack, module: str, than: int) -> None:
     assert stack.pid_of(module) not in (None, than)
 
 
+@pytest.mark.full  # tests/wire/test_gateway_video.py has it of a scripted worker, whose next one starts in a second
 def test_a_killed_video_worker_fails_its_job_with_the_reason_or_the_job_completes_and_the_next_one_works(
     gateway: Gateway, stack: Stack, cat: Path
 ) -> None:
@@ -44,6 +45,7 @@ def test_a_killed_video_worker_fails_its_job_with_the_reason_or_the_job_complete
     assert gateway.render(cat)["state"] == "completed"
 
 
+@pytest.mark.full  # test_outages.py has the job that waits, and the killed gateway below the service that comes back
 def test_a_job_whose_vl_service_is_gone_waits_for_it_and_completes(
     gateway: Gateway, stack: Stack, cat: Path
 ) -> None:

@@ -60,8 +60,8 @@ def test_a_short_text_is_encoded_as_with_its_padding(tokens: int) -> None:
     exact = encoder(ids, mask).last_hidden_state[:, :tokens]
     encoder, given = encoder.bfloat16().cuda(), (ids.cuda(), mask.cuda())
     fast = FastTextEncoder(encoder)
-    for _ in range(2):  # captured, and launched again
-        found = fast(*given).last_hidden_state
+    fast(*given)  # captures
+    found = fast(*given).last_hidden_state
     assert away(found[:, :tokens], exact) < 1.2 * away(encoder(*given).last_hidden_state[:, :tokens], exact)
     assert not found[:, tokens:].any()
 

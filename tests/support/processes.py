@@ -22,12 +22,15 @@ _QUIET = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'se
 class KeptProcess:
     """A service in a process group of its own; its log goes on over restarts."""
 
-    def __init__(self, name: str, command: Sequence[str], port: int, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], port: int, folder: Path, settings: Mapping[str, str],
+        python: str = sys.executable,
+    ) -> None:
         self.name = name
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / f"{name}.log"
-        self._command = [sys.executable, *command]
+        self._command = [python, *command]
         inherited = {
             key: value for key, value in os.environ.items()
             if not key.startswith(("GATEWAY_", "STILLMOTION_", "VIDEO_", "VL_"))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from tests.trt_surface.surface import Surface
 
@@ -284,29 +283,3 @@ def _refitter(api: FakeTensorRT, engine: Any, logger: Any) -> Any:
 _MAKERS: dict[str, Callable[..., Any]] = {
     "Builder": _builder, "OnnxParser": _parser, "Runtime": _runtime, "Refitter": _refitter, "Weights": _weights,
 }
-
-
-class FakeGpu:
-    """Memory and a stream that are numbers; capturing records and does not run, as on a GPU."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, api: FakeTensorRT, free: int = 2**40) -> None:
-        self._api, self.free = api, free
-        self.waited = 0
-
-    def stream(self) -> int:
-        return 88 if self._api.capturing else 77
-
-    def free_bytes(self) -> int:
-        return self.free
-
-    def wait(self) -> None:
-        self.waited += 1
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        self._api.capturing = True
-        work()
-        self._api.capturing = False
-        addresses = dict(self._api.called("IExecutionContext", "set_tensor_address"))
-        return lambda: compute_at(self._api.script, addresses)

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.checkpoints.tiny_wan import save_tiny_wan
 from tests.support.processes import gateway_process, scripted_video_process, until
 from tests.unit.gateway.model_services import running_services
 
@@ -62,7 +61,7 @@ def test_a_job_and_its_render_belong_to_the_trace_of_their_request(collector: Co
         "OTEL_BSP_SCHEDULE_DELAY": "50",
     }
     with running_services() as services:
-        video = scripted_video_process(tmp_path, save_tiny_wan(tmp_path / "wan"), **traced)
+        video = scripted_video_process(tmp_path, tmp_path / "wan", **traced)
         gateway = gateway_process(tmp_path, "gateway", services.vl_url, video.url, **traced)
         try:
             for process in (video, gateway):

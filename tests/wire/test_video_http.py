@@ -12,18 +12,20 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from PIL import Image
 
 from contracts.errors import Problem
 from contracts.models import Health, VideoModelList
 from contracts.videos import MAX_VIDEO_BODY_BYTES, RenderStatus
-from tests.checkpoints.tiny_wan import save_tiny_wan
 from tests.checkpoints.tiny_wan_card import TINY_INFO
 from tests.support.idle_video_worker import command
 from video_service.http.app import create_app
 from video_service.http.service import WORKER_COMMAND
-from video_service.queue.render import RenderFiles
+from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LOADS_FOR_EVER = ("bash", "-c", "exec cat <&$0 >/dev/null")
 """A worker that takes everything, says nothing, and ends when its socket does."""
@@ -34,12 +36,7 @@ Worker = tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_wan(tmp_path_factory.mktemp("model") / "wan")
-
-
-@pytest.fixture(scope="module")
-def busy_worker(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker:
+def busy_worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
     return command(TINY_INFO, tmp_path_factory.mktemp("worker"))
 
 
@@ -53,15 +50,26 @@ async def connect(settings: VideoSettings, worker: Worker) -> AsyncIterator[http
         yield client
 
 
-@pytest.fixture
-async def http(busy_worker: Worker, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one_service(
+    busy_worker: Worker, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a service that renders `busy`: what comes then waits."""
-    settings = VideoSettings(data_dir=tmp_path / "data", max_queue=2)
+    settings = VideoSettings(data_dir=tmp_path_factory.mktemp("busy") / "data", max_queue=2)
     async with connect(settings, busy_worker) as client:
         await until(client, "/readyz", lambda answer: answer.status_code == 200)
         await client.put("/v1/videos/busy", json=BODY)
         await until(client, "/v1/videos/busy", lambda answer: answer.json()["state"] == "running")
         yield client
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def http(one_service: httpx.AsyncClient) -> AsyncIterator[httpx.AsyncClient]:
+    """The same, of which nothing is left but `busy`."""
+    yield one_service
+    for name in "abc":
+        while (await one_service.delete(f"/v1/videos/{name}")).status_code != 404:
+            pass
 
 
 async def until(

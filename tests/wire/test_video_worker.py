@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from contracts.videos import RenderStatus
-from tests.checkpoints.tiny_wan import save_tiny_wan
 from tests.support.video_process import VideoProcess, running
 
 pytestmark = pytest.mark.slow
@@ -32,7 +31,8 @@ def body(prompt: str, steps: int = 4) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_wan(tmp_path_factory.mktemp("model") / "wan")
+    """A name alone: the scripted worker reads no checkpoint."""
+    return tmp_path_factory.mktemp("model") / "wan"
 
 
 @pytest.fixture(scope="module")
@@ -261,10 +261,8 @@ def test_a_fault_in_the_task_that_carries_renders_out_ends_the_service_and_its_w
         assert "this process ends" in service.log
 
 
-def test_a_second_service_refuses_the_folder_of_the_first(model: Path, tmp_path: Path):
-    with running(SCRIPTED, tmp_path / "data", model) as first:
-        first.wait_alive()
-        with running(SCRIPTED, tmp_path / "data", model) as second:
-            assert second.process.wait(120) == 1
-            assert "STILLMOTION_DATA" in second.log
-            assert "Traceback" not in second.log
+def test_a_second_service_refuses_the_folder_of_the_first(service: VideoProcess, model: Path):
+    with running(SCRIPTED, Path(service.environment["STILLMOTION_DATA"]), model) as second:
+        assert second.process.wait(120) == 1
+        assert "STILLMOTION_DATA" in second.log
+        assert "Traceback" not in second.log

@@ -10,7 +10,6 @@ from gateway.cli.client.show import waiting_for
 from gateway.cli.serving.logview import LogSink, json_sink, readable_sink
 from gateway.cli.serving.stack import ServiceName, StackSettings, service_specs, stack_environment
 from gateway.cli.serving.supervisor import running_stack
-from gateway.edge.server import raise_descriptor_limit
 
 LogFormat = Literal["auto", "readable", "json"]
 
@@ -21,6 +20,8 @@ async def serve(console: Console, settings: StackSettings, names: Sequence[Servi
     Raises:
         StackError: a service cannot start or be kept running; every other one has been ended.
     """
+    from gateway.edge.server import raise_descriptor_limit  # brings uvicorn, which no other command needs
+
     raise_descriptor_limit()  # for the services too, which inherit it
     specs = service_specs(settings, names)
     sink = _sink(console, log_format)

@@ -30,8 +30,17 @@ class Peers(Protocol):
         """All of them, this one too."""
         ...
 
+    @property
+    def decodes(self) -> bool:
+        """Whether they decode too."""
+        ...
+
     def split(self, module: Any, *, fp8: bool = False, sparse: Any = None) -> Any:
         """A Wan transformer as a `FastTransformer` whose tokens are split over all. Raises `ModelUnavailable`."""
+        ...
+
+    def codec(self, vae: Any) -> Any:
+        """A Wan VAE on CUDA as a `FastCodec` whose decoder is split over all."""
         ...
 
 

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from contracts.videos import MAX_VIDEO_BODY_BYTES
 from video_service.http.routes import router
 from video_service.http.service import WORKER_COMMAND, Batching, VideoService, supervise
+from video_service.queue.files import RenderFiles
 from video_service.queue.queue import Limits, RenderQueue
-from video_service.queue.render import RenderFiles
 from video_service.settings import VideoSettings
 from video_service.weights.lora import LoraFolder
 from web.edge import add_edge

@@ -11,7 +11,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from contracts.models import Health, VideoModelList
 from contracts.videos import RENDER_ID_PATTERN, RenderFile, RenderStatus, VideoRequest
 from video_service.http.service import VideoService
-from video_service.queue.render import Render, RenderNotFinished, output_path
+from video_service.queue.files import output_path
+from video_service.queue.render import Render, RenderNotFinished
 from web.parts import sent
 
 router = APIRouter()

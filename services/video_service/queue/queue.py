@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from contracts.errors import Problem
 from contracts.models import VideoModelInfo
 from contracts.videos import RenderResult, RenderStage, RenderState, RenderStatus
+from video_service.queue.files import RenderFiles
 from video_service.queue.measures import Clock, Pace, VideoMetrics, retry_after_s
 from video_service.queue.render import (
     QueueFull,
     Render,
     RenderConflict,
-    RenderFiles,
     RenderNotFound,
     RenderStopping,
     Submission,

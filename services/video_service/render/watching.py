@@ -11,7 +11,7 @@ import torch
 
 from contracts.videos import VideoRequest
 from video_service.media.preview import Pixels, PreviewWriter
-from video_service.queue.render import preview_path
+from video_service.queue.files import preview_path
 from video_service.render.render import Glimpse, Seen, unseen
 
 

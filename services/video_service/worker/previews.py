@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from video_service.queue.render import Render, output_path, preview_path
+from video_service.queue.files import output_path, preview_path
+from video_service.queue.render import Render
 
 _LOOK_EVERY_S = 0.2
 

@@ -15,7 +15,7 @@ from contracts.errors import Problem
 from contracts.models import VideoModelList
 from contracts.refusal import Refusal
 from contracts.videos import RenderResult, RenderStage, VideoRequest
-from video_service.queue.render import output_path
+from video_service.queue.files import output_path
 from video_service.render.progress import RenderCanceled, Report
 from video_service.settings import VideoSettings
 from video_service.worker.messages import BatchWork, ClipEnded, LookAgain, RenderProgress, RenderWork

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self, get_args
+from typing import Any, Self, cast, get_args
 
 from contracts.errors import Problem
 from web.worker.errors import WorkerDied
@@ -163,8 +163,7 @@ class _Incoming(asyncio.BufferedProtocol):
         self._buffer, self._filled, self._is_header = bytearray(length), 0, is_header
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return memoryview(self._buffer)[self._filled :]

@@ -21,6 +21,7 @@ from gateway.run.metrics import GatewayMetrics
 from tests.unit.deploy.test_container_files import DOCKERFILES, ROOT, SETTINGS, environment_names, final_stage
 from video_service.engines.__main__ import command_line as engines_command
 from video_service.settings import VideoSettings
+from video_service.worker.warmup import command_line as warmup_command
 
 HERE = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.name for path in (HERE / "overlays").iterdir())
@@ -86,20 +87,26 @@ def test_the_files_themselves_are_manifests_too() -> None:
     """What is no patch is whole, also where nobody can render it."""
     for path in [*HERE.glob("base/*.yaml"), *HERE.glob("video/*.yaml"), *HERE.glob("components/*/*.yaml")]:
         for resource in yaml.safe_load_all(path.read_text(encoding="utf-8")):
-            patch = path.name == "build.yaml"
-            if not patch and resource["kind"] not in {"Kustomization", "Component", *NO_PART_OF_KUBERNETES}:
+            patch = path.name == "warm.yaml"
+            if not patch and resource["kind"] not in {"Kustomization", "Component", "Command", *NO_PART_OF_KUBERNETES}:
                 kubernetes_validate.validate(resource, VERSION, strict=True)
+
+
+def put_on(resources: Path, components: list[str], folder: Path) -> list[Resource]:
+    """As an operator's own kustomization in `folder` would have it."""
+    def up(path: Path) -> str:
+        return str(Path(*[".."] * len(folder.resolve().parts[1:])) / path.relative_to("/"))
+
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({
+        "resources": [up(resources)], "components": [up(HERE / "components" / name) for name in components],
+    }))
+    return rendered(folder.resolve())
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_component_goes_with_the_base(component: str, tmp_path: Path) -> None:
-    def up(folder: Path) -> str:
-        return str(Path(*[".."] * len(tmp_path.resolve().parts[1:])) / folder.relative_to("/"))
-
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({
-        "resources": [up(HERE / "base")], "components": [up(HERE / "components" / component)],
-    }))
-    for resource in rendered(tmp_path.resolve()):
+    components = ["engines", component] if component == "engines-build" else [component]
+    for resource in put_on(HERE / "base", components, tmp_path):
         if resource["kind"] not in NO_PART_OF_KUBERNETES:
             kubernetes_validate.validate(resource, VERSION, strict=True)
 
@@ -159,15 +166,38 @@ def test_every_command_is_one_that_the_image_knows(overlay: list[Resource]) -> N
                     while words and (following := getattr(command, "commands", {}).get(words[0])):
                         command, words = following, words[1:]
                     command.make_context(name, [*words])  # raises for an option or a number of words that it has not
+                case ["python", "-m", "video_service.worker.warmup", *words]:
+                    warmup_command().parse_args(words)
                 case other:
                     pytest.fail(f"{name}: {other}")
 
 
-def test_engines_are_built_by_a_command_line_that_is_one() -> None:
-    built = yaml.safe_load((HERE / "components" / "engines" / "build.yaml").read_text())
-    python, flag, module, *words = built["spec"]["template"]["spec"]["initContainers"][0]["command"]
-    assert (python, flag, module) == ("python", "-m", "video_service.engines")
-    engines_command().parse_args(words)
+@pytest.mark.parametrize("built", [False, True], ids=["warmed up", "built"])
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_what_a_gpu_needs_compiled_is_made_as_the_service_will_run(name: str, built: bool, tmp_path: Path) -> None:
+    """By an init container after the one that pulls, on the same GPU, of the same model, into the same volume."""
+    more = ["engines-build"] if built else []
+    if name == "no-gpu":
+        more = ["engines", *more]
+    found = [pod for _, pod in pods(put_on(HERE / "overlays" / name, more, tmp_path))
+             if pod["metadata"]["labels"][COMPONENT] == "video"]
+    assert found
+    for pod in found:
+        *before, engines = pod["spec"]["initContainers"]
+        assert [one["name"] for one in before] == ([] if name == "no-gpu" else ["models"])
+        service = pod["spec"]["containers"][0]
+        assert engines["resources"] == service["resources"]
+        given, wanted = [{entry["name"]: entry.get("value") for entry in one.get("env", [])}
+                         for one in (engines, service)]
+        for variable, default in (("VIDEO_MODEL", "embedded"), ("VIDEO_DEVICE", None)):
+            assert given.get(variable, default) == wanted.get(variable)
+        assert engines["volumeMounts"] == service["volumeMounts"]
+        volume = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "engines")
+        assert volume == {"name": "engines", "persistentVolumeClaim": {"claimName": "engines"}}
+        python, flag, module, *words = engines["command"]
+        assert (python, flag) == ("python", "-m")
+        assert module == ("video_service.engines" if built else "video_service.worker.warmup")
+        (engines_command() if built else warmup_command()).parse_args(words)
 
 
 def test_every_pod_is_hardened_as_composes_containers_are(overlay: list[Resource]) -> None:

@@ -1,16 +1,19 @@
 """Laws of the Ray files: Serve's config for a cluster, and the same in KubeRay's RayService."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from typer.main import get_command
 
+from gateway.cli.commands import app as command_line
 from on_ray.shape import Shape
-from tests.unit.deploy.test_container_files import ROOT, SETTINGS, environment_names
-from tests.unit.deploy.test_kubernetes import HERE, NO_PART_OF_KUBERNETES, PART_OF, VERSION, of_kind, rendered
+from tests.unit.deploy.test_container_files import ROOT, SETTINGS, environment_names, instructions
+from tests.unit.deploy.test_kubernetes import HERE, NO_PART_OF_KUBERNETES, PART_OF, VERSION, of_kind, rendered, selected
 
 CLUSTER = yaml.safe_load((ROOT / "deploy" / "ray" / "cluster.yaml").read_text())
 SERVICES = {"video": "video_service", "vl": "vl_service"}
@@ -58,8 +61,34 @@ def test_every_replica_has_room_on_a_node_and_pods_outlast_its_drain() -> None:
         assert group.cpus <= float(limits["cpu"])
         assert group.drain_s < worker["template"]["spec"]["terminationGracePeriodSeconds"]
     assert worker["minReplicas"] >= sum(group.min_replicas for group in groups)
-    pulls = worker["template"]["spec"]["initContainers"][0]["command"][-1]
-    assert all(f"--to {path} " in pulls for group in groups for key, path in group.settings.items() if "MODEL" in key)
+    pulls = [one["command"] for one in worker["template"]["spec"]["initContainers"]]
+    for words in pulls:
+        assert words[:3] == ["python", "-m", "gateway.cli"]
+        assert get_command(command_line).make_context("pull", words[3:])
+    models = {path for group in groups for key, path in group.settings.items() if "MODEL" in key}
+    assert models == {words[words.index("--to") + 1] for words in pulls}
+
+
+def test_nodes_are_of_the_image_whose_ray_is_the_pinned_one() -> None:
+    cluster = ray_service()["rayClusterConfig"]
+    pinned = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert cluster["rayVersion"] == pinned[1]
+    assert any("requirements.py video vl ray " in rest for _, rest in instructions("ray"))
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        container = group["template"]["spec"]["containers"][0]
+        assert container["image"] == "stillmotion/ray"
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports["serve"] == config("kuberay")["http_options"]["port"], "KubeRay asks there whether it is ready"
+
+
+def test_the_autoscaler_reaches_the_api_server_and_workers_no_more_than_the_hub() -> None:
+    policies = [one["spec"] for one in of_kind(rendered(HERE / "ray"), "NetworkPolicy")]
+    ours = {"app.kubernetes.io/component": "ray"}
+    for more, wanted in (({"ray.io/node-type": "head"}, {443, 6443, 53}), ({"stillmotion/pulls": "models"}, {443, 53})):
+        mine = [spec for spec in policies if selected(ours | more, spec["podSelector"])]
+        rules = [rule for spec in mine for rule in spec.get("egress", [])]
+        assert {port["port"] for rule in rules for port in rule.get("ports", [])} == wanted
 
 
 def test_the_gateway_asks_the_directory_where_serve_listens() -> None:

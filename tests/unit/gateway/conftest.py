@@ -38,7 +38,7 @@ def services(shared_services: Services) -> Services:
 def gateway_settings(data_dir: Path, services: Services, **overrides: Any) -> GatewaySettings:
     return GatewaySettings.model_validate({
         "data_dir": data_dir, "vl_url_given": services.vl_url, "video_url_given": services.video_url,
-        "engine_poll_s": 0.02, "probe_s": 0.1, "min_free_bytes": 1, "reserve_bytes": 0, "provenance": False,
+        "engine_poll_s": 0.2, "probe_s": 0.25, "min_free_bytes": 1, "reserve_bytes": 0, "provenance": False,
         **overrides,
     })
 

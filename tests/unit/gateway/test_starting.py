@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.__main__ import check_start
 from gateway.database.errors import DatabaseDamaged
 from gateway.settings import GatewaySettings
+from gateway.start import check_start
 from gateway.storage.deployment import open_database
 from tests.unit.gateway.conftest import gateway_settings
 from tests.unit.gateway.model_services import Services

@@ -1,4 +1,4 @@
-"""Laws of several models in one process; over HTTP they are in tests/wire/test_several_models.py."""
+"""Laws of several models in one process; over HTTP they are in tests/wire/one_service/test_several_models.py."""
 
 import shutil
 import weakref

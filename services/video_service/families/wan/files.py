@@ -158,9 +158,11 @@ def fast_parts(
     if sparse and reasons:
         raise ModelUnavailable(f"{files.name}: its sparse attention cannot run: {reasons[0]}.")
     on_gpu = layers.fast and placement.device.type == "cuda" and placement.dtype == torch.bfloat16
+    make_codec = peers.codec if peers is not None and peers.decodes else FastCodec
     fast: dict[str, Any] = {
-        "codec": FastCodec(parts["vae"]), "text_encoder": FastTextEncoder(parts["text_encoder"])} if on_gpu else {}
-    done = ["VAE and text encoder as CUDA graphs"] if on_gpu else []
+        "codec": make_codec(parts["vae"]), "text_encoder": FastTextEncoder(parts["text_encoder"])} if on_gpu else {}
+    done = ["VAE and text encoder as CUDA graphs"] * on_gpu
+    done += [f"frames decoded by rows over {peers.size} devices"] if on_gpu and peers and peers.decodes else []
     plain = _why_plain(files, placement, reasons)
     if plain is not None and (on_gpu or peers is not None):
         done.append(plain)

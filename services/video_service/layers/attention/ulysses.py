@@ -34,7 +34,7 @@ class Ulysses:
 
     def to_heads(self, x_BSPHD: torch.Tensor, length: int) -> torch.Tensor:
         """P parts, such as queries, keys and values, of this rank's tokens to those of all tokens, for its heads."""
-        sent = x_BSPHD.unflatten(3, (self.size, -1)).permute(3, 0, 1, 2, 4, 5).contiguous()
+        sent = _laid_out(x_BSPHD.unflatten(3, (self.size, -1)), 3, 0, 1, 2, 4, 5)
         return _exchanged(sent).transpose(0, 1).flatten(1, 2)[:, :length]
 
     def to_tokens(self, x_BLHD: torch.Tensor) -> torch.Tensor:
@@ -44,13 +44,23 @@ class Ulysses:
         if missing := share * self.size - length:
             x = F.pad(x, (0, 0, 0, missing))
         sent = x.unflatten(1, (self.size, share)).transpose(0, 1).contiguous()
-        return _exchanged(sent).permute(1, 2, 0, 3).flatten(2)
+        return _laid_out(_exchanged(sent), 1, 2, 0, 3).flatten(2)
 
     def whole(self, x_BSC: torch.Tensor, length: int) -> torch.Tensor:
         """All ranks' tokens."""
         found = x_BSC.new_empty(self.size, *x_BSC.shape)
         dist.all_gather(list(found.unbind()), x_BSC.contiguous())
         return found.transpose(0, 1).flatten(1, 2)[:, :length]
+
+
+def _laid_out(x: torch.Tensor, *order: int) -> torch.Tensor:
+    """The dimensions in that order in memory too, the last as it is: copied 16 bytes at a time where they are whole.
+
+    A strided copy pays by the element: of bfloat16 it moved 1.4 TB/s of an H200's 4.3.
+    """
+    whole = x.shape[-1] * x.element_size() % 16 == 0
+    wide = x.view(torch.complex128) if whole else x
+    return wide.permute(order).contiguous().view(x.dtype)
 
 
 def _exchanged(sent: torch.Tensor) -> torch.Tensor:

@@ -39,12 +39,16 @@ class FastTransformer:
         self.config: Any = transformer.config
         self._fp8, self._sparse = fp8, sparse
         self._network = FastWanTransformer(transformer, fp8=fp8, sparse=sparse, split=split)
-        self._steps: _Kept[ClipSteps] = _Kept(_SIZES_KEPT)
+        self._steps: Kept[ClipSteps] = Kept(_SIZES_KEPT)
         self._texts: list[_Text] = []
 
     def like(self, transformer: WanTransformer3DModel) -> "FastTransformer":
         """Another transformer of the same kind in the same form."""
         return FastTransformer(transformer, fp8=self._fp8, sparse=self._sparse)
+
+    def let_go(self) -> None:
+        """Of what it keeps from call to call: graphs and prompts."""
+        self._steps, self._texts = Kept(_SIZES_KEPT), []
 
     def __call__(
         self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor,
@@ -81,8 +85,12 @@ class FastCodec(Codec):
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self._vae = vae
         self._plain = TorchCodec(vae)
-        self._decoders: _Kept[FastVaeDecoder] = _Kept(1)
-        self._encoders: _Kept[FastStillEncoder] = _Kept(_SIZES_KEPT)
+        self._decoders: Kept[FastVaeDecoder] = Kept(1)
+        self._encoders: Kept[FastStillEncoder] = Kept(_SIZES_KEPT)
+
+    def let_go(self) -> None:
+        """Of the decoder's graphs."""
+        self._decoders = Kept(1)
 
     def encode_still(self, picture_BCTHW: torch.Tensor, num_frames: int) -> torch.Tensor:
         from video_service.layers.wan.still_cuda import FastStillEncoder, why_not
@@ -102,15 +110,18 @@ class FastCodec(Codec):
         if len(latents_BCTHW) > 1:
             yield from self._plain.decode_levels(latents_BCTHW)
             return
-        from video_service.layers.wan.vae_cuda import FastVaeDecoder
-
         height, width = latents_BCTHW.shape[3:]
-        decoder = self._decoders.get((height, width), lambda: FastVaeDecoder(self._vae, height, width))
+        decoder = self._decoders.get((height, width), lambda: self._made(height, width))
         for frames_THWC in decoder.decode(latents_BCTHW):
             yield frames_THWC[None]
 
+    def _made(self, height: int, width: int) -> "FastVaeDecoder":
+        from video_service.layers.wan.vae_cuda import FastVaeDecoder
 
-class _Kept(Generic[T]):
+        return FastVaeDecoder(self._vae, height, width)
+
+
+class Kept(Generic[T]):
     """The last few of what is made for a key."""
 
     def __init__(self, most: int) -> None:

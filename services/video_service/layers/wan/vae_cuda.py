@@ -9,7 +9,8 @@ norms and SiLU are one pass that writes straight into the next convolution's pad
 where cuDNN would make a pass of its own. Frames become bytes on the device and travel while the next ones decode.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,10 @@ from torch import nn
 from video_service.layers.frames import ToHost, to_bytes, to_yuv420
 from video_service.layers.graphs import Graphed
 from video_service.layers.kernels.vae import enlarge, feed
+from video_service.layers.wan.bands import Bands
 from video_service.layers.wan.vae import HISTORY, decode_step
+
+Told = Callable[[torch.Tensor, bool], AbstractContextManager[None]]
 
 
 def why_not(vae: AutoencoderKLWan) -> str | None:
@@ -58,8 +62,10 @@ class BufferOps:
     A later latent frame must pass once, whatever it holds, before a first one: it shows how long the buffers are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bands: Bands | None = None) -> None:
+        """With `bands` all is a rank's rows."""
         self.first = False
+        self._bands = bands
         self._buffers: dict[int, torch.Tensor] = {}
 
     def convolve(self, conv: Any, x: Value, norm: Any = None, keep: bool = False) -> Value:
@@ -75,6 +81,8 @@ class BufferOps:
             silu=norm is not None, state=state, border=border, span=span,
         )
         x.whole = kept if kept is not None else x.whole
+        if self._bands is not None and border:
+            self._bands.lend(buffer)  # the history's too: it has moved
         seen = buffer[span - 1 :] if self.first else buffer
         out = F.conv3d(seen.permute(3, 0, 1, 2)[None], conv.weight)
         return out[0].permute(1, 2, 3, 0)
@@ -101,7 +109,10 @@ class BufferOps:
         x.whole = feed(
             *x.parts(), attention.norm.gamma, normed, keep=True, silu=False, state=0, border=0, span=frames)
         qkv = F.linear(normed.view(frames, 1, -1, channels), attention.to_qkv.weight.flatten(1), attention.to_qkv.bias)
-        out = _wide_attention(*qkv[:, 0].chunk(3, dim=-1))
+        q, k, v = qkv[:, 0].chunk(3, dim=-1)
+        if self._bands is not None:
+            k, v = self._bands.whole(torch.cat([k, v], dim=-1), 1).chunk(2, dim=-1)
+        out = _wide_attention(q, k, v)
         out = F.linear(out.reshape(frames, height, width, channels), attention.proj.weight.flatten(1))
         return Value(raw=out, bias=attention.proj.bias, other=x)
 
@@ -118,7 +129,12 @@ class BufferOps:
         else:
             large = enlarge(*x.parts(), 1)
         conv = layer.resample[1]
-        out = F.conv2d(large.permute(0, 3, 1, 2), conv.weight, padding=conv.padding)
+        padding = conv.padding
+        if self._bands is not None:
+            large = F.pad(large, (0, 0, 0, 0, 1, 1))
+            self._bands.lend(large)
+            padding = (0, padding[1])
+        out = F.conv2d(large.permute(0, 3, 1, 2), conv.weight, padding=padding)
         return Value(raw=out.permute(0, 2, 3, 1), bias=conv.bias)
 
 
@@ -140,15 +156,20 @@ def _wide_attention(q_BLC: torch.Tensor, k_BLC: torch.Tensor, v_BLC: torch.Tenso
 class FastVaeDecoder:
     """See the module's text. For one size of latents; the first clip captures the graphs, in a second or so."""
 
-    def __init__(self, vae: AutoencoderKLWan, latent_height: int, latent_width: int, *, yuv420: bool = False) -> None:
+    def __init__(
+        self, vae: AutoencoderKLWan, latent_height: int, latent_width: int, *, yuv420: bool = False,
+        bands: Bands | None = None, told: Told = lambda _latent, _first: nullcontext(),
+    ) -> None:
         """With `yuv420` frames are planar [T, H * 3 / 2, W] as `to_yuv420` makes them.
 
+        With `bands` each rank decodes its rows, and all must take the same latent frames: each is `told` before.
         Raises `NotImplementedError` for what `why_not` names.
         """
         if reason := why_not(vae):
             raise NotImplementedError(reason)
         lay_out(vae)
-        self._vae, self._yuv420, self._ops = vae, yuv420, BufferOps()
+        self._vae, self._yuv420, self._ops = vae, yuv420, BufferOps(bands)
+        self._bands, self._told = bands, told
         self._example = torch.zeros(
             1, latent_height, latent_width, vae.config["z_dim"], device=vae.device, dtype=torch.bfloat16)
         self._graphs: tuple[Graphed, Graphed] | None = None
@@ -161,10 +182,16 @@ class FastVaeDecoder:
     @torch.no_grad()
     def decode_on_device(self, latents_BCTHW: torch.Tensor) -> Iterator[torch.Tensor]:
         """uint8 frames on the device, each written again by the next."""
-        first, later = self._graphs or self._capture()
         latents = self._vae.post_quant_conv(latents_BCTHW.to(torch.bfloat16))[0].permute(1, 2, 3, 0)
         for index in range(len(latents)):
-            yield (first if index == 0 else later)(latents[index : index + 1])
+            yield self.frames(latents[index : index + 1], index == 0)
+
+    @torch.no_grad()
+    def frames(self, latent_THWC: torch.Tensor, first: bool) -> torch.Tensor:
+        """uint8 frames of one latent frame [1, h, w, z] that passed `post_quant_conv`."""
+        with self._told(latent_THWC, first):
+            graphs = self._graphs or self._capture()
+            return graphs[0 if first else 1](latent_THWC)
 
     @torch.no_grad()
     def _capture(self) -> tuple[Graphed, Graphed]:
@@ -175,8 +202,10 @@ class FastVaeDecoder:
         return self._graphs
 
     def _step(self, latent_THWC: torch.Tensor, first: bool) -> torch.Tensor:
-        frames = decode_frames(self._ops, self._vae, latent_THWC, first)
-        levels = to_bytes(frames)
+        own = latent_THWC if self._bands is None else self._bands.own(latent_THWC)
+        levels = to_bytes(decode_frames(self._ops, self._vae, own, first))
+        if self._bands is not None:
+            levels = self._bands.whole(levels, 1)
         return to_yuv420(levels) if self._yuv420 else levels
 
 

@@ -8,6 +8,7 @@ The worker stays the only one who decides; peers follow. A peer that ends, or a 
 the end of the worker: an exchange that one rank never joins would hold the others for ever.
 """
 
+import gc
 import logging
 import os
 import queue
@@ -17,17 +18,19 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from video_service.layers.wan.codec import Codec
 from video_service.layers.wan.fast import FastTransformer
 from video_service.layers.wan.transformer import Sparse
-from video_service.worker.peers.messages import Call, Command, Forget, Join, Lasting, Leave, Load, Shape
+from video_service.worker.peers.codec import ParallelCodec
+from video_service.worker.peers.messages import Call, Command, Decode, Forget, Join, Lasting, Leave, Load, Shape
 from video_service.worker.peers.modules import taken_apart
 from video_service.worker.peers.ranks import DEADLINE_S, join, meeting_place
 from video_service.worker.peers.transformer import ParallelTransformer
@@ -54,13 +57,14 @@ class PeerGroup:
     """Used on one thread."""
 
     def __init__(
-        self, size: int, device: str, *, threads: int = 0, on_loss: Callable[[str], None] = end_this_process
+        self, size: int, device: str, *, threads: int = 0, decodes: bool = False,
+        on_loss: Callable[[str], None] = end_this_process,
     ) -> None:
         """Starts the peers, which takes them seconds; `wait` is called before they are needed.
 
         `threads` are those of each rank's CPU computations; 0: the cores, shared out.
         """
-        self.size = size
+        self.size, self.decodes = size, decodes
         self._on_loss = on_loss
         self._closing = False
         self._store = meeting_place()
@@ -74,18 +78,12 @@ class PeerGroup:
         self._steps: queue.SimpleQueue[tuple[Any, float]] = queue.SimpleQueue()
         self._has_joined = False
         self._networks = 0
+        self.transformers = 0
+        """How many were split so far."""
+        self._given: weakref.WeakSet[Any] = weakref.WeakSet()
         self._forgotten: list[int] = []
         self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
         self._next_key = 0
-
-    @property
-    def networks(self) -> int:
-        """How many were split so far."""
-        return self._networks
-
-    @property
-    def pids(self) -> list[int]:
-        return [peer.pid for peer in self._peers]
 
     def wait(self) -> None:
         """Until all have joined."""
@@ -108,12 +106,19 @@ class PeerGroup:
                 f"VIDEO_GPUS={self.size} does not divide the transformer's {heads} heads: set one of "
                 f"{', '.join(fitting)}.")
         self.wait()
+        self.transformers += 1
         return ParallelTransformer(module, self, fp8=fp8, sparse=sparse)
 
-    def load(self, network: FastTransformer, *what: Any) -> int:
-        """Give the peers what they build the same `network` of; its number."""
+    def codec(self, vae: Any) -> Codec:
+        """The VAE as CUDA graphs, its decoder split over the ranks."""
+        self.wait()
+        return ParallelCodec(vae, self)
+
+    def load(self, network: object, make: Callable[[], Any]) -> int:
+        """Have the peers make what goes with `network`, and drop it when that is gone; its number."""
         number, self._networks = self._networks, self._networks + 1
-        parts, tensors = taken_apart(what, self._device)
+        self._given.add(network)
+        parts, tensors = taken_apart(make, self._device)
         self._forget()
         self._tell(Load(network=number, parts=parts, tensors=tuple(map(Shape.of, tensors))))
         try:
@@ -138,6 +143,15 @@ class PeerGroup:
             if lasting is not None and tensor is not None and lasting.key not in known:
                 dist.broadcast(tensor.contiguous(), 0)
 
+    @contextmanager
+    def decoding(self, network: int, size: tuple[int, int], latent_THWC: torch.Tensor, first: bool) -> Iterator[None]:
+        """Around a latent frame that all ranks decode."""
+        latent = latent_THWC.contiguous()
+        self._tell(Decode(network=network, size=size, first=first, latent=Shape.of(latent)))
+        dist.broadcast(latent, 0)
+        yield
+        self.time_step()
+
     def time_step(self) -> None:
         """From now on the device has `DEADLINE_S` for all that it was given."""
         if self._device.type == "cuda":
@@ -146,11 +160,14 @@ class PeerGroup:
             self._steps.put((event, time.monotonic()))
 
     def close(self) -> None:
-        """End the peers."""
+        """End the peers; networks that were split can be called no more."""
         self._closing = True
         if self._has_joined:
             with suppress(DeviceBroken):
                 self._tell(Leave())
+            for network in self._given:
+                network.let_go()  # NCCL waits for graphs with exchanges in them
+            gc.collect()
             dist.destroy_process_group()
         for peer in self._peers:
             with suppress(OSError):

@@ -35,7 +35,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """A network, as `modules.taken_apart` gives it; its tensors follow."""
+    """A function that makes a network, as `modules.taken_apart` gives it; its tensors follow."""
 
     network: int
     parts: bytes
@@ -69,8 +69,19 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Decode:
+    """One latent frame of a clip: it follows."""
+
+    network: int
+    size: tuple[int, int]
+    """Height and width in latents."""
+    first: bool
+    latent: Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
     """The last: all leave the group at once."""
 
 
-Command = Join | Load | Forget | Call | Leave
+Command = Join | Load | Forget | Call | Decode | Leave

@@ -1,23 +1,26 @@
 """A peer's side: it joins, holds the networks it is given, and computes its share of each step it is told of."""
 
 import gc
+import logging
 import os
 import queue
 import signal
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import torch
 import torch.distributed as dist
 
-from video_service.layers.attention.ulysses import Ulysses
-from video_service.layers.wan.fast import FastTransformer
 from video_service.worker.peers.group import KEPT
-from video_service.worker.peers.messages import Call, Command, Forget, Join, Lasting, Leave, Load, Shape
+from video_service.worker.peers.messages import Call, Command, Decode, Forget, Join, Lasting, Leave, Load, Shape
 from video_service.worker.peers.modules import put_together
 from video_service.worker.peers.ranks import join
+from web.logs import configure_logging
 from web.worker.link import HEADER_BYTES, body_length, from_body
+
+log = logging.getLogger(__name__)
 
 
 def follow(stream: BinaryIO) -> int:
@@ -25,13 +28,23 @@ def follow(stream: BinaryIO) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker ends by it, and this one with it
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(stream, commands), name="worker", daemon=True).start()
+    configure_logging("video_service.worker.peers", "INFO")
+    try:
+        _work(commands)
+    except Exception:
+        log.critical("a share of a step failed", exc_info=True)
+        os._exit(1)  # an orderly end would wait for NCCL, and this one for the other ranks
+    return 0
+
+
+def _work(commands: "queue.SimpleQueue[Command]") -> None:
     told = commands.get()
     assert isinstance(told, Join)
     peer = _Peer(join(told))
     while not isinstance(command := commands.get(), Leave):
         peer.do(command)
+    peer.do(Forget(networks=peer.networks))  # NCCL waits for graphs with exchanges in them
     dist.destroy_process_group()
-    return 0
 
 
 def _listen(stream: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
@@ -46,10 +59,14 @@ def _listen(stream: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
 class _Peer:
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._networks: dict[int, FastTransformer] = {}
+        self._networks: dict[int, Callable[..., Any]] = {}
         self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
 
-    def do(self, command: Join | Load | Forget | Call) -> None:
+    @property
+    def networks(self) -> tuple[int, ...]:
+        return tuple(self._networks)
+
+    def do(self, command: Join | Load | Forget | Call | Decode) -> None:
         match command:
             case Load():
                 self._networks[command.network] = self._loaded(command)
@@ -61,16 +78,16 @@ class _Peer:
                     torch.cuda.empty_cache()
             case Call():
                 self._call(command)
+            case Decode():
+                self._networks[command.network](command.size, self._sent(command.latent), command.first)
             case Join():
                 raise ValueError("it has joined")
 
-    def _loaded(self, command: Load) -> FastTransformer:
+    def _loaded(self, command: Load) -> Callable[..., Any]:
         tensors = [shape.empty(self._device) for shape in command.tensors]
         for tensor in tensors:
             dist.broadcast(tensor, 0)
-        made: tuple[Any, bool, Any] = put_together(command.parts, tensors.__getitem__)
-        transformer, fp8, sparse = made
-        return FastTransformer(transformer, fp8=fp8, sparse=sparse, split=Ulysses())
+        return put_together(command.parts, tensors.__getitem__)()
 
     def _call(self, command: Call) -> None:
         latents = self._sent(command.latents)

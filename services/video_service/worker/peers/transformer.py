@@ -1,5 +1,6 @@
 """The transformer that several ranks compute, called on the first of them as any other."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,11 @@ if TYPE_CHECKING:  # which makes these
     from video_service.worker.peers.group import PeerGroup
 
 
+def split_transformer(transformer: Any, *, fp8: bool, sparse: Sparse | None) -> FastTransformer:
+    """What each rank calls."""
+    return FastTransformer(transformer, fp8=fp8, sparse=sparse, split=Ulysses())
+
+
 class ParallelTransformer(FastTransformer):
     """Each call is one of all ranks."""
 
@@ -21,7 +27,7 @@ class ParallelTransformer(FastTransformer):
     ) -> None:
         super().__init__(transformer, fp8=fp8, sparse=sparse, split=Ulysses())
         self._group = group
-        self._number = group.load(self, transformer, fp8, sparse)
+        self._number = group.load(self, partial(split_transformer, transformer, fp8=fp8, sparse=sparse))
 
     def like(self, transformer: Any) -> "ParallelTransformer":
         return ParallelTransformer(transformer, self._group, fp8=self._fp8, sparse=self._sparse)

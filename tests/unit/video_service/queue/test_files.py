@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from video_service.queue.render import FolderInUse, RenderFiles, output_path
+from video_service.queue.files import FolderInUse, RenderFiles, output_path
 
 
 def test_files_of_an_earlier_process_are_removed_at_the_start_and_the_folder_is_usable(tmp_path: Path):

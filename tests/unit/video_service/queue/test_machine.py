@@ -20,9 +20,10 @@ from contracts.refusal import Refusal
 from tests.unit.video_service.queue.played_process import PlayedProcess
 from tests.unit.video_service.queue.test_queue import BROKEN, INFO, RESULT, words
 from video_service.http.service import Batching, run_renders, supervise
+from video_service.queue.files import RenderFiles
 from video_service.queue.measures import Work as RenderSize
 from video_service.queue.queue import Limits, RenderQueue
-from video_service.queue.render import RenderFiles, Submission
+from video_service.queue.render import Submission
 from video_service.settings import VideoSettings
 from video_service.worker.messages import BatchWork, ClipEnded, RenderProgress
 from web.worker.link import (

@@ -8,16 +8,15 @@ import pytest
 from contracts.errors import Problem
 from contracts.models import FloatRange, FrameRange, IntRange, VideoModelInfo
 from contracts.videos import RenderResult, VideoRequest
+from video_service.queue.files import RenderFiles, output_path
 from video_service.queue.queue import Limits, RenderQueue
 from video_service.queue.render import (
     QueueFull,
     Render,
     RenderConflict,
-    RenderFiles,
     RenderNotFound,
     RenderStopping,
     Submission,
-    output_path,
 )
 
 INFO = VideoModelInfo(

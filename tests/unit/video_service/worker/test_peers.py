@@ -2,22 +2,28 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from PIL import Image
 
 from tests.checkpoints.parity import a_request, ours
 from tests.checkpoints.tiny_lora import write_lora
+from tests.support.vae_on_cpu import CpuDecoders, Owner, cpu_decoder
 from tests.unit.video_service.conftest import network
 from tests.unit.video_service.layers.test_wan_transformer import IMAGE, away
 from video_service.families.fastwan import GatedTransformer
 from video_service.layers.attention.sla import Sla
 from video_service.layers.attention.vsa import Vsa
+from video_service.layers.pixels import to_levels
+from video_service.layers.wan.bands import Bands
 from video_service.layers.wan.fast import FastTransformer
+from video_service.layers.wan.vae import WanVaeDecoder
 from video_service.model import find_model, load_model
 from video_service.render.generate import Deployed
 from video_service.settings import VideoSettings
@@ -32,6 +38,7 @@ HEADS, DIM = 6, 16
 def group() -> Iterator[PeerGroup]:
     lost: list[str] = []
     group = PeerGroup(2, "cpu", threads=1, on_loss=lost.append)
+    group.wait()
     yield group
     group.close()
     assert lost == []
@@ -102,7 +109,7 @@ def test_a_loaded_model_is_split_says_so_and_takes_loras(
 ) -> None:
     settings = VideoSettings(model=str(tiny_folder), device="cpu", dtype="float32", gpus=2)
     parted = load_model(find_model(settings), settings, group)
-    assert parted.info.engine_reason == "VIDEO_ENGINE=torch; over 2 devices"
+    assert parted.info.engine_reason == "VIDEO_ENGINE=torch; steps over 2 devices"
     request = a_request()
     plain = ours(tiny_model.model, request)[0][0]
     assert away(ours(parted.model, request)[0][0], plain) < 1e-5
@@ -115,3 +122,22 @@ def test_a_loaded_model_is_split_says_so_and_takes_loras(
 def test_heads_that_do_not_divide_are_refused_with_what_would_do(group: PeerGroup) -> None:
     with pytest.raises(ModelUnavailable, match=r"VIDEO_GPUS=2 does not divide the transformer's 3 heads: .* 1, 3"):
         group.split(gated(heads=3))
+
+
+def test_rows_decoded_by_two_processes_are_those_of_one(group: PeerGroup) -> None:
+    """The CUDA decoder with torch for its kernels: two clips, so that the first one's history must not show."""
+    torch.manual_seed(0)
+    vae: Any = AutoencoderKLWan(base_dim=8, num_res_blocks=1)
+    vae = vae.to(torch.bfloat16).eval().requires_grad_(False)
+    latents = torch.randn(2, 1, 16, 3, 4, 3)
+    with torch.no_grad():
+        expected = [to_levels(torch.cat(list(WanVaeDecoder(vae).decode(clip.bfloat16())), 2)) for clip in latents]
+    owner = Owner()
+    number = group.load(owner, partial(CpuDecoders, vae))
+    told = partial(group.decoding, number, (4, 3))
+    found = {bands: [torch.cat([x.clone() for x in decoder.decode_on_device(clip)]) for clip in latents]
+             for bands in (False, True)
+             for decoder in [cpu_decoder(vae, 4, 3, **({"bands": Bands(), "told": told} if bands else {}))]}
+    for one, two, reference in zip(found[False], found[True], expected, strict=True):
+        assert (one.int() - reference[0].int()).abs().float().mean() < 2  # bfloat16 rounds in another order
+        assert (one.int() - two.int()).abs().max() <= 1

@@ -19,8 +19,8 @@ from engines.export.onnx import export_graph
 from engines.run.onnxrt import OnnxSession
 from engines.run.trt_api import TensorRTUnavailable, load_tensorrt_rtx
 from tests.unit.vl_service.qwen.built_tower import FIRST, FIRST_AND_REST, SLOTS, Build, Built, command
-from tests.unit.vl_service.qwen.test_vision_graph import check, grid, pixels_for, relative
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES
+from tests.unit.vl_service.qwen.vision.test_vision_graph import check, grid, pixels_for, relative
 from vl_service.images import DecodedImage
 from vl_service.qwen.backend import load_qwen
 from vl_service.qwen.engines.__main__ import TowerModel

@@ -1,127 +1,20 @@
 """The vision and the language role: parts of one checkpoint that say together what the whole says."""
 
-import json
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
-from skimage.data import chelsea
-from transformers import AutoModelForImageTextToText
 
-from contracts.refusal import Refusal
 from tests.unit.vl_service.qwen.built_tower import FIRST, Build
-from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
+from tests.unit.vl_service.qwen.roles import CAT, TASKS, Parts, save_sharded, say, served, settings, shards, soon
+from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES
 from tests.unit.vl_service.scenes import prompt_task
-from vl_service.backend import Backend, CheckpointError, Deadline, DeadlineExceededError, FeatureBackend
 from vl_service.images import DecodedImage
-from vl_service.qwen.backend import QwenBackend, load_qwen
+from vl_service.qwen.backend import load_qwen
 from vl_service.qwen.checkpoint import UnsupportedCheckpointError
-from vl_service.qwen.vision.features import Expected, Features, FeaturesRefusedError, read_features, write_features
-from vl_service.qwen.vision.looking import VisionBackend, load_vision
-from vl_service.qwen.vision.remote import VisionMismatchError, VisionUnavailableError
-from vl_service.qwen.vision.wire import CACHE_HEADER, FORMATS
-from vl_service.settings import Settings
-from vl_service.worker.program import explain, load_backend
-
-CAT = DecodedImage(rgb=Image.fromarray(chelsea()).resize((150, 100)), width=150, height=100)
-TASKS = [prompt_task(kind="caption", max_new_tokens=12),
-         prompt_task(kind="question", question="What is it?", max_new_tokens=12)]
-
-
-def settings(folder: Path, **more: Any) -> Settings:
-    return Settings(model=str(folder), device="cpu", greedy=True, **{"data_dir": folder, **more})
-
-
-def soon(seconds: float = 60) -> Deadline:
-    return Deadline(at=time.monotonic() + seconds)
-
-
-def say(engine: QwenBackend, picture: DecodedImage | None = CAT) -> list[str]:
-    tasks = TASKS if picture is not None else [prompt_task("a red balloon", max_new_tokens=12)]
-    return [answer.text for answer in engine.describe(picture, tasks, soon()).answers]
-
-
-def save_sharded(family: str, folder: Path) -> Path:
-    """Of several files: some with the tower's weights, some with the language model's alone."""
-    save_tiny_checkpoint(family, folder)
-    model: Any = AutoModelForImageTextToText.from_pretrained(folder)
-    (folder / "model.safetensors").unlink()
-    model.save_pretrained(folder, max_shard_size="30KB")
-    return folder
-
-
-def shards(folder: Path, *, with_tower: bool) -> list[Path]:
-    places: dict[str, str] = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
-    of_tower = {file for key, file in places.items() if key.startswith(("visual.", "model.visual."))}
-    return [folder / file for file in sorted(set(places.values())) if (file in of_tower) == with_tower]
-
-
-@dataclass
-class Served:
-    """A vision backend behind a socket; `answers` are given before it is asked: status, then what the body is."""
-
-    url: str
-    asked: list[str]
-    answers: list[tuple[int, bytes]]
-
-
-@contextmanager
-def served(vision: VisionBackend) -> Iterator[Served]:
-    told = Served(url="", asked=[], answers=[])
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            sent = self.rfile.read(int(self.headers["Content-Length"]))
-            told.asked.append(self.headers.get("Authorization", ""))
-            cache = "miss"
-            if told.answers:
-                status, body = told.answers.pop(0)
-            else:
-                status = 200
-                body, cache = vision.features(DecodedImage.of(sent, FORMATS), soon())
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header(CACHE_HEADER, cache)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    told.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield told
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """One checkpoint whole and in its two roles."""
-
-    folder: Path
-    whole: QwenBackend
-    vision: VisionBackend
-    served: Served
-
-    def language(self, *, fast: bool | None = None, **more: Any) -> QwenBackend:
-        return load_qwen(settings(self.folder, role="language", vision_url=self.served.url, **more), fast=fast)
+from vl_service.qwen.vision.looking import load_vision
 
 
 @pytest.fixture(scope="module", params=[*FAMILIES, "qwen3_5"])
@@ -234,107 +127,3 @@ def test_the_second_level_serves_the_next_process(parts: Parts, tmp_path: Path) 
     assert answers[0].answers == answers[1].answers == answers[2].answers
     smaller = load_qwen(settings(parts.folder, image_tokens=16, **kept))
     assert smaller.describe(CAT, TASKS, soon()).cache == "miss", "made with other limits"
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    folder = save_sharded("qwen3_vl", tmp_path_factory.mktemp("qwen3_vl"))
-    vision = load_vision(settings(folder, role="vision"))
-    with served(vision) as there:
-        yield Parts(folder=folder, whole=load_qwen(settings(folder)), vision=vision, served=there)
-
-
-@pytest.mark.parametrize(("change", "named"), [
-    ({"revision": "folder-0"}, "revision folder-0, not"), ({"processor": "0"}, "processor 0, not .*VL_IMAGE_TOKENS"),
-    ({"embeddings": torch.zeros(6, 32, dtype=torch.float16)}, r"dtype torch.float16, not torch.float32: set VL_DTYPE"),
-    ({"embeddings": torch.zeros(6, 31)}, r"embeddings \[6, 31\]"), ({"embeddings": torch.zeros(5, 32)}, r"\[5, 32\]"),
-    ({"deepstack": ()}, "deepstack levels 0, not 1"), ({"deepstack": (torch.zeros(6, 8),)}, r"deepstack.0 \[6, 8\]"),
-    ({"grid_thw": torch.tensor([[1, 4, 8]])}, r"not \[8, 32\]"),
-    ({"grid_thw": torch.tensor([[1, 4, 6], [1, 4, 6]])}, "not the grid of one picture"),
-    ({"grid_thw": torch.tensor([[0, 4, 6]])}, "not the grid of one picture"),
-])
-def test_features_of_another_kind_are_refused_by_name(three: Parts, change: dict[str, Any], named: str) -> None:
-    expected: Expected = three.language()._vision._expected  # pyright: ignore[reportAttributeAccessIssue]
-    good = Features(embeddings=torch.zeros(6, 32), grid_thw=torch.tensor([[1, 4, 6]]),
-                    deepstack=(torch.zeros(6, 32),), revision=expected.revision, processor=expected.processor)
-    assert read_features(write_features(good), expected).num_tokens == 6
-    body = write_features(replace(good, **change))
-    with pytest.raises(FeaturesRefusedError, match=named):
-        read_features(body, expected)
-    three.served.answers.append((200, body))
-    with pytest.raises(VisionMismatchError, match=named) as refused:
-        three.language().describe(CAT, TASKS, soon())
-    assert (explain(refused.value).status, explain(refused.value).code) == (503, "vision_mismatch")
-
-
-@pytest.mark.parametrize("body", [b"", b"{}", b"\xff" * 40, b"\x02" + bytes(7) + b"{}"])
-def test_what_are_no_features_is_refused(three: Parts, body: bytes) -> None:
-    three.served.answers.append((200, body))
-    with pytest.raises(VisionMismatchError, match="no features"):
-        three.language().describe(CAT, TASKS, soon())
-
-
-def problem(status: int, code: str) -> tuple[int, bytes]:
-    return status, json.dumps({"status": status, "code": code, "title": "T", "detail": "Why."}).encode()
-
-
-def test_what_passes_is_tried_again(three: Parts) -> None:
-    three.served.answers += [problem(503, "model_loading"), problem(429, "queue_full"), (502, b"<html>")]
-    assert say(three.language()) == say(three.whole)
-    assert not three.served.answers
-
-
-@pytest.mark.parametrize(("answers", "kind", "status"), [
-    ([problem(503, "unavailable")] * 4, VisionUnavailableError, 503), ([(500, b"")] * 4, VisionUnavailableError, 503),
-    ([problem(401, "unauthorized")], VisionMismatchError, 503), ([problem(413, "image_too_large")], Refusal, 413),
-])
-def test_what_does_not_pass_is_told(
-    three: Parts, answers: list[tuple[int, bytes]], kind: type[Refusal], status: int
-) -> None:
-    language = three.language()
-    three.served.answers[:] = answers
-    with pytest.raises(kind) as refused:
-        language.describe(CAT, TASKS, soon())
-    assert refused.value.status == status
-    assert three.served.answers == []
-    assert say(language) == say(three.whole), "and the next call is served"
-
-
-def test_a_vision_service_that_hangs_costs_the_deadline_and_no_more(
-    three: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def slow(picture: DecodedImage, deadline: Deadline) -> tuple[bytes, str]:
-        time.sleep(1.5)
-        return b"", "miss"
-
-    language = three.language()
-    monkeypatch.setattr(VisionBackend, "features", lambda self, picture, deadline: slow(picture, deadline))
-    began = time.monotonic()
-    with pytest.raises((DeadlineExceededError, VisionUnavailableError)):
-        language.describe(CAT, TASKS, soon(0.3))
-    assert time.monotonic() - began < 1.4
-
-
-def test_the_token_goes_with_every_question(three: Parts) -> None:
-    three.language(internal_token="secret", feature_cache_bytes=0).describe(CAT, TASKS, soon())
-    assert three.served.asked[-1] == "Bearer secret"
-
-
-@pytest.mark.parametrize(("more", "words"), [
-    ({"role": "language"}, "VL_VISION_URL"), ({"role": "language", "vision_url": "file:///x"}, "VL_VISION_URL|pattern"),
-])
-def test_a_role_that_lacks_something_is_refused_at_start(more: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        Settings(**more)
-
-
-def test_the_embedded_checkpoint_has_no_roles() -> None:
-    with pytest.raises(CheckpointError, match="VL_ROLE=vision is for a Qwen checkpoint"):
-        load_backend(Settings(role="vision"))
-
-
-def test_what_does_not_run_is_in_the_type(three: Parts) -> None:
-    """A vision role says nothing, a language role gives no features on."""
-    backends = (three.whole, three.vision, three.language())
-    assert [isinstance(backend, FeatureBackend) for backend in backends] == [True, True, False]
-    assert [isinstance(backend, Backend) for backend in backends] == [True, False, True]

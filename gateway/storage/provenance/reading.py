@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from contracts.jobs import Provenance
-from gateway.provenance.certificate import SELF_MADE
-from gateway.provenance.marking import RENDER_ASSERTION
+from gateway.storage.provenance.certificate import SELF_MADE
+from gateway.storage.provenance.marking import RENDER_ASSERTION
 
 # Who vouches for a signer is for whoever asks to judge: this tells whether the file is as it was signed.
 _TRUST = "signingCredential.untrusted"

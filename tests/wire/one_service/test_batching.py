@@ -9,26 +9,13 @@ import av
 import numpy as np
 import pytest
 
-from tests.checkpoints.tiny_wan import save_tiny_wan
-from tests.support.video_process import MODULE, VideoProcess, running
+from tests.support.video_process import VideoProcess, running
 
 pytestmark = pytest.mark.slow
 
 BODY: dict[str, Any] = {"prompt": "zoom in", "width": 64, "height": 64, "num_frames": 5, "fps": 16, "steps": 3}
 LONG = BODY | {"steps": 50, "num_frames": 33, "seed": 0}
-SCRIPTED = (str(Path(__file__).resolve().parents[1] / "support" / "scripted_video_service.py"),)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_wan(tmp_path_factory.mktemp("batching") / "wan")
-
-
-@pytest.fixture(scope="module")
-def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoProcess]:
-    data = tmp_path_factory.mktemp("batch") / "data"
-    with running(MODULE, data, model, VIDEO_BATCH="3") as started:
-        yield started.wait_ready()
+SCRIPTED = (str(Path(__file__).resolve().parents[2] / "support" / "scripted_video_service.py"),)
 
 
 def put(service: VideoProcess, name: str, body: dict[str, Any], **changes: Any) -> None:
@@ -91,10 +78,10 @@ def test_one_that_is_canceled_leaves_the_others_to_go_on(service: VideoProcess) 
 
 
 @pytest.fixture(scope="module")
-def scripted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoProcess]:
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoProcess]:
     """Its worker does as the prompt says, and has rendered one such clip alone."""
-    data = tmp_path_factory.mktemp("scripted") / "data"
-    with running(SCRIPTED, data, model, VIDEO_BATCH="3", VIDEO_BATCH_WAIT_S="0.2") as started:
+    folder = tmp_path_factory.mktemp("scripted")
+    with running(SCRIPTED, folder / "data", folder / "none", VIDEO_BATCH="3", VIDEO_BATCH_WAIT_S="0.2") as started:
         put(started.wait_ready(), "alone", BODY | {"seed": 0})
         result(started, "alone")
         yield started

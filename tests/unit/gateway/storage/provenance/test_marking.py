@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli.commands import app
-from gateway.provenance.certificate import SELF_MADE, CertificateUnusable, open_certificate
-from gateway.provenance.label import AI_MADE
-from gateway.provenance.marking import Made, Marker, NotMarked
-from gateway.provenance.reading import read_provenance
+from gateway.storage.provenance.certificate import SELF_MADE, CertificateUnusable, open_certificate
+from gateway.storage.provenance.label import AI_MADE
+from gateway.storage.provenance.marking import Made, Marker, NotMarked
+from gateway.storage.provenance.reading import read_provenance
 
 MADE = Made(job_id="job_1", model="tiny-wan", revision="abc", input_sha256="12" * 32, prompt="a secret wish")
 Mark = Callable[..., Path]

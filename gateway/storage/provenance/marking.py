@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
-from gateway.provenance.certificate import Certificate
-from gateway.provenance.label import AI_MADE, write_label
+from gateway.storage.provenance.certificate import Certificate
+from gateway.storage.provenance.label import AI_MADE, write_label
 
 log = logging.getLogger(__name__)
 
