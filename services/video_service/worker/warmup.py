@@ -22,6 +22,7 @@ from video_service.render.progress import Report
 from video_service.render.warm_up import warm_up
 from video_service.settings import VideoSettings
 from web.command import run_command, say
+from web.durable import replace_file
 from web.logs import configure_logging
 from web.worker.errors import ModelUnavailable
 from web.worker.faults import one_line
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(str(error) if isinstance(error, ModelUnavailable) else one_line(error))
         return 1
     marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps({"seconds": seconds, "gpu": cuda_name(), "at": time.time()}))
+    replace_file(marker, json.dumps({"seconds": seconds, "gpu": cuda_name(), "at": time.time()}).encode())
     return 0
 
 
