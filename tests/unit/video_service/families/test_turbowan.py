@@ -12,7 +12,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from contracts.refusal import ParameterRefused
 from contracts.videos import VideoRequest
 from tests.checkpoints.parity import a_request, ours
-from tests.checkpoints.turbowan import TOLD, TOPK, load_reference, save_base, save_published, weights_of
+from tests.checkpoints.turbowan import TOLD, TOPK, save_published, weights_of
 from tests.unit.video_service.conftest import load_tiny
 from video_service.engines.__main__ import main as build_engines
 from video_service.families.base import Batch, Layers, Placement
@@ -27,16 +27,6 @@ from video_service.weights.checkpoint import open_checkpoint
 from web.worker.errors import ModelUnavailable
 
 Tensors = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def reference() -> Tensors:
-    return load_reference()
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_base(tmp_path_factory.mktemp("base") / "wan")
 
 
 @pytest.fixture(scope="module", params=["plain", "quant"])

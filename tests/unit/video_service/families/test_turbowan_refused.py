@@ -12,21 +12,11 @@ from rich.console import Console
 
 from gateway.cli.convert import convert as convert_by_command
 from tests.checkpoints.tiny_families import save_tiny_family
-from tests.checkpoints.turbowan import load_reference, quantised, save_base, save_published, weights_of
+from tests.checkpoints.turbowan import quantised, save_published, weights_of
 from tests.unit.video_service.conftest import load_tiny
 from video_service.families.convert.command import main
 
 Tensors = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def reference() -> Tensors:
-    return load_reference()
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_base(tmp_path_factory.mktemp("base") / "wan")
 
 
 def changed(**named: Any) -> Callable[[Tensors], Any]:
