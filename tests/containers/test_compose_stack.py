@@ -5,7 +5,6 @@
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import httpx
 import pytest
 
 from gateway.cli.serving.demo import default_picture
-from tests.containers.engine import Engine, find_engine
+from tests.containers.engine import Engine, find_engine, free_ports
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 
@@ -24,16 +23,13 @@ READY_S = 300
 
 
 @pytest.fixture(scope="module")
-def ports() -> tuple[int, int]:
+def ports() -> list[int]:
     """The gateway's and the page's."""
-    with socket.socket() as one, socket.socket() as other:
-        for probe in (one, other):
-            probe.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+    return free_ports(2)
 
 
 @pytest.fixture(scope="module")
-def engine(ports: tuple[int, int]) -> Engine:
+def engine(ports: list[int]) -> Engine:
     """The engine, with all images built."""
     gateway, studio = map(str, ports)
     found = find_engine({
@@ -46,7 +42,7 @@ def engine(ports: tuple[int, int]) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def gateway(engine: Engine, ports: tuple[int, int]) -> Iterator[httpx.Client]:
+def gateway(engine: Engine, ports: list[int]) -> Iterator[httpx.Client]:
     """A client of the running stack."""
     try:
         engine.compose_run("up", "-d", "--no-build")
@@ -135,7 +131,7 @@ def test_a_picture_posted_to_the_stack_comes_back_as_a_video(gateway: httpx.Clie
 
 
 def test_the_page_is_served_beside_the_gateway_whose_address_leads_to_it(
-    gateway: httpx.Client, ports: tuple[int, int]
+    gateway: httpx.Client, ports: list[int]
 ) -> None:
     led = gateway.get("/")
     assert (led.status_code, httpx.URL(led.headers["location"]).port) == (307, ports[1])

@@ -1,7 +1,6 @@
 """Laws of the deploy path of engines: the image that serves builds them into a volume, and then serves them."""
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints.tiny_wan import save_tiny_wan
-from tests.containers.engine import Engine, find_engine
+from tests.containers.engine import Engine, find_engine, free_ports
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 
@@ -29,9 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(models: Path) -> Iterator[Engine]:
     """The engine, its environment as an `.env` would be, and the video image for TensorRT-RTX (and ONNX Runtime)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     found = find_engine({
         "GATEWAY_PORT": str(port), "STILLMOTION_INTERNAL_TOKEN": "a-token-for-the-tests", "MODELS_FOLDER": str(models),
         "VIDEO_MODEL": "/models/own/tiny", "ENGINE_TARGET": "onnx", "ENGINE_CLIPS": CLIP, "VIDEO_ENGINE": "onnx",

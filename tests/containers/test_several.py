@@ -1,7 +1,6 @@
 """Laws of deploy/compose.several.yml: two gateways and two video services on one Postgres and one bucket, of which each
 is ended and started again under load, and nothing is lost."""
 
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.containers.engine import Engine, find_engine
+from tests.containers.engine import Engine, find_engine, free_ports
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 
@@ -21,11 +20,7 @@ READY_S = 300
 @pytest.fixture(scope="module")
 def urls() -> dict[str, str]:
     """Of each gateway, on a port that is free."""
-    with socket.socket() as one, socket.socket() as other:
-        for probe in (one, other):
-            probe.bind(("127.0.0.1", 0))
-        ports = [probe.getsockname()[1] for probe in (one, other)]
-    return {name: f"http://127.0.0.1:{port}" for name, port in zip(GATEWAYS, ports, strict=True)}
+    return {name: f"http://127.0.0.1:{port}" for name, port in zip(GATEWAYS, free_ports(len(GATEWAYS)), strict=True)}
 
 
 @pytest.fixture(scope="module")
