@@ -5,12 +5,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from gateway.cli.serving.demo import default_picture
-
-_FOLDER = Path(__file__).resolve().parents[1] / "data" / "photographs"
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Named, not asked of the command, which would be imported by tests of models.
+_CAT = REPOSITORY / "gateway" / "cli" / "serving" / "chelsea.png"
+_FOLDER = REPOSITORY / "tests" / "data" / "photographs"
 
 
 def photograph(name: str) -> Image.Image:
     """`chelsea`, `coffee`, `astronaut` or `rocket`, in RGB."""
-    with Image.open(default_picture() if name == "chelsea" else _FOLDER / f"{name}.jpg") as image:
+    with Image.open(_CAT if name == "chelsea" else _FOLDER / f"{name}.jpg") as image:
         return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Who installs no engines has no library of theirs: both services start all the same."""
+"""Who installs no engines has no library of theirs: the services start all the same."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 _ABSENT = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxruntime', 'onnxscript', 'tensorrt']))"
 
 
-def test_the_model_processes_start_without_the_libraries_of_engines() -> None:
-    """In one process: torch, transformers and diffusers take seconds each."""
-    program = f"{_ABSENT}; import video_service.model, vl_service.embedded, vl_service.qwen.backend"
+def test_the_vision_language_worker_starts_without_the_libraries_of_engines() -> None:
+    """The video worker renders without them, in tests/wire/one_service."""
+    program = f"{_ABSENT}; import vl_service.embedded, vl_service.qwen.backend"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

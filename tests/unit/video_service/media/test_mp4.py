@@ -129,7 +129,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.photographs import photograph
 from video_service.media.mp4 import Mp4Writer
 
 y, x = np.mgrid[:96, :208]

@@ -68,12 +68,13 @@ def say(engine: EmbeddedBackend, tasks: list[Task], shown: DecodedImage | None =
 
 
 def test_equal_seeds_give_equal_words_and_another_seed_draws_others(engine: EmbeddedBackend) -> None:
-    first = say(engine, tasks_of(5))
-    assert first == say(engine, tasks_of(5))
+    first = say(engine, tasks_of(5)[:2])
+    assert first == say(engine, tasks_of(5)[:2])
     assert any(first)
-    assert first != say(engine, tasks_of(6))
+    assert first != say(engine, tasks_of(6)[:2])
 
 
+@pytest.mark.full
 def test_a_task_is_answered_alike_alone_and_among_others(engine: EmbeddedBackend) -> None:
     """All go on from one cache, which none of them may change."""
     together = say(engine, tasks_of())

@@ -55,6 +55,7 @@ def test_a_cat_and_a_coffee_are_named_surely(
     assert min(answer.confidence or 0 for answer in answers[:2]) > 0.5
 
 
+@pytest.mark.full
 def test_of_noise_nothing_is_named(embedded_backend: EmbeddedBackend) -> None:
     caption, chinese = ask(embedded_backend, noise(), [task for task in usual() if task.kind == "caption"])
     assert "unsure" in caption.text
@@ -62,6 +63,7 @@ def test_of_noise_nothing_is_named(embedded_backend: EmbeddedBackend) -> None:
     assert caption.confidence is None
 
 
+@pytest.mark.full
 def test_every_text_is_in_its_language_within_its_length_and_without_repetition(
     embedded_backend: EmbeddedBackend
 ) -> None:
@@ -115,6 +117,7 @@ def test_simple_questions_are_answered_and_others_are_not_made_up(embedded_backe
     assert all("cannot tell" in text or "看不出来" in text for text in said[len(known):]), said
 
 
+@pytest.mark.full
 def test_the_colour_of_the_sky_is_told_where_there_is_one(embedded_backend: EmbeddedBackend) -> None:
     """The rocket stands before a deep blue one."""
     said = answers_to(embedded_backend, photograph("rocket"), [("en", "What colour is the sky?"),

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
 from contracts.chat import ChatOptions, ImagePart, TextPart, Turn
 from tests.support.photographs import photograph
 from tests.unit.vl_service.qwen.test_backend import CLASSES
-from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
+from tests.unit.vl_service.qwen.tiny_qwen import WRITTEN, save_tiny_checkpoint
 from vl_service.backend import CannotReplyError, Deadline, DeadlineExceededError, Piece
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import dialogue
@@ -47,7 +47,7 @@ DIALOGUES: list[tuple[list[Turn], list[DecodedImage]]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=WRITTEN)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_checkpoint(request.param, tmp_path_factory.mktemp(request.param))
 

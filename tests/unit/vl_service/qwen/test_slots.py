@@ -14,7 +14,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint, tiny_tower
+from tests.unit.vl_service.qwen.tiny_qwen import WRITTEN, save_tiny_checkpoint, tiny_tower
 from vl_service.qwen.fast.float8 import Float8
 from vl_service.qwen.fast.prompt import Prompt, common_start, positions_of, prompt_of
 from vl_service.qwen.fast.slots import Joining, Sampling, Slots, candidates
@@ -26,7 +26,7 @@ NEW = 20
 GREEDY = Sampling(greedy=True)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=WRITTEN)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = save_tiny_checkpoint(request.param, tmp_path_factory.mktemp("qwen"))
     return AutoModelForImageTextToText.from_pretrained(folder).eval().requires_grad_(False)

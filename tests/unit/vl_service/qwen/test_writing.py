@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.support.photographs import photograph
-from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
+from tests.unit.vl_service.qwen.tiny_qwen import WRITTEN, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Deadline, DeadlineExceededError, Task
 from vl_service.http.app import _details
@@ -35,7 +35,7 @@ WORDS = prompt_task("a red balloon", max_new_tokens=12)
 TASKS = [CAPTION, WORDS, prompt_task(kind="question", question="What is it?", max_new_tokens=12)]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=WRITTEN)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_checkpoint(request.param, tmp_path_factory.mktemp(request.param))
 
