@@ -238,7 +238,7 @@ class Deployment:
         if self._peers is None and self._settings.gpus > 1:
             self._peers = PeerGroup(
                 self._settings.gpus, device, threads=self._settings.threads, decodes=self._settings.gpus_decode,
-                deadline_s=self._settings.gpus_timeout_s)
+                guides=self._settings.gpus_guidance, deadline_s=self._settings.gpus_timeout_s)
         return self._peers
 
     def _settings_of(self, name: str) -> VideoSettings:

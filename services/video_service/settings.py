@@ -133,6 +133,14 @@ class VideoSettings(BaseSettings):
             description="The GPUs of VIDEO_GPUS decode frames together too, by rows; seen on CPU processes alone.",
         ),
     ] = False
+    gpus_guidance: Annotated[
+        bool,
+        Field(
+            validation_alias="VIDEO_GPUS_GUIDANCE",
+            description="With VIDEO_GPUS=2 and guidance each computes one of a step's two, and not half of both; seen "
+            "on CPU processes alone.",
+        ),
+    ] = False
     gpus_timeout_s: Annotated[
         float,
         Field(

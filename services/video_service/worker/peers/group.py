@@ -55,15 +55,15 @@ class PeerGroup:
     """Used on one thread."""
 
     def __init__(
-        self, size: int, device: str, *, threads: int = 0, decodes: bool = False,
+        self, size: int, device: str, *, threads: int = 0, decodes: bool = False, guides: bool = False,
         deadline_s: float = DEADLINE_S, on_loss: Callable[[str], None] = end_this_process,
     ) -> None:
         """Starts the peers, which takes them seconds; `wait` is called before they are needed.
 
-        `threads` are those of each rank's CPU computations; 0: the cores, shared out. `deadline_s` is what a step may
-        take, and what a rank waits for another in it.
+        `threads` are those of each rank's CPU computations; 0: the cores, shared out. Of two ranks that are to guide
+        each computes one of guidance's two. `deadline_s` is what a step may take, and a rank waits for another in it.
         """
-        self.size, self.decodes = size, decodes
+        self.size, self.decodes, self.guides = size, decodes, guides and size == 2
         self._deadline_s, self._on_loss = deadline_s, on_loss
         self._closing = False
         self._store = meeting_place()
@@ -130,14 +130,17 @@ class PeerGroup:
         return number
 
     def call(
-        self, network: int, latents: torch.Tensor, time_s: float, text: torch.Tensor, seen: torch.Tensor | None
+        self, network: int, latents: torch.Tensor, time_s: float, text: torch.Tensor, seen: torch.Tensor | None,
+        *, is_negative: bool = False,
     ) -> None:
-        """Let the peers begin a step; their exchanges wait for this rank's."""
+        """Let the peers begin a step; their exchanges wait for this rank's. See `Call` for `is_negative`."""
         self._forget()
         known = [key for key, _ in self._lasting]
         told = [None if tensor is None else self._lasts(tensor) for tensor in (text, seen)]
         assert told[0] is not None
-        self._tell(Call(network=network, time=time_s, latents=Shape.of(latents), text=told[0], seen=told[1]))
+        self._tell(Call(
+            network=network, time=time_s, latents=Shape.of(latents), text=told[0], seen=told[1],
+            is_negative=is_negative))
         dist.broadcast(latents.contiguous(), 0)
         for lasting, tensor in zip(told, (text, seen), strict=True):
             if lasting is not None and tensor is not None and lasting.key not in known:

@@ -59,7 +59,7 @@ def _listen(stream: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
 class _Peer:
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._networks: dict[int, Callable[..., Any]] = {}
+        self._networks: dict[int, Any] = {}  # called by rank; a transformer or a decoder
         self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
 
     @property
@@ -94,7 +94,11 @@ class _Peer:
         text = self._found(command.text)
         seen = None if command.seen is None else self._found(command.seen)
         times = torch.full((len(latents),), command.time, dtype=torch.float32)
-        self._networks[command.network](latents, times, text, seen, return_dict=False)
+        network = self._networks[command.network]
+        if command.is_negative:
+            network.negative(latents, times, text, seen)
+        else:
+            network(latents, times, text, seen, return_dict=False)
 
     def _found(self, told: Lasting) -> torch.Tensor:
         if told.shape is not None:
