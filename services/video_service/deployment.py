@@ -237,7 +237,8 @@ class Deployment:
         """Those of VIDEO_GPUS, started with the first model: they import while it is read."""
         if self._peers is None and self._settings.gpus > 1:
             self._peers = PeerGroup(
-                self._settings.gpus, device, threads=self._settings.threads, decodes=self._settings.gpus_decode)
+                self._settings.gpus, device, threads=self._settings.threads, decodes=self._settings.gpus_decode,
+                deadline_s=self._settings.gpus_timeout_s)
         return self._peers
 
     def _settings_of(self, name: str) -> VideoSettings:

@@ -16,6 +16,8 @@ class Join:
     device: str
     """`cpu` or `cuda`; there each rank takes the device of its number."""
     threads: int
+    deadline_s: float
+    """What a rank waits for the others in a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
