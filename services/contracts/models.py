@@ -87,6 +87,14 @@ class VideoModelInfo(ModelSpec):
     )
 
 
+class TemplateInfo(FrozenModel):
+    """A pattern of the library that a prompt may follow."""
+
+    name: str = Field(description="What a request says as `template`.")
+    title: dict[str, str] = Field(
+        default_factory=dict, description="By language, what people call it, where that is not its name.")
+
+
 class VLModelInfo(FrozenModel):
     """One vision-language model."""
 
@@ -114,6 +122,9 @@ class VLModelInfo(FrozenModel):
     tasks: list[str]
     languages: list[str]
     profiles: list[str]
+    templates: list[TemplateInfo] = Field(
+        default_factory=list, exclude_if=lambda templates: not templates,
+        description="What a request's `template` may name. Absent where prompts follow none.")
 
 
 class AbsentModel(FrozenModel):

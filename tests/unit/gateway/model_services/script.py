@@ -16,6 +16,7 @@ from contracts.models import (
     FloatRange,
     FrameRange,
     IntRange,
+    TemplateInfo,
     VideoModelInfo,
     VLModelInfo,
 )
@@ -33,6 +34,7 @@ VIDEO_MODEL = VideoModelInfo(
 VL_MODEL = VLModelInfo(
     id="tiny-vl", revision="v1", engine="embedded-cpu", dtype="float32",
     tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"], profiles=["plain", "wan"],
+    templates=[TemplateInfo(name="portrait", title={"zh": "人像"})],
 )
 
 
