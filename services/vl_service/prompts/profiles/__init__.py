@@ -82,7 +82,7 @@ class Template:
     """How a video goes, whoever is in it, by language; `title`: what people call it, where that is not its name."""
 
     words: Mapping[Language, str]
-    title: Mapping[Language, str]
+    title: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
