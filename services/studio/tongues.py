@@ -40,6 +40,7 @@ ENGLISH = {
     "mark": "Compare", "play": "Play both", "sure": "Press again to delete it for good.",
     "server_ready": "Ready", "server_not_ready": "Not ready", "models": "Models", "state": "State", "memory": "Memory",
     "tasks": "Tasks", "loaded": "in memory", "loadable": "loaded on demand", "absent": "absent",
+    "device": "Device", "device_free": "{device}: {free} of {all} free",
     "vl": "sees and writes", "video": "renders", "queue": "Queue",
     "queue_now": "{running} running, {queued} waiting (yours)",
 }
@@ -81,6 +82,7 @@ MANDARIN = {
     "older": "更早", "no_jobs": "还没有视频。", "compare_hint": "选两个视频并排播放。",
     "mark": "比较", "play": "同时播放", "sure": "再按一次将永久删除。",
     "server_ready": "就绪", "server_not_ready": "未就绪", "models": "模型", "state": "状态", "memory": "内存",
-    "tasks": "任务", "loaded": "已载入", "loadable": "按需载入", "absent": "缺失", "vl": "看图与写作",
+    "tasks": "任务", "loaded": "已载入", "loadable": "按需载入", "absent": "缺失",
+    "device": "设备", "device_free": "{device}：{all} 中 {free} 空闲", "vl": "看图与写作",
     "video": "渲染", "queue": "队列", "queue_now": "{running} 个进行中，{queued} 个等待（你的）",
 }

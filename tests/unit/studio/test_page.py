@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from contracts.jobs import EffectiveParameters, Job, JobProgress, JobState, JobUrls, VideoFile
-from contracts.models import FloatRange, FrameRange, IntRange, ListedVideoModel, ListedVLModel, ModelList
+from contracts.models import FloatRange, FrameRange, Health, IntRange, ListedVideoModel, ListedVLModel, ModelList
 from studio.api import Api, templates
 from studio.page.bounds import (
     AS_PICTURE,
@@ -27,6 +27,7 @@ from studio.snippets import as_curl, as_python, fields_again
 from studio.tongues import ENGLISH, MANDARIN
 from studio.views.gallery import gallery
 from studio.views.job import ended, progress
+from studio.views.server import server
 from studio.words import WORDS
 
 MODEL = ListedVideoModel(
@@ -147,6 +148,18 @@ def test_texts_from_outside_are_text_on_the_page(state: JobState, language: str)
 def test_what_is_becoming_of_it_is_shown_while_it_renders(preview: str | None, images: int) -> None:
     shown = progress(job("running", progress=JobProgress(stage="rendering", preview=preview)), WORDS["en"])
     assert shown.count(f'<img class="sm-glimpse" src="{preview}"') == shown.count("<img") == images
+
+
+@pytest.mark.parametrize(("listed", "shown"), [
+    ([], ""), ([{"name": "cpu"}], "cpu"), ([{"name": "Old", "memory_bytes": 2**33}], "Old 8.0 GiB"),
+    ([{"name": "NVIDIA H200", "memory_bytes": 140 * 2**30, "free_bytes": 2**36}] * 2,
+     "NVIDIA H200: 64.0 of 140.0 GiB free; NVIDIA H200: 64.0 of 140.0 GiB free"),
+])
+def test_the_server_page_names_the_devices_of_a_model_and_what_is_free_there(
+    listed: list[dict[str, Any]], shown: str
+) -> None:
+    models = ModelList(data=[ListedVLModel.model_validate(VL | {"devices": listed})])
+    assert f"<td>{shown}</td></tr>" in server(Health(ready=True), models, 0, 0, WORDS["en"])
 
 
 def test_seconds_of_a_stage_stand_once_and_their_sums_not() -> None:

@@ -108,6 +108,7 @@ async def test_the_model_is_listed_with_its_profiles_and_templates(client: Clien
     assert info.id == "embedded"
     assert set(info.profiles) == {"embedded", "wan2.1", "wan2.2", "turbowan", "i2vgen-xl", "plain"}
     assert {"product turntable", "portrait", "loop"} <= {template.name for template in info.templates}
+    assert [device.name for device in info.devices] == ["cpu"]
 
 
 def test_it_answers_a_question_of_a_dialogue_and_joins_wishes(
