@@ -41,7 +41,8 @@ ENGLISH = {
     "server_ready": "Ready", "server_not_ready": "Not ready", "models": "Models", "state": "State", "memory": "Memory",
     "tasks": "Tasks", "loaded": "in memory", "loadable": "loaded on demand", "absent": "absent",
     "device": "Device", "device_free": "{device}: {free} of {all} free",
-    "vl": "sees and writes", "video": "renders", "queue": "Queue",
+    "vl": "sees and writes", "video": "renders", "t2v": "from words", "i2v": "from a picture",
+    "flf2v": "from first and last picture", "queue": "Queue",
     "queue_now": "{running} running, {queued} waiting (yours)",
 }
 
@@ -84,5 +85,6 @@ MANDARIN = {
     "server_ready": "就绪", "server_not_ready": "未就绪", "models": "模型", "state": "状态", "memory": "内存",
     "tasks": "任务", "loaded": "已载入", "loadable": "按需载入", "absent": "缺失",
     "device": "设备", "device_free": "{device}：{all} 中 {free} 空闲", "vl": "看图与写作",
-    "video": "渲染", "queue": "队列", "queue_now": "{running} 个进行中，{queued} 个等待（你的）",
+    "video": "渲染", "t2v": "文字生成", "i2v": "图片生成", "flf2v": "首尾图生成",
+    "queue": "队列", "queue_now": "{running} 个进行中，{queued} 个等待（你的）",
 }

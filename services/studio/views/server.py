@@ -7,6 +7,7 @@ from contracts.models import DeviceInfo, Health, ListedAbsentModel, ListedVideoM
 from studio.words import Words
 
 _GIB = 2**30
+_COLUMNS = ("tasks", "state", "memory", "engine", "device")
 
 
 def server(health: Health, models: ModelList, running: int, queued: int, words: Words) -> str:
@@ -14,8 +15,7 @@ def server(health: Health, models: ModelList, running: int, queued: int, words: 
     kind, state = ("good", "server_ready") if health.ready else ("bad", "server_not_ready")
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in health.reasons)
     rows = "".join(_row(model, words) for model in models.data)
-    columns = ("model", "tasks", "state", "memory", "engine", "device")
-    heads = "".join(f'<th scope="col">{escape(words[name])}</th>' for name in columns)
+    heads = "".join(f'<th scope="col">{escape(words[name])}</th>' for name in ("model", *_COLUMNS))
     return (
         f'<p class="sm-notice sm-{kind}" role="status"><strong>{escape(words[state])}</strong></p><ul>{reasons}</ul>'
         f'<p>{escape(words["queue"])}: {escape(words("queue_now", running=running, queued=queued))}</p>'
@@ -32,10 +32,11 @@ def _row(model: ListedVideoModel | ListedVLModel | ListedAbsentModel, words: Wor
         cells = [words["vl"], words["loaded"], memory(model.memory_bytes), f"{model.engine}, {model.dtype}",
                  devices(model.devices, words)]
     else:
-        computed = f"{model.engine}, {model.dtype}"
-        cells = [", ".join(model.tasks), words[model.state], memory(model.memory_bytes), computed,
+        tasks = ", ".join(words[task] for task in model.tasks)
+        cells = [tasks, words[model.state], memory(model.memory_bytes), f"{model.engine}, {model.dtype}",
                  devices(model.devices, words) if model.state == "loaded" else ""]
-    told = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    named = zip(_COLUMNS, cells, strict=True)
+    told = "".join(f'<td data-column="{escape(words[name])}">{escape(cell)}</td>' for name, cell in named)
     return f'<tr><th scope="row">{escape(model.id)}</th>{told}</tr>'
 
 

@@ -159,7 +159,7 @@ def test_the_server_page_names_the_devices_of_a_model_and_what_is_free_there(
     listed: list[dict[str, Any]], shown: str
 ) -> None:
     models = ModelList(data=[ListedVLModel.model_validate(VL | {"devices": listed})])
-    assert f"<td>{shown}</td></tr>" in server(Health(ready=True), models, 0, 0, WORDS["en"])
+    assert f'<td data-column="Device">{shown}</td></tr>' in server(Health(ready=True), models, 0, 0, WORDS["en"])
 
 
 def test_seconds_of_a_stage_stand_once_and_their_sums_not() -> None:
