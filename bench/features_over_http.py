@@ -113,10 +113,11 @@ def _service(folder: Path) -> Iterator[tuple[str, int]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    paths = [str(Path(__file__).parent.parent / "services"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
         "VL_ROLE": "vision", "VL_MODEL": str(folder), "VL_PORT": str(port), "VL_DEVICE": "cpu", "VL_DTYPE": "bfloat16",
         "VL_THREADS": "1", "STILLMOTION_LOG_LEVEL": "WARNING", "STILLMOTION_DATA": str(folder / "data"),
-        "PYTHONPATH": str(Path(__file__).parent.parent / "services")}
+        "PYTHONPATH": os.pathsep.join(paths)}
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen([sys.executable, "-m", "vl_service"], env=environment)
     try:

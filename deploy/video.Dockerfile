@@ -1,6 +1,7 @@
 # The video service, with the embedded checkpoint.
 #   docker build -f deploy/video.Dockerfile -t stillmotion/video .
 # With what builds and runs engines (docs/engines.md): --build-arg ENGINE_TARGET=onnx, tensorrt-rtx or tensorrt
+# With more of pyproject.toml's extras: --build-arg EXTRAS=flash (an H100 or H200)
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 # Packages: changes only when pyproject.toml or constraints.txt do.
@@ -15,7 +16,8 @@ RUN python3 -m venv --without-pip /opt/venv
 WORKDIR /build
 COPY deploy/requirements.py pyproject.toml constraints.txt ./
 ARG ENGINE_TARGET
-RUN python3 requirements.py video otel ${ENGINE_TARGET} > requirements.txt \
+ARG EXTRAS
+RUN python3 requirements.py video otel ${ENGINE_TARGET} ${EXTRAS} > requirements.txt \
     && python3 -m pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt
 
 FROM ${BASE_IMAGE} AS code

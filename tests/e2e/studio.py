@@ -88,6 +88,11 @@ class Visitor:
         """Of the result."""
         return self.page.locator("#sm-shown video")
 
+    def choose_template(self, title: str) -> None:
+        """One of those that the server lists."""
+        self.page.locator("#sm-template input").click()
+        self.page.get_by_role("option", name=title).click()
+
     def set_steps(self, steps: int) -> None:
         """Under More, once its bounds came from the server."""
         self.page.locator("#sm-more > button").click()

@@ -12,6 +12,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from video_service.families.fastwan import GatedTransformer
 from video_service.layers import rows
+from video_service.layers.attention.dense import dense_attention
 from video_service.layers.attention.sla import Sla, SparseLinearAttention, choose_blocks
 from video_service.layers.attention.vsa import Tiles, VideoSparseAttention, Vsa
 from video_service.layers.frames import to_bytes, to_yuv420
@@ -91,8 +92,17 @@ def test_float8_products_are_their_reference() -> None:
     assert away(found, Fp8Linear(weight.cpu(), bias.cpu())(data.cpu(), scale.cpu())) < 6e-3
 
 
+@pytest.mark.parametrize(("head", "length", "batch"), [(128, 5000, 2), (64, 4200, 1), (128, 300, 1), (40, 5000, 1)])
+def test_dense_attention_is_its_reference(head: int, length: int, batch: int) -> None:
+    """By every library that it chooses from; queries, keys and values lie beside one another as a layer makes them."""
+    q, k, v = torch.randn(batch, length, 3, 3, head, device="cuda").bfloat16().unbind(2)
+    exact = F.scaled_dot_product_attention(*(x.float().transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    assert away(dense_attention(q, k, v), exact) < 5e-3
+
+
 @pytest.mark.parametrize(
-    ("head", "length", "topk", "batch"), [(64, 1000, 0.3, 1), (128, 1000, 0.1, 2), (128, 4100, 0.2, 1)])
+    ("head", "length", "topk", "batch"),
+    [(64, 1000, 0.3, 1), (128, 1000, 0.1, 2), (128, 4100, 0.2, 2), (64, 4200, 1.0, 1)])
 @pytest.mark.parametrize("projected", [False, True])
 def test_sparse_attention_is_its_reference(head: int, length: int, topk: float, batch: int, projected: bool) -> None:
     """The reference computes in float32 on the blocks that bfloat16 numbers choose."""

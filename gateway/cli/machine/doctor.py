@@ -20,6 +20,7 @@ _MARKS: dict[Verdict, tuple[str, str]] = {
 }
 _NEEDED = ("torch", "transformers", "diffusers", "av", "gradio", "c2pa-python")
 _ENGINES = {"onnxruntime": "ONNX Runtime", "tensorrt-cu13": "TensorRT", "tensorrt-rtx-cu13-bindings": "TensorRT-RTX"}
+_HOPPER, _FLASH = 9.0, "flash-attn-4"
 _DISK_GIB, _MEMORY_GIB = 2.0, 4.0
 _SMALL_GPU_GIB, _LARGE_GPU_GIB = 8.0, 40.0
 
@@ -58,6 +59,9 @@ def findings(settings: StackSettings, environment: Mapping[str, str]) -> Iterato
     yield from (_gpu(gpu) for gpu in gpus)
     yield from _torch(versions["torch"], gpus)
     yield _engines()
+    if any(gpu.capability == _HOPPER for gpu in gpus) and look.versions([_FLASH])[_FLASH] is None:
+        yield Finding(what="attention", verdict="slow", said=f"{_FLASH} is missing: pip install 'stillmotion[flash]'; "
+                      "without it dense attention takes a quarter longer on this GPU")
     for variable, model in _models(environment):
         yield _model(variable, model, gpus, environment)
     for spec in service_specs(settings, served_names(settings)):

@@ -1,13 +1,15 @@
 // What only the browser can do: the job in the page's address, copying, the last frame, two videos in step.
 "use strict";
 const stillmotion = {
-  // Called whenever the panel shows something else.
+  // Called whenever the panel shows something else: a new job comes into sight, as it is below the form on a phone.
   remember() {
-    const job = document.querySelector("#sm-shown [data-job]")?.dataset.job;
+    const panel = document.querySelector("#sm-shown"), job = panel?.querySelector("[data-job]")?.dataset.job;
     const here = new URL(location.href);
     if (!job || here.searchParams.get("job") === job) return;
     here.searchParams.set("job", job);
     history.replaceState(history.state, "", here);
+    const top = panel.getBoundingClientRect().top;
+    if (top < 0 || top > innerHeight / 2) panel.scrollIntoView({behavior: "smooth", block: "start"});
   },
 
   async copy(button) {

@@ -211,7 +211,7 @@ def test_compose_the_image_and_the_settings_agree_on_the_port(service: str, kind
 
 @pytest.mark.parametrize("kind", DOCKERFILES.values())
 def test_an_image_installs_the_extra_of_its_service_and_the_gateway_no_model_library(kind: str, tmp_path: Path) -> None:
-    more = {"gateway": "pull otel ", "video": "otel ${ENGINE_TARGET} "}.get(kind, "otel ")
+    more = {"gateway": "pull otel ", "video": "otel ${ENGINE_TARGET} ${EXTRAS} "}.get(kind, "otel ")
     asked = f"requirements.py {kind} {more}>"
     assert any(asked in rest for _, rest in instructions(kind))
     for source in (ROOT / "deploy" / "requirements.py", ROOT / "pyproject.toml"):

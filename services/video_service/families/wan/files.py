@@ -12,6 +12,7 @@ from contracts.models import FloatRange, FrameRange, IntRange, ModelSpec, VideoT
 from video_service.families.base import Placement
 from video_service.families.wan.colours import learned_colours
 from video_service.families.wan.int8 import keep_int8
+from video_service.layers.attention import flash
 from video_service.layers.attention.sla import Sla
 from video_service.layers.pixels import Colours
 from video_service.layers.umt5_graph import FastTextEncoder
@@ -173,6 +174,7 @@ def fast_parts(
         fp8 = on_gpu and layers.fp8
         fast |= {name: make(parts[name], fp8=fp8, sparse=sparse.get(name)) for name in transformers}
         done += ["a step as a CUDA graph"] * on_gpu + ["float8 products"] * fp8
+        done += ["attention by FlashAttention 4"] * (on_gpu and flash.available())
         done += [_said(sparse)] if sparse else []
     return fast | ({"form": ", ".join(done)} if done else {})
 

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from video_service.layers.attention import flash
 from video_service.layers.attention.sla import KEY_BLOCK, QUERY_BLOCK, kept_blocks
 
 CHUNK_BLOCKS = 8  # key blocks that one program sums up
@@ -167,13 +168,16 @@ def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, chosen: torch.Tensor, out: torch.Tensor, *,
     added: bool, starts: torch.Tensor | None = None, queries: int = QUERY_BLOCK,
 ) -> torch.Tensor:
-    """Attention of each block of queries to its `chosen` blocks of keys, into `out`, where `added` on top of it.
+    """Attention of each block of queries to its `chosen` blocks of keys; `out` may hold it, where `added` on top.
 
     Args:
         q, k, v: [B, L, H, D] bfloat16 as `by_rows` gives them.
-        chosen: int32 [B * H, query blocks, kept].
+        chosen: int32 [B * H, query blocks, kept], in order of place.
         starts: int32 [blocks + 1] where blocks of queries and keys have sizes of their own, up to `queries` and 64.
     """
+    if starts is None and flash.takes(q, k):
+        attended = flash.flash_attention_to_blocks(q, k, v, chosen, queries, KEY_BLOCK)
+        return out.add_(attended) if added else attended
     batch, length, heads, dim = q.shape
     _, query_blocks, kept = chosen.shape
     _attend[(query_blocks, batch * heads)](
