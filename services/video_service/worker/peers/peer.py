@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,7 @@ from web.worker.link import HEADER_BYTES, body_length, from_body
 log = logging.getLogger(__name__)
 
 
-def follow(stream: BinaryIO) -> int:
+def follow(stream: BinaryIO) -> NoReturn:
     """Do what the worker says until it closes the stream, and end then, in the middle of a step too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker ends by it, and this one with it
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
@@ -34,7 +34,7 @@ def follow(stream: BinaryIO) -> int:
     except Exception:
         log.critical("a share of a step failed", exc_info=True)
         os._exit(1)  # an orderly end would wait for NCCL, and this one for the other ranks
-    return 0
+    os._exit(0)  # the listener is within a read of standard input, at which Python's own end aborts
 
 
 def _work(commands: "queue.SimpleQueue[Command]") -> None:

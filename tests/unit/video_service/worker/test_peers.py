@@ -42,6 +42,7 @@ def group() -> Iterator[PeerGroup]:
     yield group
     group.close()
     assert lost == []
+    assert [peer.returncode for peer in group._peers] == [0]
 
 
 def gated(heads: int = HEADS, **more: Any) -> Any:
