@@ -131,17 +131,22 @@ def parallel_render_stage(device: str, tiny: bool) -> Iterator[Rows]:
         _forget()
         sparse = {"quant_linear": "fp8", "attention_topk": 0.1}
         ways: dict[str, dict[str, Any]] = {
-            "sparse_fp8": sparse, "sparse_fp8_decode": sparse | {"gpus_decode": True}, "dense": {}}
+            "sparse_fp8": sparse, "sparse_fp8_decode": sparse | {"gpus_decode": True}, "dense": {}, "guided": {},
+            "guided_apart": {"gpus_guidance": True}}
         for way, own in ways.items():
             for size in (1, *_sizes(device)):
-                rows[f"{way} x{size}"] = _renders(model, device, size, own if device == "cuda" else {}, tiny=tiny)
+                rows[f"{way} x{size}"] = _renders(
+                    model, device, size, own if device == "cuda" else {}, tiny=tiny,
+                    guidance=5.0 if "guided" in way else 1.0)
                 rows[f"{way} x{size}"]["ratio"] = round(
                     rows[f"{way} x1"]["seconds"] / rows[f"{way} x{size}"]["seconds"], 2)
                 print(way, size, rows[f"{way} x{size}"], flush=True)
                 yield rows
 
 
-def _renders(model: Path, device: str, size: int, own: dict[str, Any], *, tiny: bool) -> dict[str, Any]:
+def _renders(
+    model: Path, device: str, size: int, own: dict[str, Any], *, tiny: bool, guidance: float
+) -> dict[str, Any]:
     from contracts.videos import VideoRequest
     from video_service.deployment import Deployment
     from video_service.render.progress import silent
@@ -157,7 +162,7 @@ def _renders(model: Path, device: str, size: int, own: dict[str, Any], *, tiny: 
     for seed in range(_REPEATS + 1):
         request = VideoRequest.model_validate({
             "prompt": f"a cat walks {seed}", "width": width, "height": height, "num_frames": frames, "fps": 16,
-            "seed": seed, "steps": 4, "sampler": "euler", "guidance_scale": 1.0})
+            "seed": seed, "steps": 4, "sampler": "euler", "guidance_scale": guidance})
         start = time.perf_counter()
         result = deployment.render(request, model.parent / f"{size}-{seed}.mp4", silent, lambda _: None)
         results.append((time.perf_counter() - start, result))
