@@ -72,6 +72,7 @@ class Visitor:
     def ready(self) -> None:
         """Wait until the page can be used."""
         expect(self.page.locator("#sm-generate")).to_be_visible()
+        expect(self.page.locator("html.sm-loading")).to_have_count(0)
 
     def drop(self, picture: Path) -> None:
         """Put a picture in."""

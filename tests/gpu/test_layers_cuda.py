@@ -150,6 +150,16 @@ def test_a_step_is_its_reference(way: dict[str, Any]) -> None:
     assert away(expected[0], expected[1]) > 3e-2
 
 
+def test_a_band_of_the_decoder_s_attention_is_its_reference() -> None:
+    """A rank's rows of two frames to all rows."""
+    from video_service.layers.wan.vae_cuda import _wide_attention
+
+    q, k, v = normal(2, 300, 384), normal(2, 600, 384), normal(2, 600, 384)
+    found = _wide_attention(q, k, v)
+    assert found.shape == q.shape
+    assert away(found, F.scaled_dot_product_attention(q.float(), k.float(), v.float())) < 1e-2
+
+
 @pytest.mark.parametrize("num_frames", [1, 5, 33])
 def test_an_encoded_still_is_the_encoder_s(num_frames: int) -> None:
     """As near to float32 as torch's own bfloat16 is, for each picture."""

@@ -98,4 +98,7 @@ document.addEventListener("click", (event) => {
 fetch("/session").then((answer) => answer.json()).then(({has_key}) => {
   if (has_key) document.head.append(Object.assign(document.createElement("style"), {textContent: ".sm-logout { display: block !important; }"}));
 });
-new MutationObserver(stillmotion.remember).observe(document.documentElement, {childList: true, subtree: true});
+new MutationObserver(() => {
+  if (document.querySelector("#sm-header")) document.documentElement.classList.remove("sm-loading");
+  stillmotion.remember();
+}).observe(document.documentElement, {childList: true, subtree: true});
