@@ -44,7 +44,8 @@ def add_create(setting: Setting, page: gr.Blocks) -> Create:
             "", label=words["words"], placeholder=words["words_hint"], lines=4, max_lines=12, max_length=4000,
             elem_id="sm-words")
         template = gr.Dropdown(
-            [], label=words["template"], info=words["template_hint"], visible=False, elem_id="sm-template")
+            [], label=words["template"], filterable=False, info=words["template_hint"], visible=False,
+            elem_id="sm-template")
         with gr.Row(elem_classes="sm-actions"):
             describe = gr.Button(words["describe"], elem_id="sm-describe")
             generate = gr.Button(words["generate"], variant="primary", elem_id="sm-generate")
@@ -67,8 +68,8 @@ def add_create(setting: Setting, page: gr.Blocks) -> Create:
 def _more(words: Words) -> tuple[gr.Dropdown, list[Any], gr.Textbox, gr.Number, gr.Checkbox, gr.Button, gr.Radio]:
     """The controls under More; their bounds come with the model."""
     with gr.Row():
-        model = gr.Dropdown([], label=words["model"], elem_id="sm-model")
-        size = gr.Dropdown([("", "")], value="", label=words["size"], elem_id="sm-size")
+        model = gr.Dropdown([], label=words["model"], filterable=False, elem_id="sm-model")
+        size = gr.Dropdown([("", "")], value="", label=words["size"], filterable=False, elem_id="sm-size")
     with gr.Row():
         seconds = gr.Slider(0.1, 10, 2, label=words["length"], elem_id="sm-length")
         quality = gr.Radio(
@@ -76,7 +77,7 @@ def _more(words: Words) -> tuple[gr.Dropdown, list[Any], gr.Textbox, gr.Number, 
             elem_id="sm-quality")
     with gr.Row():
         steps = gr.Slider(1, 100, 4, step=1, label=words["steps"], elem_id="sm-steps")
-        sampler = gr.Dropdown([], label=words["sampler"], elem_id="sm-sampler")
+        sampler = gr.Dropdown([], label=words["sampler"], filterable=False, elem_id="sm-sampler")
     with gr.Row():
         guidance = gr.Slider(1, 20, 1, label=words["guidance"], elem_id="sm-guidance")
         guidance_2 = gr.Slider(1, 20, 1, label=words["guidance_2"], visible=False, elem_id="sm-guidance-2")
