@@ -22,7 +22,7 @@ from contracts.refusal import Refusal
 from web.calls import working
 from web.worker.devices import cuda_memory, used_gpus
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
-from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+from web.worker.faults import breaks_the_device, is_out_of_memory, why_not_loaded
 from web.worker.link import (
     HEADER_BYTES,
     Cancel,
@@ -210,7 +210,7 @@ def _load(link: _ParentLink, start: Start, program: WorkerProgram) -> Handler | 
         known = isinstance(error, ModelUnavailable)
         log.error("the model cannot be loaded: %s", error, exc_info=not known)
         link.send(LoadFailed(
-            reason=str(error) if known else f"The model cannot be loaded: {one_line(error)}",
+            reason=why_not_loaded(error),
             may_pass=not known or isinstance(error, ModelNotYetAvailable) or is_out_of_memory(error.__cause__),
         ))
         return None

@@ -151,12 +151,8 @@ class FastWanTransformer(nn.Module):
             out_BLC = clip.split.whole(out_BLC, clip.tokens)
         return self._unpatched(out_BLC if clip.tiles is None else out_BLC[:, clip.tiles.back], latents_BCTHW.shape)
 
-    def step(self, latents_BCTHW: torch.Tensor, clip: Clip, index: int) -> torch.Tensor:
-        """The velocity at step `index`."""
-        return self(latents_BCTHW, clip, clip.modulation[index], clip.head[index])
-
     def graphed(self, clip: Clip) -> "ClipSteps":
-        """The steps of `clip` as a CUDA graph; reuse it for later clips of the same shape by `restart`."""
+        """The steps of `clip`, on CUDA as a graph; reuse it for later clips of the same shape by `restart`."""
         return ClipSteps(self, clip)
 
     def _patches(self, x_BCTHW: torch.Tensor, clip: Clip) -> torch.Tensor:
