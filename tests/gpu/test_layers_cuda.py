@@ -96,7 +96,8 @@ def test_float8_products_are_their_reference() -> None:
 def test_dense_attention_is_its_reference(head: int, length: int, batch: int) -> None:
     """By every library that it chooses from; queries, keys and values lie beside one another as a layer makes them."""
     q, k, v = torch.randn(batch, length, 3, 3, head, device="cuda").bfloat16().unbind(2)
-    exact = F.scaled_dot_product_attention(*(x.float().transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    exact = F.scaled_dot_product_attention(
+        q.float().transpose(1, 2), k.float().transpose(1, 2), v.float().transpose(1, 2)).transpose(1, 2)
     assert away(dense_attention(q, k, v), exact) < 5e-3
 
 
