@@ -15,13 +15,13 @@ setup-dev: $(VENV)/.ready-dev
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(PY) || python3 -m venv $(VENV)
-	$(PIP) -e '.[gateway,vl,video,studio,demo]'
+	$(PIP) -e '.[gateway,vl,video,studio]'
 	touch $@
 
 # All in one call, and of 300 MB of sources only what is imported gets compiled: a minute less.
 $(VENV)/.ready-dev: pyproject.toml constraints.txt
 	test -x $(PY) || python3 -m venv $(VENV)
-	$(PIP) --no-compile -e '.[gateway,vl,video,studio,demo,dev,engines,otel,rtx]'
+	$(PIP) --no-compile -e '.[gateway,vl,video,studio,dev,engines,otel,rtx]'
 	touch $(VENV)/.ready $@
 
 # make demo IMAGE=cat.jpg PROMPT="slow zoom out" STUDIO=1: as they were typed (make would read $ as its own), and handed on in the

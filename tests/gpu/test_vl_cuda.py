@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from skimage.data import chelsea
 
+from tests.support.photographs import photograph
 from tests.unit.vl_service.qwen.test_roles import say, served
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
@@ -23,7 +22,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 @pytest.mark.parametrize("family", FAMILIES)
 def test_float32_on_cuda_says_what_the_cpu_says(family: str, tmp_path: Path) -> None:
     folder = save_tiny_checkpoint(family, tmp_path)
-    picture = DecodedImage(rgb=Image.fromarray(chelsea()), width=451, height=300)
+    picture = DecodedImage(rgb=photograph("chelsea"), width=451, height=300)
     task = prompt_task(kind="caption", max_new_tokens=12)
     texts = []
     for device in ("cpu", "cuda"):
@@ -37,7 +36,7 @@ def test_float32_on_cuda_says_what_the_cpu_says(family: str, tmp_path: Path) -> 
 def test_on_cuda_the_default_is_bfloat16_and_a_seed_repeats(family: str, tmp_path: Path) -> None:
     engine = load_qwen(Settings(model=str(save_tiny_checkpoint(family, tmp_path))))
     assert (engine.info.engine, engine.info.dtype) == ("transformers-cuda", "bfloat16")
-    picture = DecodedImage(rgb=Image.fromarray(chelsea()), width=451, height=300)
+    picture = DecodedImage(rgb=photograph("chelsea"), width=451, height=300)
     task = prompt_task(kind="caption", max_new_tokens=12, seed=5)
     said = [engine.describe(picture, [task], Deadline(at=time.monotonic() + 60)).answers[0].text for _ in range(2)]
     assert said[0] == said[1]
@@ -53,7 +52,7 @@ def test_in_bfloat16_tasks_are_written_fast_and_the_setting_turns_it_off(family:
     assert engine.info.vision_engine_reason.endswith("windows of a size at once" if windowed else "has no windows")
     off = load_qwen(Settings(model=str(folder), greedy=True, fast_layers=False))
     assert off.info.engine_reason == ""
-    picture = DecodedImage(rgb=Image.fromarray(chelsea()), width=451, height=300)
+    picture = DecodedImage(rgb=photograph("chelsea"), width=451, height=300)
     tasks = [prompt_task(kind="caption", max_new_tokens=12), prompt_task("a red balloon", max_new_tokens=12)]
 
     def say(seen: DecodedImage | None) -> list[str]:
@@ -69,7 +68,7 @@ def test_in_bfloat16_tasks_are_written_fast_and_the_setting_turns_it_off(family:
 def test_in_float32_the_graphs_write_what_generate_does(family: str, tmp_path: Path) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     settings = Settings(model=str(save_tiny_checkpoint(family, tmp_path)), dtype="float32", greedy=True)
-    picture = DecodedImage(rgb=Image.fromarray(chelsea()), width=451, height=300)
+    picture = DecodedImage(rgb=photograph("chelsea"), width=451, height=300)
     tasks = [prompt_task(kind="caption", max_new_tokens=12), prompt_task("a red balloon", max_new_tokens=12)]
     texts = [
         [answer.text for answer in engine.describe(picture, tasks, Deadline(at=time.monotonic() + 60)).answers]

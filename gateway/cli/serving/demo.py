@@ -1,7 +1,6 @@
 """`stillmotion demo`: everything from nothing to a video, on the services that run or on its own."""
 
 import asyncio
-import importlib.util
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,18 +32,8 @@ _JOB_S = 1800.0
 
 
 def default_picture() -> Path:
-    """Chelsea the cat, a photograph that scikit-image ships (CC0, by Stefan van der Walt).
-
-    Raises:
-        StackError: scikit-image is not installed.
-    """
-    # The package is located, not imported: importing it costs seconds, and only the file is wanted.
-    spec = importlib.util.find_spec("skimage")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        picture = Path(folder, "data", "chelsea.png")
-        if picture.is_file():
-            return picture
-    raise StackError("The default picture comes with scikit-image: install `stillmotion[demo]`, or name an --image.")
+    """Chelsea the cat, a photograph by Stefan van der Walt (CC0)."""
+    return Path(__file__).with_name("chelsea.png")
 
 
 async def demo(

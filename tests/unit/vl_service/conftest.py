@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-import skimage.data
-from PIL import Image
 
+from tests.support.photographs import photograph
 from vl_service.embedded.backend import EmbeddedBackend, load_embedded
 from vl_service.settings import Settings
 
@@ -24,14 +23,8 @@ def embedded_backend() -> EmbeddedBackend:
 
 
 @pytest.fixture(scope="session")
-def photograph() -> Callable[[str], Image.Image]:
-    """A photograph of scikit-image by name."""
-    return lambda name: Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
-
-
-@pytest.fixture(scope="session")
-def photograph_base64(photograph: Callable[[str], Image.Image]) -> Callable[[str], str]:
-    """The same as a base64 PNG."""
+def photograph_base64() -> Callable[[str], str]:
+    """A photograph by name, as a base64 PNG."""
     def encode(name: str) -> str:
         buffer = io.BytesIO()
         photograph(name).save(buffer, "PNG")

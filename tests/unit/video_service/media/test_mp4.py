@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import skimage.data
 
+from tests.support.photographs import photograph
 from video_service.media.mp4 import Mp4Writer, VideoWriteFailed, WrittenVideo, to_yuv
 
 
@@ -59,8 +59,8 @@ def test_frames_come_back_nearly_as_they_went_in(tmp_path: Path) -> None:
 
 def test_a_photograph_is_kept_close_to_lossless(tmp_path: Path) -> None:
     """A slow pan over fur and over faint noise: luma within 46 and 41 dB."""
-    photograph = skimage.data.chelsea()
-    pan = np.stack([photograph[20 + k : 212 + k, 40 + 2 * k : 328 + 2 * k] for k in range(24)])
+    cat = np.asarray(photograph("chelsea"))
+    pan = np.stack([cat[20 + k : 212 + k, 40 + 2 * k : 328 + 2 * k] for k in range(24)])
     noise = np.random.default_rng(0).normal(0, 6, pan.shape)
     for frames, least in ((pan, 46), ((pan + noise).clip(0, 255).astype(np.uint8), 41)):
         write(tmp_path / "v.mp4", frames)
@@ -129,6 +129,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.support.photographs import photograph
 from video_service.media.mp4 import Mp4Writer
 
 y, x = np.mgrid[:96, :208]

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from contracts.describe import Language
+from tests.support.photographs import photograph
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Answer, Deadline, Task
 from vl_service.embedded.backend import EmbeddedBackend
@@ -21,7 +22,6 @@ from vl_service.prompts.polish import in_language, length
 from vl_service.prompts.profiles import profiles
 from vl_service.worker.describe import _polish
 
-Photograph = Callable[[str], Image.Image]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
@@ -46,7 +46,7 @@ def noise() -> Image.Image:
     pytest.param("coffee", "cup of (?:espresso|coffee)", "浓缩咖啡", marks=pytest.mark.full),  # as surely as the cat
 ])
 def test_a_cat_and_a_coffee_are_named_surely(
-    embedded_backend: EmbeddedBackend, photograph: Photograph, name: str, english: str, chinese: str
+    embedded_backend: EmbeddedBackend, name: str, english: str, chinese: str
 ) -> None:
     answers = ask(embedded_backend, photograph(name), [task for task in usual() if task.kind != "edit_suggestion"])
     assert all(re.search(english, answer.text) for answer in answers[:2])
@@ -63,7 +63,7 @@ def test_of_noise_nothing_is_named(embedded_backend: EmbeddedBackend) -> None:
 
 
 def test_every_text_is_in_its_language_within_its_length_and_without_repetition(
-    embedded_backend: EmbeddedBackend, photograph: Photograph
+    embedded_backend: EmbeddedBackend
 ) -> None:
     tasks = [*(task for task in usual() if task.kind != "prompt"),
              *(prompt_task(language=profiles()[name].languages[-1], profile=name, seed=3)
@@ -78,7 +78,7 @@ def test_every_text_is_in_its_language_within_its_length_and_without_repetition(
 
 
 def test_the_prompt_for_the_embedded_video_is_the_trained_shape_with_the_motion_that_was_asked_for(
-    embedded_backend: EmbeddedBackend, photograph: Photograph
+    embedded_backend: EmbeddedBackend
 ) -> None:
     drawn = [prompt_task(language=language, seed=seed) for seed in range(2) for language in LANGUAGES]
     *texts, english, chinese = ask(embedded_backend, photograph("chelsea"), [
@@ -97,9 +97,7 @@ def answers_to(engine: EmbeddedBackend, image: Image.Image, questions: Sequence[
         prompt_task(kind="question", question=question, language=language) for language, question in questions])]
 
 
-def test_simple_questions_are_answered_and_others_are_not_made_up(
-    embedded_backend: EmbeddedBackend, photograph: Photograph
-) -> None:
+def test_simple_questions_are_answered_and_others_are_not_made_up(embedded_backend: EmbeddedBackend) -> None:
     """Nor is the colour or the number of another thing that of the subject."""
     known: list[tuple[Language, str, str]] = [
         ("en", "What is this?", "tabby cat"), ("en", "How many are there?", "one"),
@@ -117,16 +115,14 @@ def test_simple_questions_are_answered_and_others_are_not_made_up(
     assert all("cannot tell" in text or "看不出来" in text for text in said[len(known):]), said
 
 
-def test_the_colour_of_the_sky_is_told_where_there_is_one(
-    embedded_backend: EmbeddedBackend, photograph: Photograph
-) -> None:
+def test_the_colour_of_the_sky_is_told_where_there_is_one(embedded_backend: EmbeddedBackend) -> None:
     """The rocket stands before a deep blue one."""
     said = answers_to(embedded_backend, photograph("rocket"), [("en", "What colour is the sky?"),
                                                               ("zh", "天空是什么颜色？")])
     assert said == ["What looks like sky is mostly dark blue.", "看起来像天空的部分大多是深蓝色。"]
 
 
-def test_the_tower_sees_pixels_as_its_weights_were_trained(photograph: Photograph) -> None:
+def test_the_tower_sees_pixels_as_its_weights_were_trained() -> None:
     """260 pixels a side, (x - 127) / 128; the picture, its mirror image and its middle count alike."""
     cat, tower = photograph("chelsea"), ImageNetTower()
     side = round(0.8 * cat.height)
@@ -141,7 +137,7 @@ def test_the_tower_sees_pixels_as_its_weights_were_trained(photograph: Photograp
 
 
 @pytest.mark.full
-def test_a_picture_costs_little_processor_time(embedded_backend: EmbeddedBackend, photograph: Photograph) -> None:
+def test_a_picture_costs_little_processor_time(embedded_backend: EmbeddedBackend) -> None:
     """Two seconds on two cores, with room to spare, however busy the machine is."""
     coffee = photograph("coffee")
     threads = torch.get_num_threads()

@@ -15,9 +15,9 @@ import httpx
 import pytest
 from PIL import Image
 from pydantic import SecretStr
-from skimage.data import chelsea
 
 from contracts.chat import ChatOptions, ImagePart, TextPart, Turn
+from tests.support.photographs import photograph
 from tests.support.processes import HTTP, free_port
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
@@ -111,7 +111,7 @@ def test_as_the_backend_of_another_its_words_are_those_of_the_same_model_in_this
 ) -> None:
     here = load_qwen(Settings(model=str(tiny.folder), device="cpu", greedy=True, data_dir=tmp_path))
     buffer = io.BytesIO()
-    Image.fromarray(chelsea()).resize((150, 100)).save(buffer, "JPEG", quality=95, subsampling=0)
+    photograph("chelsea").resize((150, 100)).save(buffer, "JPEG", quality=95, subsampling=0)
     picture = DecodedImage.of(buffer.getvalue())
     url = tiny.url
     there = load_remote(Settings(remote_url=f"{url}/v1", remote_key=SecretStr("key"), greedy=True))

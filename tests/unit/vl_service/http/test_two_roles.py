@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load
-from skimage.data import astronaut, chelsea
 
 from contracts.describe import DescribeRequest, DescribeTask
+from tests.support.photographs import photograph
 from tests.support.processes import free_port
 from tests.unit.vl_service.http.test_process import running, wait_until
 from tests.unit.vl_service.qwen.test_roles import save_sharded
@@ -28,13 +28,13 @@ from vl_service.worker.describe import answer
 TOKEN = {"Authorization": "Bearer secret"}
 
 
-def png(pixels: Any) -> bytes:
+def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-CAT, WOMAN = png(chelsea()), png(astronaut())
+CAT, WOMAN = png(photograph("chelsea")), png(photograph("astronaut"))
 
 
 @dataclass
@@ -91,7 +91,7 @@ def test_two_processes_are_one_service_that_waits_for_its_eyes(tmp_path: Path) -
             process.kill()
             process.wait(10)
             assert two.describe(CAT).json()["cache"] == "memory", "what was seen is still known"
-            blind = two.describe(png(chelsea()[::-1]))
+            blind = two.describe(png(ImageOps.flip(photograph("chelsea"))))
             assert (blind.status_code, blind.json()["code"]) == (503, "unavailable")
             wait_until(f"{language}/readyz", 503)
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from PIL import Image
-from skimage.data import chelsea
 from transformers import AutoModelForImageTextToText
 
+from tests.support.photographs import photograph
 from tests.unit.vl_service.qwen.tiny_qwen import save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Deadline
@@ -23,7 +22,7 @@ from vl_service.qwen.vision.looking import VisionBackend
 from vl_service.qwen.vision.wire import CACHE_HEADER, FORMATS
 from vl_service.settings import Settings
 
-CAT = DecodedImage(rgb=Image.fromarray(chelsea()).resize((150, 100)), width=150, height=100)
+CAT = DecodedImage(rgb=photograph("chelsea").resize((150, 100)), width=150, height=100)
 TASKS = [prompt_task(kind="caption", max_new_tokens=12),
          prompt_task(kind="question", question="What is it?", max_new_tokens=12)]
 

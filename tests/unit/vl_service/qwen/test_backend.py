@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from skimage.data import chelsea
 from transformers import (
     AutoTokenizer,
     Qwen2_5_VLForConditionalGeneration,
@@ -20,6 +18,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from tests.support.photographs import photograph
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import CheckpointError, Deadline, DeadlineExceededError, Task
@@ -58,7 +57,7 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def cat() -> DecodedImage:
-    image = Image.fromarray(chelsea()).resize((150, 100))
+    image = photograph("chelsea").resize((150, 100))
     return DecodedImage(rgb=image, width=150, height=100)
 
 

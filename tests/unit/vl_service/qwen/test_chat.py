@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from skimage.data import chelsea, coffee
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
 
 from contracts.chat import ChatOptions, ImagePart, TextPart, Turn
+from tests.support.photographs import photograph
 from tests.unit.vl_service.qwen.test_backend import CLASSES
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from vl_service.backend import CannotReplyError, Deadline, DeadlineExceededError, Piece
@@ -22,11 +22,11 @@ from vl_service.qwen.backend import QwenBackend, load_qwen
 from vl_service.settings import Settings
 
 
-def picture(pixels: Any, size: tuple[int, int]) -> DecodedImage:
-    return DecodedImage(rgb=Image.fromarray(pixels).resize(size), width=size[0], height=size[1])
+def picture(pixels: Image.Image, size: tuple[int, int]) -> DecodedImage:
+    return DecodedImage(rgb=pixels.resize(size), width=size[0], height=size[1])
 
 
-CAT, CUP = picture(chelsea(), (150, 100)), picture(coffee(), (90, 120))
+CAT, CUP = picture(photograph("chelsea"), (150, 100)), picture(photograph("coffee"), (90, 120))
 OPTIONS = ChatOptions(max_new_tokens=12)
 
 

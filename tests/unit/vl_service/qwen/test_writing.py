@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from skimage.data import chelsea
 from torch import nn
 
+from tests.support.photographs import photograph
 from tests.unit.vl_service.qwen.tiny_qwen import FAMILIES, save_tiny_checkpoint
 from tests.unit.vl_service.scenes import prompt_task
 from vl_service.backend import Deadline, DeadlineExceededError, Task
@@ -28,7 +27,7 @@ from vl_service.qwen.vision.in_torch import TorchVision
 from vl_service.qwen.vision.tower import tower_of
 from vl_service.settings import Settings
 
-CAT = DecodedImage(rgb=Image.fromarray(chelsea()).resize((150, 100)), width=150, height=100)
+CAT = DecodedImage(rgb=photograph("chelsea").resize((150, 100)), width=150, height=100)
 CAT_TOKENS = 15  # and more, of every family
 GREEDY = Sampling(greedy=True)
 CAPTION = prompt_task(kind="caption", max_new_tokens=12)

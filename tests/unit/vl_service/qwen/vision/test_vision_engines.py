@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from skimage.data import chelsea
 
 from contracts.models import VLModelInfo
 from engines.run.onnxrt import OnnxSession
 from engines.store.manifest import EngineRefused
 from engines.store.store import EngineStore
+from tests.support.photographs import photograph
 from tests.unit.vl_service.http.serving import serving
 from tests.unit.vl_service.qwen.built_tower import FIRST_AND_REST, SLOTS, Build, Built
 from tests.unit.vl_service.scenes import prompt_task
@@ -54,7 +53,7 @@ def settings(built: Built, engine: str, **more: Any) -> Settings:
 
 
 def picture(width: int, height: int) -> DecodedImage:
-    return DecodedImage(rgb=Image.fromarray(chelsea()).resize((width, height)), width=width, height=height)
+    return DecodedImage(rgb=photograph("chelsea").resize((width, height)), width=width, height=height)
 
 
 CAT = picture(168, 112)
