@@ -12,6 +12,15 @@ const stillmotion = {
     if (top < 0 || top > innerHeight / 2) panel.scrollIntoView({behavior: "smooth", block: "start"});
   },
 
+  // Gradio opens a dropdown's list once more when it is left by Tab. Not by :focus-within, which Chromium leaves on where
+  // a list that could be scrolled had the focus and went.
+  hideLeftLists() {
+    for (const list of document.querySelectorAll(".block .options")) {
+      const isLeft = !list.closest(".block").contains(document.activeElement);
+      list.style.setProperty("visibility", isLeft ? "hidden" : "visible");
+    }
+  },
+
   async copy(button) {
     const hasPicture = button.closest(".sm-result")?.querySelector(".sm-before") != null;
     const text = hasPicture ? button.dataset.copyPicture : button.dataset.copyWords;
@@ -94,6 +103,7 @@ document.addEventListener("click", (event) => {
   const language = event.target.closest?.("a.sm-language");
   if (language) language.search = location.search;  // the job goes along
 });
+document.addEventListener("focusin", stillmotion.hideLeftLists);
 // The way out is shown to those who came in with a key, once the header is there.
 fetch("/session").then((answer) => answer.json()).then(({has_key}) => {
   if (has_key) document.head.append(Object.assign(document.createElement("style"), {textContent: ".sm-logout { display: block !important; }"}));
@@ -101,4 +111,5 @@ fetch("/session").then((answer) => answer.json()).then(({has_key}) => {
 new MutationObserver(() => {
   if (document.querySelector("#sm-header")) document.documentElement.classList.remove("sm-loading");
   stillmotion.remember();
+  stillmotion.hideLeftLists();
 }).observe(document.documentElement, {childList: true, subtree: true});
