@@ -130,18 +130,22 @@ def parallel_render_stage(device: str, tiny: bool) -> Iterator[Rows]:
         model = save_random_wan(Path(folder) / "wan", device, tiny=tiny, small_text=True)
         _forget()
         sparse = {"quant_linear": "fp8", "attention_topk": 0.1}
-        ways: dict[str, dict[str, Any]] = {
-            "sparse_fp8": sparse, "sparse_fp8_decode": sparse | {"gpus_decode": True}, "dense": {}}
-        for way, own in ways.items():
-            for size in (1, *_sizes(device)):
-                rows[f"{way} x{size}"] = _renders(model, device, size, own if device == "cuda" else {}, tiny=tiny)
+        ways: dict[str, tuple[str, dict[str, Any]]] = {  # what one device is asked for, and what several beside it
+            "sparse_fp8": ("sparse_fp8", sparse), "sparse_fp8_decode": ("sparse_fp8", sparse | {"gpus_decode": True}),
+            "dense": ("dense", {}), "guided": ("guided", {}), "guided_apart": ("guided", {"gpus_guidance": True})}
+        for way, (alone, own) in ways.items():
+            for size in (1, *_sizes(device)) if way == alone else _sizes(device):
+                rows[f"{way} x{size}"] = _renders(
+                    model, device, size, own if device == "cuda" else {}, 5.0 if alone == "guided" else 1.0, tiny=tiny)
                 rows[f"{way} x{size}"]["ratio"] = round(
-                    rows[f"{way} x1"]["seconds"] / rows[f"{way} x{size}"]["seconds"], 2)
+                    rows[f"{alone} x1"]["seconds"] / rows[f"{way} x{size}"]["seconds"], 2)
                 print(way, size, rows[f"{way} x{size}"], flush=True)
                 yield rows
 
 
-def _renders(model: Path, device: str, size: int, own: dict[str, Any], *, tiny: bool) -> dict[str, Any]:
+def _renders(
+    model: Path, device: str, size: int, own: dict[str, Any], guidance_scale: float, *, tiny: bool
+) -> dict[str, Any]:
     from contracts.videos import VideoRequest
     from video_service.deployment import Deployment
     from video_service.render.progress import silent
@@ -157,7 +161,7 @@ def _renders(model: Path, device: str, size: int, own: dict[str, Any], *, tiny: 
     for seed in range(_REPEATS + 1):
         request = VideoRequest.model_validate({
             "prompt": f"a cat walks {seed}", "width": width, "height": height, "num_frames": frames, "fps": 16,
-            "seed": seed, "steps": 4, "sampler": "euler", "guidance_scale": 1.0})
+            "seed": seed, "steps": 4, "sampler": "euler", "guidance_scale": guidance_scale})
         start = time.perf_counter()
         result = deployment.render(request, model.parent / f"{size}-{seed}.mp4", silent, lambda _: None)
         results.append((time.perf_counter() - start, result))

@@ -22,7 +22,8 @@ Listed = ListedVideoModel | ListedVLModel | ListedAbsentModel
 @router.get("", responses=problems(503), summary="What this deployment can run")
 async def list_models(_: TheCaller, gateway: OpenGateway) -> ModelList:
     """The video models, the default first, each with every bound that a request must respect and whether it is in
-    memory (`state`); then the vision-language models; then the video models that are `absent`, and why.
+    memory (`state`) and on which devices; then the vision-language models, with their prompt templates; then the video
+    models that are `absent`, and why.
 
     A service that cannot be reached is left out; without either the answer is 503.
     """
@@ -56,7 +57,7 @@ async def _listed(gateway: Gateway) -> list[Listed]:
     except ServiceError as error:
         unreachable = error
     try:
-        models += [ListedVLModel(**dict(info), created=_SINCE) for info in await gateway.catalog.vl_models()]
+        models += [ListedVLModel(**dict(info), created=_SINCE) for info in await gateway.catalog.vl_models(_FRESH_S)]
     except ServiceError as error:
         unreachable = error
     if not models and unreachable is not None:

@@ -82,9 +82,9 @@ class Catalog:
         """The video models that no service can render with; raises `ServiceError` where they were never known."""
         return [model for model in await self._video.get() if isinstance(model, AbsentModel)]
 
-    async def vl_models(self) -> list[VLModelInfo]:
+    async def vl_models(self, fresh_s: float = FRESH_S) -> list[VLModelInfo]:
         """The vision-language models; raises `ServiceError` where they were never known."""
-        return await self._vl.get()
+        return await self._vl.get(fresh_s)
 
     async def known_vl_models(self) -> list[VLModelInfo]:
         """The vision-language models as far as they are known: a job may be accepted without them."""

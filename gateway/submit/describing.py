@@ -10,7 +10,15 @@ from pydantic import ConfigDict, Field
 from starlette.requests import Request
 
 from contracts.chat import ChatRequest
-from contracts.describe import MAX_IMAGE_BASE64_CHARS, MAX_TASKS, DescribeRequest, DescribeTask, Language, Text
+from contracts.describe import (
+    MAX_IMAGE_BASE64_CHARS,
+    MAX_TASKS,
+    MAX_TEMPLATE_CHARS,
+    DescribeRequest,
+    DescribeTask,
+    Language,
+    Text,
+)
 from contracts.models import FrozenModel
 from contracts.openai.chat import ChatCompletionRequest, ConversedRequest, Message, picture_addresses
 from gateway.submit.bodies import Form, form_fields, form_picture, read_body
@@ -26,7 +34,8 @@ class DescribeForm(FrozenModel):
     user_prompt: Text | None = Field(default=None, description="Your own words, kept in the prompt.")
     instruction: Text | None = Field(default=None, description="How to write the prompt, such as 'dramatic'.")
     template: str | None = Field(
-        default=None, min_length=1, max_length=64, description="A pattern of the library for the prompt, by its name.")
+        default=None, min_length=1, max_length=MAX_TEMPLATE_CHARS,
+        description="A pattern of the library for the prompt, by its name.")
     language: Language = "en"
     profile: str = Field(default="embedded", max_length=64, description="Prompt style of the video model.")
     seed: int = Field(default=0, ge=0, lt=2**63)

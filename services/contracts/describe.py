@@ -9,6 +9,8 @@ from contracts.wire import FrozenModel, ImageBytes, ImageRequest
 
 MAX_IMAGE_BASE64_CHARS = 28_000_000  # of public bodies: 20 MiB of bytes in base64
 MAX_TEXT_CHARS = 4000
+MAX_TEMPLATE_CHARS = 64
+"""Of a template's name."""
 
 Language = Literal["en", "zh"]
 TaskKind = Literal["caption", "prompt", "edit_suggestion", "question", "verdict"]
@@ -40,7 +42,7 @@ class DescribeTask(FrozenModel):
     instruction: Text | None = Field(
         default=None, description="For `prompt`: how to write, such as 'dramatic'. For `verdict`: judged, too.")
     template: str | None = Field(
-        default=None, min_length=1, max_length=64,
+        default=None, min_length=1, max_length=MAX_TEMPLATE_CHARS,
         description="For `prompt`: a pattern of the library by name, such as `product turntable`.")
 
     @model_validator(mode="after")

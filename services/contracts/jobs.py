@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.describe import Language, Text
+from contracts.describe import MAX_TEMPLATE_CHARS, Language, Text
 from contracts.errors import Problem
 from contracts.models import MAX_LORAS, LoraRef, Sampler
 from contracts.wire import FrozenModel
@@ -31,7 +31,7 @@ class GenerateOptions(FrozenModel):
     prompt: Text | None = Field(default=None, description="What should happen. Left out: written from the picture.")
     instruction: Text | None = Field(default=None, description="How the prompt should be written.")
     template: str | None = Field(
-        default=None, min_length=1, max_length=64,
+        default=None, min_length=1, max_length=MAX_TEMPLATE_CHARS,
         description="A pattern that the prompt follows, by its name in the library, such as `product turntable`.")
     conversation: str | None = Field(
         default=None, min_length=1, max_length=64,

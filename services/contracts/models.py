@@ -64,6 +64,14 @@ class ModelSpec(FrozenModel):
     text_tokens: int = Field(default=0, description="Prompt tokens that are read; 0 where that is not known.")
 
 
+class DeviceInfo(FrozenModel):
+    """What a model is computed on, as its worker last saw it."""
+
+    name: str = Field(description="As its driver says it, such as `NVIDIA H200`; `cpu` for the processor.")
+    memory_bytes: int | None = Field(default=None, description="All that it has.")
+    free_bytes: int | None = Field(default=None, description="That no process holds, at the last look.")
+
+
 class VideoModelInfo(ModelSpec):
     """One video model as it is deployed."""
 
@@ -80,11 +88,21 @@ class VideoModelInfo(ModelSpec):
     engine: str = Field(description="What computes it, such as `torch-cpu`, `torch-cuda` or `onnx-cpu`.")
     engine_reason: str = Field(default="", description="Why that engine, in words.")
     dtype: str
+    devices: list[DeviceInfo] = Field(
+        default_factory=list, description="What it is computed on; empty where that is not known.")
     loras: list[LoraInfo] = Field(default_factory=list, description="What a request's `loras` may name.")
     clips: list[str] = Field(
         default_factory=list,
         description="WIDTHxHEIGHTxFRAMES: where an engine is forced, the only ones rendered. Empty: all within bounds.",
     )
+
+
+class TemplateInfo(FrozenModel):
+    """A pattern of the library that a prompt may follow."""
+
+    name: str = Field(description="What a request says as `template`.")
+    title: dict[str, str] = Field(
+        default_factory=dict, description="By language, what people call it, where that is not its name.")
 
 
 class VLModelInfo(FrozenModel):
@@ -114,6 +132,12 @@ class VLModelInfo(FrozenModel):
     tasks: list[str]
     languages: list[str]
     profiles: list[str]
+    templates: list[TemplateInfo] = Field(
+        default_factory=list, exclude_if=lambda templates: not templates,
+        description="What a request's `template` may name. Absent where prompts follow none.")
+    devices: list[DeviceInfo] = Field(
+        default_factory=list, exclude_if=lambda devices: not devices,
+        description="What it is computed on. Absent where that is not known, as of another server's model.")
 
 
 class AbsentModel(FrozenModel):

@@ -3,13 +3,14 @@
 
 import signal
 import threading
-from typing import Any
 
 import ray
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from ray import serve
 
 from on_ray.app import build
+from on_ray.shape import on_this_machine
 
 
 class RaySettings(BaseSettings):
@@ -19,6 +20,7 @@ class RaySettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = 8010
+    gpus_of_a_video: int = Field(default=1, ge=1, validation_alias="VIDEO_GPUS")
 
 
 def main() -> None:
@@ -28,24 +30,13 @@ def main() -> None:
         signal.signal(number, lambda *_: ended.set())
     ray.init(include_dashboard=False, log_to_driver=True)
     serve.start(http_options={"host": settings.host, "port": settings.port})
-    serve.run(build(on_this_machine(int(ray.cluster_resources().get("GPU", 0)))), name="stillmotion")
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    serve.run(build(on_this_machine(gpus, settings.gpus_of_a_video)), name="stillmotion")
     try:
         ended.wait()
     finally:
         serve.shutdown()
         ray.shutdown()
-
-
-def on_this_machine(gpus: int) -> dict[str, Any]:
-    """The first GPU describes where there are two, all others render; as in `Shape`."""
-    describe = 1 if gpus > 1 else 0
-    render = max(1, gpus - describe)
-    # At the end of a command nobody waits for half an hour of rendering: the gateway puts it again.
-    return {"host": "127.0.0.1", "groups": [
-        {"service": "video", "gpus": min(1, gpus), "cpus": 0.1, "min_replicas": render, "max_replicas": render,
-         "drain_s": 0},
-        {"service": "vl", "gpus": describe, "cpus": 0.1, "drain_s": 0},
-    ]}
 
 
 if __name__ == "__main__":

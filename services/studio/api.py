@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from contracts.describe import DescribeResponse
 from contracts.errors import Problem
 from contracts.jobs import TERMINAL_JOB_STATES, Job, JobPage
-from contracts.models import Health, ListedVideoModel, ModelList
+from contracts.models import Health, ListedVideoModel, ListedVLModel, ModelList, TemplateInfo
 from contracts.openai.chat import DialogueResponse
 
 Variant = Literal["video", "thumbnail", "input"]
@@ -54,18 +54,19 @@ class Api:
 
     async def video_models(self) -> list[ListedVideoModel]:
         """Those that something can be rendered with."""
-        return [model for model in (await self.models()).data if isinstance(model, ListedVideoModel)]
+        return video_models(await self.models())
 
     async def readiness(self) -> Health:
         """Whether jobs are carried out now, and what is lacking."""
         return _read(Health, await self._call("GET", "/readyz", accepted=(503,)))
 
     async def describe(
-        self, image: bytes | str | None, words: str, language: str, profile: str
+        self, image: bytes | str | None, words: str, template: str, language: str, profile: str
     ) -> DescribeResponse:
         """Caption, prompt and suggestions of a picture, or of one at an address; of words alone, the prompt."""
         kinds = ("caption", "prompt", "edit_suggestion") if image is not None else ("prompt",)
-        tasks = [{"kind": kind} | ({"user_prompt": words} if kind == "prompt" and words else {}) for kind in kinds]
+        asked = {name: text for name, text in {"user_prompt": words, "template": template}.items() if text}
+        tasks = [{"kind": kind} | (asked if kind == "prompt" else {}) for kind in kinds]
         body: dict[str, Any] = {"tasks": tasks, "language": language, "profile": profile}
         if image is not None:
             body["image"] = image if isinstance(image, str) else base64.b64encode(image).decode()
@@ -156,7 +157,7 @@ class Api:
                 raise _failure(source.response)
             async for event in source.aiter_sse():
                 if event.data:
-                    yield Job.model_validate_json(event.data)
+                    yield Job.model_validate_json(event.data, extra="ignore")
 
     @asynccontextmanager
     async def content(
@@ -191,16 +192,28 @@ class Api:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
+def video_models(models: ModelList) -> list[ListedVideoModel]:
+    """Of all models those that something can be rendered with."""
+    return [model for model in models.data if isinstance(model, ListedVideoModel)]
+
+
+def templates(models: ModelList) -> list[TemplateInfo]:
+    """What prompts may be asked to follow; none of a server that lists none."""
+    found = {one.name: one for model in models.data if isinstance(model, ListedVLModel) for one in model.templates}
+    return list(found.values())
+
+
 def _failure(response: httpx.Response) -> ApiFailure:
     try:
-        problem = Problem.model_validate_json(response.content)
+        problem = Problem.model_validate_json(response.content, extra="ignore")
     except ValidationError:
         return ApiFailure(f"HTTP {response.status_code}", status=response.status_code, code="http_error")
     return ApiFailure(problem.detail, status=problem.status, code=problem.code)
 
 
 def _read(kind: type[_Wire], response: httpx.Response) -> _Wire:
+    """The server may be the newer one: what is unknown in an answer is ignored."""
     try:
-        return kind.model_validate_json(response.content)
+        return kind.model_validate_json(response.content, extra="ignore")
     except ValidationError as error:
         raise ApiFailure("The server answers in a form that this page does not know.", code="other_version") from error

@@ -30,6 +30,12 @@ _KEPT_HEADERS = (
 )
 _ASKED_HEADERS = ("range", "if-range", "if-none-match")
 _COOKIE_S = 30 * 86400
+# Shown from the first bytes until Gradio's scripts have built the page, which page.js then says.
+_LOADING = (
+    ".sm-loading::before { content: 'Stillmotion'; position: fixed; inset: 0; display: grid; place-content: center; "
+    "font: 600 1.5rem system-ui, sans-serif; color: #57534e; background: #f7f6f3; } "
+    "@media (prefers-color-scheme: dark) { .sm-loading::before { color: #b8b2ab; background: #141210; } }"
+)
 _SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "PingFang SC", "sans-serif")
 
 JobId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -64,7 +70,8 @@ def create_app(settings: StudioSettings) -> FastAPI:
 
 def _mount(app: FastAPI, words: Words, setting: Setting) -> None:
     head = (
-        f'<script>document.documentElement.lang = "{words["lang"]}";</script>'
+        f'<script>document.documentElement.lang = "{words["lang"]}";'
+        f'document.documentElement.classList.add("sm-loading");</script><style>{_LOADING}</style>'
         '<link rel="icon" href="/look/mark.svg"><script src="/look/page.js"></script>'
     )
     gr.mount_gradio_app(

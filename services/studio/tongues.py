@@ -7,7 +7,8 @@ ENGLISH = {
     "login_text": "This server asks for a key. Whoever runs it makes one with: stillmotion keys create NAME",
     "picture": "Picture", "picture_url": "or its web address", "words": "What should happen",
     "words_hint": "Left empty, the words are written from the picture.",
-    "describe": "Describe", "generate": "Generate", "templates": "Movements",
+    "describe": "Describe", "generate": "Generate", "template": "Template", "no_template": "None",
+    "template_hint": "The prompt is written to follow it.",
     "seen": "Seen in the picture", "enhance": "Enrich my words by what is seen", "more": "More",
     "model": "Model", "size": "Size", "as_picture": "As the picture", "length": "Length in seconds",
     "quality": "Quality", "quick": "Quick", "usual": "Usual", "best": "Best", "steps": "Steps", "sampler": "Sampler",
@@ -39,7 +40,9 @@ ENGLISH = {
     "mark": "Compare", "play": "Play both", "sure": "Press again to delete it for good.",
     "server_ready": "Ready", "server_not_ready": "Not ready", "models": "Models", "state": "State", "memory": "Memory",
     "tasks": "Tasks", "loaded": "in memory", "loadable": "loaded on demand", "absent": "absent",
-    "vl": "sees and writes", "video": "renders", "queue": "Queue",
+    "device": "Device", "device_free": "{device}: {free} of {all} free",
+    "vl": "sees and writes", "video": "renders", "t2v": "from words", "i2v": "from a picture",
+    "flf2v": "from first and last picture", "queue": "Queue",
     "queue_now": "{running} running, {queued} waiting (yours)",
 }
 
@@ -50,7 +53,8 @@ MANDARIN = {
     "login_text": "此服务器需要密钥。管理员可以这样创建：stillmotion keys create NAME",
     "picture": "图片", "picture_url": "或图片网址", "words": "要发生什么",
     "words_hint": "留空则根据图片自动撰写。",
-    "describe": "描述", "generate": "生成", "templates": "运动",
+    "describe": "描述", "generate": "生成", "template": "模板", "no_template": "无",
+    "template_hint": "提示词会按此模板撰写。",
     "seen": "图中所见", "enhance": "用图中内容丰富我的文字", "more": "更多",
     "model": "模型", "size": "尺寸", "as_picture": "与图片一致", "length": "时长（秒）",
     "quality": "质量", "quick": "快速", "usual": "标准", "best": "最佳", "steps": "步数", "sampler": "采样器",
@@ -79,13 +83,8 @@ MANDARIN = {
     "older": "更早", "no_jobs": "还没有视频。", "compare_hint": "选两个视频并排播放。",
     "mark": "比较", "play": "同时播放", "sure": "再按一次将永久删除。",
     "server_ready": "就绪", "server_not_ready": "未就绪", "models": "模型", "state": "状态", "memory": "内存",
-    "tasks": "任务", "loaded": "已载入", "loadable": "按需载入", "absent": "缺失", "vl": "看图与写作",
-    "video": "渲染", "queue": "队列", "queue_now": "{running} 个进行中，{queued} 个等待（你的）",
-}
-
-MOVEMENTS = {
-    "en": ("Slow zoom in.", "Slow zoom out.", "The camera pans left.", "The camera pans right.",
-           "A gentle wind moves everything.", "The light turns to dusk."),
-    "zh": ("镜头缓慢推近。", "镜头缓慢拉远。", "镜头向左平移。", "镜头向右平移。",
-           "微风轻轻吹动一切。", "光线渐入黄昏。"),
+    "tasks": "任务", "loaded": "已载入", "loadable": "按需载入", "absent": "缺失",
+    "device": "设备", "device_free": "{device}：{all} 中 {free} 空闲", "vl": "看图与写作",
+    "video": "渲染", "t2v": "文字生成", "i2v": "图片生成", "flf2v": "首尾图生成",
+    "queue": "队列", "queue_now": "{running} 个进行中，{queued} 个等待（你的）",
 }

@@ -29,7 +29,7 @@ from video_service.weights.memory import in_words, machine_bytes
 from video_service.weights.residency import Residency
 from video_service.worker.peers.group import PeerGroup
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable
-from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+from web.worker.faults import breaks_the_device, is_out_of_memory, why_not_loaded
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class _Unforeseen(ModelUnavailable):
     """Loading raised `error`, which no loader should."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(_reason(error))
+        super().__init__(why_not_loaded(error))
         self.error = error
 
 
@@ -92,7 +92,7 @@ class Deployment:
         if len(errors) == 1:
             raise next(iter(errors.values()))
         passes = any(map(_may_pass, errors.values()))
-        raise (ModelNotYetAvailable if passes else ModelUnavailable)(" ".join(map(_reason, errors.values())))
+        raise (ModelNotYetAvailable if passes else ModelUnavailable)(" ".join(map(why_not_loaded, errors.values())))
 
     def _warm_up(self, opened: Opened) -> None:
         """On a GPU the first render of a size takes seconds to minutes more than the next."""
@@ -237,7 +237,8 @@ class Deployment:
         """Those of VIDEO_GPUS, started with the first model: they import while it is read."""
         if self._peers is None and self._settings.gpus > 1:
             self._peers = PeerGroup(
-                self._settings.gpus, device, threads=self._settings.threads, decodes=self._settings.gpus_decode)
+                self._settings.gpus, device, threads=self._settings.threads, decodes=self._settings.gpus_decode,
+                guides=self._settings.gpus_guidance, deadline_s=self._settings.gpus_timeout_s)
         return self._peers
 
     def _settings_of(self, name: str) -> VideoSettings:
@@ -278,7 +279,8 @@ class Deployment:
                   exc_info=None if isinstance(error, ModelUnavailable) else error)
         source = self._sources.pop(name, None)
         told = AbsentModel(
-            id=public_id(name) if source is None else source.info.id, reason=_reason(error), memory_bytes=memory_bytes)
+            id=public_id(name) if source is None else source.info.id, reason=why_not_loaded(error),
+            memory_bytes=memory_bytes)
         self._absent[name] = _Absence(told=told, error=error, may_pass=source is None and _may_pass(error))
 
     def _told(self, source: ModelSource) -> VideoModelInfo:
@@ -297,10 +299,6 @@ def _with_load_time(result: RenderResult, load_s: float) -> Any:
 def _may_pass(error: BaseException) -> bool:
     """Whether the same may be found, or loaded, later with nothing changed."""
     return isinstance(error, ModelNotYetAvailable) or is_out_of_memory(error) or is_out_of_memory(error.__cause__)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, ModelUnavailable) else f"The model cannot be loaded: {one_line(error)}"
 
 
 def open_models(settings: VideoSettings) -> Deployment:

@@ -203,7 +203,8 @@ def load_model(source: ModelSource, settings: VideoSettings, peers: PeerGroup | 
     info = source.info
     said = [info.engine_reason, model.form if source.engine.target is None else None]
     if peers is not None:
-        said.append(f"steps over {peers.size} devices" if peers.transformers > before
+        apart = ", one of guidance's two on each" if peers.guides else ""
+        said.append(f"steps over {peers.size} devices{apart}" if peers.transformers > before
                     else f"steps on one of VIDEO_GPUS={peers.size}: such a network is not split")
     info = info.model_copy(update={"engine_reason": "; ".join(filter(None, said)) or None})
     return Deployed(info=info, model=model, device=placement.device, dtype=placement.dtype, badge=badge)

@@ -133,6 +133,22 @@ class VideoSettings(BaseSettings):
             description="The GPUs of VIDEO_GPUS decode frames together too, by rows; seen on CPU processes alone.",
         ),
     ] = False
+    gpus_guidance: Annotated[
+        bool,
+        Field(
+            validation_alias="VIDEO_GPUS_GUIDANCE",
+            description="With VIDEO_GPUS=2 and guidance each computes one of a step's two, and not half of both; seen "
+            "on CPU processes alone.",
+        ),
+    ] = False
+    gpus_timeout_s: Annotated[
+        float,
+        Field(
+            validation_alias="VIDEO_GPUS_TIMEOUT_S", gt=0,
+            description="What a step on VIDEO_GPUS may take, and what they wait for each other in it; then the worker "
+            "is replaced, and the gateway puts the render once more.",
+        ),
+    ] = 300.0
     warm_up: Annotated[
         bool,
         Field(

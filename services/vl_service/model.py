@@ -12,6 +12,7 @@ from contracts.models import VLModelInfo
 from contracts.refusal import Refusal
 from vl_service.backend import LATE, ChatWork, DeadlineExceededError, Described, Look, Looked, Replied, Task, Work
 from vl_service.settings import Settings
+from web.worker.devices import devices_of
 from web.worker.errors import NotReady, WorkerDied, WorkStopped
 from web.worker.supervisor import Patience, Supervisor
 
@@ -96,9 +97,10 @@ class Model:
         known = self._info or self._supervisor.info
         if known is None:
             raise self._not_now()
-        if known.at_once is None:
-            return known
-        return known.model_copy(update={"at_once": min(known.at_once, max(1, self._queue_limit // 2))})
+        own: dict[str, object] = {"devices": devices_of(known.engine, self._supervisor.gpus)}
+        if known.at_once is not None:
+            own["at_once"] = min(known.at_once, max(1, self._queue_limit // 2))
+        return known.model_copy(update=own)
 
     def _not_now(self) -> Refusal:
         retry_after_s = max(_AFTER_A_DEATH_S, round(self._supervisor.backoff_s))

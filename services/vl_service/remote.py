@@ -22,7 +22,7 @@ from contracts.refusal import Refusal
 from vl_service.backend import CannotReplyError, CheckpointError, Deadline, Description, Piece, Pieces, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import Request, ask, dialogue
-from vl_service.prompts.profiles import profiles, wording
+from vl_service.prompts.profiles import profiles, templates, wording
 from vl_service.settings import Settings
 
 _CONNECT_S = 5.0
@@ -54,7 +54,7 @@ class RemoteBackend:
         self._info = VLModelInfo(
             id=model, revision=f"remote-{place}", engine="openai", dtype="unknown", at_once=at_once,
             tasks=list(get_args(TaskKind)), languages=["en", "zh"],
-            profiles=list(profiles()), wording=wording(),
+            profiles=list(profiles()), wording=wording(), templates=templates(),
         )
 
     @property

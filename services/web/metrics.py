@@ -28,7 +28,7 @@ class GpuMemory:
         )
 
     def report(self, devices: Mapping[str, Mapping[str, int]]) -> None:
-        """Show bytes by kind, by device, as `web.worker.child` measures them."""
+        """Show bytes by kind, by device, as `web.worker.devices` measures them."""
         for device, kinds in devices.items():
             for kind, num_bytes in kinds.items():
                 self._bytes.labels(device, kind).set(num_bytes)

@@ -72,6 +72,7 @@ class Visitor:
     def ready(self) -> None:
         """Wait until the page can be used."""
         expect(self.page.locator("#sm-generate")).to_be_visible()
+        expect(self.page.locator("html.sm-loading")).to_have_count(0)
 
     def drop(self, picture: Path) -> None:
         """Put a picture in."""
@@ -87,6 +88,11 @@ class Visitor:
     def video(self) -> Locator:
         """Of the result."""
         return self.page.locator("#sm-shown video")
+
+    def choose_template(self, title: str) -> None:
+        """One of those that the server lists."""
+        self.page.locator("#sm-template input").click()
+        self.page.get_by_role("option", name=title).click()
 
     def set_steps(self, steps: int) -> None:
         """Under More, once its bounds came from the server."""

@@ -36,22 +36,29 @@ def test_a_picture_becomes_a_video_that_is_found_again_and_deleted(
     page = visitor.page
     visitor.open()
     visitor.drop(cat)
+    visitor.choose_template("Slow pull out")
     page.locator("#sm-describe").click()
     expect(page.locator("#sm-suggestions button").first).to_be_visible()
-    assert "cat" in visitor.words.input_value().lower()
+    described = visitor.words.input_value().lower()
+    assert "cat" in described
+    assert "the camera slowly zooms out" in described, "as the template says"
+    visitor.choose_template("Gentle wind")
     visitor.words.fill("The cat turns its head.")
     visitor.set_steps(30)
+    page.set_viewport_size({"width": 390, "height": 844})
     job_id = visitor.generate()
-    expect(page.locator("#sm-shown [role=progressbar]")).to_be_visible()
+    expect(page.locator("#sm-shown [role=progressbar]")).to_be_in_viewport()
     page.reload()
     visitor.ready()
     assert visitor.shown_job() == job_id, "a reload takes the same job up"
     visitor.plays()
     job = gateway.http.get(f"/v1/jobs/{job_id}").json()
     assert (job["original_prompt"], job["parameters"]["steps"]) == ("The cat turns its head.", 30)
+    assert "A gentle wind" in job["actual_prompt"]
     assert visitor.serious_faults() == []
-    page.set_viewport_size({"width": 390, "height": 844})
     assert not visitor.is_too_wide()
+    visitor.tab("Server")
+    expect(page.locator("#sm-server [data-column=Device]").first).to_have_text("cpu")
     visitor.tab("Gallery")
     card = page.locator(f'[data-card="{job_id}"]')
     card.locator("[data-delete]").click()
@@ -118,6 +125,7 @@ def test_by_keyboard_alone_and_on_from_the_last_frame(page: Page, whole: Stack, 
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "sm-generate":
             break
+    expect(page.get_by_role("option")).to_have_count(0)  # of a list that was passed on the way
     page.keyboard.press("Enter")
     page.wait_for_url("**job=*")
     visitor.plays()

@@ -96,7 +96,8 @@ def test_float8_products_are_their_reference() -> None:
 def test_dense_attention_is_its_reference(head: int, length: int, batch: int) -> None:
     """By every library that it chooses from; queries, keys and values lie beside one another as a layer makes them."""
     q, k, v = torch.randn(batch, length, 3, 3, head, device="cuda").bfloat16().unbind(2)
-    exact = F.scaled_dot_product_attention(*(x.float().transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    exact = F.scaled_dot_product_attention(
+        q.float().transpose(1, 2), k.float().transpose(1, 2), v.float().transpose(1, 2)).transpose(1, 2)
     assert away(dense_attention(q, k, v), exact) < 5e-3
 
 
@@ -140,7 +141,7 @@ def test_a_step_is_its_reference(way: dict[str, Any]) -> None:
             parameter.data = parameter.data.float()
     latents, texts = torch.randn(1, 16, 3, 16, 24).bfloat16(), torch.randn(2, 1, 16, 64).bfloat16()
     reference = FastWanTransformer(transformer, **way)
-    expected = [reference.step(latents, reference.begin(latents.shape, text, [900.0, 300.0]), 1) for text in texts]
+    expected = [reference.graphed(reference.begin(latents.shape, text, [900.0, 300.0]))(latents, 1) for text in texts]
     fast = FastWanTransformer(transformer.cuda(), **way)
     first, second = (fast.begin(latents.shape, text.cuda(), [900.0, 300.0]) for text in texts)
     steps = fast.graphed(first)
@@ -148,6 +149,16 @@ def test_a_step_is_its_reference(way: dict[str, Any]) -> None:
     steps.restart(second)
     assert away(steps(latents.cuda(), 1), expected[1]) < 3e-2
     assert away(expected[0], expected[1]) > 3e-2
+
+
+def test_a_band_of_the_decoder_s_attention_is_its_reference() -> None:
+    """A rank's rows of two frames to all rows."""
+    from video_service.layers.wan.vae_cuda import _wide_attention
+
+    q, k, v = normal(2, 300, 384), normal(2, 600, 384), normal(2, 600, 384)
+    found = _wide_attention(q, k, v)
+    assert found.shape == q.shape
+    assert away(found, F.scaled_dot_product_attention(q.float(), k.float(), v.float())) < 1e-2
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 33])

@@ -5,6 +5,7 @@ What the two compute is compared step by step in `tests/unit/video_service/worke
 
 import io
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ BODY: dict[str, Any] = {"prompt": "zoom in", "width": 64, "height": 64, "num_fra
                         "steps": 3, "guidance_scale": 3.0, "negative_prompt": "blurred"}
 LONG = BODY | {"width": 128, "height": 128, "num_frames": 33, "steps": 50}
 """Some seconds of denoising, in short steps."""
+DEADLINE_S = 6.0
+"""Of the two for each other."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoProcess]:
-    with running(MODULE, tmp_path_factory.mktemp("service") / "data", model, VIDEO_GPUS="2") as service:
+    limits = {"VIDEO_GPUS": "2", "VIDEO_GPUS_TIMEOUT_S": str(DEADLINE_S)}
+    with running(MODULE, tmp_path_factory.mktemp("service") / "data", model, **limits) as service:
         yield service.wait_ready()
 
 
@@ -67,25 +71,53 @@ def test_its_frames_are_those_of_one_process(service: VideoProcess, model: Path,
     assert np.abs(found - frames_of((tmp_path / "one.mp4").read_bytes())).mean() < 0.5
 
 
-def test_a_peer_that_dies_costs_the_render_at_work_and_the_next_worker_has_another(service: VideoProcess) -> None:
+def begin(service: VideoProcess, name: str) -> None:
+    """A long render, until it is in the middle of its steps."""
+    service.http.put(f"/v1/videos/{name}", json=LONG)
+    service.until(lambda: service.http.get(f"/v1/videos/{name}").json()["step"] >= 2)
+
+
+def test_a_canceled_render_ends_at_its_next_step_and_both_processes_go_on(service: VideoProcess) -> None:
     worker, peer = service.worker(), peer_of(service)
-    service.http.put("/v1/videos/lost", json=LONG)
-    service.until(lambda: service.http.get("/v1/videos/lost").json()["step"] >= 2)
-    peer.kill()
-    ended = service.wait_ended("lost")
+    begin(service, "unwanted")
+    assert service.http.delete("/v1/videos/unwanted").status_code == 202
+    ended = service.wait_ended("unwanted")
+    assert ended["state"] == "canceled"
+    assert ended["step"] < 40
+    assert render(service, "wanted")["state"] == "completed"
+    assert (service.worker(), peer_of(service)) == (worker, peer)
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_peer_that_hangs_or_dies_costs_the_render_at_work_and_the_next_worker_has_another(
+    service: VideoProcess, how: signal.Signals
+) -> None:
+    """Within the deadline. The gateway puts a render whose worker died once more."""
+    service.wait_ready()
+    worker, peer = service.worker(), peer_of(service)
+    begin(service, how.name)
+    peer.send_signal(how)
+    began_s = time.monotonic()
+    ended = service.wait_ended(how.name)
     assert (ended["state"], ended["error"]["code"]) == ("failed", "worker_died")
-    service.until(lambda: not worker.is_running())
+    assert time.monotonic() - began_s < DEADLINE_S + 10
+    service.until(lambda: not worker.is_running() and not peer.is_running(), timeout_s=10)
+
+
+def test_nothing_is_left_of_a_worker_that_is_killed_while_it_starts(service: VideoProcess) -> None:
+    (worker,) = service.until(psutil.Process(service.process.pid).children)
+    (peer,) = service.until(worker.children)
+    worker.kill()
+    service.until(lambda: not worker.is_running() and not peer.is_running())
+
+
+def test_after_all_that_renders_go_on_until_a_signal_in_the_middle_of_one_leaves_nothing(service: VideoProcess) -> None:
     service.wait_ready()
     assert render(service, "again")["state"] == "completed"
-
-
-def test_nothing_is_left_of_a_worker_that_is_killed_or_a_service_that_is_interrupted(service: VideoProcess) -> None:
-    """Not of one that is only starting either."""
-    worker, peer = service.worker(), peer_of(service)
-    worker.kill()
-    service.until(lambda: not peer.is_running())
-    processes = service.until(lambda: psutil.Process(service.process.pid).children(recursive=True))
-    service.process.send_signal(signal.SIGINT)
+    begin(service, "last")
+    processes = psutil.Process(service.process.pid).children(recursive=True)
+    assert len(processes) == 2, "a worker and its peer"
+    service.process.send_signal(signal.SIGTERM)
     service.process.wait(30)
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert alive == []

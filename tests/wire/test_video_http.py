@@ -193,7 +193,7 @@ async def test_before_the_model_is_loaded_it_is_alive_and_everything_else_says_w
 
 async def test_the_model_is_listed_with_its_bounds(http: httpx.AsyncClient):
     listed = VideoModelList.model_validate_json((await http.get("/v1/models")).content)
-    assert [model.id for model in listed.data] == ["tiny-wan"]
+    assert [(model.id, [device.name for device in model.devices]) for model in listed.data] == [("tiny-wan", ["cpu"])]
     assert (await http.get("/readyz")).json()["details"]["model"] == "tiny-wan"
 
 

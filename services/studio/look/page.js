@@ -1,13 +1,24 @@
 // What only the browser can do: the job in the page's address, copying, the last frame, two videos in step.
 "use strict";
 const stillmotion = {
-  // Called whenever the panel shows something else.
+  // Called whenever the panel shows something else: a new job comes into sight, as it is below the form on a phone.
   remember() {
-    const job = document.querySelector("#sm-shown [data-job]")?.dataset.job;
+    const panel = document.querySelector("#sm-shown"), job = panel?.querySelector("[data-job]")?.dataset.job;
     const here = new URL(location.href);
     if (!job || here.searchParams.get("job") === job) return;
     here.searchParams.set("job", job);
     history.replaceState(history.state, "", here);
+    const top = panel.getBoundingClientRect().top;
+    if (top < 0 || top > innerHeight / 2) panel.scrollIntoView({behavior: "smooth", block: "start"});
+  },
+
+  // Gradio opens a dropdown's list once more when it is left by Tab. Not by :focus-within, which Chromium leaves on where
+  // a list that could be scrolled had the focus and went.
+  hideLeftLists() {
+    for (const list of document.querySelectorAll(".block .options")) {
+      const isLeft = !list.closest(".block").contains(document.activeElement);
+      list.style.setProperty("visibility", isLeft ? "hidden" : "visible");
+    }
   },
 
   async copy(button) {
@@ -92,8 +103,13 @@ document.addEventListener("click", (event) => {
   const language = event.target.closest?.("a.sm-language");
   if (language) language.search = location.search;  // the job goes along
 });
+document.addEventListener("focusin", stillmotion.hideLeftLists);
 // The way out is shown to those who came in with a key, once the header is there.
 fetch("/session").then((answer) => answer.json()).then(({has_key}) => {
   if (has_key) document.head.append(Object.assign(document.createElement("style"), {textContent: ".sm-logout { display: block !important; }"}));
 });
-new MutationObserver(stillmotion.remember).observe(document.documentElement, {childList: true, subtree: true});
+new MutationObserver(() => {
+  if (document.querySelector("#sm-header")) document.documentElement.classList.remove("sm-loading");
+  stillmotion.remember();
+  stillmotion.hideLeftLists();
+}).observe(document.documentElement, {childList: true, subtree: true});

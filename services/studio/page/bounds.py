@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from contracts.models import IntRange, ListedVideoModel
+from contracts.models import IntRange, ListedVideoModel, TemplateInfo
 from studio.words import Words
 
-AS_PICTURE = ""
+AS_PICTURE = NO_TEMPLATE = ""
 QUICK, USUAL, BEST = "quick", "usual", "best"
 
 
@@ -23,6 +23,13 @@ def steps_for(model: ListedVideoModel, sampler: str | None, quality: str) -> int
     steps = steps_of(model, sampler)
     wanted = {QUICK: steps.default // 2, USUAL: steps.default, BEST: steps.default * 2}[quality]
     return min(max(wanted, steps.minimum), steps.maximum)
+
+
+def templates_offered(templates: Sequence[TemplateInfo], words: Words) -> gr.Dropdown:
+    """None of them at first, then each by what people call it; hidden where there are none."""
+    named = [(one.title.get(words.language) or one.name[:1].upper() + one.name[1:], one.name) for one in templates]
+    return gr.Dropdown(
+        choices=[(words["no_template"], NO_TEMPLATE), *named], value=NO_TEMPLATE, visible=bool(templates))
 
 
 def sizes(model: ListedVideoModel, words: Words) -> list[tuple[str, str]]:

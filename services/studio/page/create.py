@@ -9,10 +9,9 @@ from typing import Any
 import gradio as gr
 
 from contracts.models import ListedVideoModel
-from studio.api import Api
-from studio.page.bounds import BEST, QUICK, USUAL, controls, fields_of, steps_for
+from studio.api import Api, templates, video_models
+from studio.page.bounds import BEST, QUICK, USUAL, controls, fields_of, steps_for, templates_offered
 from studio.page.setting import Setting
-from studio.tongues import MOVEMENTS
 from studio.words import Words
 
 NUM_SUGGESTIONS = 3
@@ -25,6 +24,7 @@ class Create:
 
     picture: gr.Image
     words: gr.Textbox
+    template: gr.Dropdown
     enhance: gr.Checkbox
     generate: gr.Button
     seed: gr.Number
@@ -43,29 +43,33 @@ def add_create(setting: Setting, page: gr.Blocks) -> Create:
         said = gr.Textbox(
             "", label=words["words"], placeholder=words["words_hint"], lines=4, max_lines=12, max_length=4000,
             elem_id="sm-words")
+        template = gr.Dropdown(
+            [], label=words["template"], filterable=False, info=words["template_hint"], visible=False,
+            elem_id="sm-template")
         with gr.Row(elem_classes="sm-actions"):
             describe = gr.Button(words["describe"], elem_id="sm-describe")
             generate = gr.Button(words["generate"], variant="primary", elem_id="sm-generate")
         seen = gr.Markdown(visible=False, elem_id="sm-seen")
         with gr.Row(visible=False, elem_classes="sm-chips", elem_id="sm-suggestions") as chips:
             suggestions = [gr.Button("", size="sm", visible=False) for _ in range(NUM_SUGGESTIONS)]
-        with gr.Accordion(words["templates"], open=False, elem_id="sm-movements"), gr.Row(elem_classes="sm-chips"):
-            movements = [gr.Button(text, size="sm") for text in MOVEMENTS[words.language]]
         enhance = gr.Checkbox(True, label=words["enhance"], elem_id="sm-enhance")
         with gr.Accordion(words["more"], open=False, elem_id="sm-more"):
             model, bounded, negative, seed, lock, dice, quality = _more(words)
-    asked = (picture, address, said, enhance, model, negative, lock, seed, *bounded)
-    _wire_words(setting, picture, address, said, describe, seen, chips, suggestions, movements)
-    _wire_bounds(setting, page, model, bounded, quality)
+    asked = (picture, address, said, template, enhance, model, negative, lock, seed, *bounded)
+    _wire_words(setting, picture, address, said, template, describe, seen, chips, suggestions)
+    _wire_template(template, enhance)
+    _wire_bounds(setting, page, model, template, bounded, quality)
     dice.click(lambda: (random.randrange(_MAX_SEED), True), None, [seed, lock], show_progress="hidden")
-    return Create(picture=picture, words=said, enhance=enhance, generate=generate, seed=seed, lock=lock, asked=asked)
+    return Create(
+        picture=picture, words=said, template=template, enhance=enhance, generate=generate, seed=seed, lock=lock,
+        asked=asked)
 
 
 def _more(words: Words) -> tuple[gr.Dropdown, list[Any], gr.Textbox, gr.Number, gr.Checkbox, gr.Button, gr.Radio]:
     """The controls under More; their bounds come with the model."""
     with gr.Row():
-        model = gr.Dropdown([], label=words["model"], elem_id="sm-model")
-        size = gr.Dropdown([("", "")], value="", label=words["size"], elem_id="sm-size")
+        model = gr.Dropdown([], label=words["model"], filterable=False, elem_id="sm-model")
+        size = gr.Dropdown([("", "")], value="", label=words["size"], filterable=False, elem_id="sm-size")
     with gr.Row():
         seconds = gr.Slider(0.1, 10, 2, label=words["length"], elem_id="sm-length")
         quality = gr.Radio(
@@ -73,7 +77,7 @@ def _more(words: Words) -> tuple[gr.Dropdown, list[Any], gr.Textbox, gr.Number, 
             elem_id="sm-quality")
     with gr.Row():
         steps = gr.Slider(1, 100, 4, step=1, label=words["steps"], elem_id="sm-steps")
-        sampler = gr.Dropdown([], label=words["sampler"], elem_id="sm-sampler")
+        sampler = gr.Dropdown([], label=words["sampler"], filterable=False, elem_id="sm-sampler")
     with gr.Row():
         guidance = gr.Slider(1, 20, 1, label=words["guidance"], elem_id="sm-guidance")
         guidance_2 = gr.Slider(1, 20, 1, label=words["guidance_2"], visible=False, elem_id="sm-guidance-2")
@@ -91,18 +95,19 @@ def _more(words: Words) -> tuple[gr.Dropdown, list[Any], gr.Textbox, gr.Number, 
 
 
 def _wire_words(
-    setting: Setting, picture: gr.Image, address: gr.Textbox, said: gr.Textbox, describe: gr.Button,
-    seen: gr.Markdown, chips: gr.Row, suggestions: Sequence[gr.Button], movements: Sequence[gr.Button],
+    setting: Setting, picture: gr.Image, address: gr.Textbox, said: gr.Textbox, template: gr.Dropdown,
+    describe: gr.Button, seen: gr.Markdown, chips: gr.Row, suggestions: Sequence[gr.Button],
 ) -> None:
     words = setting.words
 
     @setting.told
-    async def look(path: str | None, url: str, text: str, request: gr.Request) -> list[Any]:
+    async def look(path: str | None, url: str, text: str, pattern: str | None, request: gr.Request) -> list[Any]:
         shown = read_picture(path) or url.strip() or None
         if shown is None and not text.strip():
             raise setting.error(words["needs_something"])
         api = setting.api_for(request)
-        told = await api.describe(shown, text.strip(), words.language, await default_profile(api))
+        profile = await default_profile(api)
+        told = await api.describe(shown, text.strip(), pattern or "", words.language, profile)
         texts = {result.kind: result.text for result in told.results}
         offered = [line.strip() for line in texts.get("edit_suggestion", "").splitlines() if line.strip()]
         offered = offered[:NUM_SUGGESTIONS]
@@ -113,16 +118,22 @@ def _wire_words(
                 gr.Row(visible=bool(offered)), *buttons]
 
     describe.click(
-        look, [picture, address, said], [said, seen, chips, *suggestions], show_progress="minimal",
+        look, [picture, address, said, template], [said, seen, chips, *suggestions], show_progress="minimal",
         show_progress_on=[said], trigger_mode="once")
     for button in suggestions:
         button.click(lambda text: text, button, said, show_progress="hidden")
-    for button in movements:
-        button.click(lambda text, more: f"{text.rstrip()} {more}".strip(), [said, button], said, show_progress="hidden")
+
+
+def _wire_template(template: gr.Dropdown, enhance: gr.Checkbox) -> None:
+    """A prompt that follows a template is written anew: who chooses one asks for that, and who wants words as they are
+    chooses none."""
+    template.input(None, [template, enhance], enhance, js="(template, enhance) => template ? true : enhance")
+    enhance.input(None, [enhance, template], template, js="(enhance, template) => enhance ? template : ''")
 
 
 def _wire_bounds(
-    setting: Setting, page: gr.Blocks, model: gr.Dropdown, bounded: Sequence[Any], quality: gr.Radio
+    setting: Setting, page: gr.Blocks, model: gr.Dropdown, template: gr.Dropdown, bounded: Sequence[Any],
+    quality: gr.Radio,
 ) -> None:
     size, seconds, steps, sampler, guidance, guidance_2, fps, loras, scale = bounded
     changed = [size, seconds, quality, steps, sampler, guidance, guidance_2, fps, loras, scale]
@@ -132,10 +143,11 @@ def _wire_bounds(
 
     @setting.told
     async def begin(request: gr.Request) -> list[Any]:
-        models = await setting.api_for(request).video_models()
+        listed = await setting.api_for(request).models()
+        models, offered = video_models(listed), templates_offered(templates(listed), setting.words)
         if not models:
-            return [gr.skip()] * (1 + len(changed))
-        return [gr.Dropdown(choices=[one.id for one in models], value=models[0].id),
+            return [offered] + [gr.skip()] * (1 + len(changed))
+        return [offered, gr.Dropdown(choices=[one.id for one in models], value=models[0].id),
                 *controls(models[0], setting.words)]
 
     @setting.told
@@ -148,7 +160,7 @@ def _wire_bounds(
         bounds = one.sampler_steps.get(sampled, one.steps)
         return gr.Slider(minimum=bounds.minimum, maximum=bounds.maximum, value=steps_for(one, sampled, name))
 
-    page.load(begin, None, [model, *changed], show_progress="hidden")
+    page.load(begin, None, [template, model, *changed], show_progress="hidden")
     model.input(choose, model, changed, show_progress="hidden")
     for control in (quality, sampler):
         control.input(fit_steps, [model, quality, sampler], steps, show_progress="hidden")
@@ -156,8 +168,8 @@ def _wire_bounds(
 
 async def fields_asked(api: Api, words: Words, values: Sequence[Any]) -> tuple[dict[str, Any], bytes | None]:
     """The fields of `POST /generate`, and the picture's bytes, of what `Create.asked` holds."""
-    path, address, said, enhance, model, negative, lock, seed, *chosen = values
-    fields = asked_in(words, said, enhance=enhance)
+    path, address, said, template, enhance, model, negative, lock, seed, *chosen = values
+    fields = asked_in(words, said, template, enhance=enhance)
     if path is None and address.strip():
         fields["image"] = address.strip()
     if negative.strip():
@@ -169,11 +181,14 @@ async def fields_asked(api: Api, words: Words, values: Sequence[Any]) -> tuple[d
     return fields, read_picture(path)
 
 
-def asked_in(words: Words, said: str, *, enhance: bool) -> dict[str, Any]:
-    """What every request of this page says: the language, the words if there are any, and that it will be watched."""
+def asked_in(words: Words, said: str, template: str | None = None, *, enhance: bool) -> dict[str, Any]:
+    """What every request of this page says: the language, the words and the template if there are any, and that it
+    will be watched."""
     fields: dict[str, Any] = {"language": words.language, "preview": True}
     if said.strip():
         fields |= {"prompt": said.strip(), "enhance": "auto" if enhance else "never"}
+    if template:
+        fields["template"] = template
     return fields
 
 

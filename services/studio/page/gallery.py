@@ -18,7 +18,7 @@ def add_gallery(setting: Setting, tab: gr.Tab) -> None:
     shown = gr.State(_PAGE)
     with gr.Row(elem_classes="sm-actions", equal_height=True):
         states = [(words["all"], _ALL), *((words[state], state) for state in get_args(JobState))]
-        state = gr.Dropdown(states, value=_ALL, label=words["filter"], elem_id="sm-filter")
+        state = gr.Dropdown(states, value=_ALL, label=words["filter"], filterable=False, elem_id="sm-filter")
         refresh = gr.Button(words["refresh"], scale=0, min_width=140, elem_id="sm-refresh")
     cards = gr.HTML("", elem_id="sm-gallery", js_on_load=ON_LOAD)
     older = gr.Button(words["older"], visible=False, elem_id="sm-older")

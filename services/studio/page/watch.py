@@ -42,8 +42,8 @@ def add_watch(setting: Setting, create: Create, page: gr.Blocks) -> "Watch":
     again.click(watch.repeat, job_id, [job_id, *watch.shown], show_progress="hidden", trigger_mode="once").success(
         **watch.following)
     onward.click(
-        watch.go_on, [job_id, create.words, create.enhance], [job_id, *watch.shown], show_progress="hidden",
-        trigger_mode="once",
+        watch.go_on, [job_id, create.words, create.template, create.enhance], [job_id, *watch.shown],
+        show_progress="hidden", trigger_mode="once",
     ).success(**watch.following)
     page.load(watch.opened, None, job_id, show_progress="hidden").success(**watch.following)
     cancel.click(watch.cancel, job_id, cancel, show_progress="hidden")
@@ -90,9 +90,11 @@ class Watch:
             raise self._setting.error(self._words.failure(failure)) from failure
         return [job.id, *self._present(job)]
 
-    async def go_on(self, job_id: str, said: str, enhance: bool, request: gr.Request) -> list[Any]:
+    async def go_on(
+        self, job_id: str, said: str, template: str | None, enhance: bool, request: gr.Request
+    ) -> list[Any]:
         """A longer video: this one, and what happens next by the words that stand there now."""
-        fields = {"extend_from": job_id} | asked_in(self._words, said, enhance=enhance)
+        fields = {"extend_from": job_id} | asked_in(self._words, said, template, enhance=enhance)
         try:
             job = await self._setting.api_for(request).generate(fields)
         except ApiFailure as failure:

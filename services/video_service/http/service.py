@@ -19,6 +19,7 @@ from video_service.worker.batch import render_together, too_late
 from video_service.worker.messages import LookAgain, RenderProgress, RenderWork
 from video_service.worker.previews import previews_shown
 from web.calls import JOB_ID, working
+from web.worker.devices import devices_of
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
 from web.worker.faults import end_process_if_it_crashes
 from web.worker.supervisor import Patience, Supervisor
@@ -111,7 +112,8 @@ class VideoService:
     def models(self) -> VideoModelList:
         """What there is, as it was last known while no worker is ready; raises `ServiceUnavailable` before that."""
         models, loras = self.worker.info or self.usable_models(), self._loras.listed()
-        return models.model_copy(update={"data": [_with_loras(model, loras) for model in models.data]})
+        return models.model_copy(update={"data": [_with_loras(model, loras).model_copy(
+            update={"devices": devices_of(model.engine, self.worker.gpus)}) for model in models.data]})
 
     def usable_models(self) -> VideoModelList:
         """What there is to render with; raises `ServiceUnavailable` before a first model, or where workers keep dying.

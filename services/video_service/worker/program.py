@@ -23,7 +23,7 @@ from web.logs import configure_logging
 from web.telemetry import configure_tracing
 from web.worker.child import Handler, WorkerProgram
 from web.worker.child import Report as WorkReport
-from web.worker.errors import ModelUnavailable, WorkCanceled
+from web.worker.errors import DeviceBroken, ModelUnavailable, WorkCanceled
 from web.worker.faults import is_out_of_memory, one_line
 from web.worker.imports import lasting_imports
 
@@ -143,6 +143,11 @@ def explain(error: Exception) -> Problem:
         return Problem(
             status=500, code="disk_full", title="Disk full",
             detail="There is no room for the video; free space under STILLMOTION_DATA and render again.",
+        )
+    if isinstance(error, DeviceBroken):  # by nothing that the render asked for: the next worker may do it
+        return Problem(
+            status=500, code="worker_died", title="The worker died in this render",
+            detail=f"{one_line(error)} ({one_line(cause)}). The next one renders; put this one again to retry.",
         )
     return Problem(
         status=500, code="render_failed", title="The render failed",

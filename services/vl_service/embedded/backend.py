@@ -17,7 +17,7 @@ from vl_service.embedded.text.languages import Knows, is_unread
 from vl_service.embedded.text.naming import definite
 from vl_service.embedded.text.prompt import write_prompt
 from vl_service.images import DecodedImage
-from vl_service.prompts.profiles import profiles
+from vl_service.prompts.profiles import profiles, templates, wording
 
 _UNREAD = (
     "The {field} is in a language that the embedded demo model does not know (it knows English and Chinese): {what}.")
@@ -38,7 +38,7 @@ class EmbeddedBackend:
         self._info = VLModelInfo(
             id="embedded", revision=revision, engine="embedded-cpu", dtype="float32",
             tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"],
-            profiles=list(profiles()), at_once=1,
+            profiles=list(profiles()), wording=wording(), templates=templates(), at_once=1,
         )
 
     @property

@@ -15,7 +15,7 @@ from contracts.models import VLModelInfo
 from vl_service.backend import Deadline, Description, Pieces, Task
 from vl_service.images import DecodedImage
 from vl_service.prompts.asking import Request, ask
-from vl_service.prompts.profiles import profile_named, profiles, wording
+from vl_service.prompts.profiles import profile_named, profiles, templates, wording
 from vl_service.qwen.chat import QwenChat, chat_ids
 from vl_service.qwen.checkpoint import Checkpoint, load_checkpoint
 from vl_service.qwen.fast.forms import try_form
@@ -50,7 +50,7 @@ class QwenBackend:
             dtype=str(checkpoint.dtype).removeprefix("torch."), quant=quant,
             memory_bytes=memory_of(checkpoint.model), at_once=writer.at_once,
             tasks=list(get_args(TaskKind)), languages=["en", "zh"],
-            profiles=list(profiles()), wording=wording(),
+            profiles=list(profiles()), wording=wording(), templates=templates(),
         )
 
     @property

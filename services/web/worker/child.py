@@ -20,8 +20,9 @@ from typing import Any
 from contracts.errors import Problem
 from contracts.refusal import Refusal
 from web.calls import working
+from web.worker.devices import cuda_memory, used_gpus
 from web.worker.errors import ModelNotYetAvailable, ModelUnavailable, WorkCanceled
-from web.worker.faults import breaks_the_device, is_out_of_memory, one_line
+from web.worker.faults import breaks_the_device, is_out_of_memory, why_not_loaded
 from web.worker.link import (
     HEADER_BYTES,
     Cancel,
@@ -34,6 +35,7 @@ from web.worker.link import (
     Note,
     Outcome,
     Progress,
+    Resting,
     Start,
     Work,
     body_length,
@@ -126,6 +128,15 @@ class _ParentLink:
         """Wait for something to do."""
         return self._commands.get()
 
+    def next_work(self, look_s: float) -> Start | Work:
+        """The same; tells the GPUs whenever so long nothing was done. Raises `OSError` if the HTTP process is gone."""
+        while True:
+            try:
+                return self._commands.get(timeout=look_s)
+            except queue.Empty:
+                if not self._wanted and (gpus := used_gpus()):
+                    self.send(Resting(gpus=gpus))
+
     def heard(self, work_id: int) -> list[Any]:
         """The notes to that work."""
         wanted = self._wanted.get(work_id)
@@ -170,9 +181,9 @@ def _serve(link: _ParentLink, program: WorkerProgram) -> int:
     if handler is None:
         return EXIT_LOAD_FAILED
 
-    def work_on() -> int:
+    def work_on(next_work: Callable[[], Start | Work] = link.next_command) -> int:
         while True:
-            work = link.next_command()
+            work = next_work()
             assert isinstance(work, Work)
             if not _do(link, work, handler, program):
                 return EXIT_DEVICE_BROKEN
@@ -180,7 +191,7 @@ def _serve(link: _ParentLink, program: WorkerProgram) -> int:
 
     for number in range(1, start.at_once):
         threading.Thread(target=lambda: _end(work_on), name=f"work-{number}", daemon=True).start()
-    return work_on()
+    return work_on(lambda: link.next_work(start.look_s))
 
 
 def _end(work_on: Callable[[], int]) -> None:
@@ -199,11 +210,11 @@ def _load(link: _ParentLink, start: Start, program: WorkerProgram) -> Handler | 
         known = isinstance(error, ModelUnavailable)
         log.error("the model cannot be loaded: %s", error, exc_info=not known)
         link.send(LoadFailed(
-            reason=str(error) if known else f"The model cannot be loaded: {one_line(error)}",
+            reason=why_not_loaded(error),
             may_pass=not known or isinstance(error, ModelNotYetAvailable) or is_out_of_memory(error.__cause__),
         ))
         return None
-    link.send(Loaded(info=info, seconds=round(time.monotonic() - started_s, 3)))
+    link.send(Loaded(info=info, seconds=round(time.monotonic() - started_s, 3), gpus=used_gpus()))
     return handler
 
 
@@ -219,7 +230,8 @@ def _do_it(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgr
         lambda: link.heard(work.id),
     )
     try:
-        link.send(Done(id=work.id, result=handler(work.payload, report), gpu_memory=cuda_memory()))
+        result = handler(work.payload, report)
+        link.send(Done(id=work.id, result=result, gpu_memory=cuda_memory(), gpus=used_gpus()))
     except WorkCanceled:
         link.send(Canceled(id=work.id))
     except Exception as error:  # the job boundary: whatever the work raises is its own failure
@@ -230,17 +242,3 @@ def _do_it(link: _ParentLink, work: Work, handler: Handler, program: WorkerProgr
         return not fatal
     return True
 
-
-def cuda_memory() -> dict[str, dict[str, int]]:
-    """Bytes by kind, by device, as torch counts them; empty where this process uses no CUDA (yet). Imports no torch."""
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
-        return {}
-    return {
-        f"cuda:{index}": {
-            "allocated": torch.cuda.memory_allocated(index), "peak": torch.cuda.max_memory_allocated(index),
-            "reserved": torch.cuda.memory_reserved(index),
-            "total": torch.cuda.get_device_properties(index).total_memory,
-        }
-        for index in range(torch.cuda.device_count())
-    }

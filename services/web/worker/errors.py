@@ -51,3 +51,11 @@ class ModelUnavailable(Exception):
 
 class ModelNotYetAvailable(ModelUnavailable):
     """The model cannot be loaded now; the next attempt may succeed with nothing changed."""
+
+
+class NotLoaded(Exception):
+    """A worker that never became ready; `may_pass`: the next may."""
+
+    def __init__(self, reason: str, *, may_pass: bool) -> None:
+        super().__init__(reason)
+        self.may_pass = may_pass

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 
-from web.worker.errors import DeviceBroken
+from web.worker.errors import DeviceBroken, ModelUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,11 @@ def one_line(error: BaseException, max_chars: int = 2000) -> str:
     """The error's type and text without line breaks."""
     text = " ".join(str(error).split())[:max_chars]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def why_not_loaded(error: BaseException) -> str:
+    """What kept a model from being loaded, for people."""
+    return str(error) if isinstance(error, ModelUnavailable) else f"The model cannot be loaded: {one_line(error)}"
 
 
 def end_process_if_it_crashes(task: asyncio.Task[None]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, cast, get_args
 
 from contracts.errors import Problem
+from contracts.models import DeviceInfo
 from web.worker.errors import WorkerDied
 
 HEADER_BYTES = 8
@@ -31,6 +32,8 @@ class Start:
 
     settings: Any
     at_once: int = 1
+    look_s: float = 30.0
+    """With nothing to do for so long, it says how its GPUs are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class Loaded:
 
     info: Any
     seconds: float
+    gpus: list[DeviceInfo] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +81,19 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The work's result, and the CUDA memory in bytes by kind, by device."""
+    """The work's result, the CUDA memory in bytes by kind, by device, and the GPUs that are computed on."""
 
     id: int
     result: Any
     gpu_memory: dict[str, dict[str, int]] = field(default_factory=dict)
+    gpus: list[DeviceInfo] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resting:
+    """There is nothing to do, and so are the GPUs."""
+
+    gpus: list[DeviceInfo]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +122,7 @@ class Note:
 
 Command = Start | Work | Cancel | Note
 Outcome = Done | Failed | Canceled
-Message = Loaded | LoadFailed | Progress | Outcome
+Message = Loaded | LoadFailed | Progress | Resting | Outcome
 
 
 def to_parts(message: Any) -> tuple[bytes, bytes]:

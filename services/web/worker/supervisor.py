@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from contracts.models import DeviceInfo
 from web.calls import outgoing_headers
-from web.worker.errors import NotReady, StopReason, WorkerDied, WorkFailed, WorkStopped
+from web.worker.errors import NotLoaded, NotReady, StopReason, WorkerDied, WorkFailed, WorkStopped
 from web.worker.faults import end_process_if_it_crashes
 from web.worker.link import (
     Cancel,
@@ -20,6 +21,7 @@ from web.worker.link import (
     Note,
     Outcome,
     Progress,
+    Resting,
     Start,
     Work,
     WorkerProcess,
@@ -39,16 +41,9 @@ class Patience:
     load_timeout_s: float = 3600.0
     cancel_grace_s: float = 60.0
     """What canceled work has to stop by itself; then its worker is killed."""
+    look_s: float = 30.0  # after which a worker with nothing to do says how its GPUs are
     first_backoff_s: float = 1.0
     max_backoff_s: float = 30.0
-
-
-class _NotLoaded(Exception):
-    """A worker that never became ready; `may_pass`: the next may."""
-
-    def __init__(self, reason: str, *, may_pass: bool) -> None:
-        super().__init__(reason)
-        self.may_pass = may_pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +67,9 @@ class Supervisor(Generic[Info]):
         on_loss: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = command
-        self._start = Start(settings=settings, at_once=at_once)
         self._name = name
         self._patience = patience or Patience()
+        self._start = Start(settings=settings, at_once=at_once, look_s=self._patience.look_s)
         self._on_gpu_memory = on_gpu_memory
         self._on_loss = on_loss
         self._turns = asyncio.Semaphore(at_once)
@@ -87,6 +82,8 @@ class Supervisor(Generic[Info]):
         self._refused = self._loaded = self._killed_on_request = False
         self.info: Info | None = None
         """What the model can do; known once a worker has loaded it, and kept while that one is replaced."""
+        self.gpus: Sequence[DeviceInfo] = ()
+        """That it computes on, as the worker last saw them; kept likewise."""
         self.not_ready: str | None = f"{name} is loading."
         """Why no work can be done now; None while a worker with the model lives."""
 
@@ -224,7 +221,7 @@ class Supervisor(Generic[Info]):
             await self._load(worker)
             while True:
                 self._take_in(await worker.receive())
-        except (WorkerDied, _NotLoaded) as loss:
+        except (WorkerDied, NotLoaded) as loss:
             self._note_loss(loss)
         finally:
             self._end_tasks(WorkerDied("The service is stopping."))
@@ -240,18 +237,21 @@ class Supervisor(Generic[Info]):
                 message = await worker.receive()
         except TimeoutError:
             late = f"{self._name} did not load within {self._patience.load_timeout_s:g} s."
-            raise _NotLoaded(late, may_pass=True) from None
+            raise NotLoaded(late, may_pass=True) from None
         if isinstance(message, LoadFailed):
-            raise _NotLoaded(message.reason, may_pass=message.may_pass)
+            raise NotLoaded(message.reason, may_pass=message.may_pass)
         if not isinstance(message, Loaded):
             raise WorkerDied(f"It sent {type(message).__name__} before it was loaded.")
         self._loaded, self._refused, self._failed_starts = True, False, 0
-        self.info, self.not_ready = message.info, None
+        self.info, self.gpus, self.not_ready = message.info, message.gpus, None
         self._is_ready.set()
         log.info("worker ready", extra={"worker_pid": worker.pid, "model": self._name, "load_s": message.seconds})
 
     def _take_in(self, message: Message) -> None:
         """Raises `WorkerDied` where the worker is of no more use."""
+        if isinstance(message, Resting):
+            self.gpus = message.gpus
+            return
         task = None if isinstance(message, Loaded | LoadFailed) else self._tasks.get(message.id)
         if isinstance(message, Loaded | LoadFailed) or task is None or task.outcome.done():
             raise WorkerDied(f"It sent {type(message).__name__} with nothing of the kind to do.")
@@ -263,17 +263,18 @@ class Supervisor(Generic[Info]):
             raise WorkerDied("An error left its device unusable.")
         self._deaths = 0
         if isinstance(message, Done):
+            self.gpus = message.gpus
             self._on_gpu_memory(message.gpu_memory)
 
-    def _note_loss(self, loss: "WorkerDied | _NotLoaded") -> None:
+    def _note_loss(self, loss: WorkerDied | NotLoaded) -> None:
         """From now on nothing is given to this worker, and what it has will not come."""
         if self._loaded:
             self._deaths += not self._killed_on_request
             self.not_ready = f"The worker is being replaced. {loss}"
         else:
             self._failed_starts += 1
-            self._refused = isinstance(loss, _NotLoaded) and not loss.may_pass
-            self.not_ready = str(loss) if isinstance(loss, _NotLoaded) else f"The worker died. {loss}"
+            self._refused = isinstance(loss, NotLoaded) and not loss.may_pass
+            self.not_ready = str(loss) if isinstance(loss, NotLoaded) else f"The worker died. {loss}"
         self._is_ready.clear()
         self._end_tasks(loss)
         log.warning("worker lost", extra={

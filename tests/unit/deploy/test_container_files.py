@@ -82,6 +82,15 @@ def test_every_variable_of_the_gpu_file_is_a_setting_of_that_service(service: st
     assert names <= environment_names(SETTINGS.get(service, VideoSettings))
 
 
+@pytest.mark.parametrize("gpus", ["", "2"])
+def test_the_gpu_file_gives_the_video_service_as_many_gpus_as_render_a_video(gpus: str) -> None:
+    service = compose("deploy/compose.gpu.yml")["services"]["video_service"]
+    (devices,) = service["deploy"]["resources"]["reservations"]["devices"]
+    asked = [filled(text, VIDEO_GPUS=gpus) for text in (devices["count"], service["environment"]["VIDEO_GPUS"])]
+    assert asked == [gpus or "1"] * 2
+    assert service["shm_size"] == "1gb"  # of the 64 MB that a container has NCCL runs out
+
+
 def test_the_vision_service_is_hardened_as_the_language_service_and_seen_by_nobody_else() -> None:
     """In a file of its own, so that anchors do not reach it."""
     language, parts = compose()["services"]["vl_service"], compose("deploy/compose.vision.yml")["services"]

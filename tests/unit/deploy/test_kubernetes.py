@@ -26,6 +26,10 @@ from video_service.worker.warmup import command_line as warmup_command
 HERE = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.name for path in (HERE / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (HERE / "components").iterdir())
+AFTER = {"engines-build": ["engines"], "several-gpus": ["engines"]}
+"""What a component goes on top of."""
+SPLIT = "many-gpu-nodes, several-gpus"
+"""As an operator has it for one video by several GPUs."""
 VERSION = "1.37"
 NO_PART_OF_KUBERNETES = {"ServiceMonitor", "ScaledObject", "RayService"}
 SERVICES = {f"stillmotion/{kind}": service for service, kind in DOCKERFILES.items()}
@@ -47,9 +51,12 @@ def rendered(folder: Path) -> list[Resource]:
     return list(yaml.safe_load_all(done.stdout))
 
 
-@pytest.fixture(params=OVERLAYS)
-def overlay(request: pytest.FixtureRequest) -> list[Resource]:
-    return rendered(HERE / "overlays" / request.param)
+@pytest.fixture(scope="module", params=[*OVERLAYS, SPLIT])
+def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
+    name, _, component = request.param.partition(", ")
+    if component:
+        return put_on(HERE / "overlays" / name, [component], tmp_path_factory.mktemp("operator"))
+    return rendered(HERE / "overlays" / name)
 
 
 def of_kind(resources: list[Resource], *kinds: str) -> list[Resource]:
@@ -86,9 +93,11 @@ def test_every_manifest_is_one_that_kubernetes_takes(overlay: list[Resource]) ->
 def test_the_files_themselves_are_manifests_too() -> None:
     """What is no patch is whole, also where nobody can render it."""
     for path in [*HERE.glob("base/*.yaml"), *HERE.glob("video/*.yaml"), *HERE.glob("components/*/*.yaml")]:
+        folder = yaml.safe_load((path.parent / "kustomization.yaml").read_text(encoding="utf-8"))
+        if path.name in [patch.get("path") for patch in folder.get("patches", [])]:
+            continue
         for resource in yaml.safe_load_all(path.read_text(encoding="utf-8")):
-            patch = path.name == "warm.yaml"
-            if not patch and resource["kind"] not in {"Kustomization", "Component", "Command", *NO_PART_OF_KUBERNETES}:
+            if resource["kind"] not in {"Kustomization", "Component", "Command", "Gpus", *NO_PART_OF_KUBERNETES}:
                 kubernetes_validate.validate(resource, VERSION, strict=True)
 
 
@@ -105,8 +114,7 @@ def put_on(resources: Path, components: list[str], folder: Path) -> list[Resourc
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_component_goes_with_the_base(component: str, tmp_path: Path) -> None:
-    components = ["engines", component] if component == "engines-build" else [component]
-    for resource in put_on(HERE / "base", components, tmp_path):
+    for resource in put_on(HERE / "base", [*AFTER.get(component, []), component], tmp_path):
         if resource["kind"] not in NO_PART_OF_KUBERNETES:
             kubernetes_validate.validate(resource, VERSION, strict=True)
 
@@ -173,10 +181,11 @@ def test_every_command_is_one_that_the_image_knows(overlay: list[Resource]) -> N
 
 
 @pytest.mark.parametrize("built", [False, True], ids=["warmed up", "built"])
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", [*OVERLAYS, SPLIT])
 def test_what_a_gpu_needs_compiled_is_made_as_the_service_will_run(name: str, built: bool, tmp_path: Path) -> None:
-    """By an init container after the one that pulls, on the same GPU, of the same model, into the same volume."""
-    more = ["engines-build"] if built else []
+    """By an init container after the one that pulls, on the same GPUs, of the same model, into the same volume."""
+    name, *more = name.split(", ")
+    more += ["engines-build"] if built else []
     if name == "no-gpu":
         more = ["engines", *more]
     found = [pod for _, pod in pods(put_on(HERE / "overlays" / name, more, tmp_path))
@@ -189,7 +198,7 @@ def test_what_a_gpu_needs_compiled_is_made_as_the_service_will_run(name: str, bu
         assert engines["resources"] == service["resources"]
         given, wanted = [{entry["name"]: entry.get("value") for entry in one.get("env", [])}
                          for one in (engines, service)]
-        for variable, default in (("VIDEO_MODEL", "embedded"), ("VIDEO_DEVICE", None)):
+        for variable, default in (("VIDEO_MODEL", "embedded"), ("VIDEO_DEVICE", None), ("VIDEO_GPUS", None)):
             assert given.get(variable, default) == wanted.get(variable)
         assert engines["volumeMounts"] == service["volumeMounts"]
         volume = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "engines")
@@ -269,7 +278,20 @@ def test_what_has_no_gpu_of_its_own_is_not_put_on_a_gpu_node(overlay: list[Resou
     for name, pod in pods(overlay):
         given = [one["resources"]["limits"].get("nvidia.com/gpu") for one in pod["spec"]["containers"]]
         env = {entry["value"] for one in pod["spec"]["containers"] for entry in one.get("env", []) if "value" in entry}
-        assert ("cuda" in env) == (given == ["1"]) == ("nodeSelector" in pod["spec"]), name
+        assert ("cuda" in env) == (given != [None]) == ("nodeSelector" in pod["spec"]), name
+
+
+def test_who_splits_videos_has_as_many_gpus_and_the_memory_by_which_they_meet(overlay: list[Resource]) -> None:
+    for name, pod in pods(overlay):
+        in_memory = {one["name"] for one in pod["spec"]["volumes"] if one.get("emptyDir", {}).get("medium") == "Memory"
+                     and one["emptyDir"]["sizeLimit"] == "1Gi"}
+        for container in containers(pod):
+            env = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+            if "nvidia.com/gpu" in container["resources"]["limits"]:
+                assert container["resources"]["limits"]["nvidia.com/gpu"] == env.get("VIDEO_GPUS", "1"), name
+            if int(env.get("VIDEO_GPUS") or 1) > 1:
+                shared = [one["name"] for one in container["volumeMounts"] if one["mountPath"] == "/dev/shm"]
+                assert set(shared) & in_memory, name
 
 
 def test_models_are_pulled_where_they_are_looked_for(overlay: list[Resource]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from typer.main import get_command
 
 from gateway.cli.commands import app as command_line
-from on_ray.shape import Shape
+from on_ray.shape import Group, Shape, on_this_machine
 from tests.unit.deploy.test_container_files import ROOT, SETTINGS, environment_names, instructions
 from tests.unit.deploy.test_kubernetes import HERE, NO_PART_OF_KUBERNETES, PART_OF, VERSION, of_kind, rendered, selected
 
@@ -39,6 +39,34 @@ def test_the_application_is_ours_and_its_groups_have_settings_of_their_services(
         assert len(names) == len(set(names)), "Serve tells deployments apart by their names"
         for group in shape.groups:
             assert set(group.settings) <= environment_names(SETTINGS[SERVICES[group.service]])
+
+
+@pytest.mark.parametrize(("given", "gpus"), [
+    ({"settings": {"VIDEO_GPUS": "2"}}, 2), ({"settings": {"VIDEO_GPUS": "2"}, "gpus": 2}, 2),
+    ({"settings": {"VIDEO_GPUS": "2"}, "gpus": 0}, 0), ({"settings": {"VIDEO_GPUS": "2", "VIDEO_DEVICE": "cpu"}}, 0),
+    ({"settings": {"VIDEO_GPUS": ""}}, 0), ({"settings": {"VIDEO_GPUS": "1"}, "gpus": 0.5}, 0.5), ({"gpus": 1}, 1),
+])
+def test_a_replica_has_as_many_gpus_as_render_a_video(given: dict[str, Any], gpus: float) -> None:
+    assert Group.model_validate({"service": "video"} | given).gpus == gpus
+
+
+@pytest.mark.parametrize("gpus", [0.5, 1, 4])
+def test_a_group_whose_replicas_would_be_refused_by_their_service_is_none(gpus: float) -> None:
+    with pytest.raises(ValueError, match=r"VIDEO_GPUS=2 and gpus: .*: a replica needs gpus: 2"):
+        Group.model_validate({"service": "video", "settings": {"VIDEO_GPUS": "2"}, "gpus": gpus})
+
+
+@pytest.mark.parametrize(("there", "of_a_video", "video", "replicas", "describes"), [
+    (0, 1, 0, 1, 0), (1, 1, 1, 1, 0), (2, 1, 1, 1, 1), (8, 1, 1, 7, 1),
+    (0, 2, 0, 1, 0), (1, 2, 1, 1, 0), (2, 2, 2, 1, 0), (3, 2, 2, 1, 1), (8, 2, 2, 3, 1), (9, 4, 4, 2, 1),
+])
+def test_one_machine_has_all_its_gpus_at_work(
+    there: int, of_a_video: int, video: float, replicas: int, describes: float
+) -> None:
+    groups = {group.service: group for group in Shape.model_validate(on_this_machine(there, of_a_video)).groups}
+    assert (groups["video"].gpus, groups["video"].min_replicas) == (video, replicas)
+    assert groups["vl"].gpus == describes
+    assert replicas * video + describes <= there
 
 
 def test_the_cluster_of_kuberay_is_one_that_kubernetes_takes() -> None:

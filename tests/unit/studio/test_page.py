@@ -5,15 +5,29 @@ import shlex
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 
 from contracts.jobs import EffectiveParameters, Job, JobProgress, JobState, JobUrls, VideoFile
-from contracts.models import FloatRange, FrameRange, IntRange, ListedVideoModel
-from studio.page.bounds import AS_PICTURE, BEST, QUICK, USUAL, fields_of, seconds_range, sizes, steps_for
+from contracts.models import FloatRange, FrameRange, Health, IntRange, ListedVideoModel, ListedVLModel, ModelList
+from studio.api import Api, templates
+from studio.page.bounds import (
+    AS_PICTURE,
+    BEST,
+    QUICK,
+    USUAL,
+    fields_of,
+    seconds_range,
+    sizes,
+    steps_for,
+    templates_offered,
+)
+from studio.page.create import asked_in
 from studio.snippets import as_curl, as_python, fields_again
-from studio.tongues import ENGLISH, MANDARIN, MOVEMENTS
+from studio.tongues import ENGLISH, MANDARIN
 from studio.views.gallery import gallery
 from studio.views.job import ended, progress
+from studio.views.server import server
 from studio.words import WORDS
 
 MODEL = ListedVideoModel(
@@ -24,6 +38,10 @@ MODEL = ListedVideoModel(
     sampler_steps={"rcm_ode": IntRange(minimum=1, maximum=4, default=4)}, unguided_samplers=["rcm_ode"],
     revision="r", engine="torch-cpu", dtype="float32", created=0,
 )
+VL: dict[str, Any] = {
+    "id": "vl", "kind": "vl", "revision": "r", "engine": "transformers-cuda", "dtype": "bfloat16", "tasks": [],
+    "languages": ["en", "zh"], "profiles": [], "created": 0,
+}
 EVIL = "<img src=x onerror=alert(1)> & 'quoted' \"twice\""
 
 
@@ -78,9 +96,39 @@ def test_sizes_are_named_by_their_shape() -> None:
     assert labels == ["As the picture", "832 × 480 · 1.73:1", "480 × 480 · 1:1"]
 
 
+@pytest.mark.parametrize(("listed", "offered", "is_shown"), [
+    ([{"name": "slow push in", "title": {"zh": "缓慢推近"}}, {"name": "mine"}],
+     {"en": ["None", "Slow push in", "Mine"], "zh": ["无", "缓慢推近", "Mine"]}, True),
+    (None, {"en": ["None"], "zh": ["无"]}, False),
+])
+def test_templates_are_offered_by_their_titles_and_of_an_older_service_none(
+    listed: list[dict[str, Any]] | None, offered: dict[str, list[str]], is_shown: bool
+) -> None:
+    more = {} if listed is None else {"templates": listed}
+    vl = ListedVLModel.model_validate(VL | more)
+    found = templates(ModelList(data=[MODEL, vl, vl]))
+    for words in WORDS.values():
+        shown = templates_offered(found, words)
+        assert ([label for label, _ in shown.choices], shown.visible) == (offered[words.language], is_shown)
+        assert [value for _, value in shown.choices] == ["", *(one["name"] for one in listed or [])]
+
+
+def test_a_template_is_asked_for_by_its_name_where_one_is_chosen() -> None:
+    words = WORDS["en"]
+    asked = asked_in(words, "", "orbit", enhance=True)
+    assert asked["template"] == "orbit"
+    assert [asked_in(words, "A cat.", none, enhance=True).get("template") for none in ("", None)] == [None, None]
+
+
+async def test_what_a_newer_server_says_beside_the_rest_is_not_read() -> None:
+    answer = {"object": "list", "data": [MODEL.model_dump() | {"mood": "good"}, VL | {"mood": "good"}], "mood": "good"}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
+    async with httpx.AsyncClient(base_url="http://there", transport=transport) as http:
+        assert [model.id for model in (await Api(http=http).models()).data] == ["wan", "vl"]
+
+
 def test_both_languages_say_everything() -> None:
     assert ENGLISH.keys() == MANDARIN.keys()
-    assert {len(texts) for texts in MOVEMENTS.values()} == {len(MOVEMENTS["en"])}
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "completed", "failed", "canceled", "expired"])
@@ -100,6 +148,18 @@ def test_texts_from_outside_are_text_on_the_page(state: JobState, language: str)
 def test_what_is_becoming_of_it_is_shown_while_it_renders(preview: str | None, images: int) -> None:
     shown = progress(job("running", progress=JobProgress(stage="rendering", preview=preview)), WORDS["en"])
     assert shown.count(f'<img class="sm-glimpse" src="{preview}"') == shown.count("<img") == images
+
+
+@pytest.mark.parametrize(("listed", "shown"), [
+    ([], ""), ([{"name": "cpu"}], "cpu"), ([{"name": "Old", "memory_bytes": 2**33}], "Old 8.0 GiB"),
+    ([{"name": "NVIDIA H200", "memory_bytes": 140 * 2**30, "free_bytes": 2**36}] * 2,
+     "NVIDIA H200: 64.0 of 140.0 GiB free; NVIDIA H200: 64.0 of 140.0 GiB free"),
+])
+def test_the_server_page_names_the_devices_of_a_model_and_what_is_free_there(
+    listed: list[dict[str, Any]], shown: str
+) -> None:
+    models = ModelList(data=[ListedVLModel.model_validate(VL | {"devices": listed})])
+    assert f'<td data-column="Device">{shown}</td></tr>' in server(Health(ready=True), models, 0, 0, WORDS["en"])
 
 
 def test_seconds_of_a_stage_stand_once_and_their_sums_not() -> None:

@@ -288,8 +288,11 @@ def guided(
 ) -> torch.Tensor:
     """The network's float32 velocity; with a negative prompt it runs twice and the difference is stretched."""
     seen = () if given.seen_BLC is None else (given.seen_BLC,)
-    velocity = network(x_BCTHW, times, given.text_BLC, *seen, return_dict=False)[0]
-    if is_guided(given, guidance_scale):
+    if given.negative_BLC is None or not is_guided(given, guidance_scale):
+        return network(x_BCTHW, times, given.text_BLC, *seen, return_dict=False)[0].float()
+    if isinstance(network, FastTransformer):
+        velocity, without = network.both(x_BCTHW, times, given.text_BLC, given.negative_BLC, *seen)
+    else:
+        velocity = network(x_BCTHW, times, given.text_BLC, *seen, return_dict=False)[0]
         without = network(x_BCTHW, times, given.negative_BLC, *seen, return_dict=False)[0]
-        velocity = without + guidance_scale * (velocity - without)
-    return velocity.float()
+    return (without + guidance_scale * (velocity - without)).float()

@@ -55,18 +55,33 @@ class FastTransformer:
         seen_BLC: torch.Tensor | None = None, *, return_dict: bool,
     ) -> tuple[torch.Tensor]:
         assert not return_dict
-        clip = self._clip(latents_BCTHW.shape, text_BLC, seen_BLC)
-        steps = self._steps.get((latents_BCTHW.shape, seen_BLC is None), lambda: self._network.graphed(clip))
+        return (self._velocity(latents_BCTHW, times_B, text_BLC, seen_BLC, alone=False),)
+
+    def both(
+        self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor, negative_BLC: torch.Tensor,
+        seen_BLC: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Guidance's two: with the text, and with the negative one."""
+        return (self(latents_BCTHW, times_B, text_BLC, seen_BLC, return_dict=False)[0],
+                self(latents_BCTHW, times_B, negative_BLC, seen_BLC, return_dict=False)[0])
+
+    def _velocity(
+        self, latents_BCTHW: torch.Tensor, times_B: torch.Tensor, text_BLC: torch.Tensor,
+        seen_BLC: torch.Tensor | None, *, alone: bool,
+    ) -> torch.Tensor:
+        clip = self._clip(latents_BCTHW.shape, text_BLC, seen_BLC, alone=alone)
+        steps = self._steps.get((latents_BCTHW.shape, seen_BLC is None, alone), lambda: self._network.graphed(clip))
         steps.restart(clip)
         modulation, head = self._network.modulate(times_B[:1].tolist(), text_BLC)
-        return (steps.at(latents_BCTHW, modulation[0], head[0]),)
+        return steps.at(latents_BCTHW, modulation[0], head[0])
 
-    def _clip(self, shape: torch.Size, text_BLC: torch.Tensor, seen_BLC: torch.Tensor | None) -> Clip:
+    def _clip(self, shape: torch.Size, text_BLC: torch.Tensor, seen_BLC: torch.Tensor | None, *, alone: bool) -> Clip:
         for known in self._texts:
-            if known.text is text_BLC and known.seen is seen_BLC and known.clip.shape == shape:
+            if (known.text is text_BLC and known.seen is seen_BLC and known.clip.shape == shape
+                    and known.alone == alone):
                 return known.clip
-        clip = self._network.begin(shape, text_BLC, (), seen_BLC)
-        self._texts = [*self._texts[1 - _TEXTS_KEPT :], _Text(text=text_BLC, seen=seen_BLC, clip=clip)]
+        clip = self._network.begin(shape, text_BLC, (), seen_BLC, alone=alone)
+        self._texts = [*self._texts[1 - _TEXTS_KEPT :], _Text(text=text_BLC, seen=seen_BLC, alone=alone, clip=clip)]
         return clip
 
 
@@ -76,6 +91,7 @@ class _Text:
 
     text: torch.Tensor
     seen: torch.Tensor | None
+    alone: bool
     clip: Clip
 
 

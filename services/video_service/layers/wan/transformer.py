@@ -46,6 +46,8 @@ class Clip:
     """float32 [steps, 2, C]: shift and 1 + scale before the output."""
     tiles: Tiles | None = None
     """The tokens' order, that of `rotary` too, where attention goes by tiles; else they lie as in the clip."""
+    split: Ulysses | None = None
+    """Who else computes this clip."""
 
 
 def why_not(transformer: WanTransformer3DModel) -> str | None:
@@ -82,16 +84,16 @@ class FastWanTransformer(nn.Module):
         self._by_tiles = isinstance(sparse, Vsa)
         self._split = split
         self.blocks = nn.ModuleList(
-            FastBlock(block, self.heads, fp8, None if sparse is None else sparse.of_block(index), split)
+            FastBlock(block, self.heads, fp8, None if sparse is None else sparse.of_block(index))
             for index, block in enumerate(transformer.blocks)
         )
 
     @torch.no_grad()
     def begin(
         self, shape: torch.Size, text_BLC: torch.Tensor, timesteps: Sequence[float],
-        picture_BLC: torch.Tensor | None = None,
+        picture_BLC: torch.Tensor | None = None, *, alone: bool = False,
     ) -> Clip:
-        """Everything about a clip that its latents do not change.
+        """Everything about a clip that its latents do not change; `alone`: this rank computes all of its tokens.
 
         Args:
             shape: of the network's input [B, C, T, H, W].
@@ -111,10 +113,11 @@ class FastWanTransformer(nn.Module):
             (t, h, w), (_, _, frames, height, width) = self.patch_size, shape
             tiles = Tiles.of((frames // t, height // h, width // w), text_BLC.device)
             rotary = (rotary[0][tiles.order], rotary[1][tiles.order])
-        if self._split is not None:
-            rotary = (self._split.own(rotary[0][None])[0], self._split.own(rotary[1][None])[0])
+        split = None if alone else self._split
+        if split is not None:
+            rotary = (split.own(rotary[0][None])[0], split.own(rotary[1][None])[0])
         return Clip(
-            shape=shape, tokens=tokens, modulation=modulation, head=head, rotary=rotary, tiles=tiles,
+            shape=shape, tokens=tokens, modulation=modulation, head=head, rotary=rotary, tiles=tiles, split=split,
             crossed=tuple(cast(FastBlock, block).crossed(text, picture) for block in self.blocks),
         )
 
@@ -144,16 +147,12 @@ class FastWanTransformer(nn.Module):
             gate = modulation[index, 5]
         _, normed, _ = residual_norm(x, update, gate, head[1], head[0], eps=self.eps)
         out_BLC = self._plain[0].proj_out(normed).unflatten(0, (len(latents_BCTHW), -1))
-        if self._split is not None:
-            out_BLC = self._split.whole(out_BLC, clip.tokens)
+        if clip.split is not None:
+            out_BLC = clip.split.whole(out_BLC, clip.tokens)
         return self._unpatched(out_BLC if clip.tiles is None else out_BLC[:, clip.tiles.back], latents_BCTHW.shape)
 
-    def step(self, latents_BCTHW: torch.Tensor, clip: Clip, index: int) -> torch.Tensor:
-        """The velocity at step `index`."""
-        return self(latents_BCTHW, clip, clip.modulation[index], clip.head[index])
-
     def graphed(self, clip: Clip) -> "ClipSteps":
-        """The steps of `clip` as a CUDA graph; reuse it for later clips of the same shape by `restart`."""
+        """The steps of `clip`, on CUDA as a graph; reuse it for later clips of the same shape by `restart`."""
         return ClipSteps(self, clip)
 
     def _patches(self, x_BCTHW: torch.Tensor, clip: Clip) -> torch.Tensor:
@@ -164,8 +163,8 @@ class FastWanTransformer(nn.Module):
         x_BLC = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
         if clip.tiles is not None:
             x_BLC = x_BLC[:, clip.tiles.order]
-        if self._split is not None:
-            x_BLC = self._split.own(x_BLC)
+        if clip.split is not None:
+            x_BLC = clip.split.own(x_BLC)
         return F.linear(
             x_BLC.flatten(0, 1).to(convolution.weight.dtype), convolution.weight.flatten(1), convolution.bias)
 
@@ -179,14 +178,12 @@ class FastBlock(nn.Module):
     """One block: stream [N, C] and the update still owed to it in, the same out."""
 
     def __init__(
-        self, block: Any, heads: int, fp8: bool, sparse: SparseLinearAttention | VideoSparseAttention | None,
-        split: Ulysses | None,
+        self, block: Any, heads: int, fp8: bool, sparse: SparseLinearAttention | VideoSparseAttention | None
     ) -> None:
         super().__init__()
         own, cross, (up, down) = block.attn1, block.attn2, (block.ffn.net[0].proj, block.ffn.net[2])
         fp8 = fp8 and all(fits_fp8(layer) for layer in (own.to_q, up, down))
         self.heads, self.eps, self.norm_eps, self.sparse = heads, block.norm1.eps, own.norm_q.eps, sparse
-        self.split = split
         gate = [block.to_gate_compress] if isinstance(sparse, VideoSparseAttention) else []
         self.qkv = joined([own.to_q, own.to_k, own.to_v, *gate], fp8=fp8)
         self.out = joined([own.to_out[0]], fp8=fp8)
@@ -240,12 +237,12 @@ class FastBlock(nn.Module):
         rotary, tiles = clip.rotary, clip.tiles
         qkv = rms_rotate_(self.qkv(*normed), self.norm_qk, rotary, eps=self.norm_eps)
         qkv = qkv.unflatten(0, (-1, len(rotary[0]))).unflatten(2, (-1, self.heads, 2 * rotary[0].shape[1]))
-        if self.split is not None:
-            qkv = self.split.to_heads(qkv, clip.tokens)
+        if clip.split is not None:
+            qkv = clip.split.to_heads(qkv, clip.tokens)
         q, k, v, *gate = qkv.unbind(2)
         out = dense_attention(q, k, v) if self.sparse is None else self.sparse(
             q, k, v, *gate, *(() if tiles is None else (tiles,)))
-        out_BLC = out.flatten(2) if self.split is None else self.split.to_tokens(out)
+        out_BLC = out.flatten(2) if clip.split is None else clip.split.to_tokens(out)
         return _project(self.out, out_BLC.flatten(0, 1))
 
     def _cross_attention(

@@ -145,7 +145,7 @@ def _wide_attention(q_BLC: torch.Tensor, k_BLC: torch.Tensor, v_BLC: torch.Tenso
     """
     if not q_BLC.is_cuda:
         return F.scaled_dot_product_attention(q_BLC, k_BLC, v_BLC)
-    out, scale = torch.empty_like(v_BLC), q_BLC.shape[2] ** -0.5
+    out, scale = torch.empty_like(q_BLC), q_BLC.shape[2] ** -0.5
     for frame in range(len(q_BLC)):
         q, k, v = (x[frame : frame + 1] for x in (q_BLC, k_BLC, v_BLC))
         scores = torch.bmm(q, k.transpose(1, 2), out_dtype=torch.float32).mul_(scale)

@@ -5,4 +5,4 @@ import sys
 from video_service.worker.peers.peer import follow
 
 if __name__ == "__main__":
-    sys.exit(follow(sys.stdin.buffer))
+    follow(sys.stdin.buffer)

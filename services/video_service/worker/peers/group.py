@@ -11,11 +11,9 @@ the end of the worker: an exchange that one rank never joins would hold the othe
 import gc
 import logging
 import os
-import queue
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,9 +28,10 @@ from video_service.layers.wan.codec import Codec
 from video_service.layers.wan.fast import FastTransformer
 from video_service.layers.wan.transformer import Sparse
 from video_service.worker.peers.codec import ParallelCodec
+from video_service.worker.peers.deadline import DEADLINE_S, StepClock, write_all
 from video_service.worker.peers.messages import Call, Command, Decode, Forget, Join, Lasting, Leave, Load, Shape
 from video_service.worker.peers.modules import taken_apart
-from video_service.worker.peers.ranks import DEADLINE_S, join, meeting_place
+from video_service.worker.peers.ranks import join, meeting_place
 from video_service.worker.peers.transformer import ParallelTransformer
 from web.worker.child import EXIT_DEVICE_BROKEN
 from web.worker.errors import DeviceBroken, ModelUnavailable
@@ -44,7 +43,6 @@ log = logging.getLogger(__name__)
 PEER_COMMAND = (sys.executable, "-m", "video_service.worker.peers")
 KEPT = 4
 """Tensors that peers keep from call to call: prompts and what CLIP saw."""
-_LOOK_S = 0.2
 
 
 def end_this_process(why: str) -> None:
@@ -57,25 +55,27 @@ class PeerGroup:
     """Used on one thread."""
 
     def __init__(
-        self, size: int, device: str, *, threads: int = 0, decodes: bool = False,
-        on_loss: Callable[[str], None] = end_this_process,
+        self, size: int, device: str, *, threads: int = 0, decodes: bool = False, guides: bool = False,
+        deadline_s: float = DEADLINE_S, on_loss: Callable[[str], None] = end_this_process,
     ) -> None:
         """Starts the peers, which takes them seconds; `wait` is called before they are needed.
 
-        `threads` are those of each rank's CPU computations; 0: the cores, shared out.
+        `threads` are those of each rank's CPU computations; 0: the cores, shared out. Of two ranks that are to guide
+        each computes one of guidance's two. `deadline_s` is what a step may take, and a rank waits for another in it.
         """
-        self.size, self.decodes = size, decodes
-        self._on_loss = on_loss
+        self.size, self.decodes, self.guides = size, decodes, guides and size == 2
+        self._deadline_s, self._on_loss = deadline_s, on_loss
         self._closing = False
         self._store = meeting_place()
         threads = threads or max(1, (os.cpu_count() or 1) // size)
         told = [
-            Join(rank=rank, size=size, port=self._store.port, device=device, threads=threads) for rank in range(size)]
+            Join(rank=rank, size=size, port=self._store.port, device=device, threads=threads, deadline_s=deadline_s)
+            for rank in range(size)]
         self._own, self._device = told[0], torch.device(device)
         self._peers = [_started(join) for join in told[1:]]
         for rank, peer in enumerate(self._peers, 1):
             threading.Thread(target=self._watch, args=(rank, peer), name=f"peer-{rank}", daemon=True).start()
-        self._steps: queue.SimpleQueue[tuple[Any, float]] = queue.SimpleQueue()
+        self._clock: StepClock | None = None
         self._has_joined = False
         self._networks = 0
         self.transformers = 0
@@ -92,7 +92,7 @@ class PeerGroup:
         self._device = join(self._own, self._store)
         self._has_joined = True
         if self._device.type == "cuda":
-            threading.Thread(target=self._time_steps, name="steps", daemon=True).start()
+            self._clock = StepClock(self._deadline_s, self._on_loss)
 
     def split(self, module: Any, *, fp8: bool = False, sparse: Sparse | None = None) -> FastTransformer:
         """The module in the fast form, its tokens split over the ranks, each of which has all its weights.
@@ -130,14 +130,17 @@ class PeerGroup:
         return number
 
     def call(
-        self, network: int, latents: torch.Tensor, time_s: float, text: torch.Tensor, seen: torch.Tensor | None
+        self, network: int, latents: torch.Tensor, time_s: float, text: torch.Tensor, seen: torch.Tensor | None,
+        *, is_negative: bool = False,
     ) -> None:
-        """Let the peers begin a step; their exchanges wait for this rank's."""
+        """Let the peers begin a step; their exchanges wait for this rank's. See `Call` for `is_negative`."""
         self._forget()
         known = [key for key, _ in self._lasting]
         told = [None if tensor is None else self._lasts(tensor) for tensor in (text, seen)]
         assert told[0] is not None
-        self._tell(Call(network=network, time=time_s, latents=Shape.of(latents), text=told[0], seen=told[1]))
+        self._tell(Call(
+            network=network, time=time_s, latents=Shape.of(latents), text=told[0], seen=told[1],
+            is_negative=is_negative))
         dist.broadcast(latents.contiguous(), 0)
         for lasting, tensor in zip(told, (text, seen), strict=True):
             if lasting is not None and tensor is not None and lasting.key not in known:
@@ -153,11 +156,11 @@ class PeerGroup:
         self.time_step()
 
     def time_step(self) -> None:
-        """From now on the device has `DEADLINE_S` for all that it was given."""
-        if self._device.type == "cuda":
+        """From now on the device has its deadline for all that it was given."""
+        if self._clock is not None:
             event = torch.cuda.Event()
             event.record()
-            self._steps.put((event, time.monotonic()))
+            self._clock.follow(event)
 
     def close(self) -> None:
         """End the peers; networks that were split can be called no more."""
@@ -196,33 +199,20 @@ class PeerGroup:
         frame = to_frame(command)
         for peer in self._peers:
             assert peer.stdin is not None
-            try:
-                peer.stdin.write(frame)
-                peer.stdin.flush()
-            except OSError as error:
-                raise DeviceBroken("a process that computes a share of the video is gone") from error
+            write_all(peer.stdin.fileno(), frame, self._deadline_s)
 
     def _watch(self, rank: int, peer: subprocess.Popen[bytes]) -> None:
         status = peer.wait()
         if not self._closing:
             self._on_loss(f"the process of rank {rank} ended with status {status}")
 
-    def _time_steps(self) -> None:
-        while True:
-            event, began_s = self._steps.get()
-            while not event.query():
-                if time.monotonic() - began_s > DEADLINE_S:
-                    self._on_loss(f"a step did not end within {DEADLINE_S:g} s")
-                    return
-                time.sleep(_LOOK_S)
-
 
 def _started(told: Join) -> subprocess.Popen[bytes]:
     """The peer's standard input is its lifeline; its log is ours."""
     peer = subprocess.Popen(  # noqa: S603 - our own program
-        [*PEER_COMMAND], stdin=subprocess.PIPE, preexec_fn=partial(die_with_parent, os.getpid()))
+        [*PEER_COMMAND], stdin=subprocess.PIPE, bufsize=0, preexec_fn=partial(die_with_parent, os.getpid()))
     assert peer.stdin is not None
-    with suppress(BrokenPipeError):  # its watcher says so
-        peer.stdin.write(to_frame(told))
-        peer.stdin.flush()
+    os.set_blocking(peer.stdin.fileno(), False)
+    with suppress(DeviceBroken):  # its watcher says so
+        write_all(peer.stdin.fileno(), to_frame(told), DEADLINE_S)
     return peer

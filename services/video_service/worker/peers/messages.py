@@ -16,6 +16,8 @@ class Join:
     device: str
     """`cpu` or `cuda`; there each rank takes the device of its number."""
     threads: int
+    deadline_s: float
+    """What a rank waits for the others in a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +61,17 @@ class Lasting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One step: the latents follow, then those of the others that are new."""
+    """One step: the latents follow, then those of the others that are new.
+
+    Of all ranks; or with the negative text that of the second alone, which the first gets by broadcast.
+    """
 
     network: int
     time: float
     latents: Shape
     text: Lasting
     seen: Lasting | None
+    is_negative: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

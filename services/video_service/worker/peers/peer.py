@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,7 @@ from web.worker.link import HEADER_BYTES, body_length, from_body
 log = logging.getLogger(__name__)
 
 
-def follow(stream: BinaryIO) -> int:
+def follow(stream: BinaryIO) -> NoReturn:
     """Do what the worker says until it closes the stream, and end then, in the middle of a step too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker ends by it, and this one with it
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
@@ -34,7 +34,7 @@ def follow(stream: BinaryIO) -> int:
     except Exception:
         log.critical("a share of a step failed", exc_info=True)
         os._exit(1)  # an orderly end would wait for NCCL, and this one for the other ranks
-    return 0
+    os._exit(0)  # the listener is within a read of standard input, at which Python's own end aborts
 
 
 def _work(commands: "queue.SimpleQueue[Command]") -> None:
@@ -59,7 +59,7 @@ def _listen(stream: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
 class _Peer:
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._networks: dict[int, Callable[..., Any]] = {}
+        self._networks: dict[int, Any] = {}  # called by rank; a transformer or a decoder
         self._lasting: deque[tuple[int, torch.Tensor]] = deque(maxlen=KEPT)
 
     @property
@@ -94,7 +94,11 @@ class _Peer:
         text = self._found(command.text)
         seen = None if command.seen is None else self._found(command.seen)
         times = torch.full((len(latents),), command.time, dtype=torch.float32)
-        self._networks[command.network](latents, times, text, seen, return_dict=False)
+        network = self._networks[command.network]
+        if command.is_negative:
+            network.negative(latents, times, text, seen)
+        else:
+            network(latents, times, text, seen, return_dict=False)
 
     def _found(self, told: Lasting) -> torch.Tensor:
         if told.shape is not None:

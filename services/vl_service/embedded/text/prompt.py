@@ -121,6 +121,8 @@ def _motion(draft: Draft) -> str:
     if user_words.leaves_motion_open and draft.task.profile.invents_camera:
         motions = (_chosen(draft),)
     said = [_sentence(motion, draft) for motion in motions if not _said_already(motion, draft)]
+    if user_words.template:
+        said.append(as_sentence(user_words.template))
     if not (user_words.words or said):
         return draft.told.get("motion") or _STIRS[draft.language]
     if not (user_words.asks_motion or motions):
@@ -168,11 +170,13 @@ def _light(draft: Draft) -> str:
     """The mood that was asked for, else the light as told, unless the user's words speak of it."""
     if mood := mood_sentence(draft.user_words.instruction, draft.language):
         return mood
-    return "" if _SPEAKS_OF_LIGHT.search(draft.user_words.words.lower()) else draft.told.get("light", "")
+    spoken = f"{draft.user_words.words} {draft.user_words.template}".lower()
+    return "" if _SPEAKS_OF_LIGHT.search(spoken) else draft.told.get("light", "")
 
 
 def _camera(draft: Draft) -> str:
-    spoken = draft.user_words.unread or _SPEAKS_OF_CAMERA.search(draft.user_words.words.lower()) is not None
+    words = f"{draft.user_words.words} {draft.user_words.template}".lower()
+    spoken = draft.user_words.unread or _SPEAKS_OF_CAMERA.search(words) is not None
     if spoken or any(motion.kind == "camera" for motion in draft.user_words.motions):
         return ""
     return draft.told.get("camera") or ("镜头固定。" if draft.language == "zh" else "The camera stays fixed.")

@@ -1,7 +1,7 @@
 """What a user asks of a prompt, read once: words that must stay, motions asked for or ruled out, the manner."""
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vl_service.backend import Task
 from vl_service.embedded.text.languages import Knows, is_unread
@@ -20,16 +20,19 @@ class UserWords:
     motions: tuple[Motion, ...]
     """Asked for, to say in the trained words."""
     instruction: str
+    template: str
+    """Its words, to the letter, where they are to be said: the user asked for no motion of the vocabulary, and they for
+    no camera move of it."""
 
     @property
     def asks_motion(self) -> bool:
         """Whether somebody asked for a motion, or for none, or may have."""
-        return self.request.says_motion or bool(self.request.refused) or self.unread
+        return self.request.says_motion or bool(self.request.refused or self.template) or self.unread
 
     @property
     def leaves_motion_open(self) -> bool:
         """Whether a motion may be chosen: none was asked for."""
-        return not self.motions and not self.request.says_motion and not self.unread
+        return not (self.motions or self.request.says_motion or self.template or self.unread)
 
     @property
     def wants_stillness(self) -> bool:
@@ -38,7 +41,7 @@ class UserWords:
 
 
 def read_user_words(task: Task, knows: Knows) -> UserWords:
-    """What a prompt task's `user_prompt` and `instruction` ask for."""
+    """What a prompt task's `user_prompt`, `instruction` and `template` ask for."""
     words = (task.user_prompt or "").strip()
     instruction = task.instruction or ""
     request = read_request(words)
@@ -51,9 +54,20 @@ def read_user_words(task: Task, knows: Knows) -> UserWords:
         motions = tuple(motion for motion in motions if motion.kind != "object")
     elif not motions and asked.refused:
         motions = (Motion(name="hold_still"),)  # every motion named was ruled out
+    template = "" if motions else (task.template or "").strip()
+    if moves := _camera_moves(template):
+        motions, template = tuple(move for move in moves if move.name not in asked.refused), ""
+        asked = replace(asked, motions=motions, says_motion=asked.says_motion or bool(motions))
     own = "" if request.only_motion else words
     return UserWords(
-        words=own, unread=is_unread(own, knows), request=asked, motions=motions, instruction=instruction)
+        words=own, unread=is_unread(own, knows), request=asked, motions=motions, instruction=instruction,
+        template=template)
+
+
+def _camera_moves(template: str) -> tuple[Motion, ...]:
+    """Those that the template asks for; "the camera stays fixed" is said beside what else is to move."""
+    return tuple(motion for motion in read_request(template).motions
+                 if motion.kind == "camera" and motion.name != "hold_still")
 
 
 def as_sentence(words: str) -> str:

@@ -14,7 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from contracts.describe import Language
+from contracts.describe import MAX_TEMPLATE_CHARS, Language
+from contracts.models import TemplateInfo
 from contracts.refusal import Refusal
 from vl_service.prompts.shots import FIELDS, Field, Shot
 
@@ -77,11 +78,19 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """How a video goes, whoever is in it, by language; `title`: what people call it, where that is not its name."""
+
+    words: Mapping[Language, str]
+    title: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
     """All profiles and templates, by name, and the policy."""
 
     profiles: Mapping[str, Profile]
-    templates: Mapping[str, Mapping[Language, str]]
+    templates: Mapping[str, Template]
     policy: Mapping[Language, str]
     hash: str
     """Of all files: other words, other texts."""
@@ -91,7 +100,7 @@ def read_library(folder: Path | None = None) -> Library:
     """Ours, and those in the folder. Raises `ProfileError`."""
     ours = {entry.name: entry.read_text("utf-8") for entry in files(__name__).iterdir() if entry.name.endswith(".toml")}
     read = hashlib.sha256(repr(sorted(ours.items())).encode())
-    templates, policy = dict(tomllib.loads(ours.pop(_TEMPLATES))), _policy(tomllib.loads(ours.pop(_POLICY)))
+    templates, policy = tomllib.loads(ours.pop(_TEMPLATES)), _policy(tomllib.loads(ours.pop(_POLICY)))
     found = _read(ours, {}, "the package")
     if folder is not None:
         if not folder.is_dir():
@@ -101,11 +110,9 @@ def read_library(folder: Path | None = None) -> Library:
         templates |= _parsed(theirs.pop(_TEMPLATES, ""), folder / _TEMPLATES)
         policy = _policy(_parsed(theirs.pop(_POLICY, ""), folder / _POLICY)) or policy
         found |= _read(theirs, found, str(folder))
-    for name, words in templates.items():
-        if not isinstance(words, dict) or not words or not all(isinstance(text, str) for text in words.values()):
-            raise ProfileError(f"the template {name!r} needs text by language, such as en = \"…\"")
     return Library(
-        profiles=dict(sorted(found.items())), templates=templates, policy=policy, hash=read.hexdigest()[:16])
+        profiles=dict(sorted(found.items())), policy=policy, hash=read.hexdigest()[:16],
+        templates={name: _template(name, data) for name, data in templates.items()})
 
 
 @cache
@@ -136,7 +143,13 @@ def template_named(name: str, language: Language) -> str:
     templates = _library()[0].templates
     if name not in templates:
         raise UnknownTemplateError(f"There is no template {name!r}; there are: {', '.join(sorted(templates))}.")
-    return templates[name].get(language) or next(iter(templates[name].values()))
+    words = templates[name].words
+    return words.get(language) or next(iter(words.values()))
+
+
+def templates() -> list[TemplateInfo]:
+    """Every template, as models list them: ours first, in the order of the files."""
+    return [TemplateInfo(name=name, title=dict(one.title)) for name, one in _library()[0].templates.items()]
 
 
 def policy(language: Language) -> str:
@@ -158,9 +171,25 @@ def _parsed(text: str, where: object) -> dict[str, Any]:
 
 
 def _policy(data: Mapping[str, Any]) -> Mapping[Language, str]:
-    if not data.keys() <= set(get_args(Language)) or not all(isinstance(text, str) for text in data.values()):
+    if not data.keys() <= set(get_args(Language)) or not _texts(data):
         raise ProfileError(f"{_POLICY} needs text by language, such as en = \"…\"")
     return {language: data[language] for language in get_args(Language) if language in data}
+
+
+def _template(name: str, data: Any) -> Template:
+    words = dict(data) if isinstance(data, dict) else {}
+    title = words.pop("title", {})
+    if not words or not _texts(words):
+        raise ProfileError(f"the template {name!r} needs text by language, such as en = \"…\"")
+    if not isinstance(title, dict) or not _texts(title):
+        raise ProfileError(f"the title of the template {name!r} needs text by language, such as {{ en = \"…\" }}")
+    if not 1 <= len(name) <= MAX_TEMPLATE_CHARS:
+        raise ProfileError(f"the name of the template {name!r} has to have 1 to {MAX_TEMPLATE_CHARS} characters")
+    return Template(words=words, title=title)
+
+
+def _texts(data: Mapping[str, Any]) -> bool:
+    return all(isinstance(text, str) for text in data.values())
 
 
 def _read(texts: Mapping[str, str], known: Mapping[str, Profile], where: str) -> dict[str, Profile]:

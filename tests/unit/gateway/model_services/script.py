@@ -13,9 +13,11 @@ from contracts.describe import DescribeRequest, Verdict
 from contracts.errors import Problem
 from contracts.models import (
     AbsentModel,
+    DeviceInfo,
     FloatRange,
     FrameRange,
     IntRange,
+    TemplateInfo,
     VideoModelInfo,
     VLModelInfo,
 )
@@ -33,6 +35,8 @@ VIDEO_MODEL = VideoModelInfo(
 VL_MODEL = VLModelInfo(
     id="tiny-vl", revision="v1", engine="embedded-cpu", dtype="float32",
     tasks=["caption", "prompt", "edit_suggestion", "question"], languages=["en", "zh"], profiles=["plain", "wan"],
+    templates=[TemplateInfo(name="portrait", title={"zh": "人像"})],
+    devices=[DeviceInfo(name="NVIDIA H200", memory_bytes=150 * 2**30, free_bytes=100 * 2**30)],
 )
 
 

@@ -67,9 +67,9 @@ def test_sparse_attention_over_all_blocks_is_dense() -> None:
     forms = (None, Sla(topk=1.0), Sla(topk=0.3))
     dense, all_blocks, few = (FastWanTransformer(transformer, sparse=form) for form in forms)
     clip = dense.begin(latents.shape, text, TIMESTEPS)
-    expected = dense.step(latents, clip, 0)
-    assert away(all_blocks.step(latents, clip, 0), expected) < 1e-5
-    assert away(few.step(latents, clip, 0), expected) > 1e-3
+    expected = dense.graphed(clip)(latents, 0)
+    assert away(all_blocks.graphed(clip)(latents, 0), expected) < 1e-5
+    assert away(few.graphed(clip)(latents, 0), expected) > 1e-3
 
 
 def test_float8_goes_with_bfloat16() -> None:
@@ -85,7 +85,7 @@ def test_float8_goes_with_bfloat16() -> None:
             parameter.data = parameter.data.float()
     plain, quick = FastWanTransformer(transformer), FastWanTransformer(transformer, fp8=True)
     clip = plain.begin(latents.shape, text, TIMESTEPS)
-    assert 1e-3 < away(quick.step(latents, clip, 0), plain.step(latents, clip, 0)) < 0.15
+    assert 1e-3 < away(quick.graphed(clip)(latents, 0), plain.graphed(clip)(latents, 0)) < 0.15
 
 
 def test_other_norms_are_refused_by_name() -> None:

@@ -8,6 +8,7 @@ import torch
 from contracts.refusal import ParameterRefused
 from video_service.media.mp4 import VideoWriteFailed
 from video_service.worker.program import explain
+from web.worker.errors import DeviceBroken
 from web.worker.faults import breaks_the_device
 from web.worker.image import ImageUnreadable
 
@@ -44,6 +45,14 @@ def test_every_way_to_run_out_of_memory_is_named_and_survived(error: Exception):
 def test_a_broken_cuda_context_costs_the_process(error: Exception):
     assert explain(error).code == "render_failed"
     assert breaks_the_device(error)
+
+
+def test_ranks_that_lost_each_other_are_not_the_fault_of_the_render():
+    lost = caused(DeviceBroken("a step over several devices failed"), RuntimeError("Timed out waiting 300000ms"))
+    assert explain(lost).code == "worker_died", "which the gateway puts once more"
+    assert "Timed out" in explain(lost).detail
+    assert breaks_the_device(lost)
+    assert explain(caused(DeviceBroken("x"), torch.OutOfMemoryError("CUDA out of memory"))).code == "out_of_memory"
 
 
 def test_a_full_disk_is_named_also_behind_the_encoder():

@@ -42,6 +42,7 @@ def group() -> Iterator[PeerGroup]:
     yield group
     group.close()
     assert lost == []
+    assert [peer.returncode for peer in group._peers] == [0]
 
 
 def gated(heads: int = HEADS, **more: Any) -> Any:
@@ -88,10 +89,36 @@ def test_a_step_over_two_processes_is_one_process_step(
         assert away(found, expected) < 1e-5
 
 
+@pytest.mark.parametrize("more", [{}, IMAGE | {"added_kv_proj_dim": HEADS * DIM}], ids=["text", "clip"])
+def test_each_of_two_processes_computes_one_of_guidances_two_where_it_is_to(
+    group: PeerGroup, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(group, "guides", True)
+    transformer, lengths = gated(**more), []
+    one, two = FastTransformer(transformer), group.split(transformer)
+    torch.manual_seed(1)
+    latents, time = torch.randn(ODD), torch.full((2,), 700.0)
+    texts = [torch.randn(2, 512 if more else 12, 32) for _ in range(3)]
+    seen = torch.randn(2, 7, 24) if more else None
+    first: Any = two._network.blocks[0]
+    hook = first.qkv.register_forward_pre_hook(lambda _, given: lengths.append(len(given[0])))
+    for text, negative in ((0, 1), (0, 1), (2, 1)):
+        expected = one.both(latents, time, texts[text], texts[negative], seen)
+        found = two.both(latents, time, texts[text], texts[negative], seen)
+        assert max(map(away, found, expected)) < 1e-5
+        (alone,) = two(latents, time, texts[text], seen, return_dict=False)
+        assert away(alone, expected[0]) < 1e-5
+    hook.remove()
+    assert lengths == [2 * 81, 2 * 41] * 3, "the whole of one of two; then this rank's share of a step"
+
+
+@pytest.mark.parametrize("guides", [False, True], ids=["shared", "apart"])
 @pytest.mark.parametrize("is_sparse", [False, True], ids=["dense", "sla"])
 def test_a_guided_clip_is_one_process_clip(
-    group: PeerGroup, tiny_model: Deployed, picture: Image.Image, is_sparse: bool
+    group: PeerGroup, tiny_model: Deployed, picture: Image.Image, is_sparse: bool, guides: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(group, "guides", guides)
     alone: Any = tiny_model.model
     plain = network(tiny_model)
     form = sla(plain, 0.5) if is_sparse else None

@@ -12,7 +12,7 @@ from tests.unit.vl_service.scenes import prompt_task
 from vl_service.embedded.text.motions import motion_names, read_request
 from vl_service.embedded.text.prompt import write_prompt
 from vl_service.prompts.polish import in_language, length
-from vl_service.prompts.profiles import profiles
+from vl_service.prompts.profiles import profiles, read_library
 from vl_service.worker.describe import _polish
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -162,6 +162,19 @@ def test_an_instruction_sets_mood_speed_or_motion() -> None:
     assert finished("cat", instruction="slow zoom out").endswith("The camera slowly zooms out.")
     assert read_request(finished("cat", instruction="fast and energetic")).motions[0].speed == "quick"
     assert "dramatic" in finished("cat", instruction="make it dramatic", profile="wan2.1")
+
+
+def test_a_template_is_said_and_gives_way_to_a_motion_of_the_users() -> None:
+    for scene, profile, language in itertools.product(SCENES, profiles(), LANGUAGES):
+        for name, template in read_library().templates.items():
+            words = template.words[profiles()[profile].language_for(language)]
+            text = finished(scene, template=words, profile=profile, language=language)
+            moves = camera_moves(words) - {"hold_still"}
+            assert moves == camera_moves(text) if moves else words in text, (name, profile, text)
+    assert finished("cat", template="It flips", user_prompt="A cat in a hat.").endswith("A cat in a hat. It flips.")
+    push = read_library().templates["slow push in"].words["en"]
+    assert finished("cat", template=push, user_prompt="slow zoom out").endswith("The camera slowly zooms out.")
+    assert "zoom_in" not in camera_moves(finished("cat", template=push, user_prompt="a cat, do not zoom in"))
 
 
 def test_the_seed_draws_the_motion_and_nothing_else() -> None:

@@ -103,10 +103,12 @@ async def test_a_bad_request_is_a_problem_that_says_what_to_do(
     assert part in problem(await client.post("/v1/describe", json={**CAPTION, **change}), 422, code).detail
 
 
-async def test_the_model_is_listed_with_its_profiles(client: Client) -> None:
+async def test_the_model_is_listed_with_its_profiles_and_templates(client: Client) -> None:
     info = VLModelList.model_validate_json((await client.get("/v1/models")).content).data[0]
     assert info.id == "embedded"
     assert set(info.profiles) == {"embedded", "wan2.1", "wan2.2", "turbowan", "i2vgen-xl", "plain"}
+    assert {"product turntable", "portrait", "loop"} <= {template.name for template in info.templates}
+    assert [device.name for device in info.devices] == ["cpu"]
 
 
 def test_it_answers_a_question_of_a_dialogue_and_joins_wishes(

@@ -14,12 +14,14 @@ from vl_service.prompts.asking import Request, ask
 from vl_service.prompts.polish import clean, length
 from vl_service.prompts.profiles import (
     ProfileError,
+    Template,
     UnknownTemplateError,
     policy,
     profile_named,
     profiles,
     read_library,
     template_named,
+    templates,
 )
 from vl_service.prompts.shots import FIELDS, asks_for_move, read_shot, schema_of, without_camera
 from vl_service.worker.describe import _polished
@@ -152,17 +154,24 @@ def test_templates_are_words_of_the_request() -> None:
         template_named("nothing", "en")
 
 
+def test_every_template_of_ours_is_written_and_titled_for_people_of_both_languages() -> None:
+    listed = {one.name: one.title for one in templates()}
+    assert list(listed) == list(read_library().templates)
+    assert {tuple(one.words) for one in read_library().templates.values()} == {("en", "zh")}
+    assert all("zh" in title for title in listed.values())
+
+
 def test_a_folder_adds_profiles_and_templates_and_replaces_ours(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('extends = "wan2.2"\nmax_words = 12\nfields = ["subject", "light"]\n')
     (tmp_path / "plain.toml").write_text('extends = "plain"\ninvents_camera = true\n')
-    (tmp_path / "templates.toml").write_text('["flip"]\nen = "It flips."\n')
+    (tmp_path / "templates.toml").write_text('["flip"]\nen = "It flips."\ntitle = { zh = "翻转" }\n')
     library = read_library(tmp_path)
     mine = library.profiles["mine"]
     assert (mine.max_words, mine.fields, mine.like) == (12, ("subject", "light"), "wan2.2")
     assert mine.guide == library.profiles["wan2.2"].guide
     assert library.profiles["plain"].invents_camera
-    assert library.templates["flip"] == {"en": "It flips."}
-    assert "portrait" in library.templates
+    assert library.templates["flip"] == Template(words={"en": "It flips."}, title={"zh": "翻转"})
+    assert list(library.templates)[-1] == "flip", "after ours"
 
 
 @pytest.mark.parametrize(("file", "text", "words"), [
@@ -172,6 +181,9 @@ def test_a_folder_adds_profiles_and_templates_and_replaces_ours(tmp_path: Path) 
     ("mine.toml", 'extends = "plain"\ncolour = "red"', "unknown colour"),
     ("mine.toml", 'extends = "plain"\nfields = ["subject", "smell"]', "smell is none of subject"),
     ("templates.toml", "flip = 5", "template 'flip'"),
+    ("templates.toml", '["flip"]\ntitle = { en = "Flip" }', "template 'flip' needs text"),
+    ("templates.toml", '["flip"]\nen = "It flips."\ntitle = "Flip"', "title of the template 'flip'"),
+    ("templates.toml", f'["{"f" * 65}"]\nen = "It flips."', "1 to 64 characters"),
 ])
 def test_what_cannot_be_used_is_named(tmp_path: Path, file: str, text: str, words: str) -> None:
     (tmp_path / file).write_text(text)

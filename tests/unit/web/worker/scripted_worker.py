@@ -1,9 +1,9 @@
 """A real worker process that does as the words say; it needs no model library.
 
-To load: `ready`, `refuse`, `later`, `die`, `sleep`, or a path: there is a life less in that file with every start, and
-while lives are left the worker dies loading. To work: `echo`, `count` (reports 1..5), `die`, `poison` (a fatal device
-error), `break`, `slow` (1000 steps of 20 ms), `hang`, `garbage` (objects a collection visits), a path (see
-`tidy_up`), or bytes, whose length is the answer.
+To load: `ready`, `gpu` (the same, with a torch that computes on the second of two GPUs), `refuse`, `later`, `die`,
+`sleep`, or a path: there is a life less in that file with every start, and while lives are left the worker dies in it.
+To work: `echo`, `count` (reports 1..5), `die`, `poison` (a fatal device error), `break`, `slow` (1000 steps of 20 ms),
+`hang`, `garbage` (objects a collection visits), a path (see `tidy_up`), or bytes, whose length is the answer.
 """
 
 import gc
@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from contracts.errors import Problem
@@ -29,9 +30,39 @@ def open_model(settings: str) -> tuple[dict[str, str], Handler]:
         time.sleep(600)
     if settings == "die" or (settings.startswith("/") and take_a_life(Path(settings))):
         os.kill(os.getpid(), signal.SIGKILL)
+    if settings == "gpu":
+        sys.modules["torch"] = SimpleNamespace(cuda=TwoGpus())  # type: ignore[assignment]
     with lasting_imports():
         sys.modules["a library"] = [[number] for number in range(50_000)]  # type: ignore[assignment]
     return {"id": "scripted"}, work
+
+
+class TwoGpus:
+    """Of torch.cuda what is asked; each look finds a byte less."""
+
+    free = 100
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def device_count(self) -> int:
+        return 2
+
+    def memory_reserved(self, index: int) -> int:
+        return index
+
+    memory_allocated = max_memory_allocated = memory_reserved
+
+    def get_device_properties(self, index: int) -> SimpleNamespace:
+        return SimpleNamespace(total_memory=1000)
+
+    def get_device_name(self, index: int) -> str:
+        return f"GPU {index}"
+
+    def mem_get_info(self, index: int) -> tuple[int, int]:
+        assert index == 1, "the other GPU would be begun with"
+        self.free -= 1
+        return self.free, 1000
 
 
 def take_a_life(path: Path) -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from contracts.models import DeviceInfo
+from web.worker.devices import devices_of
 from web.worker.errors import NotReady, WorkerDied, WorkFailed, WorkStopped
 from web.worker.link import STOP_GRACE_S
 from web.worker.supervisor import MAX_FAILURES, Patience, Supervisor
@@ -67,6 +69,23 @@ async def test_work_is_done_with_progress_and_the_worker_says_what_it_can_do(sta
     assert await supervisor.do("count", on_progress=seen.append) == "count"
     assert seen == [1, 2, 3, 4, 5]
     assert await supervisor.do(bytes(5_000_000)) == 5_000_000
+
+
+async def test_the_gpus_that_it_computes_on_are_known_when_loaded_after_work_and_while_it_rests(start: Start):
+    supervisor = await start("gpu", patience=replace(QUICK, look_s=0.2))
+    await ready(supervisor)
+    free = [supervisor.gpus[0].free_bytes]
+    assert [gpu.model_dump() for gpu in supervisor.gpus] == [{"name": "GPU 1", "memory_bytes": 1000, "free_bytes": 99}]
+    await supervisor.do("echo")
+    free.append(supervisor.gpus[0].free_bytes)
+    await until(lambda: supervisor.gpus[0].free_bytes not in free)
+    assert await supervisor.do("echo") == "echo"
+    assert (await start("ready")).gpus == [], "it has no torch"
+
+
+@pytest.mark.parametrize(("engine", "names"), [("torch-cpu", ["cpu"]), ("trt-cuda", ["GPU 1"]), ("openai", ["GPU 1"])])
+def test_a_model_is_computed_on_what_its_engine_says(engine: str, names: list[str]) -> None:
+    assert [device.name for device in devices_of(engine, [DeviceInfo(name="GPU 1")])] == names
 
 
 async def test_a_collection_in_the_middle_of_work_does_not_visit_what_was_imported(start: Start):

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from contracts.jobs import GenerateRequest
-from contracts.models import ModelList
+from contracts.models import ListedVLModel, ModelList
 from tests.unit.gateway.model_services import Services
+from tests.unit.gateway.model_services.script import VL_MODEL
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -44,6 +45,9 @@ async def test_ready_means_both_services_are(client: httpx.AsyncClient, services
 async def test_models_of_both_services_are_listed_with_their_bounds(client: httpx.AsyncClient) -> None:
     models = ModelList.model_validate((await client.get("/v1/models")).json()).data
     assert [(model.kind, model.id) for model in models] == [("video", "tiny-wan"), ("vl", "tiny-vl")]
+    vl = models[1]
+    assert isinstance(vl, ListedVLModel)
+    assert (vl.templates, vl.devices) == (VL_MODEL.templates, VL_MODEL.devices)
 
 
 async def test_the_docs_page_and_its_files_come_from_here(client: httpx.AsyncClient) -> None:
