@@ -1,6 +1,7 @@
 """The real thing for tests: `stillmotion serve` with three processes on free ports and a tiny checkpoint."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -112,14 +113,14 @@ def running(*arguments: str, environment: Mapping[str, str]) -> Iterator[tuple[s
         process.stdout.close()
 
 
-def wait_for_line(lines: Iterator[str], words: str) -> None:
-    """Read on until a line holds `words`."""
+def wait_for_line(lines: Iterator[str], pattern: str) -> None:
+    """Read on until a line matches. Which steps are told of is a matter of time: no line says every one."""
     read: list[str] = []
     for line in lines:
         read.append(line)
-        if words in line:
+        if re.search(pattern, line):
             return
-    raise AssertionError(f"it ended without {words!r}:\n{''.join(read)}")
+    raise AssertionError(f"it ended without {pattern!r}:\n{''.join(read)}")
 
 
 def free_ports(count: int) -> list[int]:
