@@ -130,7 +130,7 @@ class VideoSettings(BaseSettings):
         bool,
         Field(
             validation_alias="VIDEO_GPUS_DECODE",
-            description="The GPUs of VIDEO_GPUS decode frames together too, by rows; seen on CPU processes alone.",
+            description="The GPUs of VIDEO_GPUS decode frames together too, by rows.",
         ),
     ] = False
     gpus_guidance: Annotated[

@@ -18,6 +18,7 @@ from video_service.layers.attention.vsa import Tiles, VideoSparseAttention, Vsa
 from video_service.layers.frames import to_bytes, to_yuv420
 from video_service.layers.linear import Fp8Linear
 from video_service.layers.umt5_graph import FastTextEncoder
+from video_service.layers.wan.fast import FastTransformer
 from video_service.layers.wan.transformer import FastWanTransformer
 from video_service.layers.wan.vae import WanVaeDecoder
 
@@ -159,6 +160,20 @@ def test_a_band_of_the_decoder_s_attention_is_its_reference() -> None:
     found = _wide_attention(q, k, v)
     assert found.shape == q.shape
     assert away(found, F.scaled_dot_product_attention(q.float(), k.float(), v.float())) < 1e-2
+
+
+def test_guidance_has_both_velocities_at_one_time() -> None:
+    """The graph writes each where the one before lay."""
+    torch.manual_seed(0)
+    plain: Any = WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=64, text_dim=32, freq_dim=32, ffn_dim=256, num_layers=2)
+    plain = plain.cuda().bfloat16().eval().requires_grad_(False)
+    latents, texts, times = normal(1, 16, 3, 8, 12), (normal(1, 12, 32), normal(1, 12, 32)), torch.tensor([900.0])
+    found = FastTransformer(plain).both(latents, times, *texts)
+    alone = [FastTransformer(plain)(latents, times, text, return_dict=False)[0] for text in texts]
+    assert away(found[0], alone[0]) == 0
+    assert away(found[1], alone[1]) == 0
+    assert away(found[0], found[1]) > 1e-3
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 33])

@@ -73,7 +73,8 @@ class FastTransformer:
         steps = self._steps.get((latents_BCTHW.shape, seen_BLC is None, alone), lambda: self._network.graphed(clip))
         steps.restart(clip)
         modulation, head = self._network.modulate(times_B[:1].tolist(), text_BLC)
-        return steps.at(latents_BCTHW, modulation[0], head[0])
+        # The graph's memory is written again by the next call, which guidance makes before it uses this one's.
+        return steps.at(latents_BCTHW, modulation[0], head[0]).clone()
 
     def _clip(self, shape: torch.Size, text_BLC: torch.Tensor, seen_BLC: torch.Tensor | None, *, alone: bool) -> Clip:
         for known in self._texts:
