@@ -1,6 +1,7 @@
 """What tests of every kind may use."""
 
 import gc
+import logging
 import os
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.support.postgres import PostgresServer, postgres_server
+from web.logs import JsonFormatter
 
 # Read when torch is imported, here and in what tests start: several processes share few cores, and a thread that waits
 # for another spins.
@@ -50,6 +52,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Files with slow tests first: one that came last would run alone, when the other processes have nothing left.
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A service that is begun within a test sends all logs of the process where the test's standard error was."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, JsonFormatter):
+            root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
