@@ -14,6 +14,7 @@ from video_service.families.wan.colours import learned_colours
 from video_service.families.wan.int8 import keep_int8
 from video_service.layers.attention import flash
 from video_service.layers.attention.sla import Sla
+from video_service.layers.attention.vsa import Vsa
 from video_service.layers.pixels import Colours
 from video_service.layers.umt5_graph import FastTextEncoder
 from video_service.layers.wan.codec import TEMPORAL_SCALE, KeptStills, TorchCodec
@@ -174,7 +175,8 @@ def fast_parts(
         fp8 = on_gpu and layers.fp8
         fast |= {name: make(parts[name], fp8=fp8, sparse=sparse.get(name)) for name in transformers}
         done += ["a step as a CUDA graph"] * on_gpu + ["float8 products"] * fp8
-        done += ["attention by FlashAttention 4"] * (on_gpu and flash.available())
+        by_tiles = any(isinstance(form, Vsa) for form in sparse.values())  # its blocks have sizes of their own
+        done += ["attention by FlashAttention 4"] * (on_gpu and not by_tiles and flash.available())
         done += [_said(sparse)] if sparse else []
     return fast | ({"form": ", ".join(done)} if done else {})
 
